@@ -1,0 +1,425 @@
+//! `/etc/calico-mesos/config.toml`: the only place where endpoints, credentials and limits come from.
+//!
+//! A task's environment is merged into the executor's own by Mesos, so nothing here may be taken from
+//! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// Where the configuration lies on an agent host.
+pub const DEFAULT_PATH: &str = "/etc/calico-mesos/config.toml";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is not a valid configuration")]
+    Parse {
+        path: PathBuf,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    #[error("{path}: {problems}")]
+    Invalid { path: PathBuf, problems: String },
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub etcd: Etcd,
+    pub consul: Consul,
+    pub docker: Docker,
+    pub node: Node,
+    pub profile: Profile,
+    pub policy: Policy,
+    pub launch: Launch,
+    pub dns: Dns,
+    pub runtime: Runtime,
+    pub limits: Limits,
+    pub paths: Paths,
+}
+
+/// Calico's datastore.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Etcd {
+    /// `http://host:port` or `https://host:port`, all of one cluster.
+    pub endpoints: Vec<String>,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub username: Option<String>,
+    /// The password stands in a file of its own, readable by root only.
+    pub password_file: Option<PathBuf>,
+}
+
+/// Consul's agent on this host.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Consul {
+    /// `false`: nothing is registered.
+    pub enabled: bool,
+    pub address: String,
+    pub token_file: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    /// Also register `<app>` at the host's address; off where mesos-consul does that.
+    pub host_service: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Docker {
+    /// `unix:///path`, `tcp://host:port` or `host:port`; decides only when the agent sets no DOCKER_HOST.
+    pub host: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// This host's Calico node; default: NODENAME's successor file `/var/lib/calico/nodename`, then the host name in lower case.
+    pub name: Option<String>,
+    pub dataplane: Dataplane,
+    /// Bytes; default: what Felix wrote to `/var/lib/calico/mtu`, then 1500.
+    pub mtu: Option<u32>,
+    /// The address under which `<app>` is registered in Consul; default: the Mesos agent's.
+    pub host_address: Option<IpAddr>,
+    /// IP pools that `dataplane = "local"` makes when the datastore has none.
+    pub local_pools: Vec<IpNet>,
+}
+
+/// Who programs routes, policy and sysctls for our interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dataplane {
+    /// calico/node runs here.
+    Felix,
+    /// Nobody else does: host routes, proxy ARP, forwarding and masquerading by us; no policy.
+    Local,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// What a task gets that sets CALICO_IP only.
+    pub default: String,
+    /// Sources that profiles made by us let in besides the profile's own members, say Marathon's hosts.
+    pub allow_nets: Vec<IpNet>,
+}
+
+/// Whether the first instruction waits for Felix.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    pub wait: PolicyWait,
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyWait {
+    /// Wait up to `timeout`, then start all the same: Felix drops what it does not know.
+    BestEffort,
+    /// Fail the task when Felix is not done within `timeout`.
+    Required,
+    Off,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Launch {
+    /// How long the host's or cluster's faults are retried before the task fails.
+    #[serde(with = "duration")]
+    pub retry_for: Duration,
+    /// How long an explicit address that another task still holds is waited for.
+    #[serde(with = "duration")]
+    pub ip_wait: Duration,
+}
+
+/// resolv.conf of Calico tasks that say nothing themselves; empty lists leave it to the Docker daemon.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Runtime {
+    /// The OCI runtime beneath calico-runc: a path, or a name looked for in the daemon's PATH.
+    pub path: PathBuf,
+    /// calico-runc's own deadline at the gate; the executor's are all shorter.
+    #[serde(with = "duration")]
+    pub gate_timeout: Duration,
+}
+
+/// What tasks may ask for.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// May CALICO_IP name an address?
+    pub explicit_addresses: bool,
+    /// Profiles that may be asked for; empty: all.
+    pub profiles: Vec<String>,
+    /// Names of IP pools that addresses may come from; empty: all.
+    pub pools: Vec<String>,
+}
+
+/// Where our own and Calico's files lie. Only tests and private set-ups change these.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// Volatile state: namespaces and gates. Root only.
+    pub run: PathBuf,
+    /// The journal and the IPAM hint, kept over a reboot. Root only.
+    pub state: PathBuf,
+    /// The lock that Calico's own IPAM plugin takes.
+    pub ipam_lock: PathBuf,
+    /// Where Felix writes the MTU.
+    pub mtu_file: PathBuf,
+    /// Where calico/node writes the node's name.
+    pub nodename_file: PathBuf,
+    /// Where Felix reports endpoints as programmed.
+    pub endpoint_status: PathBuf,
+}
+
+impl Default for Etcd {
+    fn default() -> Self {
+        Self {
+            endpoints: vec!["http://127.0.0.1:2379".into()],
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            username: None,
+            password_file: None,
+        }
+    }
+}
+
+// Written by hand: user names are part of an operator's credentials and stay out of logs.
+impl std::fmt::Debug for Etcd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Etcd").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Consul {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Consul").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Default for Consul {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            address: "http://127.0.0.1:8500".into(),
+            token_file: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            host_service: true,
+        }
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            name: None,
+            dataplane: Dataplane::Felix,
+            mtu: None,
+            host_address: None,
+            local_pools: Vec::new(),
+        }
+    }
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self { default: "dev".into(), allow_nets: Vec::new() }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { wait: PolicyWait::BestEffort, timeout: Duration::from_secs(3) }
+    }
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { retry_for: Duration::from_secs(30), ip_wait: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { path: "runc".into(), gate_timeout: Duration::from_secs(60) }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { explicit_addresses: true, profiles: Vec::new(), pools: Vec::new() }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            run: "/run/calico-mesos".into(),
+            state: "/var/lib/calico-mesos".into(),
+            ipam_lock: "/var/run/calico/ipam.lock".into(),
+            mtu_file: "/var/lib/calico/mtu".into(),
+            nodename_file: "/var/lib/calico/nodename".into(),
+            endpoint_status: "/var/run/calico/endpoint-status".into(),
+        }
+    }
+}
+
+impl Paths {
+    /// Everything that one task has in the volatile folder: its namespace, its gate.
+    pub fn task_run(&self, container: &crate::names::ContainerId) -> PathBuf {
+        self.run.join("tasks").join(container.as_str())
+    }
+
+    /// What calico-runc looks up by Docker's id: a link to [`Paths::task_run`].
+    pub fn container_link(&self, docker_id: &str) -> PathBuf {
+        self.run.join("containers").join(docker_id)
+    }
+
+    /// One file a task; see `task::journal`.
+    pub fn journal(&self) -> PathBuf {
+        self.state.join("tasks")
+    }
+}
+
+impl Config {
+    /// Reads the file; a missing file at the default place means the defaults, any other fault is an error.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => {
+                return Ok(Self::default())
+            }
+            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
+        };
+        let config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid { path: path.into(), problems: problems.join("; ") });
+        }
+        Ok(config)
+    }
+
+    /// Everything that is wrong with the values, so that one look mends it.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.etcd.endpoints.is_empty() {
+            problems.push("etcd.endpoints is empty".to_owned());
+        }
+        for endpoint in &self.etcd.endpoints {
+            if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+                problems.push(format!("etcd.endpoints: '{endpoint}' must begin with http:// or https://"));
+            }
+        }
+        if self.etcd.cert_file.is_some() != self.etcd.key_file.is_some() {
+            problems.push("etcd.cert_file and etcd.key_file need each other".to_owned());
+        }
+        if self.etcd.username.is_some() != self.etcd.password_file.is_some() {
+            problems.push("etcd.username and etcd.password_file need each other".to_owned());
+        }
+        if !self.consul.address.starts_with("http://") && !self.consul.address.starts_with("https://") {
+            problems.push(format!(
+                "consul.address: '{}' must begin with http:// or https://",
+                self.consul.address
+            ));
+        }
+        if let Some(mtu) = self.node.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
+            problems.push(format!("node.mtu: {mtu} is not between 576 and 65535"));
+        }
+        problems
+    }
+
+    /// Docker's address out of a file that may otherwise be broken: tasks without Calico need no more.
+    pub fn docker_host_only(path: &Path) -> Option<String> {
+        let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
+        Some(table.get("docker")?.get("host")?.as_str()?.to_owned())
+    }
+}
+
+mod duration {
+    use std::time::Duration;
+
+    use serde::{de::Error, Deserialize, Deserializer};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("'{text}': {error}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(load("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn durations_and_enums() {
+        let config = load(
+            "[launch]\nretry_for = \"2m\"\n[policy]\nwait = \"best-effort\"\n[node]\ndataplane = \"local\"",
+        )
+        .unwrap();
+        assert_eq!(config.launch.retry_for, Duration::from_secs(120));
+        assert_eq!(config.node.dataplane, Dataplane::Local);
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let error =
+            load("[etcd]\nendpoints = [\"localhost:2379\"]\nusername = \"x\"\n[node]\nmtu = 1").unwrap_err();
+        let text = crate::error::chain(&error);
+        assert!(
+            text.contains("localhost:2379") && text.contains("password_file") && text.contains("mtu"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_name_is_refused() {
+        let error = load("[ectd]\n").unwrap_err();
+        assert!(crate::error::chain(&error).contains("ectd"));
+    }
+
+    #[test]
+    fn docker_host_survives_a_broken_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[docker]\nhost = \"unix:///x\"\n[nonsense]\na = 1").unwrap();
+        assert!(Config::load(file.path()).is_err());
+        assert_eq!(Config::docker_host_only(file.path()).as_deref(), Some("unix:///x"));
+    }
+}

@@ -1,0 +1,37 @@
+//! Project Calico networking for Docker tasks of Apache Mesos and Marathon.
+//!
+//! One task's way through the code:
+//!
+//! ```text
+//!  Mesos agent                                                      Consul
+//!      │ RunTask, Kill                                                ▲ <app>-direct
+//!      ▼                                                              │
+//!  mesos ──► task ──► calico    address, endpoint, profile (etcd)     consul
+//!              │────► net       namespace, veth, routes               ▲
+//!              │────► workload  the Docker container                  │
+//!              │────► gate ◄──  runtime (calico-runc, called by Docker)
+//!              └──────────────────────────────────────────────────────┘
+//! ```
+//!
+//! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
+//! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
+//! `logging`, `gate`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
+//! `cli`. `tests/architecture.rs` checks this. Start reading at [`task`].
+
+pub mod agent;
+pub mod calico;
+pub mod cli;
+pub mod config;
+pub mod consul;
+pub mod dev;
+pub mod error;
+pub mod gate;
+pub mod logging;
+pub mod mesos;
+pub mod names;
+pub mod net;
+pub mod resolve;
+pub mod runtime;
+pub mod task;
+pub mod tls;
+pub mod workload;
