@@ -1,0 +1,184 @@
+//! The executor's side of the v0 protocol: registration, reconnection, acknowledgements.
+//!
+//! ```text
+//!            Register                 EOF, checkpoint             Reconnect from the agent
+//!  start ──────────────► connected ───────────────────► waiting ─────────────────────────► connected
+//!                           │                              │ MESOS_RECOVERY_TIMEOUT   new link, Reregister
+//!                           │ EOF, no checkpoint           ▼                          with what is pending
+//!                           └───────────────────────► Event::Shutdown
+//! ```
+//!
+//! An agent acknowledges each update; what it has not acknowledged is sent again only when it asks
+//! for a re-registration, never by a timer and never unasked (an agent answers that with a shutdown).
+//! [`state`] decides (pure), `shell` does what it says. What the events mean for the container is
+//! the task module's business.
+
+mod shell;
+pub mod state;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use self::shell::{Command, Shell};
+use self::state::{Identity, State};
+use super::environment::Environment;
+use super::libprocess::{link, Upid};
+use super::messages::{FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus};
+
+/// The name the stock driver gives its first actor.
+const ACTOR: &str = "executor(1)";
+
+/// What the agent wants, in the order it came.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Registered {
+        framework: Box<FrameworkInfo>,
+        agent: Box<SlaveInfo>,
+    },
+    /// The agent is back after a restart; everything pending has been sent to it.
+    Reregistered,
+    /// A task to start; a second one arrives here too.
+    Launch(Box<TaskInfo>),
+    Kill {
+        task_id: String,
+        /// Only when the framework's kill carries a policy of its own.
+        grace: Option<Duration>,
+    },
+    Acknowledged {
+        task_id: String,
+        uuid: Uuid,
+    },
+    /// Data from the framework.
+    Message(Vec<u8>),
+    /// End everything. Comes once.
+    Shutdown {
+        reason: String,
+    },
+    /// Something arrived that could not be used; it was ignored.
+    Malformed {
+        what: String,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    #[error("cannot listen on {address} (LIBPROCESS_IP, LIBPROCESS_PORT)")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot connect to the agent at {agent} (MESOS_SLAVE_PID)")]
+    Connect {
+        agent: Upid,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The handle: cheap to clone; the connection ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    commands: mpsc::UnboundedSender<Command>,
+    template: StatusUpdate,
+    pid: Upid,
+}
+
+/// Listens, connects to the agent and sends the registration.
+pub async fn connect(
+    environment: &Environment,
+) -> Result<(Driver, mpsc::UnboundedReceiver<Event>), DriverError> {
+    let agent = environment.slave_pid.clone();
+    let listener = listen(environment).await?;
+    let stream = link::connect(agent.address)
+        .await
+        .map_err(|source| DriverError::Connect { agent: agent.clone(), source })?;
+    let pid = own_address(environment, &listener, stream.local_addr()).map_err(|source| {
+        DriverError::Listen { address: SocketAddr::new(agent.address.ip(), environment.bind_port), source }
+    })?;
+
+    let identity = Identity {
+        framework_id: environment.framework_id.as_str().into(),
+        executor_id: environment.executor_id.as_str().into(),
+        slave_id: environment.slave_id.as_str().into(),
+        pid: pid.clone(),
+    };
+    let template = StatusUpdate {
+        framework_id: identity.framework_id.clone(),
+        executor_id: Some(identity.executor_id.clone()),
+        slave_id: Some(identity.slave_id.clone()),
+        ..StatusUpdate::default()
+    };
+    let state = State::new(identity, environment.checkpoint);
+    let (commands, events) =
+        Shell::start(state, listener, stream, (agent, pid.clone()), environment.recovery_timeout);
+    Ok((Driver { commands, template, pid }, events))
+}
+
+async fn listen(environment: &Environment) -> Result<TcpListener, DriverError> {
+    let any = match environment.slave_pid.address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let address = SocketAddr::new(environment.bind_ip.unwrap_or(any), environment.bind_port);
+    TcpListener::bind(address).await.map_err(|source| DriverError::Listen { address, source })
+}
+
+/// The address we tell the agent. Without LIBPROCESS_IP it is the one by which we reach it: the
+/// agent is on this host, and the host's name need not resolve for that.
+fn own_address(
+    environment: &Environment,
+    listener: &TcpListener,
+    link: io::Result<SocketAddr>,
+) -> io::Result<Upid> {
+    let ip = match environment.advertise_ip.or(environment.bind_ip).filter(|ip| !ip.is_unspecified()) {
+        Some(ip) => ip,
+        None => link?.ip(),
+    };
+    let port = match environment.advertise_port {
+        Some(port) => port,
+        None => listener.local_addr()?.port(),
+    };
+    Ok(Upid::new(ACTOR, SocketAddr::new(ip, port)))
+}
+
+impl Driver {
+    /// Queues a status for the agent, with uuid, time and agent filled in.
+    ///
+    /// Nothing is sent for a task whose terminal update has been queued already: an agent would
+    /// retry such an update for ever.
+    pub fn update(&self, mut status: TaskStatus) -> Uuid {
+        let uuid = Uuid::new_v4();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let bytes = uuid.as_bytes().to_vec();
+        status.uuid = Some(bytes.clone());
+        status.timestamp = Some(now);
+        status.slave_id.clone_from(&self.template.slave_id);
+        let update = StatusUpdate { status, timestamp: now, uuid: Some(bytes), ..self.template.clone() };
+        let _ = self.commands.send(Command::Update(Box::new(update)));
+        uuid
+    }
+
+    /// Waits until every update queued so far is acknowledged; false after `limit`, or at once when
+    /// the agent is gone for good.
+    pub async fn drained(&self, limit: Duration) -> bool {
+        let (answer, drained) = oneshot::channel();
+        let _ = self.commands.send(Command::Drained(answer));
+        matches!(tokio::time::timeout(limit, drained).await, Ok(Ok(true)))
+    }
+
+    /// The address under which the agent knows us.
+    pub fn pid(&self) -> &Upid {
+        &self.pid
+    }
+}
+
+/// Whether a status ends its task.
+pub fn is_terminal(status: &TaskStatus) -> bool {
+    TaskState::try_from(status.state).is_ok_and(TaskState::is_terminal)
+}

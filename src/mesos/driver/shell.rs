@@ -1,0 +1,167 @@
+//! Carries out what the state machine decides: the link, the timer, the events, those who wait.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
+
+use super::state::{Effect, Input, State};
+use super::Event;
+use crate::mesos::libprocess::link::{self, Link};
+use crate::mesos::libprocess::server::Server;
+use crate::mesos::libprocess::{framing, Incoming, Upid};
+use crate::mesos::messages::StatusUpdate;
+
+pub(super) enum Command {
+    Update(Box<StatusUpdate>),
+    /// Answered as soon as it is known whether everything was acknowledged.
+    Drained(oneshot::Sender<bool>),
+}
+
+/// Where requests go.
+enum Out {
+    Link(Link, oneshot::Receiver<io::Error>),
+    /// The link has ended: a connection a message, as the agent may be there all the same.
+    Single(mpsc::UnboundedSender<Vec<u8>>),
+}
+
+/// Lives until the last handle is gone.
+pub(super) struct Shell {
+    state: State,
+    out: Out,
+    agent: Upid,
+    pid: Upid,
+    events: mpsc::UnboundedSender<Event>,
+    recovery_timeout: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    drains: Vec<oneshot::Sender<bool>>,
+    _server: Server,
+}
+
+impl Shell {
+    /// Registers at `agent` over `link`, then runs in the background.
+    pub fn start(
+        state: State,
+        listener: TcpListener,
+        link: TcpStream,
+        (agent, pid): (Upid, Upid),
+        recovery_timeout: Duration,
+    ) -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Event>) {
+        let (messages, incoming) = mpsc::unbounded_channel();
+        let (closed, end) = oneshot::channel();
+        let (commands, queue) = mpsc::unbounded_channel();
+        let (events, receiver) = mpsc::unbounded_channel();
+        let mut shell = Self {
+            out: Out::Link(Link::over(link, closed), end),
+            timer: None,
+            drains: Vec::new(),
+            _server: Server::start(listener, &pid.actor, messages),
+            state,
+            agent,
+            pid,
+            events,
+            recovery_timeout,
+        };
+        let register = shell.state.register();
+        shell.perform(register);
+        tokio::spawn(shell.run(queue, incoming));
+        (commands, receiver)
+    }
+
+    async fn run(
+        mut self,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut incoming: mpsc::UnboundedReceiver<Incoming>,
+    ) {
+        loop {
+            let input = tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    Some(Command::Update(update)) => Input::Update(update),
+                    Some(Command::Drained(answer)) => {
+                        self.drains.push(answer);
+                        self.answer_drains();
+                        continue;
+                    }
+                    None => return,
+                },
+                Some(message) = incoming.recv() => Input::Message(message),
+                error = ended(&mut self.out) => {
+                    tracing::debug!(%error, agent = %self.agent, "the link to the agent has ended");
+                    self.out = single(self.agent.address);
+                    Input::LinkEnded
+                }
+                () = expired(&mut self.timer) => {
+                    self.timer = None;
+                    Input::RecoveryTimeout
+                }
+            };
+            let effects = self.state.handle(input);
+            self.perform(effects);
+            self.answer_drains();
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Send { name, body } => {
+                    let request = framing::encode(&self.pid, &self.agent, name, &body);
+                    match &self.out {
+                        Out::Link(link, _) => link.send(request),
+                        // The receiver lives as long as this sender.
+                        Out::Single(queue) => drop(queue.send(request)),
+                    }
+                }
+                Effect::Relink(agent) => {
+                    let (closed, end) = oneshot::channel();
+                    self.out = Out::Link(Link::open(agent.address, closed), end);
+                    self.agent = agent;
+                }
+                Effect::StartTimer => self.timer = Some(Box::pin(tokio::time::sleep(self.recovery_timeout))),
+                Effect::StopTimer => self.timer = None,
+                // Without a listener nobody is left to act; the driver ends with its handles.
+                Effect::Emit(event) => drop(self.events.send(event)),
+            }
+        }
+    }
+
+    fn answer_drains(&mut self) {
+        if let Some(drained) = self.state.drained() {
+            for answer in self.drains.drain(..) {
+                // Whoever asked has stopped waiting.
+                let _ = answer.send(drained);
+            }
+        }
+    }
+}
+
+async fn ended(out: &mut Out) -> io::Error {
+    match out {
+        Out::Link(_, end) => end.await.unwrap_or_else(|_| io::ErrorKind::UnexpectedEof.into()),
+        Out::Single(_) => std::future::pending().await,
+    }
+}
+
+async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn single(agent: SocketAddr) -> Out {
+    let (queue, mut requests) = mpsc::unbounded_channel::<Vec<u8>>();
+    tokio::spawn(async move {
+        while let Some(request) = requests.recv().await {
+            if let Err(error) = link::send_once(agent, &request).await {
+                tracing::warn!(%agent, %error, "cannot send to the agent; kept for its next reconnection");
+            }
+        }
+    });
+    Out::Single(queue)
+}

@@ -1,0 +1,227 @@
+//! The protocol's rules, one by one and for whatever order things happen in.
+
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::mesos::messages::{TaskId, TaskState, TaskStatus};
+
+fn upid(text: &str) -> Upid {
+    text.parse().unwrap()
+}
+
+fn state(checkpoint: bool) -> State {
+    let identity = Identity {
+        framework_id: "f".into(),
+        executor_id: "e".into(),
+        slave_id: "s".into(),
+        pid: upid("executor(1)@127.0.0.1:2"),
+    };
+    State::new(identity, checkpoint)
+}
+
+fn message<M: Wire>(message: &M) -> Input {
+    let from = Some(upid("slave(1)@127.0.0.1:1"));
+    Input::Message(Incoming { from, name: M::NAME.to_owned(), body: message.encode_to_vec() })
+}
+
+fn registered(checkpoint: bool) -> State {
+    let mut state = state(checkpoint);
+    state.handle(message(&ExecutorRegisteredMessage::default()));
+    state
+}
+
+fn run(id: &str) -> Input {
+    let task = TaskInfo { task_id: id.into(), ..TaskInfo::default() };
+    message(&RunTaskMessage { task, ..RunTaskMessage::default() })
+}
+
+fn update(task: &str, state: TaskState, number: u128) -> Input {
+    let uuid = Some(Uuid::from_u128(number).as_bytes().to_vec());
+    Input::Update(Box::new(StatusUpdate {
+        status: TaskStatus { uuid: uuid.clone(), ..TaskStatus::new(task, state) },
+        uuid,
+        ..StatusUpdate::default()
+    }))
+}
+
+fn acknowledge(task: &str, number: u128) -> Input {
+    message(&StatusUpdateAcknowledgementMessage {
+        task_id: TaskId { value: task.into() },
+        uuid: Uuid::from_u128(number).as_bytes().to_vec(),
+        ..StatusUpdateAcknowledgementMessage::default()
+    })
+}
+
+fn reregistration(effects: &[Effect]) -> ReregisterExecutorMessage {
+    let body = effects.iter().find_map(|effect| match effect {
+        Effect::Send { name, body } if *name == ReregisterExecutorMessage::NAME => Some(body),
+        _ => None,
+    });
+    ReregisterExecutorMessage::decode(body.unwrap().as_slice()).unwrap()
+}
+
+fn shutdowns(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Emit(Event::Shutdown { .. }))).count()
+}
+
+#[test]
+fn a_task_leaves_the_list_on_its_first_acknowledgement() {
+    let mut state = registered(true);
+    state.handle(run("t"));
+    state.handle(update("t", TaskState::TaskStarting, 1));
+    state.handle(update("t", TaskState::TaskRunning, 2));
+    let again = reregistration(&state.handle(message(&ReconnectExecutorMessage::default())));
+    assert_eq!((again.tasks.len(), again.updates.len()), (1, 2));
+    state.handle(acknowledge("t", 1));
+    let again = reregistration(&state.handle(message(&ReconnectExecutorMessage::default())));
+    assert_eq!((again.tasks.len(), again.updates.len()), (0, 1));
+    assert_eq!((again.executor_id.value.as_str(), again.framework_id.value.as_str()), ("e", "f"));
+}
+
+#[test]
+fn an_acknowledgement_nobody_waits_for_is_no_event() {
+    let mut state = registered(true);
+    assert_eq!(state.handle(acknowledge("t", 9)), []);
+}
+
+#[test]
+fn the_end_of_the_link() {
+    assert_eq!(registered(true).handle(Input::LinkEnded), [Effect::StartTimer]);
+    assert_eq!(shutdowns(&registered(false).handle(Input::LinkEnded)), 1);
+    assert_eq!(shutdowns(&state(true).handle(Input::LinkEnded)), 1);
+}
+
+#[test]
+fn the_recovery_timeout_counts_from_the_first_loss() {
+    let mut state = registered(true);
+    state.handle(Input::LinkEnded);
+    state.handle(message(&ReconnectExecutorMessage::default()));
+    // The agent dies again before it has answered.
+    assert_eq!(state.handle(Input::LinkEnded), []);
+    assert_eq!(shutdowns(&state.handle(Input::RecoveryTimeout)), 1);
+    assert_eq!(state.handle(Input::RecoveryTimeout), []);
+}
+
+#[test]
+fn a_timeout_that_comes_too_late_is_nothing() {
+    let mut state = registered(true);
+    state.handle(Input::LinkEnded);
+    state.handle(message(&ReconnectExecutorMessage::default()));
+    let effects = state.handle(message(&ExecutorReregisteredMessage::default()));
+    assert_eq!(effects, [Effect::StopTimer, Effect::Emit(Event::Reregistered)]);
+    assert_eq!(state.handle(Input::RecoveryTimeout), []);
+}
+
+#[test]
+fn drained_means_acknowledged() {
+    let mut state = registered(false);
+    assert_eq!(state.drained(), Some(true));
+    state.handle(update("t", TaskState::TaskFinished, 1));
+    assert_eq!(state.drained(), None);
+    state.handle(Input::LinkEnded);
+    assert_eq!(state.drained(), Some(false));
+    state.handle(acknowledge("t", 1));
+    assert_eq!(state.drained(), Some(true));
+}
+
+#[test]
+fn tasks_before_the_registration_and_twice() {
+    let mut early = state(true);
+    assert!(matches!(&early.handle(run("t"))[..], [Effect::Emit(Event::Malformed { .. })]));
+    let mut state = registered(true);
+    assert!(matches!(&state.handle(run("t"))[..], [Effect::Emit(Event::Launch(_))]));
+    assert!(matches!(&state.handle(run("t"))[..], [Effect::Emit(Event::Malformed { .. })]));
+    assert!(matches!(&state.handle(run("u"))[..], [Effect::Emit(Event::Launch(_))]));
+    let again = state.handle(message(&ExecutorRegisteredMessage::default()));
+    assert!(matches!(&again[..], [Effect::Emit(Event::Malformed { .. })]));
+}
+
+/// Anything that can happen, with few enough names that things meet.
+#[derive(Debug, Clone)]
+enum Step {
+    Registered,
+    Reregistered,
+    Reconnect,
+    Run(u8),
+    Update(u8, bool),
+    Acknowledge(usize),
+    LinkEnded,
+    Timeout,
+    Shutdown,
+    Garbage(Vec<u8>),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Registered),
+        Just(Step::Reregistered),
+        Just(Step::Reconnect),
+        (0..3u8).prop_map(Step::Run),
+        (0..3u8, any::<bool>()).prop_map(|(task, terminal)| Step::Update(task, terminal)),
+        (0..12usize).prop_map(Step::Acknowledge),
+        Just(Step::LinkEnded),
+        Just(Step::Timeout),
+        Just(Step::Shutdown),
+        prop::collection::vec(any::<u8>(), 0..20).prop_map(Step::Garbage),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_rules_hold_in_any_order(checkpoint: bool, steps in prop::collection::vec(step(), 0..40)) {
+        let mut state = state(checkpoint);
+        let mut ended = std::collections::BTreeSet::new();
+        let mut pending: Vec<(u8, u128)> = Vec::new();
+        let (mut sent, mut shut) = (0u128, 0);
+        for step in steps {
+            let reconnect = matches!(step, Step::Reconnect);
+            let gone = state.agent == Agent::Gone;
+            let mut updated = None;
+            let effects = match step {
+                Step::Registered => state.handle(message(&ExecutorRegisteredMessage::default())),
+                Step::Reregistered => state.handle(message(&ExecutorReregisteredMessage::default())),
+                Step::Reconnect => state.handle(message(&ReconnectExecutorMessage::default())),
+                Step::Run(task) => state.handle(run(&task.to_string())),
+                Step::Update(task, terminal) => {
+                    sent += 1;
+                    let kind = if terminal { TaskState::TaskFailed } else { TaskState::TaskRunning };
+                    updated = Some(!ended.contains(&task));
+                    if updated == Some(true) {
+                        pending.push((task, sent));
+                    }
+                    if terminal {
+                        ended.insert(task);
+                    }
+                    state.handle(update(&task.to_string(), kind, sent))
+                }
+                Step::Acknowledge(index) if index < pending.len() => {
+                    let (task, number) = pending.remove(index);
+                    state.handle(acknowledge(&task.to_string(), number))
+                }
+                Step::Acknowledge(_) => continue,
+                Step::LinkEnded => state.handle(Input::LinkEnded),
+                Step::Timeout => state.handle(Input::RecoveryTimeout),
+                Step::Shutdown => state.handle(message(&ShutdownExecutorMessage::default())),
+                Step::Garbage(body) => {
+                    let name = RunTaskMessage::NAME.to_owned();
+                    state.handle(Input::Message(Incoming { from: None, name, body }))
+                }
+            };
+            // Updates go out once, and never behind a terminal one.
+            let updates = effects.iter().filter(|effect| matches!(effect, Effect::Send { name, .. } if *name == StatusUpdateMessage::NAME)).count();
+            prop_assert_eq!(updates, usize::from(updated == Some(true)));
+            // A new link and the whole truth, exactly when asked.
+            let relinks = effects.iter().filter(|effect| matches!(effect, Effect::Relink(_))).count();
+            prop_assert_eq!(relinks, usize::from(reconnect && !gone));
+            if relinks == 1 {
+                let wanted: Vec<_> = pending.iter().map(|(_, number)| Uuid::from_u128(*number).as_bytes().to_vec()).collect();
+                let told: Vec<_> = reregistration(&effects).updates.into_iter().filter_map(|update| update.uuid).collect();
+                prop_assert_eq!(told, wanted);
+            }
+            shut += shutdowns(&effects);
+            prop_assert!(shut <= 1);
+            prop_assert_eq!(state.drained() == Some(true), pending.is_empty());
+        }
+    }
+}
