@@ -1,1 +1,365 @@
-//! (in work)
+//! Consul: what a Calico task is registered as, and the few requests for it to this host's agent.
+//!
+//! | name | address | port | entries |
+//! | --- | --- | --- | --- |
+//! | `<app>-direct` | the task's own | each of SERVICE_PORT, its name as tag | one an address and port |
+//! | `<app>` | the host's | none | one, unless mesos-consul or the configuration sees to it |
+//!
+//! Every id begins with [`PREFIX`] and the Mesos ContainerID: instances of one app never overwrite each
+//! other, and whatever does not begin so is somebody else's and left alone. A [`Client`] reads token and
+//! certificates when it is made and keeps no connection: make one when needed, drop it afterwards.
+//! Source of facts: Consul's HTTP API documentation, seen with 1.22.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Method, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::names::ContainerId;
+use crate::{resolve, tls};
+
+/// How all ids of ours begin.
+pub const PREFIX: &str = "calico-mesos-";
+/// How mesos-consul's begin: it registers `<app>` at the hosts itself.
+const MESOS_CONSUL: &str = "mesos-consul:";
+/// For one request to an agent on the same host. Callers in a hurry have shorter limits of their own.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Consul's limit for a value of a service's metadata.
+const META_MAX: usize = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConsulError {
+    #[error("cannot set up the connection to Consul at {address}")]
+    Tls {
+        address: String,
+        #[source]
+        source: tls::TlsError,
+    },
+    #[error("cannot read Consul's token from {path}")]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the address or token for Consul at {address} is not usable")]
+    Client {
+        address: String,
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    #[error("cannot {what} with Consul at {address}")]
+    Request {
+        what: String,
+        address: String,
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    #[error("Consul at {address} refused to {what}: {status} {answer}")]
+    Refused { what: String, address: String, status: u16, answer: String },
+}
+
+impl ConsulError {
+    /// Consul cannot have seen the request.
+    pub fn never_arrived(&self) -> bool {
+        match self {
+            Self::Tls { .. } | Self::Token { .. } | Self::Client { .. } => true,
+            Self::Request { source, .. } => source.is_connect(),
+            Self::Refused { .. } => false,
+        }
+    }
+}
+
+/// One entry, as it is or shall be registered with an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Service {
+    #[serde(rename = "ID")]
+    pub id: String,
+    // Registered as `Name`, listed as `Service`.
+    #[serde(alias = "Service")]
+    pub name: String,
+    #[serde(with = "address")]
+    pub address: IpAddr,
+    #[serde(default, with = "port", skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(default)]
+    pub tags: Vec<String>,
+    #[serde(default)]
+    pub meta: BTreeMap<String, String>,
+}
+
+/// A running task, as far as Consul is concerned.
+pub struct Instance<'a> {
+    /// The service's name, see [`crate::names::service_name`].
+    pub name: &'a str,
+    /// As the framework calls it: `/prod/web`.
+    pub app_id: &'a str,
+    pub task_id: &'a str,
+    pub container: &'a ContainerId,
+    pub addresses: &'a [IpAddr],
+    /// Port and, if it has one, its name.
+    pub ports: &'a [(u16, Option<String>)],
+}
+
+impl Instance<'_> {
+    /// `<app>-direct`: one entry an address and port, or one an address when no port is known.
+    pub fn direct(&self) -> Vec<Service> {
+        let mut services = Vec::new();
+        for address in self.addresses {
+            let family = if address.is_ipv6() { "-v6" } else { "" };
+            let mut add = |suffix: String, port, tags| {
+                services.push(Service {
+                    id: format!("{PREFIX}{}-{suffix}{family}", self.container),
+                    name: format!("{}-direct", self.name),
+                    address: *address,
+                    port,
+                    tags,
+                    meta: self.meta(),
+                });
+            };
+            if self.ports.is_empty() {
+                add("direct".to_owned(), None, Vec::new());
+            }
+            for (port, name) in self.ports {
+                add(port.to_string(), Some(*port), name.iter().cloned().collect());
+            }
+        }
+        services
+    }
+
+    /// `<app>` at the host. Whether it is wanted is for [`Client::has_foreign_instance`] and the
+    /// configuration's `consul.host_service` to say.
+    pub fn host(&self, host: IpAddr) -> Service {
+        Service {
+            id: format!("{PREFIX}{}-host", self.container),
+            name: self.name.to_owned(),
+            address: host,
+            port: None,
+            tags: Vec::new(),
+            meta: self.meta(),
+        }
+    }
+
+    fn meta(&self) -> BTreeMap<String, String> {
+        let cut = |text: &str| text[..text.floor_char_boundary(META_MAX)].to_owned();
+        BTreeMap::from([
+            ("mesos-app".to_owned(), cut(self.app_id)),
+            ("mesos-task".to_owned(), cut(self.task_id)),
+        ])
+    }
+}
+
+impl Service {
+    pub fn is_ours(&self) -> bool {
+        self.id.starts_with(PREFIX)
+    }
+}
+
+/// This host's Consul agent.
+pub struct Client {
+    http: reqwest::Client,
+    address: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub fn new(config: &Config) -> Result<Self, ConsulError> {
+        let consul = &config.consul;
+        let address = consul.address.trim_end_matches('/').to_owned();
+        let with_tls = |source| ConsulError::Tls { address: address.clone(), source };
+        let tls = if address.starts_with("https://") {
+            tls::read(consul.ca_file.as_deref(), consul.cert_file.as_deref(), consul.key_file.as_deref())
+                .and_then(|material| material.client_config())
+                .map_err(with_tls)?
+        } else {
+            tls::trust_nobody().map_err(with_tls)?
+        };
+        let token = match &consul.token_file {
+            Some(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|source| ConsulError::Token { path: path.clone(), source })?
+                    .trim()
+                    .to_owned(),
+            ),
+            None => None,
+        };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            // The environment belongs to a task: no http_proxy out of it.
+            .no_proxy()
+            .dns_resolver(Arc::new(Hosts))
+            .pool_max_idle_per_host(0)
+            .http1_only()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(TIMEOUT)
+            .build()
+            .map_err(|source| ConsulError::Client { address: address.clone(), source: Box::new(source) })?;
+        Ok(Self { http, address, token })
+    }
+
+    /// Adds the entry, or replaces the one with its id.
+    pub async fn register(&self, service: &Service) -> Result<(), ConsulError> {
+        let what = format!("register {}", service.name);
+        self.ask(Method::PUT, "/v1/agent/service/register", Some(service), what).await.map(drop)
+    }
+
+    /// Removes the entry; one that is not there is fine.
+    pub async fn deregister(&self, id: &str) -> Result<(), ConsulError> {
+        let path = format!("/v1/agent/service/deregister/{id}");
+        match self.ask(Method::PUT, &path, None, format!("deregister {id}")).await {
+            Err(ConsulError::Refused { status: 404, .. }) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Everything registered with this host's agent that has an address of its own.
+    pub async fn services(&self) -> Result<Vec<Service>, ConsulError> {
+        let listed = self.list("/v1/agent/services", "list the services").await?;
+        let entries: BTreeMap<String, serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+        Ok(entries.into_values().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
+    }
+
+    /// Somebody else registers this service: it has an entry that is not ours, anywhere in the cluster,
+    /// or mesos-consul is at work on this host.
+    pub async fn has_foreign_instance(&self, name: &str) -> Result<bool, ConsulError> {
+        let listed = self.list("/v1/agent/services", "list the services").await?;
+        let ids: BTreeMap<String, serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
+        if ids.keys().any(|id| id.starts_with(MESOS_CONSUL)) {
+            return Ok(true);
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            #[serde(rename = "ServiceID")]
+            id: String,
+        }
+        // Any server's answer will do: no need to wait for the leader.
+        let path = format!("/v1/catalog/service/{name}?stale");
+        let listed = self.list(&path, &format!("look up {name}")).await?;
+        let entries: Vec<Entry> = serde_json::from_str(&listed).unwrap_or_default();
+        Ok(entries.iter().any(|entry| !entry.id.starts_with(PREFIX)))
+    }
+
+    async fn list(&self, path: &str, what: &str) -> Result<String, ConsulError> {
+        self.ask(Method::GET, path, None, what.to_owned()).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Service>,
+        what: String,
+    ) -> Result<String, ConsulError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.address));
+        if let Some(token) = &self.token {
+            request = request.header("X-Consul-Token", token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let address = self.address.clone();
+        let failed = |source: reqwest::Error| ConsulError::Request {
+            what: what.clone(),
+            address: address.clone(),
+            // The address stands in our own text already.
+            source: Box::new(source.without_url()),
+        };
+        let reply = request.send().await.map_err(failed)?;
+        let status = reply.status();
+        let text = reply.text().await.map_err(failed)?;
+        if status == StatusCode::OK {
+            return Ok(text);
+        }
+        let answer = text.trim().chars().take(200).collect();
+        Err(ConsulError::Refused { what, address, status: status.as_u16(), answer })
+    }
+}
+
+/// Names are looked up by our own resolver, the same for every outside service.
+struct Hosts;
+
+impl Resolve for Hosts {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = resolve::lookup(name.as_str()).await?;
+            // The port is the client's to fill in.
+            Ok(Box::new(found.into_iter().map(|address| SocketAddr::new(address, 0))) as Addrs)
+        })
+    }
+}
+
+mod address {
+    use std::net::IpAddr;
+
+    use serde::{de::Error, Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(address: &IpAddr, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(address)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+mod port {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(port: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
+        port.unwrap_or(0).serialize(serializer)
+    }
+
+    /// Consul lists "no port" as 0.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+        Ok(Some(u16::deserialize(deserializer)?).filter(|port| *port != 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Option<u16>, Vec<String>)> {
+        let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let instance = Instance {
+            name: "web-prod",
+            app_id: "/prod/web",
+            task_id: "prod_web.1",
+            container: &container,
+            addresses: &addresses,
+            ports,
+        };
+        let services = instance.direct();
+        assert!(services.iter().all(|service| service.name == "web-prod-direct"));
+        let short = |id: String| id.replace("calico-mesos-5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d-", "");
+        services.into_iter().map(|service| (short(service.id), service.port, service.tags)).collect()
+    }
+
+    #[test]
+    fn one_entry_an_address_and_port() {
+        assert_eq!(ids(&["10.0.0.1"], &[]), [("direct".into(), None, vec![])]);
+        assert_eq!(
+            ids(&["10.0.0.1", "fd00::1"], &[(80, None), (443, Some("https".into()))]),
+            [
+                ("80".into(), Some(80), vec![]),
+                ("443".into(), Some(443), vec!["https".into()]),
+                ("80-v6".into(), Some(80), vec![]),
+                ("443-v6".into(), Some(443), vec!["https".into()]),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_listed_entry_is_read_back() {
+        let listed = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
+        let service: Service = serde_json::from_str(listed).unwrap();
+        assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
+    }
+}

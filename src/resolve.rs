@@ -1,1 +1,114 @@
-//! (in work)
+//! Host names to addresses, without the C library.
+//!
+//! The programs are linked statically and run with a task's environment: the C library's own look-up
+//! would load NSS modules from disk and read variables that a task can set. The order is the usual
+//! one: literal, `localhost`, `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::net::NetError;
+use hickory_resolver::TokioResolver;
+
+/// For each try of each name server; launches wait for this, so it is shorter than the usual five seconds.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    #[error("cannot use the name servers of /etc/resolv.conf to look up '{host}'")]
+    NoServers {
+        host: String,
+        #[source]
+        source: Box<NetError>,
+    },
+    #[error("cannot look up '{host}'")]
+    Query {
+        host: String,
+        #[source]
+        source: Box<NetError>,
+    },
+    #[error("'{host}' has no address")]
+    NoAddress { host: String },
+}
+
+/// All addresses of a host, at least one; IPv4 first.
+pub async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    if let Some(addresses) = without_asking(host) {
+        return Ok(addresses);
+    }
+    let table = tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default();
+    let listed = in_hosts(&table, host);
+    if !listed.is_empty() {
+        return Ok(listed);
+    }
+    ask(host).await
+}
+
+fn without_asking(host: &str) -> Option<Vec<IpAddr>> {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse() {
+        return Some(vec![address]);
+    }
+    // Asking a name server for it would be both slow and a leak.
+    let is_local = host.eq_ignore_ascii_case("localhost");
+    is_local.then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()])
+}
+
+fn in_hosts(table: &str, host: &str) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = table
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split('#').next()?.split_whitespace();
+            let address = words.next()?.parse().ok()?;
+            words.any(|name| name.eq_ignore_ascii_case(host)).then_some(address)
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+async fn ask(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    let no_servers =
+        |source: NetError| ResolveError::NoServers { host: host.to_owned(), source: Box::new(source) };
+    let mut builder = TokioResolver::builder_tokio().map_err(no_servers)?;
+    let options = builder.options_mut();
+    options.timeout = TIMEOUT;
+    options.attempts = 2;
+    options.cache_size = 0;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.use_hosts_file = ResolveHosts::Never;
+    let resolver = builder.build().map_err(no_servers)?;
+    let answer = resolver
+        .lookup_ip(host)
+        .await
+        .map_err(|source| ResolveError::Query { host: host.to_owned(), source: Box::new(source) })?;
+    let mut addresses: Vec<IpAddr> = answer.iter().collect();
+    if addresses.is_empty() {
+        return Err(ResolveError::NoAddress { host: host.to_owned() });
+    }
+    addresses.sort();
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_and_localhost_ask_nobody() {
+        assert_eq!(without_asking("[fd00::1]").unwrap(), ["fd00::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(without_asking("10.0.0.1").unwrap(), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(without_asking("LocalHost").unwrap().len(), 2);
+        assert_eq!(without_asking("etcd-1"), None);
+    }
+
+    #[test]
+    fn the_hosts_file() {
+        let table = "# x\n10.0.0.7 etcd-1.prod ETCD-1 # etcd-2\nfd00::7 etcd-1\nnonsense etcd-1\n";
+        let text = |host| in_hosts(table, host).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text("etcd-1"), ["10.0.0.7", "fd00::7"]);
+        assert_eq!(text("etcd-2"), [""; 0]);
+    }
+}

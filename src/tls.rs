@@ -1,1 +1,143 @@
-//! (in work)
+//! Certificates and keys for the connections to etcd and Consul.
+//!
+//! Files are read anew for each connection, so that a renewed certificate needs no restart. Roots come
+//! from the configured CA file, else from the system's bundle at its fixed places: never from
+//! SSL_CERT_FILE, which a task could set. The cryptography is ring's, named here outright, since a
+//! process-wide default would depend on which library asked first.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+
+/// Debian and Alpine, Fedora and RHEL, SUSE.
+const SYSTEM_BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} holds no usable {what} in PEM form")]
+    Pem { path: PathBuf, what: &'static str },
+    #[error("found no system CA bundle ({looked_for}); name a ca_file in the configuration")]
+    NoBundle { looked_for: String },
+    #[error("cannot use the certificate {path} with its key")]
+    Identity {
+        path: PathBuf,
+        #[source]
+        source: Box<rustls::Error>,
+    },
+    #[error("cannot set up TLS")]
+    Setup(#[source] Box<rustls::Error>),
+}
+
+/// What a client needs, as PEM text that has been checked.
+pub struct Material {
+    /// The trusted roots.
+    pub ca: Vec<u8>,
+    /// Certificate chain and private key, if the server wants to know who we are.
+    pub identity: Option<Identity>,
+}
+
+pub struct Identity {
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+    path: PathBuf,
+}
+
+/// Reads the files; `cert` and `key` come together, as the configuration has checked.
+pub fn read(ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Result<Material, TlsError> {
+    let ca_path = match ca {
+        Some(path) => path.to_owned(),
+        None => system_bundle()?,
+    };
+    let ca = file(&ca_path)?;
+    if certificates(&ca).is_none() {
+        return Err(TlsError::Pem { path: ca_path, what: "certificate" });
+    }
+    let identity = match (cert, key) {
+        (Some(cert), Some(key)) => Some(identity(cert, key)?),
+        _ => None,
+    };
+    Ok(Material { ca, identity })
+}
+
+impl Material {
+    pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        let mut roots = RootCertStore::empty();
+        // A system bundle may hold a few roots that rustls finds odd: they are left out.
+        roots.add_parsable_certificates(certificates(&self.ca).unwrap_or_default());
+        let builder = builder()?.with_root_certificates(roots);
+        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let path = &identity.path;
+        let chain = certificates(&identity.certificate)
+            .ok_or_else(|| TlsError::Pem { path: path.clone(), what: "certificate" })?;
+        let key = PrivateKeyDer::from_pem_slice(&identity.key)
+            .map_err(|_| TlsError::Pem { path: path.clone(), what: "private key" })?;
+        builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|source| TlsError::Identity { path: path.clone(), source: Box::new(source) })
+    }
+}
+
+/// For a client that speaks plain HTTP, but whose library wants to be told all the same: trusts nobody.
+pub fn trust_nobody() -> Result<ClientConfig, TlsError> {
+    Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|source| TlsError::Setup(Box::new(source)))
+}
+
+fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
+    let (certificate, secret) = (file(cert)?, file(key)?);
+    if certificates(&certificate).is_none() {
+        return Err(TlsError::Pem { path: cert.into(), what: "certificate" });
+    }
+    if PrivateKeyDer::from_pem_slice(&secret).is_err() {
+        return Err(TlsError::Pem { path: key.into(), what: "private key" });
+    }
+    Ok(Identity { certificate, key: secret, path: cert.into() })
+}
+
+/// All certificates of a PEM text; none at all, or a broken one, is `None`.
+fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
+    (!all.is_empty()).then_some(all)
+}
+
+fn file(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.into(), source })
+}
+
+fn system_bundle() -> Result<PathBuf, TlsError> {
+    SYSTEM_BUNDLES
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|path| path.exists())
+        .ok_or_else(|| TlsError::NoBundle { looked_for: SYSTEM_BUNDLES.join(", ") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "not PEM").unwrap();
+        let Err(error) = read(Some(file.path()), None, None) else { panic!("accepted") };
+        assert!(error.to_string().contains(&*file.path().to_string_lossy()), "{error}");
+        let Err(error) = read(Some(Path::new("/nowhere.pem")), None, None) else { panic!("accepted") };
+        assert_eq!(error.to_string(), "cannot read /nowhere.pem");
+    }
+}
