@@ -1,1 +1,228 @@
-//! (in work)
+//! The embedded Mesos agent: launches executors on this machine exactly as a real one would.
+//!
+//! `calico-mesos run` uses it to try an app definition without a cluster; the tests use it as the
+//! executor's peer. One task (`hub`) owns all state; the handle sends it commands. What a real
+//! agent was seen to write is written byte for byte; what it was seen to forgive is forgiven but
+//! recorded in [`Agent::problems`].
+//!
+//! ```text
+//!  launch ─► REGISTERING ──Register──► RUNNING ──Shutdown, Kill──► (executor ends) ─► TERMINATED
+//!               │ 1 min                  │ stop(), restart()
+//!               ▼                        ▼
+//!           TASK_FAILED              RECOVERING ──Reregister within 2 s──► RUNNING
+//! ```
+
+mod endings;
+mod executor;
+mod history;
+mod hub;
+mod info;
+mod launch;
+pub mod marathon;
+mod options;
+pub mod ports;
+mod recovery;
+mod spawn;
+mod updates;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::history::Shared;
+pub use self::history::{Direction, Exit, Record, Update};
+use self::hub::{Command, Hub};
+pub use self::options::AgentOptions;
+use crate::mesos::libprocess::Upid;
+use crate::mesos::messages::{TaskInfo, TaskState, TaskStatus};
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("cannot listen on {address}")]
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot prepare the sandbox {path}")]
+    Sandbox {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot start the executor {program}")]
+    Spawn {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("task '{0}' is here already")]
+    Duplicate(String),
+    #[error("no such task '{0}'")]
+    Unknown(String),
+    #[error("the agent is stopped")]
+    Stopped,
+    #[error("task '{task}' became {state} while {wanted} was waited for: {message}")]
+    Ended { task: String, wanted: &'static str, state: &'static str, message: String },
+    #[error("task '{task}' is not {wanted} after {waited:?} (last seen: {last})")]
+    Timeout { task: String, wanted: &'static str, waited: Duration, last: &'static str },
+}
+
+/// What a launch has led to so far: a running executor that has not registered yet.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    pub container_id: String,
+    pub sandbox: PathBuf,
+    /// The instant at which a real agent logs "Launching task".
+    pub at: Instant,
+    pub executor_pid: u32,
+    /// URIs of the task; this agent fetches nothing.
+    pub not_fetched: Vec<String>,
+}
+
+/// A running agent. Dropped, it ends its executors with SIGTERM.
+#[derive(Debug)]
+pub struct Agent {
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared>,
+    options: Arc<AgentOptions>,
+    pid: Upid,
+}
+
+impl Agent {
+    pub async fn start(options: AgentOptions) -> Result<Self, AgentError> {
+        let options = Arc::new(options);
+        let shared = Arc::new(Shared::default());
+        let (commands, queue) = mpsc::unbounded_channel();
+        let hub = Hub::start(options.clone(), shared.clone()).await?;
+        let pid = hub.pid().clone();
+        tokio::spawn(hub.run(queue));
+        Ok(Self { commands, shared, options, pid })
+    }
+
+    /// Starts an executor for the task; its agent id is filled in here.
+    pub async fn launch(&self, task: TaskInfo) -> Result<Launched, AgentError> {
+        self.ask(|reply| Command::Launch { task: Box::new(task), reply }).await?
+    }
+
+    /// Hands one more task to the executor of another task, as a careless scheduler would.
+    pub async fn launch_on(&self, executor: &str, task: TaskInfo) -> Result<(), AgentError> {
+        let executor = executor.to_owned();
+        self.ask(|reply| Command::LaunchOn { executor, task: Box::new(task), reply }).await?
+    }
+
+    /// The scheduler's KILL; `grace` becomes its kill policy.
+    pub async fn kill(&self, task: &str, grace: Option<Duration>) -> Result<(), AgentError> {
+        let task = task.to_owned();
+        self.ask(|reply| Command::Kill { task, grace, reply }).await?
+    }
+
+    /// Asks the executor to end; SIGTERM follows after the grace period.
+    pub async fn shutdown_executor(&self, task: &str) -> Result<(), AgentError> {
+        let task = task.to_owned();
+        self.ask(|reply| Command::Shutdown { task, reply }).await?
+    }
+
+    /// Data from the framework.
+    pub async fn message(&self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
+        let task = task.to_owned();
+        self.ask(|reply| Command::Message { task, data, reply }).await?
+    }
+
+    /// The framework goes away: every executor is shut down and no update is acknowledged any more.
+    pub async fn tear_down(&self) -> Result<(), AgentError> {
+        self.ask(|reply| Command::Teardown { reply }).await
+    }
+
+    /// Goes away as if killed: listener and links are closed, executors live on.
+    pub async fn stop(&self) -> Result<(), AgentError> {
+        self.ask(|reply| Command::Stop { reply }).await
+    }
+
+    /// Comes back after [`Agent::stop`] and recovers its executors; returns when the window for
+    /// re-registration has opened.
+    pub async fn restart(&self) -> Result<(), AgentError> {
+        self.ask(|reply| Command::Restart { reply }).await?
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AgentError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).map_err(|_| AgentError::Stopped)?;
+        answer.await.map_err(|_| AgentError::Stopped)
+    }
+
+    /// The agent's own address, `slave(1)@127.0.0.1:5051`.
+    pub fn pid(&self) -> &Upid {
+        &self.pid
+    }
+
+    pub fn options(&self) -> &AgentOptions {
+        &self.options
+    }
+
+    /// Every status as the master would get it, from now on.
+    pub fn updates(&self) -> broadcast::Receiver<Update> {
+        self.shared.updates.subscribe()
+    }
+
+    /// Every end of an executor from now on; the place to remove its container, which a real agent
+    /// does `--docker_remove_delay` later.
+    pub fn exits(&self) -> broadcast::Receiver<Exit> {
+        self.shared.exits.subscribe()
+    }
+
+    /// Every status of a task so far.
+    pub fn history(&self, task: &str) -> Vec<Update> {
+        self.shared
+            .read(|history| history.updates.iter().filter(|update| update.task_id == task).cloned().collect())
+    }
+
+    /// Every message that came or went, oldest first.
+    pub fn records(&self) -> Vec<Record> {
+        self.shared.read(|history| history.records.iter().cloned().collect())
+    }
+
+    /// What executors did that the protocol forbids.
+    pub fn problems(&self) -> Vec<String> {
+        self.shared.read(|history| history.problems.clone())
+    }
+
+    /// Waits until the task was in `state`; fails as soon as it has ended in another one.
+    pub async fn wait_for(
+        &self,
+        task: &str,
+        state: TaskState,
+        limit: Duration,
+    ) -> Result<TaskStatus, AgentError> {
+        let found = self.shared.wait(limit, |history| history.look_for(task, state)).await;
+        match found {
+            Some(Ok(status)) => Ok(*status),
+            Some(Err(status)) => Err(AgentError::Ended {
+                task: task.to_owned(),
+                wanted: state.short(),
+                state: status.state().short(),
+                message: status.message.unwrap_or_default(),
+            }),
+            None => Err(AgentError::Timeout {
+                task: task.to_owned(),
+                wanted: state.short(),
+                waited: limit,
+                last: self.history(task).last().map_or("nothing", |update| update.status.state().short()),
+            }),
+        }
+    }
+
+    /// Waits until the executor of the task has ended.
+    pub async fn wait_exit(&self, task: &str, limit: Duration) -> Result<Exit, AgentError> {
+        let found =
+            |history: &history::History| history.exits.iter().find(|exit| exit.task_id == task).cloned();
+        self.shared.wait(limit, found).await.ok_or_else(|| AgentError::Timeout {
+            task: task.to_owned(),
+            wanted: "without its executor",
+            waited: limit,
+            last: "executor alive",
+        })
+    }
+}

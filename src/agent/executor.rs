@@ -1,0 +1,98 @@
+//! One executor as its agent sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use tokio::process::ChildStdin;
+
+use crate::mesos::libprocess::link::Link;
+use crate::mesos::libprocess::Upid;
+use crate::mesos::messages::task_status::Reason;
+use crate::mesos::messages::{ExecutorInfo, TaskInfo, TaskState};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Registering,
+    Running,
+    /// After a restart of the agent, until it has re-registered.
+    Recovering,
+    /// Told to end, or being ended.
+    Terminating,
+    Terminated,
+}
+
+/// What becomes of tasks that are not terminal when the executor ends.
+#[derive(Debug, Clone)]
+pub(super) struct Ending {
+    pub state: TaskState,
+    pub message: String,
+    pub reason: Reason,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self {
+            state: TaskState::TaskFailed,
+            message: "Container terminated".into(),
+            reason: Reason::ExecutorTerminated,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Executor {
+    pub info: ExecutorInfo,
+    pub container_id: String,
+    /// Where a real agent keeps what it needs after a restart.
+    pub meta: PathBuf,
+    pub phase: Phase,
+    /// Known once it has registered.
+    pub pid: Option<Upid>,
+    pub link: Option<Link>,
+    pub tasks: BTreeMap<String, Task>,
+    /// Tasks to be handed over at the registration.
+    pub queued: Vec<TaskInfo>,
+    pub ending: Ending,
+    /// Its process group, as long as the process has not been reaped.
+    pub group: Option<i32>,
+    /// The executor sees the end of it when the agent dies.
+    pub stdin: Option<ChildStdin>,
+    /// Ended while the agent was down.
+    pub lost: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub state: TaskState,
+    pub uuids: BTreeSet<Vec<u8>>,
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        Self { state: TaskState::TaskStaging, uuids: BTreeSet::new() }
+    }
+}
+
+impl Executor {
+    pub fn id(&self) -> &str {
+        &self.info.executor_id.value
+    }
+
+    pub fn is_alive(&self) -> bool {
+        self.phase != Phase::Terminated
+    }
+
+    /// SIGTERM to the whole group, as an agent ends an executor that does not end by itself.
+    pub fn terminate(&self) {
+        if let Some(group) = self.group {
+            let group = nix::unistd::Pid::from_raw(group);
+            // Already gone is what is wanted.
+            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGTERM);
+        }
+    }
+
+    /// Tasks that have not ended yet.
+    pub fn living_tasks(&self) -> Vec<String> {
+        self.tasks.iter().filter(|(_, task)| !task.state.is_terminal()).map(|(id, _)| id.clone()).collect()
+    }
+}

@@ -1,0 +1,264 @@
+//! The one task that owns the agent's state: commands, messages, exits and timers come in here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+use super::executor::{Executor, Phase};
+use super::history::{Direction, Record, Shared};
+use super::ports;
+use super::{AgentError, AgentOptions, Launched};
+use crate::mesos::libprocess::link::{self, Link};
+use crate::mesos::libprocess::server::Server;
+use crate::mesos::libprocess::{framing, Incoming, Upid};
+use crate::mesos::messages::{
+    ExecutorRegisteredMessage, RegisterExecutorMessage, ReregisterExecutorMessage, ShutdownExecutorMessage,
+    StatusUpdateMessage, TaskInfo, Wire,
+};
+
+pub(super) const ACTOR: &str = "slave(1)";
+
+type Reply<T> = oneshot::Sender<Result<T, AgentError>>;
+
+pub(super) enum Command {
+    Launch { task: Box<TaskInfo>, reply: Reply<Launched> },
+    LaunchOn { executor: String, task: Box<TaskInfo>, reply: Reply<()> },
+    Kill { task: String, grace: Option<Duration>, reply: Reply<()> },
+    Shutdown { task: String, reply: Reply<()> },
+    Message { task: String, data: Vec<u8>, reply: Reply<()> },
+    Teardown { reply: oneshot::Sender<()> },
+    Stop { reply: oneshot::Sender<()> },
+    Restart { reply: Reply<()> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alarm {
+    Registration,
+    Reregistration,
+    ShutdownGrace,
+}
+
+pub(super) enum Internal {
+    Exited(String, Option<ExitStatus>),
+    Alarm(String, Alarm),
+}
+
+pub(super) struct Hub {
+    pub(super) options: Arc<AgentOptions>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) pid: Upid,
+    /// `None` while the agent is down.
+    pub(super) server: Option<Server>,
+    pub(super) executors: BTreeMap<String, Executor>,
+    /// The framework is gone: updates are taken no more.
+    pub(super) torn_down: bool,
+    pub(super) internal: mpsc::UnboundedSender<Internal>,
+    pub(super) messages: mpsc::UnboundedSender<Incoming>,
+    inbox: Option<(mpsc::UnboundedReceiver<Internal>, mpsc::UnboundedReceiver<Incoming>)>,
+}
+
+impl Hub {
+    pub async fn start(options: Arc<AgentOptions>, shared: Arc<Shared>) -> Result<Self, AgentError> {
+        // Below the ephemeral ports: no outgoing connection shall sit on ours while we restart.
+        let port = match options.port {
+            0 => ports::own(),
+            port => port,
+        };
+        let listener = listen(SocketAddr::new(options.ip, port)).await?;
+        let address = listener.local_addr().map_err(|source| AgentError::Listen {
+            address: SocketAddr::new(options.ip, options.port),
+            source,
+        })?;
+        let (messages, incoming) = mpsc::unbounded_channel();
+        let (internal, events) = mpsc::unbounded_channel();
+        let server = Server::start(listener, ACTOR, messages.clone());
+        Ok(Self {
+            options,
+            shared,
+            pid: Upid::new(ACTOR, address),
+            server: Some(server),
+            executors: BTreeMap::new(),
+            torn_down: false,
+            internal,
+            messages,
+            inbox: Some((events, incoming)),
+        })
+    }
+
+    pub fn pid(&self) -> &Upid {
+        &self.pid
+    }
+
+    /// Ends with the last handle, and with it its executors.
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let Some((mut internal, mut incoming)) = self.inbox.take() else { return };
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => break,
+                },
+                Some(event) = internal.recv() => self.event(event),
+                Some(message) = incoming.recv() => {
+                    // What a dead agent had in its buffers is lost with it.
+                    if self.server.is_some() {
+                        self.receive(message);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        // Whoever asked may have stopped waiting: a reply that finds nobody is no fault.
+        match command {
+            Command::Launch { task, reply } => drop(reply.send(self.launch(*task))),
+            Command::LaunchOn { executor, task, reply } => drop(reply.send(self.launch_on(&executor, *task))),
+            Command::Kill { task, grace, reply } => drop(reply.send(self.kill(&task, grace))),
+            Command::Shutdown { task, reply } => drop(reply.send(self.shutdown(&task))),
+            Command::Message { task, data, reply } => drop(reply.send(self.message(&task, data))),
+            Command::Teardown { reply } => {
+                self.tear_down();
+                let _ = reply.send(());
+            }
+            Command::Stop { reply } => {
+                self.stop().await;
+                let _ = reply.send(());
+            }
+            Command::Restart { reply } => drop(reply.send(self.restart().await)),
+        }
+    }
+
+    fn event(&mut self, event: Internal) {
+        match event {
+            Internal::Exited(container, status) => self.exited(&container, status),
+            Internal::Alarm(container, alarm) => self.alarm(&container, alarm),
+        }
+    }
+
+    fn receive(&mut self, message: Incoming) {
+        self.shared.record(Record {
+            at: Instant::now(),
+            direction: Direction::FromExecutor,
+            name: message.name.clone(),
+            body: message.body.clone(),
+            wire: Vec::new(),
+        });
+        let Some(from) = message.from.clone() else {
+            self.shared.problem(format!("{} without a usable sender", message.name));
+            return;
+        };
+        let handled = if let Some(body) = message.decode::<RegisterExecutorMessage>() {
+            body.map(|body| self.register(&from, &body))
+        } else if let Some(body) = message.decode::<StatusUpdateMessage>() {
+            body.map(|body| self.status_update(body))
+        } else if let Some(body) = message.decode::<ReregisterExecutorMessage>() {
+            body.map(|body| self.reregister(&from, body))
+        } else {
+            self.shared.problem(format!("unknown message {} from {from}", message.name));
+            Ok(())
+        };
+        if let Err(error) = handled {
+            self.shared.problem(format!("failed to deserialize {} from {from}: {error}", message.name));
+        }
+    }
+
+    fn register(&mut self, from: &Upid, message: &RegisterExecutorMessage) {
+        let id = message.executor_id.value.as_str();
+        let known = self.executors.get_mut(id);
+        let expected = known.filter(|executor| executor.phase == Phase::Registering);
+        let Some(executor) = expected.filter(|_| message.framework_id.value == self.options.framework_id)
+        else {
+            self.shared.problem(format!("unexpected registration of executor '{id}' from {from}"));
+            self.send_to(from, &ShutdownExecutorMessage::default());
+            return;
+        };
+        executor.phase = Phase::Running;
+        self.attach(id, from);
+        let Some(executor) = self.executors.get_mut(id) else { return };
+        let queued = std::mem::take(&mut executor.queued);
+        let info = executor.info.clone();
+        if queued.is_empty() {
+            // All its tasks were killed meanwhile.
+            self.shut_down(id);
+            return;
+        }
+        let registered = ExecutorRegisteredMessage {
+            executor_info: info,
+            framework_id: self.options.framework_id.as_str().into(),
+            framework_info: self.options.framework_info(),
+            slave_id: self.options.slave_id.as_str().into(),
+            slave_info: self.options.slave_info(self.pid.address.port()),
+        };
+        self.send(id, &registered);
+        for task in queued {
+            self.run_task(id, task);
+        }
+    }
+
+    /// Remembers where an executor listens, on disk too, and opens the link to it.
+    pub(super) fn attach(&mut self, executor: &str, at: &Upid) {
+        let Some(executor) = self.executors.get_mut(executor) else { return };
+        let (closed, _) = oneshot::channel();
+        executor.link = Some(Link::open(at.address, closed));
+        executor.pid = Some(at.clone());
+        if self.options.checkpoint {
+            let path = executor.meta.join("pids/libprocess.pid");
+            self.checkpoint(&path, at.to_string().as_bytes());
+        }
+    }
+
+    pub(super) fn checkpoint(&self, path: &PathBuf, content: &[u8]) {
+        if let Err(error) = std::fs::write(path, content) {
+            self.shared.problem(format!("cannot checkpoint {}: {error}", path.display()));
+        }
+    }
+
+    /// Over the executor's link; lost when there is none, as with a real agent.
+    pub(super) fn send<M: Wire>(&self, executor: &str, message: &M) {
+        let Some(executor) = self.executors.get(executor) else { return };
+        if let (Some(link), Some(pid)) = (&executor.link, &executor.pid) {
+            link.send(self.encode(pid, message));
+        }
+    }
+
+    /// To somebody we have no link to.
+    pub(super) fn send_to<M: Wire>(&self, to: &Upid, message: &M) {
+        let (address, request) = (to.address, self.encode(to, message));
+        tokio::spawn(async move {
+            if let Err(error) = link::send_once(address, &request).await {
+                tracing::debug!(%address, %error, "a message is lost");
+            }
+        });
+    }
+
+    pub(super) fn encode<M: Wire>(&self, to: &Upid, message: &M) -> Vec<u8> {
+        let body = message.encode_to_vec();
+        let wire = framing::encode(&self.pid, to, M::NAME, &body);
+        self.shared.record(Record {
+            at: Instant::now(),
+            direction: Direction::ToExecutor,
+            name: M::NAME.to_owned(),
+            body,
+            wire: wire.clone(),
+        });
+        wire
+    }
+}
+
+impl Drop for Hub {
+    /// However the agent ends, also with its runtime: no executor is left without one.
+    fn drop(&mut self) {
+        self.executors.values().for_each(Executor::terminate);
+    }
+}
+
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
+    TcpListener::bind(address).await.map_err(|source| AgentError::Listen { address, source })
+}

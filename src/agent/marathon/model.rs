@@ -1,0 +1,151 @@
+//! An app as Marathon understands it once both schemas have been brought together.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
+
+use crate::mesos::messages::{command_info, HealthCheck, Parameter, Volume};
+
+/// One app definition, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct App {
+    /// Absolute, `/prod/web`.
+    pub id: String,
+    pub instances: u32,
+    pub command: Command,
+    pub user: Option<String>,
+    pub resources: Resources,
+    pub env: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub docker: Docker,
+    pub network: Network,
+    pub volumes: Vec<Volume>,
+    pub fetch: Vec<command_info::Uri>,
+    pub health_check: Option<HealthCheck>,
+    pub kill_grace: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    Shell(String),
+    /// Arguments for the image's entrypoint; may be none.
+    Arguments(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resources {
+    pub cpus: f64,
+    pub mem: f64,
+    pub disk: f64,
+    pub gpus: u32,
+    /// Upper limits by name; infinite for "unlimited".
+    pub limits: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Docker {
+    pub image: String,
+    pub privileged: bool,
+    pub force_pull: bool,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Network {
+    Host(Vec<Port>),
+    Bridge(Vec<Port>),
+    /// A network of Docker's, or the name `calico`.
+    User {
+        name: Option<String>,
+        ports: Vec<Port>,
+    },
+    None,
+}
+
+/// A port the app declares: a port definition (host network) or a port mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// `None` in a port definition.
+    pub container: Option<u16>,
+    pub host: HostPort,
+    pub protocol: String,
+    pub name: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPort {
+    /// None is mapped.
+    None,
+    /// Any of the agent's.
+    Any,
+    Fixed(u16),
+}
+
+/// What differs from one instance of an app to the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    pub id: Uuid,
+    /// The agent's host name, which the task sees as HOST.
+    pub hostname: String,
+    /// As many as [`App::free_ports`] says.
+    pub host_ports: Vec<u16>,
+    /// The app's version: an instant.
+    pub version: String,
+}
+
+impl Instance {
+    pub fn new(hostname: impl Into<String>, host_ports: Vec<u16>) -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            hostname: hostname.into(),
+            host_ports,
+            version: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        }
+    }
+}
+
+impl Network {
+    /// Ports declared, in order.
+    pub fn ports(&self) -> &[Port] {
+        match self {
+            Network::Host(ports) | Network::Bridge(ports) | Network::User { ports, .. } => ports,
+            Network::None => &[],
+        }
+    }
+}
+
+impl App {
+    pub(super) fn ports(&self) -> &[Port] {
+        self.network.ports()
+    }
+
+    /// How many host ports an instance needs that may be any.
+    pub fn free_ports(&self) -> usize {
+        self.ports().iter().filter(|port| port.host == HostPort::Any).count()
+    }
+
+    /// The host port of each declared port, in order.
+    pub(super) fn host_ports(&self, instance: &Instance) -> Vec<Option<u16>> {
+        let mut free = instance.host_ports.iter().copied();
+        let assign = |port: &Port| match port.host {
+            HostPort::None => None,
+            HostPort::Fixed(port) => Some(port),
+            HostPort::Any => free.next(),
+        };
+        self.ports().iter().map(assign).collect()
+    }
+
+    /// `web.prod`, as Mesos shows the task.
+    pub fn task_name(&self) -> String {
+        let parts: Vec<&str> = self.id.split('/').filter(|part| !part.is_empty()).rev().collect();
+        parts.join(".")
+    }
+
+    /// `prod_web.instance-<uuid>._app.1`.
+    pub fn task_id(&self, instance: &Instance) -> String {
+        let path = self.id.trim_matches('/').replace('/', "_");
+        format!("{path}.instance-{}._app.1", instance.id)
+    }
+}

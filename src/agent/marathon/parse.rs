@@ -1,0 +1,185 @@
+//! From JSON to [`App`]: defaults, checks, refusals.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::container;
+use super::fields::Fields;
+use super::model::{App, Command, Resources};
+use super::{health, networks, AppError};
+use crate::mesos::messages::command_info::Uri;
+
+/// What cannot be had on one machine, with what to do about it.
+const REFUSED: [(&str, &str); 4] = [
+    ("secrets", "is not supported here: there is no secret store; put the value into env"),
+    ("residency", "is not supported here: persistent volumes need a cluster"),
+    ("check", "is not supported with Docker containers; use healthChecks"),
+    ("executorResources", "is not supported: the Docker executor takes no resources of its own"),
+];
+
+impl App {
+    /// Reads one app definition.
+    pub fn parse(json: &str) -> Result<App, AppError> {
+        let value: Value = serde_json::from_str(json).map_err(AppError::Json)?;
+        if value.is_array() {
+            return Err(AppError::Several("a list of apps"));
+        }
+        let top = Fields::top(&value)?;
+        if top.has("apps") || top.has("groups") {
+            return Err(AppError::Several("a group of apps"));
+        }
+        for (name, problem) in REFUSED {
+            if top.get(name).is_some_and(|value| !is_empty(value)) {
+                return Err(top.error(name, problem));
+            }
+        }
+        if let Some(executor) = top.text("executor")?.filter(|executor| !["", "//cmd"].contains(executor)) {
+            return Err(top.error("executor", format!("'{executor}' is not supported: leave it out")));
+        }
+        let id = id(top)?;
+        let (docker, volumes) = container::read(top)?;
+        let network = networks::read(top)?;
+        let health_check = health::read(top, network.ports())?;
+        Ok(App {
+            id,
+            instances: top.whole("instances", u32::MAX)?.unwrap_or(1),
+            command: command(top)?,
+            user: top.text("user")?.map(str::to_owned),
+            resources: resources(top)?,
+            env: env(top)?,
+            labels: text_map(top, "labels")?,
+            docker,
+            network,
+            volumes,
+            fetch: fetch(top)?,
+            health_check,
+            kill_grace: top.number("taskKillGracePeriodSeconds")?.map(seconds),
+        })
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+/// As long as a duration can be, where a number is out of all reason.
+fn seconds(number: f64) -> Duration {
+    Duration::try_from_secs_f64(number).unwrap_or(Duration::MAX)
+}
+
+fn id(top: Fields<'_>) -> Result<String, AppError> {
+    let text = top.required_text("id")?;
+    let path = text.strip_prefix('/').unwrap_or(text);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let good = |part: &str| {
+        let ends = [part.chars().next(), part.chars().last()];
+        part.chars().all(plain) && ends.iter().all(|c| c.is_some_and(|c| c.is_ascii_alphanumeric()))
+    };
+    if path.is_empty() || !path.split('/').all(good) {
+        return Err(top.error(
+            "id",
+            format!("'{text}' is invalid: lower-case letters, digits, dots and dashes between slashes, as in /prod/web"),
+        ));
+    }
+    // It becomes one folder's name, together with some 60 characters.
+    if path.len() > 180 {
+        return Err(top.error("id", "is longer than 180 characters"));
+    }
+    Ok(format!("/{path}"))
+}
+
+fn command(top: Fields<'_>) -> Result<Command, AppError> {
+    let args = top.texts("args")?;
+    match top.text("cmd")? {
+        Some(_) if !args.is_empty() => Err(top.error("args", "and cmd exclude each other")),
+        Some(cmd) => Ok(Command::Shell(cmd.to_owned())),
+        None => Ok(Command::Arguments(args)),
+    }
+}
+
+fn resources(top: Fields<'_>) -> Result<Resources, AppError> {
+    let limits = top.object("resourceLimits", |limits| {
+        let mut read = BTreeMap::new();
+        for name in ["cpus", "mem"] {
+            let limit = match limits.get(name) {
+                Some(Value::String(text)) if text == "unlimited" => Some(f64::INFINITY),
+                _ => limits.number(name)?,
+            };
+            read.extend(limit.map(|limit| (name.to_owned(), limit)));
+        }
+        Ok(read)
+    })?;
+    Ok(Resources {
+        cpus: top.number("cpus")?.unwrap_or(1.0),
+        mem: top.number("mem")?.unwrap_or(128.0),
+        disk: top.number("disk")?.unwrap_or(0.0),
+        gpus: top.whole("gpus", u16::MAX.into())?.unwrap_or(0),
+        limits: limits.unwrap_or_default(),
+    })
+}
+
+fn env(top: Fields<'_>) -> Result<BTreeMap<String, String>, AppError> {
+    let env = top.object("env", |env| {
+        let mut read = BTreeMap::new();
+        for name in env.names() {
+            if matches!(env.get(name), Some(Value::Object(_))) {
+                return Err(
+                    env.error(name, "takes a secret, which is not supported here: there is no secret store")
+                );
+            }
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return Err(env.error(name, "is no name of a variable"));
+            }
+            read.insert(name.clone(), env.text(name)?.unwrap_or_default().to_owned());
+        }
+        Ok(read)
+    })?;
+    Ok(env.unwrap_or_default())
+}
+
+pub(super) fn text_map(fields: Fields<'_>, name: &str) -> Result<BTreeMap<String, String>, AppError> {
+    let map = fields.object(name, |map| {
+        map.names().map(|key| Ok((key.clone(), map.text(key)?.unwrap_or_default().to_owned()))).collect()
+    })?;
+    Ok(map.unwrap_or_default())
+}
+
+/// `fetch`, or the older `uris`; archives are unpacked by their names, as Marathon decides it.
+fn fetch(top: Fields<'_>) -> Result<Vec<Uri>, AppError> {
+    let mut all: Vec<Uri> = top
+        .texts("uris")?
+        .into_iter()
+        .map(|value| Uri {
+            extract: Some(is_archive(&value)),
+            value,
+            executable: Some(false),
+            cache: Some(false),
+            output_file: None,
+        })
+        .collect();
+    if !all.is_empty() && top.has("fetch") {
+        return Err(top.error("uris", "and fetch exclude each other"));
+    }
+    all.extend(top.objects("fetch", |fetch| {
+        let value = fetch.required_text("uri")?.to_owned();
+        Ok(Uri {
+            executable: Some(fetch.flag("executable")?.unwrap_or(false)),
+            extract: Some(fetch.flag("extract")?.unwrap_or(true)),
+            cache: Some(fetch.flag("cache")?.unwrap_or(false)),
+            output_file: fetch.text("destPath")?.or(fetch.text("outputFile")?).map(str::to_owned),
+            value,
+        })
+    })?);
+    Ok(all)
+}
+
+fn is_archive(uri: &str) -> bool {
+    [".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".zip"].iter().any(|end| uri.ends_with(end))
+}
