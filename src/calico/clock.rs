@@ -1,0 +1,51 @@
+//! The two ways in which Go writes the time into Calico's objects; always UTC.
+
+use std::time::SystemTime;
+
+/// RFC 3339 in whole seconds, as in `creationTimestamp`: `2026-08-22T10:11:12Z`.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
+/// Go's default text of a time, as in an allocation's attributes:
+/// `2026-08-22 10:11:12.345678901 +0000 UTC`, without zeros at the end of the fraction.
+pub(super) fn go_text(time: SystemTime) -> String {
+    let nanos = humantime::format_rfc3339_nanos(time).to_string();
+    let text = nanos.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
+    format!("{} +0000 UTC", text.replacen('T', " ", 1))
+}
+
+/// Nanoseconds since 1970: where a new block's sequence numbers begin.
+pub(super) fn unix_nanos(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+/// Whether an RFC 3339 time lies at least `seconds` before `now`; unreadable or absent counts as old,
+/// as Calico has it.
+pub(super) fn is_older(time: Option<&str>, seconds: u64, now: SystemTime) -> bool {
+    let Some(time) = time.and_then(|text| humantime::parse_rfc3339(text).ok()) else { return true };
+    now.duration_since(time).is_ok_and(|age| age.as_secs() >= seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_look_like_gos() {
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_787_393_472, 345_670_000);
+        assert_eq!(rfc3339(time), "2026-08-22T10:11:12Z");
+        assert_eq!(go_text(time), "2026-08-22 10:11:12.34567 +0000 UTC");
+        assert_eq!(
+            go_text(SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_393_470)),
+            "2026-08-22 10:11:10 +0000 UTC"
+        );
+        assert_eq!(unix_nanos(time), 1_787_393_472_345_670_000);
+        assert!(is_older(Some("2026-08-22T10:10:12Z"), 60, time));
+        assert!(!is_older(Some("2026-08-22T10:10:13Z"), 60, time));
+        assert!(is_older(None, 60, time));
+    }
+}

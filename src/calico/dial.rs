@@ -1,0 +1,73 @@
+//! Finding the member of the cluster to talk to.
+//!
+//! Errors are texts that name the endpoint: several of them end up in one sentence.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// For resolving a name, and for opening a connection.
+pub(super) const LIMIT: Duration = Duration::from_secs(3);
+
+/// One configured endpoint with the addresses of its host.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub https: bool,
+    /// As configured: what the server's certificate has to name.
+    pub host: String,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Target {
+    /// Takes an endpoint apart and looks its host up, without the C library.
+    pub(super) async fn resolve(endpoint: &str) -> Result<Self, String> {
+        let (https, rest) = match endpoint.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            _ => return Err(format!("{endpoint}: neither http:// nor https://")),
+        };
+        let authority = rest.trim_end_matches('/');
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            _ => (authority, "2379"),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port: u16 = port.parse().map_err(|_| format!("{endpoint}: '{port}' is no port"))?;
+        let found = crate::resolve::lookup(host).await.map_err(|error| format!("{endpoint}: {error}"))?;
+        let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+        Ok(Self { https, host: host.to_owned(), addresses })
+    }
+}
+
+/// The first endpoint, in time, that accepts a connection. A loopback or LAN address answers within a
+/// millisecond; that a dead one never does must not cost its whole time limit.
+pub(super) async fn first_open(
+    targets: &[Target],
+    mut problems: Vec<String>,
+) -> Result<(usize, SocketAddr), String> {
+    let mut attempts = JoinSet::new();
+    for (index, target) in targets.iter().enumerate() {
+        for address in target.addresses.clone() {
+            attempts.spawn(async move {
+                let opened = timeout(LIMIT, TcpStream::connect(address)).await;
+                let problem = match opened {
+                    Ok(Ok(_)) => None,
+                    Ok(Err(error)) => Some(format!("{address}: {error}")),
+                    Err(_) => Some(format!("{address}: no answer within {} s", LIMIT.as_secs())),
+                };
+                (index, address, problem)
+            });
+        }
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok((index, address, None)) => return Ok((index, address)),
+            Ok((_, _, Some(problem))) => problems.push(problem),
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    Err(problems.join(", "))
+}

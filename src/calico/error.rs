@@ -1,0 +1,199 @@
+//! What can go wrong with Calico's datastore, and how it is told to the owner of an app.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::store::StoreError;
+use super::{Family, Pending};
+use crate::error::{chain, Failure};
+
+/// Why an address, an endpoint or a release was not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CalicoError {
+    #[error("cannot use Calico's datastore at {endpoints}")]
+    Store {
+        endpoints: String,
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// The answer to a write never came and could not be found out: [`super::Datastore::settle`] must
+    /// succeed before anybody may believe that nothing was written.
+    #[error("the datastore at {endpoints} never answered the write of {}", pending.handle)]
+    Lost {
+        endpoints: String,
+        pending: Box<Pending>,
+        #[source]
+        source: Box<StoreError>,
+    },
+    #[error("others changed the same records {0} times in a row")]
+    Contended(u32),
+    #[error("Calico's datastore is not ready: {0}")]
+    NotReady(NotReady),
+    #[error("Calico has no node named '{0}'")]
+    NoNode(String),
+    #[error("no IP pool gives {family} addresses to tasks on node '{node}'{}", because(.reasons))]
+    NoPool { family: Family, node: String, reasons: Vec<String> },
+    #[error("no {family} address is free in {}: {reason}", named(.pools))]
+    Exhausted { family: Family, pools: Vec<String>, reason: String },
+    #[error("{address} is in no enabled IP pool ({})", named(.pools))]
+    Outside { address: IpAddr, pools: Vec<String> },
+    #[error("{address} belongs to IP pool '{pool}', which is disabled")]
+    PoolDisabled { address: IpAddr, pool: String },
+    #[error("{address} is still held by {holder}")]
+    Taken { address: IpAddr, holder: Holder },
+    #[error("{address} lies in block {block} of {owner}, and strict affinity forbids to borrow it")]
+    Strict { address: IpAddr, block: IpNet, owner: String },
+    #[error("{0}")]
+    NotAllowed(String),
+    #[error("'{0}' is no valid profile name: lower-case letters, digits, dashes and dots, at most 253, beginning and ending with a letter or digit")]
+    ProfileName(String),
+    #[error("{key} in Calico's datastore cannot be used: {reason}")]
+    Unreadable { key: String, reason: String },
+    #[error("the endpoint {0} exists already and is not this task's")]
+    ForeignEndpoint(String),
+    #[error("the name of the endpoint would have {0} characters; Calico allows 253")]
+    NameTooLong(usize),
+    #[error("cannot read {path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot find out this host's name for Calico; set node.name in the configuration")]
+    NoHostName,
+}
+
+/// Why the whole datastore is not to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    #[error("there is no ClusterInformation 'default' in it; calico/node or `calicoctl` creates it")]
+    Missing,
+    #[error(
+        "an operator has locked it (datastoreReady is false); `calicoctl datastore migrate unlock` ends that"
+    )]
+    Locked,
+    #[error("its ClusterInformation does not say datastoreReady")]
+    Unset,
+}
+
+/// Who has an address, as far as block and endpoint tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holder {
+    /// A task id, a workload, or the handle when nothing else is known.
+    pub name: String,
+    pub app: Option<String>,
+    pub node: Option<String>,
+    pub handle: Option<String>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some(app) = &self.app {
+            write!(f, " ({app})")?;
+        }
+        if let Some(node) = &self.node {
+            write!(f, " on {node}")?;
+        }
+        Ok(())
+    }
+}
+
+fn named(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none exists".into();
+    }
+    names.join(", ")
+}
+
+fn because(reasons: &[String]) -> String {
+    if reasons.is_empty() {
+        return "; there is none at all".into();
+    }
+    format!(" ({})", reasons.join("; "))
+}
+
+impl CalicoError {
+    /// An explicit address that another task still holds: worth waiting for.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Taken { .. })
+    }
+
+    /// What calico/node makes on a host that has it, and `dataplane = "local"` elsewhere.
+    pub fn is_uninitialised(&self) -> bool {
+        matches!(self, Self::NotReady(_) | Self::NoNode(_) | Self::NoPool { .. })
+    }
+
+    /// The failure of an address that was waited for in vain.
+    pub fn failure_after(&self, waited: Duration) -> Failure {
+        let Self::Taken { address, holder } = self else { return self.failure() };
+        taken(&format!("{address} is still held by {holder} after {} s", waited.as_secs()))
+    }
+
+    /// Unreachable, locked or contended: the same call may succeed a little later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Store { .. }
+                | Self::Lost { .. }
+                | Self::Contended(_)
+                | Self::NotReady(_)
+                | Self::Taken { .. }
+        )
+    }
+
+    /// The sentence, the code and the blame for the framework.
+    pub fn failure(&self) -> Failure {
+        let told = chain(self);
+        match self {
+            Self::Store { .. } | Self::Lost { .. } => Failure::host(
+                "CM-ETCD",
+                format!("{told}; check that etcd answers there, and [etcd] in config.toml"),
+            ),
+            Self::Contended(_) => Failure::host("CM-ETCD", format!("{told}; start the task again")),
+            Self::NotReady(_) => Failure::host("CM-NOT-READY", told),
+            Self::NoNode(node) => Failure::host(
+                "CM-NO-NODE",
+                format!("{told}; calico/node registers it when it starts on this host with NODENAME={node}"),
+            ),
+            Self::NoPool { .. } => {
+                Failure::host("CM-NO-POOL", format!("{told}; make or enable one with `calicoctl`"))
+            }
+            Self::Exhausted { .. } => {
+                Failure::host("CM-EXHAUSTED", format!("{told}; add an IP pool or end other tasks"))
+            }
+            Self::Outside { .. } => Failure::app(
+                "CM-IP-OUTSIDE",
+                format!("CALICO_IP {told}; use CALICO_IP=auto or an address of a pool"),
+            ),
+            Self::PoolDisabled { .. } => Failure::app(
+                "CM-POOL-DISABLED",
+                format!("CALICO_IP {told}; use CALICO_IP=auto or an address of another pool"),
+            ),
+            Self::Taken { .. } => taken(&told),
+            Self::Strict { .. } => {
+                Failure::app("CM-IP-STRICT", format!("CALICO_IP {told}; use CALICO_IP=auto"))
+            }
+            Self::NotAllowed(_) => Failure::app("CM-NOT-ALLOWED", told),
+            Self::ProfileName(_) => Failure::app("CM-PROFILE-INVALID", format!("CALICO_PROFILE {told}")),
+            Self::ForeignEndpoint(_) | Self::NameTooLong(_) => Failure::host("CM-ENDPOINT", told),
+            Self::Unreadable { .. } => Failure::host("CM-DATA", format!("{told}; mend that record")),
+            Self::File { .. } | Self::NoHostName => Failure::host("CM-CONFIG", told),
+        }
+    }
+}
+
+/// What to do about it: usually the old instance of a rolling upgrade has the address.
+fn taken(told: &str) -> Failure {
+    let remedy = "use CALICO_IP=auto or set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
+    Failure::app("CM-IP-TAKEN", format!("CALICO_IP {told}; {remedy}"))
+}
+
+impl From<&CalicoError> for Failure {
+    fn from(error: &CalicoError) -> Self {
+        error.failure()
+    }
+}

@@ -1,0 +1,128 @@
+//! Files on this host: the node's name, Felix's report, Calico's lock, and our hint.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{CalicoError, Identity};
+use crate::config::Config;
+use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
+
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+
+/// Calico's name of this host: the configured one, else what calico/node wrote down, else the host name
+/// in lower case, the same order in which Calico's own programs look.
+pub fn node_name(config: &Config) -> Result<String, CalicoError> {
+    if let Some(name) = &config.node.name {
+        return Ok(name.clone());
+    }
+    let path = &config.paths.nodename_file;
+    match std::fs::read_to_string(path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(source) => return Err(CalicoError::File { path: path.clone(), source }),
+    }
+    let name = std::fs::read_to_string(HOSTNAME).unwrap_or_default().trim().to_lowercase();
+    if name.is_empty() {
+        return Err(CalicoError::NoHostName);
+    }
+    Ok(name)
+}
+
+/// The file that Felix writes once it has programmed the endpoint, and removes when it is down.
+pub fn endpoint_status_file(config: &Config, identity: &Identity) -> PathBuf {
+    let workload = format!("{NAMESPACE}/{}", identity.workload).replace('%', "%25").replace('/', "%2F");
+    config.paths.endpoint_status.join(format!("{ORCHESTRATOR} {workload} {ENDPOINT}"))
+}
+
+/// Takes the lock that Calico's own IPAM plugin takes around its work, waiting for `limit` at most.
+///
+/// Only a courtesy that spares launches on one host each other's conflicts: nothing depends on it, so a
+/// file that cannot be had or stays locked is no error.
+pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<Flock<File>> {
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path).ok()?;
+    let deadline = Instant::now() + limit;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() >= deadline => return None,
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err(_) => return None,
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The blocks from which this node got its last addresses: read together with everything else, so that
+/// an ordinary launch needs one trip. Only a guess; what it names is checked like any other block.
+pub(super) fn read_hint(path: &Path, node: &str) -> Vec<IpNet> {
+    let Ok(meta) = std::fs::metadata(path) else { return Vec::new() };
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Vec::new();
+    }
+    let text = std::fs::read(path).unwrap_or_default();
+    let mut nodes: BTreeMap<String, Vec<IpNet>> = serde_json::from_slice(&text).unwrap_or_default();
+    nodes.remove(node).unwrap_or_default()
+}
+
+/// Remembers blocks; a failure only costs the next launch a trip.
+pub(super) fn write_hint(path: &Path, node: &str, blocks: &[IpNet]) {
+    let text = serde_json::to_vec(&BTreeMap::from([(node, blocks)])).unwrap_or_default();
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+    let renamed =
+        written.and_then(|mut file| file.write_all(&text)).and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = renamed {
+        tracing::debug!("cannot remember the block in {}: {error}", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_is_named_in_calicos_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.paths.nodename_file = dir.path().join("nodename");
+        let host = std::fs::read_to_string(HOSTNAME).unwrap().trim().to_lowercase();
+        assert_eq!(node_name(&config).unwrap(), host);
+        std::fs::write(&config.paths.nodename_file, "Agent-1\n").unwrap();
+        assert_eq!(node_name(&config).unwrap(), "Agent-1");
+        config.node.name = Some("other".into());
+        assert_eq!(node_name(&config).unwrap(), "other");
+    }
+
+    #[test]
+    fn a_hint_is_kept_for_its_node_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hint.json");
+        assert!(read_hint(&path, "a").is_empty());
+        let blocks = ["10.0.0.0/26".parse().unwrap(), "fd00::/122".parse().unwrap()];
+        write_hint(&path, "a", &blocks);
+        assert_eq!(read_hint(&path, "a"), blocks);
+        assert!(read_hint(&path, "b").is_empty());
+        std::fs::write(&path, "garbage").unwrap();
+        assert!(read_hint(&path, "a").is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_lock_is_waited_for_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ipam.lock");
+        let held = ipam_lock(&path, Duration::ZERO).await.unwrap();
+        assert!(ipam_lock(&path, Duration::from_millis(20)).await.is_none());
+        drop(held);
+        assert!(ipam_lock(&path, Duration::ZERO).await.is_some());
+        assert!(ipam_lock(&dir.path().join("no/such/folder"), Duration::ZERO).await.is_none());
+    }
+}

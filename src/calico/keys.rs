@@ -1,0 +1,145 @@
+//! Where Calico keeps its objects in etcd, and how an endpoint's name is built.
+//!
+//! The layout is libcalico-go's etcdv3 one: resources below `/calico/resources/v3/`, IPAM below
+//! `/calico/ipam/v2/` with the slash of a block's CIDR written as a dash.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
+
+use super::Family;
+
+const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
+const IPAM: &str = "/calico/ipam/v2";
+/// Calico's limit for the name of any resource (a DNS-1123 subdomain).
+pub(super) const NAME_MAX: usize = 253;
+
+pub(super) fn cluster_information() -> String {
+    format!("{RESOURCES}/clusterinformations/default")
+}
+
+pub(super) fn node(name: &str) -> String {
+    format!("{RESOURCES}/nodes/{name}")
+}
+
+pub(super) fn profile(name: &str) -> String {
+    format!("{RESOURCES}/profiles/{name}")
+}
+
+pub(super) fn pool(name: &str) -> String {
+    format!("{}{name}", pools())
+}
+
+pub(super) fn pools() -> String {
+    format!("{RESOURCES}/ippools/")
+}
+
+pub(super) fn reservations() -> String {
+    format!("{RESOURCES}/ipreservations/")
+}
+
+pub(super) fn endpoint(name: &str) -> String {
+    format!("{}{name}", endpoints())
+}
+
+/// The prefix of all endpoints in our namespace.
+pub(super) fn endpoints() -> String {
+    format!("{RESOURCES}/workloadendpoints/{NAMESPACE}/")
+}
+
+/// The prefix of all endpoints of one node. What follows it with another dash belongs to a node with a
+/// longer name: dashes inside a name are doubled, and no segment begins with one.
+pub(super) fn endpoints_of(node: &str) -> String {
+    format!("{}{}-", endpoints(), doubled(node))
+}
+
+pub(super) fn ipam_config() -> String {
+    format!("{IPAM}/config")
+}
+
+pub(super) fn handle(id: &str) -> String {
+    format!("{IPAM}/handle/{id}")
+}
+
+pub(super) fn block(cidr: &IpNet) -> String {
+    format!("{}{}", blocks(Family::of(cidr.addr())), dashed(cidr))
+}
+
+/// The prefix of all blocks of a family.
+pub(super) fn blocks(family: Family) -> String {
+    format!("{IPAM}/assignment/{}/block/", family.word())
+}
+
+pub(super) fn affinity(node: &str, cidr: &IpNet) -> String {
+    format!("{}{}", affinities(node, Family::of(cidr.addr())), dashed(cidr))
+}
+
+/// The prefix of a node's affinities of one family.
+pub(super) fn affinities(node: &str, family: Family) -> String {
+    format!("{IPAM}/host/{node}/{}/block/", family.word())
+}
+
+/// The block's CIDR that a block's or an affinity's key ends with.
+pub(super) fn cidr_of_key(key: &str) -> Option<IpNet> {
+    let (address, length) = key.rsplit('/').next()?.rsplit_once('-')?;
+    let net = IpNet::new(address.parse::<IpAddr>().ok()?, length.parse().ok()?).ok()?;
+    (net.trunc() == net).then_some(net)
+}
+
+fn dashed(cidr: &IpNet) -> String {
+    cidr.trunc().to_string().replacen('/', "-", 1)
+}
+
+fn doubled(segment: &str) -> String {
+    segment.replace('-', "--")
+}
+
+/// The name of an endpoint: its segments joined by single dashes, dashes inside them doubled.
+pub(super) fn endpoint_name(node: &str, workload: &str) -> String {
+    [node, ORCHESTRATOR, workload, ENDPOINT].map(doubled).join("-")
+}
+
+/// Is this text what Calico accepts as a resource's name (lower-case DNS-1123 subdomain)?
+pub(super) fn is_resource_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    text.len() <= NAME_MAX
+        && text.split('.').all(|part| {
+            part.chars().all(inner) && outer(part.chars().next()) && outer(part.chars().next_back())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_calicos() {
+        let v4: IpNet = "10.65.0.48/29".parse().unwrap();
+        let v6: IpNet = "fd80:24e2:f998:72d6:0:0:0:e0/124".parse().unwrap();
+        assert_eq!(block(&v4), "/calico/ipam/v2/assignment/ipv4/block/10.65.0.48-29");
+        assert_eq!(affinity("a-1", &v6), "/calico/ipam/v2/host/a-1/ipv6/block/fd80:24e2:f998:72d6::e0-124");
+        assert_eq!(cidr_of_key(&block(&v4)), Some(v4));
+        assert_eq!(cidr_of_key(&affinity("a-1", &v6)), Some(v6));
+        assert_eq!(cidr_of_key("/calico/ipam/v2/assignment/ipv4/block/10.65.0.1-29"), None);
+    }
+
+    #[test]
+    fn dashes_of_segments_are_doubled() {
+        assert_eq!(endpoint_name("agent-1", "web-3.5f3cbe1e"), "agent--1-mesos-web--3.5f3cbe1e-eth0");
+        assert!(endpoint("x").starts_with(&endpoints()));
+        assert!(endpoint(&endpoint_name("agent-1", "w")).starts_with(&endpoints_of("agent-1")));
+    }
+
+    #[test]
+    fn resource_names() {
+        for good in ["dev", "a.b-c", "0", "web-3.5f3cbe1e"] {
+            assert!(is_resource_name(good), "{good}");
+        }
+        for bad in ["", "Dev", "a_b", "-a", "a-", "a..b", "a/b", "ü", ".a", &"a".repeat(254)] {
+            assert!(!is_resource_name(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Mesos labels as an endpoint's labels.
+//!
+//! Mesos allows any text, Calico only Kubernetes' syntax. The mapping is the one of Calico's own CNI
+//! plugin for Mesos, so that policies written for it select the same tasks: slashes become dots, each
+//! run of other characters a dash, and what then mixes dots with dashes becomes one dot. As no slash survives, no task can give
+//! itself a label with a prefix, such as the membership labels of our profiles.
+
+use std::collections::BTreeMap;
+
+use crate::names::{NAMESPACE, ORCHESTRATOR};
+
+/// What Calico's client sets itself on every endpoint; policies of a namespace rest on the first.
+const FORCED: [(&str, &str); 2] =
+    [("projectcalico.org/namespace", NAMESPACE), ("projectcalico.org/orchestrator", ORCHESTRATOR)];
+const RESERVED: &str = "projectcalico.org/";
+/// Kubernetes' limit for a label's value and for its key behind the prefix.
+const MAX: usize = 63;
+
+/// The labels of an endpoint for a task with these Mesos labels.
+///
+/// A key in Calico's own domain and a key of which nothing is left are dropped; of two keys that become
+/// the same the first in order stays.
+pub(super) fn endpoint_labels(mesos: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> =
+        FORCED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    for (key, value) in mesos {
+        if key.to_ascii_lowercase().starts_with(RESERVED) {
+            continue;
+        }
+        let key = sanitise(key);
+        if !key.is_empty() {
+            labels.entry(key).or_insert_with(|| sanitise(value));
+        }
+    }
+    labels
+}
+
+/// Letters, digits, and inner dots, dashes and underscores; at most 63 characters.
+fn sanitise(text: &str) -> String {
+    let mut clean = String::new();
+    let mut gap = String::new();
+    let mut foreign = false;
+    for c in text.chars() {
+        let follows_foreign = std::mem::replace(&mut foreign, false);
+        match c {
+            'a'..='z' | 'A'..='Z' | '0'..='9' => {
+                if !clean.is_empty() {
+                    clean.push_str(&joined(&gap));
+                }
+                gap.clear();
+                clean.push(c);
+            }
+            '/' | '.' => gap.push('.'),
+            '_' | '-' => gap.push(c),
+            _ => {
+                foreign = true;
+                if !follows_foreign {
+                    gap.push('-');
+                }
+            }
+        }
+    }
+    let cut = clean.chars().take(MAX).collect::<String>();
+    cut.trim_end_matches(['.', '-', '_']).to_owned()
+}
+
+/// A run of separators as it stays between two letters.
+fn joined(gap: &str) -> String {
+    match gap {
+        _ if gap.contains('.') && gap.len() > 1 => ".".to_owned(),
+        _ => gap.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_become_what_calicos_plugin_makes_of_them() {
+        for (raw, clean) in [
+            ("team/name", "team.name"),
+            ("a b_c--x", "a-b_c--x"),
+            ("-bad-", "bad"),
+            ("ünï ç0de!", "n-0de"),
+            ("", ""),
+        ] {
+            assert_eq!(sanitise(raw), clean);
+        }
+        assert_eq!(sanitise(&format!("{}.b", "a".repeat(62))).len(), 62);
+    }
+
+    #[test]
+    fn nobody_overrides_the_forced_labels() {
+        let mesos = [
+            ("projectcalico.org/namespace", "kube-system"),
+            ("app", "web"),
+            ("a/b", "1"),
+            ("a.b", "2"),
+            ("%", "x"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into();
+        let labels = endpoint_labels(&mesos);
+        let text: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(
+            text,
+            [
+                "a.b=2",
+                "app=web",
+                "projectcalico.org/namespace=default",
+                "projectcalico.org/orchestrator=mesos"
+            ]
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! A launch: look, plan, write.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipnet::IpNet;
+
+use super::plan::{self, Plan, Request, Step};
+use super::settle::{Pending, Settled};
+use super::snapshot::{Question, Snapshot};
+use super::store::StoreError;
+use super::txn::{Range, Written};
+use super::{files, keys, CalicoError, Datastore, Identity, Wanted, ATTEMPTS, LOCK_LIMIT};
+
+/// A launch that has been looked at and planned; nothing is written or held yet.
+pub struct Prepared {
+    /// What the task will get unless others are quicker.
+    pub addresses: Vec<IpAddr>,
+    identity: Identity,
+    wanted: Wanted,
+    hints: Vec<IpNet>,
+    snapshot: Snapshot,
+    plan: Box<Plan>,
+    took: Duration,
+}
+
+/// An endpoint that stands in the datastore, with its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// In the order in which they were asked for.
+    pub addresses: Vec<IpAddr>,
+    /// Profiles that did not exist before.
+    pub profiles_created: Vec<String>,
+    /// All enabled pools: what a local dataplane masquerades, and does not masquerade to.
+    pub pools: Vec<IpNet>,
+    /// Time spent on the datastore, from the first read on.
+    pub took: Duration,
+}
+
+impl Datastore {
+    /// Finds out what the task would get, in one trip to etcd (more only when the remembered block is
+    /// full, or for explicit addresses). Writes nothing.
+    pub async fn prepare(&mut self, identity: &Identity, wanted: &Wanted) -> Result<Prepared, CalicoError> {
+        let started = Instant::now();
+        self.check_profiles(wanted)?;
+        let hints = files::read_hint(&self.hint_file, &identity.node);
+        let mut snapshot = Snapshot::default();
+        let ranges = question(identity, wanted, &hints);
+        self.look(&mut snapshot, &ranges).await?;
+        let plan = self.plan(identity, wanted, &hints, &mut snapshot).await?;
+        Ok(Prepared {
+            addresses: plan.addresses.clone(),
+            identity: identity.clone(),
+            wanted: wanted.clone(),
+            hints,
+            snapshot,
+            plan,
+            took: started.elapsed(),
+        })
+    }
+
+    /// Writes profile, block, affinity, handle and endpoint in one transaction.
+    ///
+    /// Where others were quicker the plan is made anew on what the refused transaction brought back; the
+    /// addresses may then differ from the prepared ones. Calico's lock is held meanwhile, but not since
+    /// [`Datastore::prepare`]: that would line up all launches of a host behind each other's containers.
+    pub async fn commit(&mut self, prepared: Prepared, mac: &str) -> Result<Committed, CalicoError> {
+        let started = Instant::now();
+        let Prepared { identity, wanted, hints, mut snapshot, mut plan, took, .. } = prepared;
+        let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
+        for _ in 0..ATTEMPTS {
+            let request = self.request(&identity, &wanted, &hints);
+            let write = plan.transaction(&request, &snapshot, &self.allow_nets, mac);
+            let otherwise = ranges_again(&identity, &wanted, &hints, &plan);
+            match self.store.write(&write.guards, &write.changes, &otherwise).await {
+                Ok(Written::Done) => {
+                    self.remember(&identity.node, &hints, &plan);
+                    return Ok(Committed {
+                        addresses: plan.addresses,
+                        profiles_created: write.profiles_created,
+                        pools: enabled_pools(&snapshot),
+                        took: took + started.elapsed(),
+                    });
+                }
+                Ok(Written::Conflict(answer)) => snapshot.absorb(&otherwise, answer),
+                Err(StoreError::Lost(source)) => {
+                    let pending = Pending { handle: identity.handle.clone(), fences: write.fences };
+                    if let Settled::Committed(addresses) =
+                        self.settle_lost(&identity, pending, *source).await?
+                    {
+                        return Ok(Committed {
+                            addresses,
+                            profiles_created: write.profiles_created,
+                            pools: enabled_pools(&snapshot),
+                            took: took + started.elapsed(),
+                        });
+                    }
+                    self.look(&mut snapshot, &otherwise).await?;
+                }
+                Err(source) => return Err(self.store_error(source)),
+            }
+            plan = self.plan(&identity, &wanted, &hints, &mut snapshot).await?;
+        }
+        Err(CalicoError::Contended(ATTEMPTS))
+    }
+
+    /// Plans, reading further keys as the plan asks for them.
+    async fn plan(
+        &mut self,
+        identity: &Identity,
+        wanted: &Wanted,
+        hints: &[IpNet],
+        snapshot: &mut Snapshot,
+    ) -> Result<Box<Plan>, CalicoError> {
+        loop {
+            let step = plan::make(&self.request(identity, wanted, hints), snapshot);
+            match step {
+                Ok(Step::Ready(plan)) => return Ok(plan),
+                Ok(Step::More(ranges)) => self.look(snapshot, &ranges).await?,
+                Err(CalicoError::Taken { address, holder }) => {
+                    let holder = self.complete(address, holder).await;
+                    return Err(CalicoError::Taken { address, holder });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn request<'a>(&'a self, identity: &'a Identity, wanted: &'a Wanted, hints: &'a [IpNet]) -> Request<'a> {
+        Request { identity, wanted, limits: &self.limits, hints, now: SystemTime::now() }
+    }
+
+    /// Names are checked before they become part of a key.
+    fn check_profiles(&self, wanted: &Wanted) -> Result<(), CalicoError> {
+        for name in &wanted.profiles {
+            super::validate_profile_name(name)?;
+            if !self.limits.profiles.is_empty() && !self.limits.profiles.contains(name) {
+                return Err(CalicoError::NotAllowed(format!(
+                    "CALICO_PROFILE {name} is refused: tasks may only use {} (limits.profiles)",
+                    self.limits.profiles.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The blocks that served this launch are the first to be looked at next time.
+    fn remember(&self, node: &str, hints: &[IpNet], plan: &Plan) {
+        let mut blocks: Vec<IpNet> = plan.drafts.keys().copied().collect();
+        let families: Vec<bool> = blocks.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
+        blocks.extend(hints.iter().filter(|cidr| !families.contains(&cidr.addr().is_ipv4())));
+        if blocks.iter().any(|cidr| !hints.contains(cidr)) {
+            files::write_hint(&self.hint_file, node, &blocks);
+        }
+    }
+}
+
+fn question(identity: &Identity, wanted: &Wanted, blocks: &[IpNet]) -> Vec<Range> {
+    let question = Question {
+        node: &identity.node,
+        endpoint: identity.endpoint_key(),
+        handle: &identity.handle,
+        profiles: &wanted.profiles,
+        blocks,
+    };
+    question.ranges()
+}
+
+/// What a refused write brings back: all that the plan rests on.
+fn ranges_again(identity: &Identity, wanted: &Wanted, hints: &[IpNet], plan: &Plan) -> Vec<Range> {
+    let mut ranges = question(identity, wanted, hints);
+    for guard in &plan.guards {
+        if let super::txn::Guard::Revision { key, .. } = guard {
+            let covered = ranges.iter().any(|range| match range {
+                Range::Key(known) => known == key,
+                Range::Prefix(prefix) => key.starts_with(prefix.as_str()),
+                Range::Names(_) => false,
+            });
+            if !covered {
+                ranges.push(Range::Key(key.clone()));
+            }
+        }
+    }
+    let drafts =
+        plan.drafts.keys().filter(|cidr| !hints.contains(cidr)).map(|cidr| Range::Key(keys::block(cidr)));
+    for range in drafts {
+        if !ranges.contains(&range) {
+            ranges.push(range);
+        }
+    }
+    ranges
+}
+
+fn enabled_pools(snapshot: &Snapshot) -> Vec<IpNet> {
+    snapshot.pools().iter().filter(|pool| pool.is_enabled()).map(|pool| pool.cidr).collect()
+}

@@ -1,0 +1,143 @@
+//! What calico/node would have created, for hosts without it (`dataplane = "local"`).
+//!
+//! Only what is missing is made, each record in the shape in which calicoctl writes it, and nothing that
+//! exists is changed: an operator's cluster stays as it is.
+
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+use serde_json::{json, Map, Value};
+
+use super::model::{to_json, ClusterInformationSpec, Metadata, Resource};
+use super::snapshot::Snapshot;
+use super::store::StoreError;
+use super::txn::{Change, Guard, Range, Written};
+use super::{clock, keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
+
+/// What was missing and has been made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Initialised {
+    pub cluster: bool,
+    pub node: bool,
+    /// Names of new pools.
+    pub pools: Vec<String>,
+    /// All enabled pools there are now.
+    pub all_pools: Vec<IpNet>,
+}
+
+impl Datastore {
+    /// Makes ClusterInformation, this node, and, for each family that has no pool at all, the pools given.
+    pub async fn initialise_local(
+        &mut self,
+        node: &str,
+        pools: &[IpNet],
+    ) -> Result<Initialised, CalicoError> {
+        let ranges = [
+            Range::Key(keys::cluster_information()),
+            Range::Key(keys::node(node)),
+            Range::Prefix(keys::pools()),
+        ];
+        let mut snapshot = Snapshot::default();
+        self.look(&mut snapshot, &ranges).await?;
+        for _ in 0..ATTEMPTS {
+            let (guards, changes, made) = missing(&snapshot, node, pools)?;
+            if changes.is_empty() {
+                return Ok(made);
+            }
+            match self.store.write(&guards, &changes, &ranges).await {
+                Ok(Written::Done) => return Ok(made),
+                Ok(Written::Conflict(answer)) => snapshot.absorb(&ranges, answer),
+                // Creating what is missing may be repeated without harm.
+                Err(StoreError::Lost(source)) => {
+                    self.store.move_on().await.map_err(|_| self.store_error(*source))?;
+                    self.look(&mut snapshot, &ranges).await?;
+                }
+                Err(source) => return Err(self.store_error(source)),
+            }
+        }
+        Err(CalicoError::Contended(ATTEMPTS))
+    }
+}
+
+type Missing = (Vec<Guard>, Vec<Change>, Initialised);
+
+fn missing(snapshot: &Snapshot, node: &str, pools: &[IpNet]) -> Result<Missing, CalicoError> {
+    let (mut guards, mut changes, mut made) = (Vec::new(), Vec::new(), Initialised::default());
+    let mut create = |key: String, value: Vec<u8>| {
+        guards.push(Guard::Revision { key: key.clone(), revision: 0 });
+        changes.push(Change::Put { key, value });
+    };
+    match snapshot.readiness() {
+        Err(NotReady::Missing) => {
+            made.cluster = true;
+            create(keys::cluster_information(), to_json(&cluster_information()));
+        }
+        Err(reason) => return Err(CalicoError::NotReady(reason)),
+        Ok(()) => {}
+    }
+    if snapshot.node_labels(node)?.is_none() {
+        made.node = true;
+        create(keys::node(node), to_json(&new_node(node)));
+    }
+    let there = snapshot.pools();
+    made.all_pools = there.iter().filter(|pool| pool.is_enabled()).map(|pool| pool.cidr).collect();
+    for cidr in pools {
+        let family = Family::of(cidr.addr());
+        if there.iter().any(|pool| Family::of(pool.cidr.addr()) == family) {
+            continue;
+        }
+        let name = pool_name(cidr);
+        create(keys::pool(&name), to_json(&new_pool(&name, cidr)));
+        made.pools.push(name);
+        made.all_pools.push(cidr.trunc());
+    }
+    if !made.pools.is_empty() {
+        guards.push(Guard::NoneNewer { prefix: keys::pools(), revision: snapshot.revision });
+    }
+    Ok((guards, changes, made))
+}
+
+fn metadata(name: &str) -> Metadata {
+    Metadata {
+        name: name.into(),
+        uid: Some(uuid::Uuid::new_v4().to_string()),
+        creation_timestamp: Some(clock::rfc3339(SystemTime::now())),
+        ..Metadata::default()
+    }
+}
+
+fn cluster_information() -> Resource<ClusterInformationSpec> {
+    let spec = ClusterInformationSpec {
+        cluster_guid: uuid::Uuid::new_v4().simple().to_string(),
+        cluster_type: "mesos".into(),
+        datastore_ready: Some(true),
+        ..ClusterInformationSpec::default()
+    };
+    Resource::new("ClusterInformation", metadata("default"), spec)
+}
+
+/// No address: that is calico/node's to find out, should it ever start here.
+fn new_node(name: &str) -> Resource<Map<String, Value>> {
+    let mut node = Resource::new("Node", metadata(name), Map::new());
+    node.extra.insert("status".into(), json!({}));
+    node
+}
+
+fn new_pool(name: &str, cidr: &IpNet) -> Resource<Value> {
+    let usual = if cidr.addr().is_ipv4() { 26 } else { 122 };
+    let spec = json!({
+        "cidr": cidr.trunc().to_string(),
+        "vxlanMode": "Never",
+        "ipipMode": "Never",
+        "natOutgoing": true,
+        "blockSize": usual.max(cidr.prefix_len()),
+        "nodeSelector": "all()",
+        "allowedUses": ["Workload", "Tunnel"],
+    });
+    Resource::new("IPPool", metadata(name), spec)
+}
+
+/// `192.168.0.0/16` becomes `mesos-192-168-0-0-16`.
+fn pool_name(cidr: &IpNet) -> String {
+    format!("mesos-{}", cidr.trunc().to_string().replace(['.', ':', '/'], "-"))
+}

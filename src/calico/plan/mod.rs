@@ -1,0 +1,258 @@
+//! The plan of one launch: which addresses, and what has to be written for them. Pure.
+//!
+//! [`make`] looks at a snapshot and either says which keys it still has to see, or yields a [`Plan`].
+//! It is called again after every further read and after every conflict. Rules and their order are
+//! Calico's: own blocks first, then a new block, then (unless affinity is strict) other hosts' blocks.
+
+mod auto;
+mod explicit;
+mod write;
+
+pub(super) use explicit::holder_of;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+
+use super::block::{self, Attribute, Block};
+use super::model::{Affinity, Extra, IpamConfig};
+use super::pool::Pool;
+use super::snapshot::{Seen, Snapshot};
+use super::txn::{Change, Guard, Range};
+use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
+use crate::config::Limits;
+
+/// What a launch asks for.
+pub(super) struct Request<'a> {
+    pub identity: &'a Identity,
+    pub wanted: &'a Wanted,
+    pub limits: &'a Limits,
+    /// Blocks to try first.
+    pub hints: &'a [IpNet],
+    pub now: SystemTime,
+}
+
+/// The next thing to do.
+pub(super) enum Step {
+    Ready(Box<Plan>),
+    /// Read these and ask again.
+    More(Vec<Range>),
+}
+
+/// What to write, but for the endpoint's MAC.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    /// In the order in which they were asked for.
+    pub addresses: Vec<IpAddr>,
+    /// Blocks that change, with the revision they were read at (0: new).
+    pub drafts: BTreeMap<IpNet, (Block, i64)>,
+    pub guards: Vec<Guard>,
+    pub changes: Vec<Change>,
+    /// Addresses of the handle by block, those it had before included.
+    pub held: BTreeMap<IpNet, u64>,
+}
+
+/// Why planning stops before the end.
+enum Halt {
+    More(Vec<Range>),
+    Error(CalicoError),
+}
+
+impl From<CalicoError> for Halt {
+    fn from(error: CalicoError) -> Self {
+        Self::Error(error)
+    }
+}
+
+type Found<T> = Result<T, Halt>;
+
+/// Plans the launch on what is known.
+pub(super) fn make(request: &Request, view: &Snapshot) -> Result<Step, CalicoError> {
+    match Planner::new(request, view)?.run() {
+        Ok(plan) => Ok(Step::Ready(Box::new(plan))),
+        Err(Halt::More(ranges)) => Ok(Step::More(ranges)),
+        Err(Halt::Error(error)) => Err(error),
+    }
+}
+
+struct Planner<'a> {
+    request: &'a Request<'a>,
+    view: &'a Snapshot,
+    node: &'a str,
+    node_labels: BTreeMap<String, String>,
+    pools: Vec<Pool>,
+    reserved: Vec<IpNet>,
+    config: IpamConfig,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    fn new(request: &'a Request<'a>, view: &'a Snapshot) -> Result<Self, CalicoError> {
+        view.readiness().map_err(CalicoError::NotReady)?;
+        let node = request.identity.node.as_str();
+        let labels = view.node_labels(node)?;
+        Ok(Self {
+            request,
+            view,
+            node,
+            node_labels: labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?,
+            pools: view.pools(),
+            reserved: view.reserved(),
+            config: view.ipam_config()?,
+            plan: Plan::default(),
+        })
+    }
+
+    fn run(mut self) -> Found<Plan> {
+        self.check_endpoint()?;
+        for key in [keys::cluster_information(), keys::node(self.node), keys::ipam_config()] {
+            self.guard(key);
+        }
+        let held = self.held_already()?;
+        let wanted = &self.request.wanted.addresses;
+        let mut addresses: Vec<Option<IpAddr>> = vec![None; wanted.len()];
+        // Explicit ones first: an automatic choice must not take what is asked for by name.
+        for explicit in [true, false] {
+            for (place, asked) in wanted.iter().enumerate() {
+                if matches!(asked, AddressRequest::Explicit(_)) != explicit {
+                    continue;
+                }
+                let free = |address: &&IpAddr| !addresses.contains(&Some(**address));
+                let kept = held.iter().filter(free).find(|address| fits(*asked, **address)).copied();
+                addresses[place] = Some(match (kept, asked) {
+                    (Some(address), _) => address,
+                    (None, AddressRequest::Explicit(address)) => self.assign_explicit(*address)?,
+                    (None, AddressRequest::Auto(family)) => self.assign_auto(*family)?,
+                });
+            }
+        }
+        self.plan.addresses = addresses.into_iter().flatten().collect();
+        self.count_held();
+        Ok(self.plan)
+    }
+
+    /// An endpoint of our name with another uid is not ours to overwrite.
+    fn check_endpoint(&self) -> Result<(), CalicoError> {
+        let name = self.request.identity.endpoint_name();
+        if name.len() > keys::NAME_MAX {
+            return Err(CalicoError::NameTooLong(name.len()));
+        }
+        match self.view.endpoint(&keys::endpoint(&name))? {
+            Some(endpoint)
+                if endpoint.metadata.uid.as_deref() != Some(self.request.identity.uid.as_str()) =>
+            {
+                Err(CalicoError::ForeignEndpoint(name))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Addresses that an earlier attempt of the same launch has got: kept rather than doubled.
+    fn held_already(&mut self) -> Found<Vec<IpAddr>> {
+        let handle = &self.request.identity.handle;
+        let Some(record) = self.view.handle(handle)? else { return Ok(Vec::new()) };
+        let cidrs: Vec<IpNet> = record.block.keys().filter_map(|text| text.parse().ok()).collect();
+        self.require_blocks(&cidrs)?;
+        let mut held = Vec::new();
+        for cidr in cidrs {
+            if let Seen::There(block, _) = self.view.block(&cidr) {
+                let ordinals = block.held_by(handle);
+                self.guard(keys::block(&cidr));
+                held.extend(ordinals.iter().map(|ordinal| block::address(&cidr, *ordinal)));
+                self.plan.held.insert(cidr, ordinals.len() as u64);
+            }
+        }
+        Ok(held)
+    }
+
+    /// The handle's counts follow what the blocks really hold.
+    fn count_held(&mut self) {
+        let handle = &self.request.identity.handle;
+        for (cidr, (block, _)) in &self.plan.drafts {
+            self.plan.held.insert(*cidr, block.held_by(handle).len() as u64);
+        }
+        self.plan.held.retain(|_, count| *count > 0);
+    }
+
+    /// The block as this plan has left it so far.
+    fn block(&self, cidr: &IpNet) -> Seen {
+        match self.plan.drafts.get(cidr) {
+            Some((block, revision)) => Seen::There(Box::new(block.clone()), *revision),
+            None => self.view.block(cidr),
+        }
+    }
+
+    /// Stops planning until all these blocks have been read.
+    fn require_blocks(&self, cidrs: &[IpNet]) -> Found<()> {
+        let unknown = cidrs.iter().map(keys::block).filter(|key| !self.view.is_asked(key));
+        let ranges: Vec<Range> = unknown.map(Range::Key).collect();
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        Err(Halt::More(ranges))
+    }
+
+    /// The write rests on this key being as it was read.
+    fn guard(&mut self, key: String) {
+        let guard = Guard::Revision { revision: self.view.revision_of(&key), key };
+        if !self.plan.guards.contains(&guard) {
+            self.plan.guards.push(guard);
+        }
+    }
+
+    /// The write rests on nothing below this prefix having been added or changed.
+    fn guard_all(&mut self, prefix: String) {
+        let guard = Guard::NoneNewer { prefix, revision: self.view.revision };
+        if !self.plan.guards.contains(&guard) {
+            self.plan.guards.push(guard);
+        }
+    }
+
+    /// Makes the block this node's own where the record does not say so yet.
+    fn confirm_affinity(&mut self, cidr: &IpNet) {
+        let key = keys::affinity(self.node, cidr);
+        self.guard(key.clone());
+        let known = self.view.affinities(self.node, Family::of(cidr.addr()));
+        let confirmed = known.iter().any(|(other, affinity)| other == cidr && affinity.is_confirmed());
+        let change = Change::Put { key, value: super::model::to_json(&Affinity::confirmed()) };
+        if !confirmed && !self.plan.changes.contains(&change) {
+            self.plan.changes.push(change);
+        }
+    }
+
+    /// A new block of this node, claimed in the same transaction.
+    fn claim(&mut self, cidr: &IpNet) -> Block {
+        self.confirm_affinity(cidr);
+        Block::new(cidr, self.node, clock::unix_nanos(self.request.now), clock::rfc3339(self.request.now))
+    }
+
+    /// Takes an address out of a block for this task.
+    fn take(&mut self, cidr: IpNet, mut block: Block, revision: i64, ordinal: usize) -> IpAddr {
+        let identity = self.request.identity;
+        let secondary = [
+            ("mesos-app", identity.app.clone()),
+            ("mesos-task", identity.task_id.clone()),
+            ("node", self.node.to_owned()),
+            ("timestamp", clock::go_text(self.request.now)),
+        ];
+        block.assign(
+            ordinal,
+            Attribute {
+                handle_id: Some(identity.handle.clone()),
+                secondary: Some(secondary.map(|(key, value)| (key.to_owned(), value)).into()),
+                extra: Extra::new(),
+            },
+        );
+        self.plan.drafts.insert(cidr, (block, revision));
+        block::address(&cidr, ordinal)
+    }
+}
+
+fn fits(asked: AddressRequest, address: IpAddr) -> bool {
+    match asked {
+        AddressRequest::Auto(family) => Family::of(address) == family,
+        AddressRequest::Explicit(wanted) => wanted == address,
+    }
+}

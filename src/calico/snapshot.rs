@@ -1,0 +1,211 @@
+//! What was read from the datastore, kept by key, so that a plan can be made and made again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipnet::IpNet;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::block::Block;
+use super::model::{
+    Affinity, ClusterInformationSpec, Handle, IpamConfig, Metadata, ReservationSpec, Resource,
+};
+use super::pool::Pool;
+use super::txn::{Answer, Entry, Range};
+use super::{keys, CalicoError, Family, NotReady};
+
+/// A consistent-enough view: every entry carries its own revision, and `revision` is that of the last
+/// read of the pools and all else that a choice rests on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Snapshot {
+    pub revision: i64,
+    entries: BTreeMap<String, Entry>,
+    asked: BTreeSet<String>,
+    names: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// A block as far as it is known.
+#[derive(Debug, Clone)]
+pub(super) enum Seen {
+    /// Not read yet.
+    Unknown,
+    Absent,
+    /// Not usable; the text says why.
+    Broken(String),
+    There(Box<Block>, i64),
+}
+
+/// What every launch and release reads in its first trip.
+pub(super) struct Question<'a> {
+    pub node: &'a str,
+    pub endpoint: String,
+    pub handle: &'a str,
+    pub profiles: &'a [String],
+    pub blocks: &'a [IpNet],
+}
+
+impl Question<'_> {
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let mut ranges = vec![
+            Range::Key(keys::cluster_information()),
+            Range::Key(keys::node(self.node)),
+            Range::Prefix(keys::pools()),
+            Range::Key(keys::ipam_config()),
+            Range::Prefix(keys::reservations()),
+            Range::Prefix(keys::affinities(self.node, Family::V4)),
+            Range::Prefix(keys::affinities(self.node, Family::V6)),
+            Range::Key(self.endpoint.clone()),
+            Range::Key(keys::handle(self.handle)),
+        ];
+        ranges.extend(self.profiles.iter().map(|name| Range::Key(keys::profile(name))));
+        ranges.extend(self.blocks.iter().map(|cidr| Range::Key(keys::block(cidr))));
+        ranges
+    }
+}
+
+impl Snapshot {
+    /// Takes in an answer; what it covers replaces what was known before.
+    pub(super) fn absorb(&mut self, ranges: &[Range], answer: Answer) {
+        for (range, found) in ranges.iter().zip(answer.ranges) {
+            match range {
+                Range::Key(key) => {
+                    self.entries.remove(key);
+                    self.asked.insert(key.clone());
+                    for (prefix, names) in &mut self.names {
+                        if key.starts_with(prefix.as_str()) && found.is_empty() {
+                            names.remove(key);
+                        } else if key.starts_with(prefix.as_str()) {
+                            names.insert(key.clone());
+                        }
+                    }
+                }
+                Range::Prefix(prefix) => {
+                    if *prefix == keys::pools() {
+                        self.revision = answer.revision;
+                    }
+                    self.entries.retain(|key, _| !key.starts_with(prefix.as_str()));
+                }
+                Range::Names(prefix) => {
+                    self.names.insert(prefix.clone(), found.into_iter().map(|entry| entry.key).collect());
+                    continue;
+                }
+            }
+            self.entries.extend(found.into_iter().map(|entry| (entry.key.clone(), entry)));
+        }
+    }
+
+    /// The keys of all blocks of a family, when they were asked for.
+    pub(super) fn blocks(&self, family: Family) -> Option<&BTreeSet<String>> {
+        self.names.get(&keys::blocks(family))
+    }
+
+    pub(super) fn is_asked(&self, key: &str) -> bool {
+        self.asked.contains(key)
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// The revision of a key; 0 when it does not exist.
+    pub(super) fn revision_of(&self, key: &str) -> i64 {
+        self.entry(key).map_or(0, |entry| entry.revision)
+    }
+
+    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+        let from = self.entries.range(prefix.to_owned()..);
+        from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, CalicoError> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        let parsed = serde_json::from_slice(&entry.value);
+        parsed
+            .map(Some)
+            .map_err(|error| CalicoError::Unreadable { key: key.to_owned(), reason: error.to_string() })
+    }
+
+    /// Whether Calico's programs may be at work at all.
+    pub(super) fn readiness(&self) -> Result<(), NotReady> {
+        let cluster = self.parse::<Resource<ClusterInformationSpec>>(&keys::cluster_information());
+        match cluster {
+            Ok(None) => Err(NotReady::Missing),
+            Ok(Some(cluster)) => match cluster.spec.datastore_ready {
+                Some(true) => Ok(()),
+                Some(false) => Err(NotReady::Locked),
+                None => Err(NotReady::Unset),
+            },
+            Err(_) => Err(NotReady::Unset),
+        }
+    }
+
+    /// The labels of a node, or nothing when Calico does not know it.
+    pub(super) fn node_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, CalicoError> {
+        #[derive(serde::Deserialize)]
+        struct Node {
+            #[serde(default)]
+            metadata: Metadata,
+        }
+        let node = self.parse::<Node>(&keys::node(name))?;
+        Ok(node.map(|node| node.metadata.labels.unwrap_or_default()))
+    }
+
+    /// All pools that can be understood.
+    pub(super) fn pools(&self) -> Vec<Pool> {
+        let prefix = keys::pools();
+        let parsed = self
+            .below(&prefix)
+            .filter_map(|entry| Pool::parse(&entry.value, entry.key.strip_prefix(&prefix)?));
+        parsed.collect()
+    }
+
+    /// Addresses that are not given out automatically.
+    pub(super) fn reserved(&self) -> Vec<IpNet> {
+        let prefix = keys::reservations();
+        let specs = self.below(&prefix).filter_map(|entry| {
+            serde_json::from_slice::<Resource<ReservationSpec>>(&entry.value).ok()?.spec.reserved_cidrs
+        });
+        let net = |text: String| {
+            text.parse::<IpNet>().ok().or_else(|| Some(text.parse::<std::net::IpAddr>().ok()?.into()))
+        };
+        specs.flatten().filter_map(net).collect()
+    }
+
+    pub(super) fn ipam_config(&self) -> Result<IpamConfig, CalicoError> {
+        let missing = IpamConfig { auto_allocate_blocks: true, ..IpamConfig::default() };
+        Ok(self.parse(&keys::ipam_config())?.unwrap_or(missing))
+    }
+
+    pub(super) fn handle(&self, id: &str) -> Result<Option<Handle>, CalicoError> {
+        self.parse(&keys::handle(id))
+    }
+
+    pub(super) fn endpoint(&self, key: &str) -> Result<Option<Resource<Value>>, CalicoError> {
+        self.parse(key)
+    }
+
+    /// A node's affinities of one family in the order of their keys.
+    pub(super) fn affinities(&self, node: &str, family: Family) -> Vec<(IpNet, Affinity)> {
+        let prefix = keys::affinities(node, family);
+        let parsed = self.below(&prefix).filter_map(|entry| {
+            let affinity = match entry.value.is_empty() {
+                true => Affinity::default(),
+                false => serde_json::from_slice(&entry.value).ok()?,
+            };
+            Some((keys::cidr_of_key(&entry.key)?, affinity))
+        });
+        parsed.collect()
+    }
+
+    pub(super) fn block(&self, cidr: &IpNet) -> Seen {
+        let key = keys::block(cidr);
+        match self.entry(&key) {
+            Some(entry) => match Block::parse(&entry.value, cidr) {
+                Ok(block) => Seen::There(Box::new(block), entry.revision),
+                Err(reason) => Seen::Broken(reason),
+            },
+            None if self.is_asked(&key) => Seen::Absent,
+            None => Seen::Unknown,
+        }
+    }
+}

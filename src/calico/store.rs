@@ -1,0 +1,280 @@
+//! etcd, thinly: one connection, reads as one transaction, writes as one guarded transaction.
+//!
+//! The only file that knows etcd-client. Time limits: 3 s to connect (all endpoints are tried at the
+//! same time), 5 s a request. A read moves on to the next endpoint when one fails; a write is sent once,
+//! because nobody knows what became of it when no answer comes ([`StoreError::Lost`]).
+
+use std::error::Error as StdError;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetOptions, Identity, TlsOptions, Txn,
+    TxnOp, TxnOpResponse, TxnResponse,
+};
+use tokio::time::timeout;
+
+use super::dial::{self, Target, LIMIT as CONNECT_LIMIT};
+use super::txn::{Answer, Change, Entry, Guard, Range, Written};
+use crate::config::Etcd;
+
+const REQUEST_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes; a host's twenty blocks of the largest size that Calico allows come to some 16 MB.
+const ANSWER_LIMIT: usize = 64 << 20;
+/// Where distributions keep the certificates of public authorities; used when `etcd.ca_file` is not set.
+const SYSTEM_CA: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// What kept etcd from answering.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("cannot read {path}")]
+    File {
+        path: std::path::PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Endpoint(String),
+    #[error("none of the endpoints accepts a connection ({0})")]
+    Connect(String),
+    /// Certain: nothing was written.
+    #[error("etcd refused the request: {0}")]
+    Refused(String),
+    #[error("etcd failed to answer: {0}")]
+    Failed(String),
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// A write was sent; whether it was carried out is unknown.
+    #[error("the connection was lost before the answer")]
+    Lost(#[source] Box<StoreError>),
+}
+
+impl StoreError {
+    /// Would another endpoint, or the same one later, give a better answer?
+    fn is_worth_another_endpoint(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Timeout(_))
+    }
+}
+
+/// A connection to one member of the cluster, and the way to the others.
+pub(super) struct Store {
+    targets: Vec<Target>,
+    current: usize,
+    client: Client,
+    options: Options,
+    requests: u64,
+}
+
+/// Credentials, read anew for every connection so that they can be rotated.
+struct Options {
+    user: Option<(String, String)>,
+    ca: Option<Vec<u8>>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Store {
+    pub(super) async fn connect(config: &Etcd) -> Result<Self, StoreError> {
+        let options = Options::read(config)?;
+        let mut targets = Vec::new();
+        let mut problems = Vec::new();
+        for endpoint in &config.endpoints {
+            match timeout(CONNECT_LIMIT, Target::resolve(endpoint)).await {
+                Ok(Ok(target)) => targets.push(target),
+                Ok(Err(problem)) => problems.push(problem),
+                Err(_) => problems.push(format!("{endpoint}: its name is not resolved in time")),
+            }
+        }
+        let (current, address) = dial::first_open(&targets, problems).await.map_err(StoreError::Connect)?;
+        let client = options.client(&targets[current], address).await?;
+        Ok(Self { targets, current, client, options, requests: 0 })
+    }
+
+    /// How many requests were sent over this store; etcd's own work for a login is not counted.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    /// All ranges at one instant of the store. Tries every endpoint once.
+    pub(super) async fn read(&mut self, ranges: &[Range]) -> Result<Answer, StoreError> {
+        let mut tries = self.targets.len();
+        loop {
+            let txn = Txn::new().and_then(gets(ranges));
+            match self.send(txn).await {
+                Ok(response) => return Ok(answer(response)),
+                Err(error) if tries > 1 && error.is_worth_another_endpoint() => {
+                    tries -= 1;
+                    self.move_on().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes everything or, when a guard does not hold, nothing.
+    pub(super) async fn write(
+        &mut self,
+        guards: &[Guard],
+        changes: &[Change],
+        otherwise: &[Range],
+    ) -> Result<Written, StoreError> {
+        let compares: Vec<Compare> = guards.iter().map(compare).collect();
+        let operations: Vec<TxnOp> = changes.iter().map(operation).collect();
+        let txn = Txn::new().when(compares).and_then(operations).or_else(gets(otherwise));
+        match self.send(txn).await {
+            Ok(response) if response.succeeded() => Ok(Written::Done),
+            Ok(response) => Ok(Written::Conflict(answer(response))),
+            Err(error @ StoreError::Refused(_)) => Err(error),
+            Err(error) => Err(StoreError::Lost(Box::new(error))),
+        }
+    }
+
+    /// Goes to another endpoint where there is one, else connects anew to the same.
+    pub(super) async fn move_on(&mut self) -> Result<(), StoreError> {
+        // The one that failed goes to the end, and is asked again only when no other is there.
+        let last = self.targets.len() - 1;
+        self.targets[self.current..].rotate_left(1);
+        let open = match dial::first_open(&self.targets[..last], Vec::new()).await {
+            Err(_) => {
+                dial::first_open(&self.targets[last..], Vec::new()).await.map(|(_, address)| (last, address))
+            }
+            found => found,
+        };
+        let (current, address) = open.map_err(StoreError::Connect)?;
+        self.client = self.options.client(&self.targets[current], address).await?;
+        self.current = current;
+        Ok(())
+    }
+
+    async fn send(&mut self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        self.requests += 1;
+        let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_LIMIT);
+        match timeout(REQUEST_LIMIT, kv.txn(txn)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(StoreError::from(&error)),
+            Err(_) => Err(StoreError::Timeout(REQUEST_LIMIT)),
+        }
+    }
+}
+
+impl Options {
+    fn read(config: &Etcd) -> Result<Self, StoreError> {
+        let file = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|source| StoreError::File { path: path.into(), source })
+        };
+        let identity = match (&config.cert_file, &config.key_file) {
+            (Some(cert), Some(key)) => Some((file(cert)?, file(key)?)),
+            _ => None,
+        };
+        let user = match (&config.username, &config.password_file) {
+            (Some(name), Some(path)) => {
+                let password =
+                    String::from_utf8_lossy(&file(path)?).trim_end_matches(['\r', '\n']).to_owned();
+                Some((name.clone(), password))
+            }
+            _ => None,
+        };
+        let ca = match &config.ca_file {
+            Some(path) => Some(file(path)?),
+            None if config.endpoints.iter().any(|endpoint| endpoint.starts_with("https")) => {
+                SYSTEM_CA.iter().find_map(|path| std::fs::read(path).ok())
+            }
+            None => None,
+        };
+        Ok(Self { user, ca, identity })
+    }
+
+    /// A client for one address. The certificate is checked against the configured host name.
+    async fn client(&self, target: &Target, address: SocketAddr) -> Result<Client, StoreError> {
+        let mut options =
+            ConnectOptions::new().with_connect_timeout(CONNECT_LIMIT).with_timeout(REQUEST_LIMIT);
+        if let Some((name, password)) = &self.user {
+            options = options.with_user(name, password);
+        }
+        if target.https {
+            let mut tls = TlsOptions::new().domain_name(&target.host);
+            if let Some(ca) = &self.ca {
+                tls = tls.ca_certificate(Certificate::from_pem(ca));
+            }
+            if let Some((cert, key)) = &self.identity {
+                tls = tls.identity(Identity::from_pem(cert, key));
+            }
+            options = options.with_tls(tls);
+        }
+        let scheme = if target.https { "https" } else { "http" };
+        match timeout(REQUEST_LIMIT, Client::connect([format!("{scheme}://{address}")], Some(options))).await
+        {
+            Ok(Ok(client)) => Ok(client),
+            Ok(Err(error)) => Err(StoreError::from(&error)),
+            Err(_) => Err(StoreError::Timeout(REQUEST_LIMIT)),
+        }
+    }
+}
+
+// The client's own text is a dump of its internals; the first and the innermost cause are what helps.
+impl From<&Error> for StoreError {
+    fn from(error: &Error) -> Self {
+        let Error::GRpcStatus(status) = error else { return Self::Failed(error.to_string()) };
+        let mut told = status.message().to_owned();
+        let mut innermost = status.source();
+        while let Some(deeper) = innermost.and_then(StdError::source) {
+            innermost = Some(deeper);
+        }
+        if let Some(cause) = innermost.map(ToString::to_string).filter(|cause| !told.contains(cause)) {
+            told = format!("{told}: {cause}");
+        }
+        if is_refusal(error) {
+            return Self::Refused(told);
+        }
+        Self::Failed(told)
+    }
+}
+
+/// Answers after which it is certain that nothing was written.
+fn is_refusal(error: &Error) -> bool {
+    // The codes of gRPC: invalid argument, permission denied, failed precondition, out of range,
+    // unimplemented, unauthenticated.
+    matches!(error, Error::GRpcStatus(status) if matches!(status.code() as i32, 3 | 7 | 9 | 11 | 12 | 16))
+}
+
+fn gets(ranges: &[Range]) -> Vec<TxnOp> {
+    let get = |range: &Range| match range {
+        Range::Key(key) => TxnOp::get(key.as_str(), None),
+        Range::Prefix(prefix) => TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix())),
+        Range::Names(prefix) => {
+            TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix().with_keys_only()))
+        }
+    };
+    ranges.iter().map(get).collect()
+}
+
+fn compare(guard: &Guard) -> Compare {
+    match guard {
+        Guard::Revision { key, revision: 0 } => Compare::version(key.as_str(), CompareOp::Equal, 0),
+        Guard::Revision { key, revision } => Compare::mod_revision(key.as_str(), CompareOp::Equal, *revision),
+        Guard::NoneNewer { prefix, revision } => {
+            Compare::mod_revision(prefix.as_str(), CompareOp::Less, revision + 1).with_prefix()
+        }
+    }
+}
+
+fn operation(change: &Change) -> TxnOp {
+    match change {
+        Change::Put { key, value } => TxnOp::put(key.as_str(), value.clone(), None),
+        Change::Delete { key } => TxnOp::delete(key.as_str(), None),
+    }
+}
+
+fn answer(response: TxnResponse) -> Answer {
+    let revision = response.header().map_or(0, |header| header.revision());
+    let ranges = response.op_responses().into_iter().map(|operation| match operation {
+        TxnOpResponse::Get(mut get) => get.take_kvs().into_iter().map(entry).collect(),
+        _ => Vec::new(),
+    });
+    Answer { revision, ranges: ranges.collect() }
+}
+
+fn entry(found: etcd_client::KeyValue) -> Entry {
+    let revision = found.mod_revision();
+    let (key, value) = found.into_key_value();
+    Entry { key: String::from_utf8_lossy(&key).into_owned(), value, revision }
+}

@@ -1,0 +1,48 @@
+//! Reads and writes as plain data: what `plan` and the others ask of `store`.
+
+/// One key as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub key: String,
+    pub value: Vec<u8>,
+    pub revision: i64,
+}
+
+/// What to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Range {
+    Key(String),
+    Prefix(String),
+    /// The keys below a prefix without their values.
+    Names(String),
+}
+
+/// What must still be so for a write to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// The key's revision; 0 means that it does not exist.
+    Revision { key: String, revision: i64 },
+    /// No key below the prefix was written after this revision of the store.
+    NoneNewer { prefix: String, revision: i64 },
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Change {
+    Put { key: String, value: Vec<u8> },
+    Delete { key: String },
+}
+
+/// Entries in the order of the ranges asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub revision: i64,
+    pub ranges: Vec<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+pub(super) enum Written {
+    Done,
+    /// A guard did not hold; here is what was asked for in that case, read in the same instant.
+    Conflict(Answer),
+}
