@@ -1,1 +1,310 @@
-//! (in work)
+//! The gate: the words between `calico-runc start` and the executor that owns the container.
+//!
+//! The executor listens on a unix stream socket (`<run>/tasks/<ContainerID>/gate`) for as long as it
+//! lives. `calico-runc start` connects, sends one line and reads one line:
+//!
+//! ```text
+//! -> calico-mesos gate 1 start <docker id>\n
+//! <- open\n            or   refused <reason>\n
+//! ```
+//!
+//! It fails closed: nobody listening, end of file before a verdict, an unknown answer and silence
+//! until the deadline all mean "refused". No tokio here: `calico-runc` starts in a millisecond.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The only version of these words so far.
+pub const VERSION: u32 = 1;
+
+/// No line is longer than this, in bytes; a reason is cut, anything else is refused.
+pub const MAX_LINE: usize = 4096;
+
+/// What the executor decided about a container that waits for its first instruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Address, routes, hosts file and endpoint are there: start.
+    Open,
+    /// Do not start, and why; the reason reaches the framework through Docker.
+    Refused(String),
+}
+
+impl Verdict {
+    /// The verdict as one line with its newline; control characters of the reason become spaces.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Open => "open\n".to_owned(),
+            Self::Refused(reason) => {
+                let mut reason: String =
+                    reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let mut end = reason.len().min(MAX_LINE - "refused \n".len());
+                while !reason.is_char_boundary(end) {
+                    end -= 1;
+                }
+                reason.truncate(end);
+                format!("refused {}\n", reason.trim())
+            }
+        }
+    }
+
+    /// Reads a line, with or without its newline. Whatever is not understood is a refusal.
+    pub fn parse(line: &str) -> Self {
+        let line = line.strip_suffix('\n').unwrap_or(line);
+        if line == "open" {
+            return Self::Open;
+        }
+        match line.strip_prefix("refused") {
+            Some("") => Self::Refused("the executor gave no reason".to_owned()),
+            Some(reason) if reason.starts_with(' ') => Self::Refused(reason.trim().to_owned()),
+            _ => Self::Refused(format!("the executor answered '{}' at the gate", shown(line))),
+        }
+    }
+}
+
+/// What `calico-runc` asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Docker's id of the container that wants to start.
+    pub docker_id: String,
+}
+
+/// Why a request line was not understood; the text is fit for a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("calico-runc speaks version {0} at the gate, this executor only version {VERSION}")]
+    Version(String),
+    #[error("'{0}' is no question at the gate")]
+    Malformed(String),
+}
+
+impl Request {
+    pub fn parse(line: &str) -> Result<Self, RequestError> {
+        let malformed = || RequestError::Malformed(shown(line));
+        let words: Vec<&str> = line.strip_suffix('\n').unwrap_or(line).split(' ').collect();
+        let ["calico-mesos", "gate", version, rest @ ..] = words.as_slice() else {
+            return Err(malformed());
+        };
+        if *version != VERSION.to_string() {
+            return Err(RequestError::Version(shown(version)));
+        }
+        match rest {
+            ["start", id] if !id.is_empty() => Ok(Self { docker_id: (*id).to_owned() }),
+            _ => Err(malformed()),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    /// The line without its newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "calico-mesos gate {VERSION} start {}", self.docker_id)
+    }
+}
+
+/// Asks whether the container may start and waits for the verdict, at most until `deadline` has passed.
+pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
+    let ends = Instant::now() + deadline;
+    let answer = nearby(socket).and_then(|near| UnixStream::connect(near.path())).and_then(|mut stream| {
+        stream.set_write_timeout(Some(left(ends)?))?;
+        // In one piece; an executor that refuses without listening may have closed its end already,
+        // and its verdict can be read all the same.
+        let line = format!("{}\n", Request { docker_id: docker_id.to_owned() });
+        match stream.write_all(line.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => read_line(&mut stream, ends),
+        }
+    });
+    match answer {
+        Ok(line) if line.ends_with('\n') => Verdict::parse(&line),
+        Ok(_) => Verdict::Refused("the executor of this container died before its network was ready".into()),
+        Err(error) => Verdict::Refused(match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "no executor waits for this container to start (it has ended, or this is not the first start)"
+                    .into()
+            }
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                format!("the executor did not have the network ready within {} s", deadline.as_secs())
+            }
+            // The executor closed the connection before our line was written.
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                "the executor of this container died before its network was ready".into()
+            }
+            _ => format!("cannot ask the executor at {}: {error}", socket.display()),
+        }),
+    }
+}
+
+/// The socket's folder, held open: a socket's whole path may have 107 bytes at most, and a folder chosen
+/// by an operator together with two ids may be longer.
+#[derive(Debug)]
+pub struct Nearby {
+    folder: File,
+    name: OsString,
+}
+
+/// A way to `socket` that is always short enough.
+pub fn nearby(socket: &Path) -> io::Result<Nearby> {
+    let folder = File::open(socket.parent().unwrap_or(Path::new("/")))?;
+    Ok(Nearby { folder, name: socket.file_name().unwrap_or_default().to_owned() })
+}
+
+impl Nearby {
+    /// Leads to the socket as long as this value lives.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.folder.as_raw_fd().to_string()).join(&self.name)
+    }
+}
+
+fn read_line(stream: &mut UnixStream, ends: Instant) -> io::Result<String> {
+    let mut line = Vec::new();
+    let mut chunk = [0; 512];
+    while !line.ends_with(b"\n") && line.len() <= MAX_LINE {
+        stream.set_read_timeout(Some(left(ends)?))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => line.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(String::from_utf8_lossy(&line).into_owned())
+}
+
+/// The time left; none left is an error, because a time limit of zero means "wait for ever" to the kernel.
+fn left(ends: Instant) -> io::Result<Duration> {
+    let left = ends.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+/// Foreign text, safe and short enough to be quoted.
+fn shown(text: &str) -> String {
+    text.trim().chars().filter(|c| !c.is_control()).take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_reason_survives_as_one_line(reason in ".{0,6000}") {
+            let line = Verdict::Refused(reason).line();
+            prop_assert!(line.len() <= MAX_LINE && line.ends_with('\n') && line.matches('\n').count() == 1);
+            prop_assert!(matches!(Verdict::parse(&line), Verdict::Refused(_)));
+        }
+
+        #[test]
+        fn only_the_exact_word_opens(line in "\\PC{0,40}") {
+            if line != "open" {
+                prop_assert_ne!(Verdict::parse(&line), Verdict::Open);
+            }
+        }
+
+        #[test]
+        fn requests_round_trip(id in "[0-9a-f]{64}") {
+            let request = Request { docker_id: id };
+            prop_assert_eq!(Request::parse(&format!("{request}\n")), Ok(request));
+        }
+
+        #[test]
+        fn no_line_upsets_the_parser(line in ".{0,200}") {
+            let _ = Request::parse(&line);
+        }
+    }
+
+    #[test]
+    fn another_version_is_told_apart() {
+        assert_eq!(
+            Request::parse("calico-mesos gate 2 start abc\n"),
+            Err(RequestError::Version("2".to_owned()))
+        );
+        assert!(matches!(Request::parse("GET / HTTP/1.1\r\n"), Err(RequestError::Malformed(_))));
+        assert!(matches!(Request::parse("calico-mesos gate 1 start \n"), Err(RequestError::Malformed(_))));
+    }
+
+    fn refusal(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Refused(reason) => reason,
+            Verdict::Open => panic!("open"),
+        }
+    }
+
+    fn served(answer: &'static str) -> Verdict {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = [0; 512];
+            let count = stream.read(&mut line).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8_lossy(&line[..count]).into_owned()
+        });
+        let verdict = ask(&path, "abc", Duration::from_secs(5));
+        assert_eq!(server.join().unwrap(), "calico-mesos gate 1 start abc\n");
+        verdict
+    }
+
+    #[test]
+    fn verdicts_of_a_living_executor() {
+        assert_eq!(served("open\n"), Verdict::Open);
+        assert_eq!(served("refused pool is empty\n"), Verdict::Refused("pool is empty".into()));
+        assert!(refusal(served("perhaps\n")).contains("'perhaps'"));
+    }
+
+    #[test]
+    fn a_refusal_without_listening_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..50 {
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.write_all(b"refused too late\n").unwrap();
+            }
+        });
+        for _ in 0..50 {
+            assert_eq!(refusal(ask(&path, "abc", Duration::from_secs(5))), "too late");
+        }
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn an_executor_that_dies_refuses() {
+        assert!(refusal(served("")).contains("died"));
+        // Half a verdict is none.
+        assert!(refusal(served("open")).contains("died"));
+    }
+
+    #[test]
+    fn nobody_there_refuses() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        assert!(refusal(ask(&path, "abc", Duration::from_secs(1))).contains("no executor"));
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(refusal(ask(&path, "abc", Duration::from_secs(1))).contains("no executor"));
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let began = Instant::now();
+        assert!(refusal(ask(&path, "abc", Duration::from_millis(100))).contains("within"));
+        assert!(began.elapsed() < Duration::from_secs(2));
+    }
+}

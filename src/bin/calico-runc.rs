@@ -1,1 +1,5 @@
-fn main() {}
+//! The OCI runtime `calico`; see [`calico_mesos::runtime`].
+
+fn main() -> std::process::ExitCode {
+    calico_mesos::runtime::main(std::env::args_os().skip(1))
+}

@@ -1,1 +1,24 @@
-//! (in work)
+//! Network namespaces, veth pairs and addresses of containers. Knows the kernel, not Calico.
+//!
+//! Every namespace is entered only by a fresh thread that dies afterwards ([`netns`]); netlink
+//! sockets are opened there and used from outside, because a socket stays in the namespace it was
+//! made in. [`plan`] decides without touching anything, [`link`] applies. [`local`] does what Felix
+//! does elsewhere, for `dataplane = "local"`.
+
+mod error;
+mod firewall;
+mod host;
+pub mod link;
+pub mod local;
+mod marker;
+pub mod netlink;
+pub mod netns;
+mod nftables;
+pub mod plan;
+pub mod sysctl;
+mod veth;
+
+pub use error::NetError;
+pub use link::{assign, delete_link, has_host_route, mtu};
+pub use netns::Namespace;
+pub use veth::{create_veth, Veth};

@@ -1,0 +1,224 @@
+//! The firewall's part of `dataplane = "local"`: masquerading in an nft table of our own, and accept
+//! rules at the head of foreign forward chains whose policy is "drop" (Docker sets that one).
+//!
+//! A verdict "accept" in our own table would not help: every base chain has its say. No chain is
+//! ever made in a foreign table; that is why `iptables` itself is not used: it leaves empty ones.
+//!
+//! The programs run with an empty environment and are looked for in fixed folders only: an
+//! executor's environment holds what the task put there.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ipnet::IpNet;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::marker::Chain;
+use super::nftables::{self, Family};
+use super::NetError;
+
+/// Our table, and the comment on our rules in other people's chains.
+const NAME: &str = "calico-mesos";
+const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
+/// Every interface of a container begins like this.
+const LINKS: &str = "cali";
+
+/// Is our table still there for every family that has a pool?
+pub(super) fn is_present(pools: &[IpNet]) -> bool {
+    [(Family::Ip, true), (Family::Ip6, false)].iter().all(|(family, is_v4)| {
+        !pools.iter().any(|pool| pool.addr().is_ipv4() == *is_v4)
+            || matches!(nftables::has_table(*family, NAME), Ok(true))
+    })
+}
+
+/// Foreign base chains at the forward hook that drop what nobody accepts.
+pub(super) async fn dropping_chains() -> Result<Vec<Chain>, NetError> {
+    let chains = list(&["list", "chains"]).await?;
+    let dropping = |chain: &&Value| chain["hook"] == "forward" && chain["policy"] == "drop";
+    let named = chains.iter().filter_map(|object| object.get("chain"));
+    // Bridges have a forward hook too; what goes through one never comes to a container.
+    let routed = |chain: &Chain| ["ip", "ip6", "inet"].contains(&chain.family.as_str());
+    Ok(named.filter(dropping).filter_map(as_chain).filter(routed).collect())
+}
+
+/// Programs of the old iptables whose FORWARD chain drops by policy, in this network namespace.
+///
+/// They are asked only where the kernel has their filter table already; asking would make it.
+pub(super) async fn dropping_legacy() -> Result<Vec<String>, NetError> {
+    let mut found = Vec::new();
+    for (program, tables) in [
+        ("iptables-legacy", "/proc/self/net/ip_tables_names"),
+        ("ip6tables-legacy", "/proc/self/net/ip6_tables_names"),
+    ] {
+        let names = std::fs::read_to_string(tables).unwrap_or_default();
+        if !names.lines().any(|name| name == "filter") || locate(program).is_none() {
+            continue;
+        }
+        let rules = run(program, &["-w", "-S", "FORWARD"], "").await?;
+        if rules.lines().next() == Some("-P FORWARD DROP") {
+            found.push(program.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Makes or replaces our table and sees to the accept rules, in one transaction of nft.
+pub(super) async fn apply(pools: &Vec<IpNet>, chains: &[Chain], legacy: &[String]) -> Result<(), NetError> {
+    let mut script = String::new();
+    let pools = IpNet::aggregate(pools);
+    for (family, kind, is_v4) in [("ip", "ipv4_addr", true), ("ip6", "ipv6_addr", false)] {
+        let nets: Vec<String> = pools
+            .iter()
+            .filter(|net| net.addr().is_ipv4() == is_v4)
+            .map(|net| net.trunc().to_string())
+            .collect();
+        if nets.is_empty() {
+            continue;
+        }
+        script.push_str(&table(family, kind, &nets));
+    }
+    for chain in present(chains).await? {
+        if own_rules(&chain).await?.is_empty() {
+            let Chain { family, table, name } = &chain;
+            for direction in ["iifname", "oifname"] {
+                script.push_str(&format!(
+                    "insert rule {family} {table} {name} {direction} \"{LINKS}*\" counter accept comment \"{NAME}\"\n"
+                ));
+            }
+        }
+    }
+    run("nft", &["-f", "-"], &script).await?;
+    for program in legacy {
+        for direction in ["-i", "-o"] {
+            let rule = legacy_rule(direction);
+            if run(program, &arguments("-C", &rule), "").await.is_err() {
+                run(program, &arguments("-I", &rule), "").await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes all of it away again; what is gone already is fine.
+pub(super) async fn remove(chains: &[Chain], legacy: &[String]) -> Result<(), NetError> {
+    let mut script = String::new();
+    for family in ["ip", "ip6"] {
+        // "delete" alone would fail where there is none.
+        script.push_str(&format!("add table {family} {NAME}\ndelete table {family} {NAME}\n"));
+    }
+    for chain in present(chains).await? {
+        for handle in own_rules(&chain).await? {
+            let Chain { family, table, name } = &chain;
+            script.push_str(&format!("delete rule {family} {table} {name} handle {handle}\n"));
+        }
+    }
+    run("nft", &["-f", "-"], &script).await?;
+    for program in legacy {
+        for direction in ["-i", "-o"] {
+            let rule = legacy_rule(direction);
+            while run(program, &arguments("-C", &rule), "").await.is_ok() {
+                run(program, &arguments("-D", &rule), "").await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packets from a pool to anywhere else leave with the host's address.
+fn table(family: &str, kind: &str, nets: &[String]) -> String {
+    format!(
+        "add table {family} {NAME}
+delete table {family} {NAME}
+table {family} {NAME} {{
+  set pools {{ type {kind}; flags interval; elements = {{ {} }} }}
+  chain postrouting {{
+    type nat hook postrouting priority 100; policy accept;
+    {family} saddr @pools {family} daddr != @pools masquerade
+  }}
+}}
+",
+        nets.join(", ")
+    )
+}
+
+/// Those of `chains` that are still there.
+async fn present(chains: &[Chain]) -> Result<Vec<Chain>, NetError> {
+    if chains.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = list(&["list", "chains"]).await?;
+    let all: Vec<Chain> = all.iter().filter_map(|object| object.get("chain")).filter_map(as_chain).collect();
+    Ok(chains.iter().filter(|chain| all.contains(chain)).cloned().collect())
+}
+
+/// Handles of our rules in a foreign chain.
+async fn own_rules(chain: &Chain) -> Result<Vec<u64>, NetError> {
+    let rules = list(&["-a", "list", "chain", &chain.family, &chain.table, &chain.name]).await?;
+    let rules = rules.iter().filter_map(|object| object.get("rule"));
+    Ok(rules.filter(|rule| rule["comment"] == NAME).filter_map(|rule| rule["handle"].as_u64()).collect())
+}
+
+fn as_chain(chain: &Value) -> Option<Chain> {
+    Some(Chain {
+        family: chain["family"].as_str()?.to_owned(),
+        table: chain["table"].as_str()?.to_owned(),
+        name: chain["name"].as_str()?.to_owned(),
+    })
+}
+
+async fn list(arguments: &[&str]) -> Result<Vec<Value>, NetError> {
+    let arguments: Vec<&str> = [&["-j"], arguments].concat();
+    let text = run("nft", &arguments, "").await?;
+    let answer: Value = serde_json::from_str(&text).map_err(|error| NetError::Firewall {
+        command: format!("nft {}", arguments.join(" ")),
+        output: format!("not JSON: {error}"),
+    })?;
+    Ok(answer["nftables"].as_array().cloned().unwrap_or_default())
+}
+
+fn legacy_rule(direction: &'static str) -> [String; 8] {
+    let link = format!("{LINKS}+");
+    [direction, &link, "-m", "comment", "--comment", NAME, "-j", "ACCEPT"].map(str::to_owned)
+}
+
+fn arguments<'a>(action: &'a str, rule: &'a [String]) -> Vec<&'a str> {
+    ["-w", action, "FORWARD"].into_iter().chain(rule.iter().map(String::as_str)).collect()
+}
+
+fn locate(program: &str) -> Option<PathBuf> {
+    FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
+}
+
+async fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, NetError> {
+    let command = [&[program], arguments].concat().join(" ");
+    let failed = |source| NetError::Program { command: command.clone(), source };
+    let path = locate(program).ok_or_else(|| {
+        failed(std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            format!("it is in none of {}; dataplane \"local\" needs it", FOLDERS.join(", ")),
+        ))
+    })?;
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", FOLDERS.join(":"))
+        .env("LC_ALL", "C")
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may have ended without reading; its status and words tell more.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+        return Err(NetError::Firewall { command, output: words });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,223 @@
+//! Links and what is on them, through rtnetlink. Units: MTU in bytes; MACs as `aa:bb:…` in lower case.
+//!
+//! The kernel's answers as seen with Calico's own CNI plugin are in `tests/fixtures/net`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::StreamExt;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+use rtnetlink::RouteMessageBuilder;
+
+use super::netlink::{errno, Netlink};
+use super::netns::{self, Namespace};
+use super::plan::{self, Route, HOST_MAC};
+use super::{sysctl, NetError};
+use crate::config::Config;
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    pub index: u32,
+    pub mac: Vec<u8>,
+    pub mtu: u32,
+}
+
+/// Gives the container exactly these addresses, and the routes and neighbours that go with them.
+pub async fn assign(namespace: &Namespace, container: &str, addresses: &[IpAddr]) -> Result<(), NetError> {
+    let inside = Netlink::inside(namespace).await?;
+    let link = find(&inside, container).await?.ok_or_else(|| NetError::NoLink(container.to_owned()))?;
+    if addresses.iter().any(IpAddr::is_ipv6) {
+        let name = container.to_owned();
+        netns::enter(namespace, move || sysctl::write(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0"))
+            .await??;
+    }
+    let plan = plan::container(&present(&inside, link.index).await?, addresses);
+    let failed = |action| move |source| failed(action, container, source);
+    for address in &plan.add {
+        add_address(&inside, link.index, *address).await.map_err(failed("add an address to"))?;
+    }
+    for net in &plan.remove {
+        let message = address_message(link.index, *net);
+        match inside.handle().address().del(message).execute().await {
+            Err(error) if errno(&error) != Some(Errno::EADDRNOTAVAIL) => {
+                return Err(failed("remove an address from")(error))
+            }
+            _ => {}
+        }
+    }
+    for next_hop in &plan.neighbours {
+        let neighbours = inside.handle().neighbours();
+        let add = neighbours.add(link.index, *next_hop).link_layer_address(&HOST_MAC).replace();
+        add.execute().await.map_err(failed("add a neighbour to"))?;
+    }
+    for route in &plan.routes {
+        add_route(&inside, link.index, route).await.map_err(failed("add a route through"))?;
+    }
+    for route in &plan.stale_routes {
+        delete_route(&inside, link.index, route).await.map_err(failed("remove a route from"))?;
+    }
+    Ok(())
+}
+
+/// Deletes a link of this host, and with it its other end; `false` when it is gone already.
+pub async fn delete_link(name: &str) -> Result<bool, NetError> {
+    delete(&Netlink::here()?, name).await
+}
+
+/// Does this host reach the address through the link by a route of its own (/32, /128)?
+///
+/// One lookup in place of a listing: a host with BGP may know very many routes.
+pub async fn has_host_route(link: &str, address: IpAddr) -> Result<bool, NetError> {
+    let here = Netlink::here()?;
+    let Some(found) = find(&here, link).await? else { return Ok(false) };
+    let mut message = route_message(None, &plan::host_route(address));
+    message.header.flags = RouteFlags::FibMatch;
+    message.header.scope = RouteScope::Universe;
+    let mut answers = here.handle().route().get(message).execute();
+    match answers.next().await {
+        Some(Ok(route)) => Ok(route.header.destination_prefix_length
+            == IpNet::from(address).max_prefix_len()
+            && route.attributes.contains(&RouteAttribute::Oif(found.index))),
+        Some(Err(error)) if matches!(errno(&error), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {
+            Ok(false)
+        }
+        Some(Err(error)) => Err(failed("look up a route through", link, error)),
+        None => Ok(false),
+    }
+}
+
+/// The MTU of both ends: configured, else what Felix found right for this host, else the kernel's.
+pub fn mtu(config: &Config) -> Option<u32> {
+    let from_felix = || std::fs::read_to_string(&config.paths.mtu_file).ok()?.trim().parse().ok();
+    config.node.mtu.or_else(from_felix)
+}
+
+pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, NetError> {
+    let mut answers = netlink.handle().link().get().match_name(name).execute();
+    match answers.next().await {
+        Some(Ok(message)) => Ok(Some(as_link(&message))),
+        Some(Err(error)) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+        Some(Err(error)) => Err(failed("find", name, error)),
+        None => Ok(None),
+    }
+}
+
+pub(super) async fn add_route(netlink: &Netlink, index: u32, route: &Route) -> Result<(), rtnetlink::Error> {
+    let message = route_message(Some(index), route);
+    netlink.handle().route().add(message).replace().execute().await
+}
+
+pub(super) async fn delete_route(
+    netlink: &Netlink,
+    index: u32,
+    route: &Route,
+) -> Result<(), rtnetlink::Error> {
+    match netlink.handle().route().del(route_message(Some(index), route)).execute().await {
+        Err(error) if matches!(errno(&error), Some(Errno::ESRCH | Errno::ENODEV)) => Ok(()),
+        result => result,
+    }
+}
+
+pub(super) fn failed(action: &'static str, link: &str, source: rtnetlink::Error) -> NetError {
+    NetError::Link { action, link: link.to_owned(), source: Box::new(source) }
+}
+
+pub(super) async fn delete(netlink: &Netlink, name: &str) -> Result<bool, NetError> {
+    let Some(link) = find(netlink, name).await? else { return Ok(false) };
+    match netlink.handle().link().del(link.index).execute().await {
+        Ok(()) => Ok(true),
+        Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(false),
+        Err(error) => Err(failed("delete", name, error)),
+    }
+}
+
+/// The addresses on a link, with their prefixes.
+async fn present(netlink: &Netlink, index: u32) -> Result<Vec<IpNet>, NetError> {
+    let list = netlink.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+    let nets = list.into_iter().filter_map(|message| match message {
+        RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
+            // IPv4 has its own address in `Local`, IPv6 usually has only `Address`.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(ip) => Some(*ip),
+                _ => None,
+            });
+            let plain = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Address(ip) => Some(*ip),
+                _ => None,
+            });
+            IpNet::new(local.or(plain)?, message.header.prefix_len).ok()
+        }
+        _ => None,
+    });
+    Ok(nets.collect())
+}
+
+async fn add_address(netlink: &Netlink, index: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {
+    let net = IpNet::from(address);
+    let mut add = netlink.handle().address().add(index, address, net.prefix_len()).replace();
+    // The IPAM hands out each address once, so nobody else on the link can have it.
+    add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    add.execute().await
+}
+
+fn address_message(index: u32, net: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.family = family(net.addr());
+    message.header.prefix_len = net.prefix_len();
+    message.attributes.push(AddressAttribute::Local(net.addr()));
+    message.attributes.push(AddressAttribute::Address(net.addr()));
+    message
+}
+
+/// Routes carry the protocol "boot", as those of Calico's CNI plugin and of Felix do.
+fn route_message(index: Option<u32>, route: &Route) -> RouteMessage {
+    let prefix = route.destination.prefix_len();
+    let mut message = match route.destination.addr() {
+        IpAddr::V4(address) => {
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, prefix).build()
+        }
+        IpAddr::V6(address) => {
+            RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(address, prefix).build()
+        }
+    };
+    if prefix == 0 {
+        message.attributes.retain(|a| !matches!(a, RouteAttribute::Destination(_)));
+    }
+    message.header.protocol = RouteProtocol::Boot;
+    match route.gateway {
+        Some(gateway) => message.attributes.push(RouteAttribute::Gateway(gateway.into())),
+        None if route.destination.addr().is_ipv4() => message.header.scope = RouteScope::Link,
+        None => {}
+    }
+    message.attributes.extend(index.map(RouteAttribute::Oif));
+    message
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn as_link(message: &LinkMessage) -> Link {
+    let mut link = Link { index: message.header.index, mac: Vec::new(), mtu: 0 };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(mac) => link.mac = mac.clone(),
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            _ => {}
+        }
+    }
+    link
+}
+
+pub(super) fn mac_text(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}

@@ -1,0 +1,111 @@
+//! `dataplane = "local"`: what Felix does elsewhere, for a laptop or the demo. No policy is enforced.
+//!
+//! Per task: host routes, and the link forwards and answers ARP for its neighbours. Host-wide, once:
+//! forwarding, accept rules where a forward chain drops by policy, and masquerading from the pools
+//! to anywhere else; kept for as long as any registered task's link exists, then restored exactly.
+//!
+//! ```text
+//!  nothing ──enable──► marker written ──► host changed ──► ready ──last disable──► host restored ──► nothing
+//!                          ▲                  │ (dies)                                  │ (dies)
+//!                          └── next enable or disable mends or undoes ◄─────────────────┘
+//! ```
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::link::{add_route, delete_route, failed, find};
+use super::marker::{Held, Marker};
+use super::netlink::Netlink;
+use super::{host, plan, sysctl, NetError};
+
+/// One task's wishes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Local {
+    /// The host end of its veth pair, which exists already.
+    pub link: String,
+    pub addresses: Vec<IpAddr>,
+    /// All pools of the datastore: traffic between them is not masqueraded.
+    pub pools: Vec<IpNet>,
+    /// Where the marker and its lock lie: `<paths.run>/local`.
+    pub state_dir: PathBuf,
+}
+
+/// Makes the task reachable; may be repeated, also with other addresses.
+pub async fn enable(local: &Local) -> Result<(), NetError> {
+    let mut held = Held::lock(&local.state_dir).await?;
+    let here = Netlink::here()?;
+    let link = find(&here, &local.link).await?.ok_or_else(|| NetError::NoLink(local.link.clone()))?;
+    let older = held.marker.tasks.insert(local.link.clone(), local.addresses.clone()).unwrap_or_default();
+    let wanted = Marker {
+        pools: local.pools.clone(),
+        ipv4: local.addresses.iter().any(IpAddr::is_ipv4),
+        ipv6: local.addresses.iter().any(IpAddr::is_ipv6),
+        ..Marker::default()
+    };
+    if host::is_ready(&held.marker, &wanted) {
+        held.save()?;
+    } else {
+        host::prepare(&mut held, &wanted).await?;
+    }
+    set_link(&local.link, &wanted)?;
+    for address in older.iter().filter(|address| !local.addresses.contains(address)) {
+        let gone = delete_route(&here, link.index, &plan::host_route(*address)).await;
+        gone.map_err(|source| failed("remove a route from", &local.link, source))?;
+    }
+    for address in &local.addresses {
+        let added = add_route(&here, link.index, &plan::host_route(*address)).await;
+        added.map_err(|source| failed("add a route through", &local.link, source))?;
+    }
+    Ok(())
+}
+
+/// Takes the task's part away, whether its link still exists or not; the last one restores the host.
+pub async fn disable(local: &Local) -> Result<(), NetError> {
+    let mut held = Held::lock(&local.state_dir).await?;
+    let here = Netlink::here()?;
+    let mut addresses = held.marker.tasks.remove(&local.link).unwrap_or_default();
+    addresses.extend(&local.addresses);
+    if let Some(link) = find(&here, &local.link).await? {
+        for address in &addresses {
+            let gone = delete_route(&here, link.index, &plan::host_route(*address)).await;
+            gone.map_err(|source| failed("remove a route from", &local.link, source))?;
+        }
+    }
+    forget_dead(&here, &mut held.marker).await?;
+    if held.marker.tasks.is_empty() {
+        host::restore(&mut held).await
+    } else {
+        held.save()
+    }
+}
+
+/// Drops tasks from the marker whose links no longer exist, up to the first living one.
+async fn forget_dead(here: &Netlink, marker: &mut Marker) -> Result<(), NetError> {
+    while let Some(name) = marker.tasks.keys().next().cloned() {
+        if find(here, &name).await?.is_some() {
+            break;
+        }
+        marker.tasks.remove(&name);
+    }
+    Ok(())
+}
+
+fn set_link(link: &str, families: &Marker) -> Result<(), NetError> {
+    let mut settings = Vec::new();
+    if families.ipv4 {
+        settings.push((format!("net/ipv4/conf/{link}/forwarding"), "1"));
+        settings.push((format!("net/ipv4/conf/{link}/proxy_arp"), "1"));
+        // Proxy ARP answers at once, not after a random part of 0.8 s.
+        settings.push((format!("net/ipv4/neigh/{link}/proxy_delay"), "0"));
+    }
+    if families.ipv6 {
+        settings.push((format!("net/ipv6/conf/{link}/forwarding"), "1"));
+        settings.push((format!("net/ipv6/conf/{link}/proxy_ndp"), "1"));
+    }
+    for (key, value) in settings {
+        sysctl::write(&key, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! What `dataplane = "local"` remembers about the host: who uses it, and what was there before.
+//!
+//! One JSON file, replaced as a whole, under a lock file. It is written before each change that it
+//! describes, so whoever dies in between leaves a marker that the next one can mend from. It lies in
+//! the volatile folder: a reboot undoes the changes and forgets the marker alike.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::NetError;
+
+/// Nobody holds the lock for longer than a few runs of `nft`.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
+
+/// A chain that got our accept rules, as nft names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Chain {
+    pub family: String,
+    pub table: String,
+    pub name: String,
+}
+
+/// A kernel setting before we touched it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Saved {
+    pub key: String,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Marker {
+    /// The network namespace that all this is about; a marker of another one says nothing here.
+    pub namespace: u64,
+    /// Link and addresses of every task that relies on the host-wide part.
+    pub tasks: BTreeMap<String, Vec<IpAddr>>,
+    pub pools: Vec<IpNet>,
+    /// Has the host-wide part of the family been begun?
+    pub ipv4: bool,
+    pub ipv6: bool,
+    /// `false` while a change is under way.
+    pub ready: bool,
+    pub sysctls: Vec<Saved>,
+    pub chains: Vec<Chain>,
+    /// Programs of the old iptables whose FORWARD chain got our rules.
+    pub legacy: Vec<String>,
+}
+
+/// The marker, held alone until this is dropped.
+pub(super) struct Held {
+    pub marker: Marker,
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Held {
+    pub async fn lock(state_dir: &Path) -> Result<Self, NetError> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| NetError::State { action, path, source }
+        };
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(state_dir).map_err(failed("make", state_dir))?;
+        let lock_path = state_dir.join("lock");
+        let lock = File::create(&lock_path).map_err(failed("open", &lock_path))?;
+        let ends = Instant::now() + LOCK_LIMIT;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
+                Err(TryLockError::WouldBlock) if Instant::now() >= ends => {
+                    return Err(NetError::Locked { path: lock_path, seconds: LOCK_LIMIT.as_secs() })
+                }
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+            }
+        }
+        let path = state_dir.join("host.json");
+        let own = Path::new("/proc/self/ns/net");
+        let namespace = fs::metadata(own).map_err(failed("look at", own))?.ino();
+        let marker = read(&path).map_err(failed("read", &path))?;
+        let marker = marker
+            .filter(|marker| marker.namespace == namespace)
+            .unwrap_or_else(|| Marker { namespace, ..Marker::default() });
+        Ok(Self { marker, path, _lock: lock })
+    }
+
+    /// Writes the marker as it is now.
+    pub fn save(&self) -> Result<(), NetError> {
+        let failed = |source| NetError::State { action: "write", path: self.path.clone(), source };
+        let text = serde_json::to_vec(&self.marker).map_err(|error| failed(error.into()))?;
+        let new = self.path.with_extension("new");
+        fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path)).map_err(failed)
+    }
+
+    /// Forgets everything: the host is as it was.
+    pub fn clear(&mut self) -> Result<(), NetError> {
+        self.marker = Marker { namespace: self.marker.namespace, ..Marker::default() };
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(NetError::State { action: "remove", path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Option<Marker>> {
+    match fs::read(path) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,109 @@
+//! Veth pairs: one end in the container, the other with Calico's hardware address on the host.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netlink_packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{LinkUnspec, LinkVeth};
+
+use super::link::{delete, failed, find, mac_text};
+use super::netlink::Netlink;
+use super::netns::Namespace;
+use super::plan::HOST_MAC;
+use super::{sysctl, NetError};
+
+/// How often the kernel is asked to take a hardware address, and how long it is left alone between.
+const MAC_ATTEMPTS: usize = 50;
+const MAC_PAUSE: Duration = Duration::from_millis(100);
+
+/// A veth pair that is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Veth {
+    pub host: String,
+    pub container: String,
+    /// Of the container end, read back from the kernel: Felix makes it a permanent neighbour, so a
+    /// wrong one would cut the task off for good.
+    pub mac: String,
+    pub mtu: u32,
+}
+
+/// Makes the pair, `container` in the namespace and `host` here, both up. A link `host` from an
+/// earlier attempt is deleted first.
+pub async fn create_veth(
+    namespace: &Namespace,
+    host: &str,
+    container: &str,
+    mtu: Option<u32>,
+) -> Result<Veth, NetError> {
+    let here = Netlink::here()?;
+    delete(&here, host).await?;
+    let file = namespace.file();
+    let mut inner = LinkUnspec::new_with_name(container);
+    let mut outer = LinkVeth::new(host, container).address(HOST_MAC.to_vec());
+    if let Some(mtu) = mtu {
+        inner = inner.mtu(mtu);
+        outer = outer.mtu(mtu);
+    }
+    let inner = inner.setns_by_fd(file.as_raw_fd()).build();
+    let outer = outer.set_info_data(InfoData::Veth(InfoVeth::Peer(inner))).build();
+    here.handle().link().add(outer).execute().await.map_err(|source| failed("make", host, source))?;
+    match complete(&here, namespace, host, container).await {
+        Ok(veth) => Ok(veth),
+        Err(error) => {
+            // The first error is the one to tell; a later attempt deletes the link as a stale one.
+            let _ = delete(&here, host).await;
+            Err(error)
+        }
+    }
+}
+
+/// Everything that needs the pair to be there already.
+async fn complete(
+    here: &Netlink,
+    namespace: &Namespace,
+    host: &str,
+    container: &str,
+) -> Result<Veth, NetError> {
+    let index = ensure_mac(here, host).await?;
+    // Before the link is up: a tentative link-local address would be no next hop for a second.
+    sysctl::write(&format!("net/ipv6/conf/{host}/accept_dad"), "0")?;
+    sysctl::write(&format!("net/ipv6/conf/{host}/disable_ipv6"), "0")?;
+    sysctl::write(&format!("net/ipv6/conf/{host}/accept_ra"), "0")?;
+    let up = LinkUnspec::new_with_index(index).up().build();
+    here.handle().link().set(up).execute().await.map_err(|source| failed("set up", host, source))?;
+    let inside = Netlink::inside(namespace).await?;
+    let link = find(&inside, container).await?.ok_or_else(|| NetError::NoLink(container.to_owned()))?;
+    // A veth end cannot be made up: it has no peer yet at that moment.
+    let up = LinkUnspec::new_with_index(link.index).up().build();
+    inside.handle().link().set(up).execute().await.map_err(|source| failed("set up", container, source))?;
+    Ok(Veth {
+        host: host.to_owned(),
+        container: container.to_owned(),
+        mac: mac_text(&link.mac),
+        mtu: link.mtu,
+    })
+}
+
+/// The kernel sometimes ignores the address given at creation, and a network manager may change it:
+/// so it is read back and set again. Returns the link's index.
+async fn ensure_mac(here: &Netlink, name: &str) -> Result<u32, NetError> {
+    let mut found = Vec::new();
+    for attempt in 0..MAC_ATTEMPTS {
+        let link = find(here, name).await?.ok_or_else(|| NetError::NoLink(name.to_owned()))?;
+        if link.mac == HOST_MAC {
+            return Ok(link.index);
+        }
+        found = link.mac;
+        if attempt > 0 {
+            tokio::time::sleep(MAC_PAUSE).await;
+        }
+        let set = LinkUnspec::new_with_index(link.index).address(HOST_MAC.to_vec()).build();
+        // A refusal shows when the address is read back.
+        let _ = here.handle().link().set(set).execute().await;
+    }
+    Err(NetError::HardwareAddress {
+        link: name.to_owned(),
+        wanted: mac_text(&HOST_MAC),
+        found: mac_text(&found),
+    })
+}

@@ -1,0 +1,72 @@
+//! `create`: the container's init is made inside the namespace that the executor prepared.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{fchown, symlink, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{oci, prepared, Call, RuntimeError};
+use crate::config::Config;
+use crate::net::netns;
+
+/// Edits the bundle; what remains is to exec the runtime beneath.
+pub fn prepare(call: &Call, config: &Config) -> Result<(), RuntimeError> {
+    let folder = prepared(call, config)?;
+    // The task's own folder, not the link, which goes with the container's first teardown step.
+    let folder = fs::canonicalize(&folder).map_err(|source| file("look at", &folder, source))?;
+    let namespace = folder.join("netns");
+    check(&namespace)?;
+    let bundle = call.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
+    let path = bundle.join("config.json");
+    let text = fs::read_to_string(&path).map_err(|source| file("read", &path, source))?;
+    let edited = oci::edit(&text, call.id()?, &namespace)
+        .map_err(|source| RuntimeError::Oci { path: path.clone(), source })?;
+    replace(&path, &edited.text).map_err(|source| file("write", &path, source))?;
+    if let Some(hosts) = edited.hosts {
+        let link = folder.join("hosts");
+        point(&link, &hosts).map_err(|source| file("make", &link, source))?;
+    }
+    Ok(())
+}
+
+/// A container that slipped into the host's own namespace could do anything to the host's network.
+fn check(namespace: &Path) -> Result<(), RuntimeError> {
+    let opened = match File::open(namespace) {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(RuntimeError::NotPrepared),
+        Err(source) => return Err(file("open", namespace, source)),
+    };
+    if !netns::is_network_namespace(&opened).map_err(|source| file("look at", namespace, source))? {
+        return Err(RuntimeError::NotANamespace);
+    }
+    let inode = opened.metadata().map_err(|source| file("look at", namespace, source))?.ino();
+    if netns::own_inodes().contains(&inode) {
+        return Err(RuntimeError::HostNamespace);
+    }
+    Ok(())
+}
+
+/// Whole or not at all, with the mode and owner that it had.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let old = fs::metadata(path)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(text.as_bytes())?;
+    new.as_file().set_permissions(old.permissions())?;
+    fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
+    new.persist(path)?;
+    Ok(())
+}
+
+/// The executor writes the task's address and name there before it opens the gate.
+fn point(link: &Path, target: &Path) -> io::Result<()> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    symlink(target, link)
+}
+
+fn file(action: &'static str, path: &Path, source: io::Error) -> RuntimeError {
+    RuntimeError::File { action, path: path.into(), source }
+}
