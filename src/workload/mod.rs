@@ -1,1 +1,37 @@
-//! (in work)
+//! The workload: one Docker container, from image to exit code.
+//!
+//! The order in which a task uses it (each step is one call, so that a network can be built between
+//! `create` and `start`):
+//!
+//! ```text
+//! Docker::connect ─► ensure_image ─► create ─► wait, attach ─► start ─► inspect
+//!                                      │         │      │                  │ pid
+//!                                      │         │      └► Output::pump    ▼
+//!                                      │         └───────► Waiting::exit ──► Exit
+//!                                      └► stop, kill, remove
+//! ```
+//!
+//! bollard is named in this folder only. Each request has a connection of its own (`transport`), so
+//! that a running task holds exactly two: the one that waits and the one that streams the output.
+//! Every call but wait, attach, start and pull has a time limit; a daemon that hangs is asked again.
+
+mod body;
+mod docker;
+mod error;
+mod frames;
+mod host;
+mod image;
+mod inspect;
+mod logs;
+mod spec;
+mod transport;
+mod users;
+mod wait;
+
+pub use docker::Docker;
+pub use error::DockerError;
+pub use host::{DockerHost, InvalidDockerHost};
+pub use inspect::Inspected;
+pub use logs::{Output, Sink};
+pub use spec::{ContainerSpec, PortBinding, Ulimit};
+pub use wait::{Exit, Waiting};

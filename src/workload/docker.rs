@@ -1,0 +1,272 @@
+//! The daemon: connecting, and the calls that create, start, stop and remove a container.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bollard::errors::Error as ApiError;
+use bollard::query_parameters::{
+    CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StopContainerOptions,
+};
+
+use hyper::Method;
+use tokio::time::timeout;
+
+use super::body::create_body;
+use super::error::DockerError;
+use super::host::DockerHost;
+use super::spec::ContainerSpec;
+use super::transport::{for_bollard, Address, SendError, Transport};
+
+/// The newest API that bollard's types describe. An older daemon is asked in its own version.
+const NEWEST_API: (u32, u32) = (1, 53);
+/// One try to say hello.
+const HELLO: Duration = Duration::from_secs(5);
+/// Creating may unpack or copy the image's volumes, hence the patience.
+const CREATE: Duration = Duration::from_secs(120);
+/// Killing and removing; twice what a busy daemon needs.
+const SHORT: Duration = Duration::from_secs(20);
+/// How many times a harmless question is repeated when the daemon is away or slow, and how soon.
+pub(super) const TRIES: u32 = 3;
+pub(super) const PAUSE: Duration = Duration::from_millis(300);
+
+/// A daemon that has answered at least once. Clones are cheap and speak to the same daemon.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    pub(super) api: bollard::Docker,
+    pub(super) transport: Transport,
+    /// The address, with who set it, for error messages.
+    address: String,
+    version: String,
+}
+
+impl Docker {
+    /// Finds the daemon and agrees on an API version. `set_by` says where the address comes from, so that
+    /// whoever reads the error knows what to change; it may be empty.
+    pub async fn connect(host: &DockerHost, set_by: &str) -> Result<Self, DockerError> {
+        let address = match set_by {
+            "" => host.to_string(),
+            _ => format!("{host} ({set_by})"),
+        };
+        let transport = Transport::new(resolve(host, &address).await?);
+        // bollard's own limit would also cut off a stop with a long grace; ours are in `limited`.
+        let no_limit = u64::from(u32::MAX);
+        let api = bollard::Docker::connect_with_custom_transport(
+            for_bollard(transport.clone()),
+            Some("http://docker"),
+            no_limit,
+            bollard::API_DEFAULT_VERSION,
+        )
+        .map_err(|source| DockerError::Away { address: address.clone(), source: source.into() })?;
+        let mut docker = Self { api, transport, address, version: String::new() };
+        let (server, newest) = docker.say_hello().await?;
+        let api_version = negotiate(newest.as_deref());
+        docker.transport.set_version(&api_version);
+        docker.version = format!("{}, API {api_version}", server.as_deref().unwrap_or("Docker"));
+        Ok(docker)
+    }
+
+    /// The daemon's name and its newest API version. A ping and not `/version`, for which Docker 20.10
+    /// runs two programs and takes some 15 ms.
+    async fn say_hello(&self) -> Result<(Option<String>, Option<String>), DockerError> {
+        let ask = self.transport.ask(Method::GET, "/_ping", &[]);
+        let answer = timeout(HELLO, ask)
+            .await
+            .map_err(|_| self.slow("say hello", HELLO))?
+            .map_err(|error| self.send_error("say hello", error))?;
+        let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+        Ok((header("server"), header("api-version")))
+    }
+
+    /// The daemon's and the API's version for the log: `Docker/20.10.24 (linux), API 1.41`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// The daemon's address and who set it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Does the daemon run on this machine? Only then can a network namespace made here be used.
+    pub async fn is_local(&self) -> Result<bool, DockerError> {
+        self.transport.is_local().await.map_err(|error| self.away(error))
+    }
+
+    /// Creates the container and returns its id. Not repeated after a lost answer: the second try would
+    /// find its own name taken.
+    pub async fn create(&self, name: &str, spec: &ContainerSpec) -> Result<String, DockerError> {
+        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        let call = self.api.create_container(Some(options), create_body(spec));
+        let created = self
+            .limited("create the container", CREATE, call)
+            .await
+            .map_err(|error| error.of_create(name, &spec.image))?;
+        for warning in &created.warnings {
+            tracing::warn!("Docker warns about the container: {warning}");
+        }
+        Ok(created.id)
+    }
+
+    /// Starts it. No time limit: calico-runc waits at the gate inside this call and has a deadline of its own.
+    pub async fn start(&self, id: &str) -> Result<(), DockerError> {
+        let call = self.api.start_container(id, None);
+        call.await.map_err(|error| self.error("start the container", error).of_start())
+    }
+
+    /// SIGTERM (or the image's stop signal), and SIGKILL after `grace`, which is rounded up to whole
+    /// seconds. A daemon that does not keep to it gets a kill besides; one that is away is an error. Not running or not there: fine.
+    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), DockerError> {
+        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
+        let options = StopContainerOptions { t: Some(seconds), ..Default::default() };
+        let limit = Duration::from_secs(u64::from(seconds.unsigned_abs())) + SHORT;
+        let call = self.api.stop_container(id, Some(options));
+        match self.limited("stop the container", limit, call).await {
+            Err(DockerError::NoContainer { .. }) | Ok(()) => Ok(()),
+            // Nobody was asked, so the grace period has not been granted yet: the caller asks again.
+            Err(error @ DockerError::Away { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!("{}; killing it instead", crate::error::chain(&error));
+                self.kill(id).await
+            }
+        }
+    }
+
+    /// SIGKILL. Not running or not there: fine.
+    pub async fn kill(&self, id: &str) -> Result<(), DockerError> {
+        let kill = || self.api.kill_container(id, Some(KillContainerOptions { signal: "SIGKILL".into() }));
+        match self.repeated("kill the container", SHORT, kill).await {
+            Err(DockerError::NoContainer { .. } | DockerError::Daemon { status: Some(409), .. }) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes it with its anonymous volumes; `force` kills it first. Not there: fine.
+    pub async fn remove(&self, id: &str, force: bool) -> Result<(), DockerError> {
+        let remove =
+            || self.api.remove_container(id, Some(RemoveContainerOptions { v: true, force, link: false }));
+        match self.repeated("remove the container", SHORT, remove).await {
+            Err(DockerError::NoContainer { .. }) => Ok(()),
+            // Somebody else, most likely the agent, is at it.
+            Err(DockerError::Daemon { status: Some(409), words, .. }) if words.contains("in progress") => {
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// One try of a call, with a time limit.
+    pub(super) async fn limited<T>(
+        &self,
+        doing: &str,
+        limit: Duration,
+        call: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, DockerError> {
+        match timeout(limit, call).await {
+            Ok(answer) => answer.map_err(|error| self.error(doing, error)),
+            Err(_) => Err(self.slow(doing, limit)),
+        }
+    }
+
+    /// A call that may be made several times: repeated while the daemon is away or slow.
+    pub(super) async fn repeated<T, F>(
+        &self,
+        doing: &str,
+        limit: Duration,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, DockerError>
+    where
+        F: Future<Output = Result<T, ApiError>>,
+    {
+        for _ in 1..TRIES {
+            match self.limited(doing, limit, call()).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(PAUSE).await,
+                other => return other,
+            }
+        }
+        self.limited(doing, limit, call()).await
+    }
+
+    pub(super) fn slow(&self, doing: &str, limit: Duration) -> DockerError {
+        DockerError::Slow { address: self.address.clone(), doing: doing.to_owned(), limit }
+    }
+
+    pub(super) fn away(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DockerError {
+        DockerError::Away { address: self.address.clone(), source: source.into() }
+    }
+
+    pub(super) fn send_error(&self, doing: &str, error: SendError) -> DockerError {
+        match error {
+            SendError::Connect(source) => self.away(source),
+            SendError::Http(source) => self.away(source),
+            SendError::Form(source) => {
+                DockerError::Daemon { doing: doing.to_owned(), status: None, words: source.to_string() }
+            }
+        }
+    }
+
+    /// bollard's error in our words.
+    pub(super) fn error(&self, doing: &str, error: ApiError) -> DockerError {
+        match error {
+            ApiError::DockerResponseServerError { status_code, message } => {
+                status_error(doing, status_code, message)
+            }
+            ApiError::IOError { err } => self.away(err),
+            ApiError::HyperResponseError { err } => self.away(err),
+            ApiError::DockerStreamError { error } => {
+                DockerError::Daemon { doing: doing.to_owned(), status: None, words: error }
+            }
+            other => {
+                let words = crate::error::chain(&other);
+                DockerError::Daemon { doing: doing.to_owned(), status: None, words }
+            }
+        }
+    }
+}
+
+/// An answer that is no success.
+pub(super) fn status_error(doing: &str, status: u16, words: String) -> DockerError {
+    match words.split_once("No such container: ") {
+        Some((_, container)) if status == 404 => {
+            DockerError::NoContainer { container: container.trim().to_owned() }
+        }
+        _ => DockerError::Daemon { doing: doing.to_owned(), status: Some(status), words },
+    }
+}
+
+async fn resolve(host: &DockerHost, address: &str) -> Result<Address, DockerError> {
+    match host {
+        DockerHost::Unix(path) => Ok(Address::Unix(path.clone())),
+        DockerHost::Tcp { host, port } => {
+            let found = crate::resolve::lookup(host).await.map_err(|source| DockerError::Away {
+                address: address.to_owned(),
+                source: Box::new(source),
+            })?;
+            Ok(Address::Tcp(found.into_iter().map(|ip| (ip, *port).into()).collect()))
+        }
+    }
+}
+
+/// The lower of the daemon's newest version and ours; ours when the daemon's cannot be read.
+fn negotiate(daemon: Option<&str>) -> String {
+    let parse = |text: &str| {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let (major, minor) = daemon.and_then(parse).map_or(NEWEST_API, |daemon| NEWEST_API.min(daemon));
+    format!("{major}.{minor}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_version_is_spoken() {
+        assert_eq!(negotiate(Some("1.41")), "1.41");
+        assert_eq!(negotiate(Some("1.56")), "1.53");
+        assert_eq!(negotiate(Some("1.9")), "1.9");
+        assert_eq!(negotiate(Some("nonsense")), "1.53");
+        assert_eq!(negotiate(None), "1.53");
+    }
+}

@@ -1,0 +1,183 @@
+//! What can go wrong with Docker, and whose fault it is.
+//!
+//! Docker tells its reasons in prose only. `of_create` and `of_start` sort that prose into the
+//! kinds that somebody can act on; everything else keeps the daemon's words.
+
+use std::error::Error;
+use std::time::Duration;
+
+use crate::error::{chain, Blame, Failure};
+
+/// One failed step. `words` are the daemon's own.
+#[derive(Debug, thiserror::Error)]
+pub enum DockerError {
+    #[error("Docker does not answer at {address}")]
+    Away {
+        address: String,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("Docker at {address} did not {doing} within {} s", limit.as_secs())]
+    Slow { address: String, doing: String, limit: Duration },
+    #[error("image {image} is not there and cannot be pulled: {words}")]
+    Image { image: String, words: String, blame: Blame },
+    /// 126 (cannot be executed) or 127 (not found), the codes that a shell would give.
+    #[error("the command cannot be started: {words}")]
+    Command { code: i64, words: String },
+    #[error("Docker does not know the runtime '{runtime}'")]
+    Runtime { runtime: String },
+    #[error("a container named {name} exists already")]
+    NameTaken { name: String },
+    /// calico-runc refused to let the workload begin; the reason is its own sentence.
+    #[error("{reason}")]
+    Refused { reason: String },
+    #[error("there is no container {container}")]
+    NoContainer { container: String },
+    #[error("Docker could not {doing}: {words}")]
+    Daemon { doing: String, status: Option<u16>, words: String },
+    /// The process is gone, but Docker never told its exit code (moby issue 33820).
+    #[error("Failed to get exit status of container")]
+    ExitUnknown,
+}
+
+impl DockerError {
+    /// The failure as the framework gets to see it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Away { .. } | Self::Slow { .. } => Failure::host(
+                "CM-DOCKER",
+                format!("{}; check that dockerd runs on this agent and listens there", chain(self)),
+            ),
+            Self::Image { blame, .. } => {
+                Failure { code: "CM-IMAGE", blame: *blame, message: self.to_string() }
+            }
+            Self::Command { .. } => Failure::app("CM-COMMAND", self.to_string()),
+            Self::Runtime { runtime } => Failure::host(
+                "CM-RUNTIME",
+                format!("Docker on this agent does not know the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
+            ),
+            Self::NameTaken { name } => Failure::host(
+                "CM-NAME",
+                format!("a container named {name} exists already on this agent; remove it with `docker rm -f {name}`"),
+            ),
+            Self::Refused { reason } => Failure::host("CM-GATE", reason.clone()),
+            Self::ExitUnknown => Failure::host("CM-DOCKER", self.to_string()),
+            Self::NoContainer { .. } => Failure::host("CM-DOCKER", self.to_string()),
+            // What Docker calls a bad request is in the app definition; the rest is Docker's own trouble.
+            Self::Daemon { status: Some(400..=499), .. } => Failure::app("CM-DOCKER", self.to_string()),
+            Self::Daemon { .. } => Failure::host("CM-DOCKER", self.to_string()),
+        }
+    }
+
+    /// Worth asking again at once: the daemon was not reached, or not in time.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::Slow { .. })
+    }
+
+    /// Sorts what `docker create` answered.
+    pub(super) fn of_create(self, name: &str, image: &str) -> Self {
+        let Self::Daemon { status, words, .. } = &self else { return self };
+        let words = words.clone();
+        match status {
+            Some(404) if words.contains("No such image") || words.contains("no such image") => {
+                Self::Image { image: image.to_owned(), words, blame: Blame::App }
+            }
+            Some(400) if words.contains("invalid reference format") => {
+                Self::Image { image: image.to_owned(), words, blame: Blame::App }
+            }
+            Some(409) if words.contains("is already in use by container") => {
+                Self::NameTaken { name: name.to_owned() }
+            }
+            _ => unknown_runtime(&words).unwrap_or(self),
+        }
+    }
+
+    /// Sorts what `docker start` answered.
+    pub(super) fn of_start(self) -> Self {
+        let Self::Daemon { status, words, doing } = self else { return self };
+        if let Some(reason) = refusal(&words) {
+            return Self::Refused { reason };
+        }
+        if let Some(error) = unknown_runtime(&words) {
+            return error;
+        }
+        // A wrong mount is a "bad request" with "not a directory" or "no such file" in it as well.
+        let of_mount = words.contains("mount");
+        if words.contains("executable file not found")
+            || (status == Some(400) && !of_mount && words.contains("no such file or directory"))
+        {
+            return Self::Command { code: 127, words: tidy(&words) };
+        }
+        if status == Some(400) && !of_mount && words.contains("permission denied") {
+            return Self::Command { code: 126, words: tidy(&words) };
+        }
+        Self::Daemon { status, words, doing }
+    }
+}
+
+/// Docker 20.10 says "Unknown runtime specified calico", later ones "unknown or invalid runtime name: calico".
+fn unknown_runtime(words: &str) -> Option<DockerError> {
+    let lower = words.to_ascii_lowercase();
+    let at = ["unknown runtime specified ", "unknown or invalid runtime name: "]
+        .iter()
+        .find_map(|phrase| lower.find(phrase).map(|at| at + phrase.len()))?;
+    // Lower-casing ASCII moves no byte, so the place is the same in the original.
+    let runtime = words.get(at..)?.split_whitespace().next()?.trim_matches([':', ',', '\'', '"']);
+    Some(DockerError::Runtime { runtime: runtime.to_owned() })
+}
+
+/// The reason that calico-runc gave in `start`; stock runc hardly ever fails there, since it finds a
+/// missing command in `create` already.
+fn refusal(words: &str) -> Option<String> {
+    let (_, reason) = words.split_once("OCI runtime start failed: ")?;
+    Some(reason.trim().trim_end_matches(": unknown").to_owned())
+}
+
+/// The part of a runtime's error that the owner of the app needs: from `exec:` on, without containerd's tail.
+fn tidy(words: &str) -> String {
+    let start = words.find("exec: ").unwrap_or(0);
+    words[start..].trim().trim_end_matches(": unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn daemon(status: u16, words: &str) -> DockerError {
+        DockerError::Daemon { doing: "start".into(), status: Some(status), words: words.into() }
+    }
+
+    #[test]
+    fn a_missing_command_is_the_apps_fault() {
+        let words =
+            "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \
+                     \"nope\": executable file not found in $PATH: unknown";
+        let failure = daemon(400, words).of_start().failure();
+        assert_eq!((failure.code, failure.blame), ("CM-COMMAND", Blame::App));
+        assert!(failure.message.ends_with("exec: \"nope\": executable file not found in $PATH"), "{failure}");
+    }
+
+    #[test]
+    fn a_refusal_reaches_the_framework_clean() {
+        let words = "failed to create task for container: OCI runtime start failed: etcd is away: unknown";
+        let failure = daemon(500, words).of_start().failure();
+        assert_eq!((failure.code, failure.message.as_str()), ("CM-GATE", "etcd is away"));
+    }
+
+    #[test]
+    fn the_runtime_that_is_not_registered() {
+        for words in ["Unknown runtime specified calico", "unknown or invalid runtime name: calico"] {
+            let failure = daemon(400, words).of_create("n", "i").failure();
+            assert_eq!((failure.code, failure.blame), ("CM-RUNTIME", Blame::Host));
+            assert!(failure.message.contains("'calico'") && failure.message.contains("install-runtime"));
+        }
+    }
+
+    #[test]
+    fn a_mount_fault_is_not_a_missing_command() {
+        let words =
+            "OCI runtime create failed: rootfs_linux.go: mounting \"/x\" caused: no such file or directory";
+        let failure = daemon(400, words).of_start().failure();
+        assert_eq!((failure.code, failure.blame), ("CM-DOCKER", Blame::App));
+    }
+}

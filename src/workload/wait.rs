@@ -1,0 +1,190 @@
+//! Waiting for the end, from two sources.
+//!
+//! ```text
+//!  Docker's own answer ───────────────────────────► Exit            (the usual way, at once)
+//!  connection lost ──► inspect until it answers ──┬► ended: Exit
+//!                                                 └► still there: wait anew
+//!  the process is gone (pidfd) ──► 2 s for Docker's answer ──► inspect, up to a minute ──► Exit
+//!                                                                                    └──► ExitUnknown
+//! ```
+//!
+//! The second source exists because the daemon can miss an exit (moby issue 33820): its wait would then
+//! never be answered.
+
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::Method;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout, Instant};
+
+use super::docker::{status_error, Docker};
+use super::error::DockerError;
+use super::inspect::{daemon_words, segment};
+
+/// Until Docker has registered the wait.
+const REGISTER: Duration = Duration::from_secs(10);
+/// How long Docker's own answer may lag behind the death of the process: usually 40 to 70 ms.
+const LAG: Duration = Duration::from_secs(2);
+/// After that the exit code is given up, as the stock executor does.
+const GIVE_UP: Duration = Duration::from_secs(60);
+const INSPECT: Duration = Duration::from_secs(5);
+const DOING: &str = "wait for the container";
+
+/// How the container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// As a shell tells it: 128 + n for signal n.
+    pub code: i64,
+    /// Known only when the second source had to be asked; else ask [`Docker::oom_killed`] on code 137.
+    pub oom_killed: Option<bool>,
+}
+
+/// A wait that Docker has registered: an exit that happens from now on is not missed.
+#[derive(Debug)]
+pub struct Waiting {
+    docker: Docker,
+    id: String,
+    body: Option<Incoming>,
+}
+
+impl Docker {
+    /// Asks Docker to tell the next exit. To be called before `start`; returns when Docker has taken note.
+    pub async fn wait(&self, id: &str) -> Result<Waiting, DockerError> {
+        let body = self.register_wait(id, "next-exit").await?;
+        Ok(Waiting { docker: self.clone(), id: id.to_owned(), body: Some(body) })
+    }
+
+    async fn register_wait(&self, id: &str, condition: &str) -> Result<Incoming, DockerError> {
+        let path = format!("/containers/{}/wait?condition={condition}", segment(id));
+        let ask = async {
+            let answer = self
+                .transport
+                .ask(Method::POST, &path, &[])
+                .await
+                .map_err(|error| self.send_error(DOING, error))?;
+            let status = answer.status();
+            if status.is_success() {
+                return Ok(answer.into_body());
+            }
+            let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
+            Err(status_error(DOING, status.as_u16(), daemon_words(&bytes)))
+        };
+        timeout(REGISTER, ask).await.unwrap_or_else(|_| Err(self.slow(DOING, REGISTER)))
+    }
+
+    /// Was the container, ended by now, killed for its memory? `false` when Docker does not say within a second:
+    /// no terminal update may depend on it.
+    pub async fn oom_killed(&self, id: &str) -> bool {
+        let inspected = self.inspect_once(id, Duration::from_secs(1)).await;
+        inspected.is_ok_and(|inspected| inspected.oom_killed)
+    }
+}
+
+impl Waiting {
+    /// The exit. `pid` brings the container's init process as soon as somebody has inspected it; dropping
+    /// its sender means that there is no second source.
+    pub async fn exit(mut self, pid: oneshot::Receiver<i32>) -> Result<Exit, DockerError> {
+        let (docker, id) = (self.docker.clone(), self.id.clone());
+        tokio::select! {
+            // Docker's own answer first: it is the cheaper and the better one.
+            biased;
+            answer = self.answer() => answer,
+            () = gone(pid) => {
+                match timeout(LAG, self.answer()).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        tracing::warn!("the process is gone, but Docker has not told its exit code; asking");
+                        exit_of_dead(&docker, &id).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// Docker's answer to the wait, whatever number of connections it takes. Can be cancelled and called again.
+    async fn answer(&mut self) -> Result<Exit, DockerError> {
+        loop {
+            if let Some(body) = &mut self.body {
+                let answer = read_answer(body).await;
+                self.body = None;
+                match answer {
+                    Some(code) => return Ok(Exit { code, oom_killed: None }),
+                    None => tracing::warn!("lost the connection on which Docker was to tell the exit"),
+                }
+            }
+            match self.docker.inspect_once(&self.id, INSPECT).await {
+                Ok(inspected) if inspected.started && !inspected.running => {
+                    let code = inspected.exit_code.ok_or(DockerError::ExitUnknown)?;
+                    return Ok(Exit { code, oom_killed: Some(inspected.oom_killed) });
+                }
+                Ok(inspected) => {
+                    // Only a container that was started can be waited for by its state alone.
+                    let condition = if inspected.started { "not-running" } else { "next-exit" };
+                    match self.docker.register_wait(&self.id, condition).await {
+                        Ok(body) => self.body = Some(body),
+                        Err(error) if error.is_passing() => sleep(Duration::from_secs(1)).await,
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) if error.is_passing() => sleep(Duration::from_millis(500)).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// The code, or `None` when the connection broke first.
+async fn read_answer(body: &mut Incoming) -> Option<i64> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.ok()?.data_ref() {
+            bytes.extend_from_slice(data);
+        }
+    }
+    let answer: Value = serde_json::from_slice(&bytes).ok()?;
+    if let Some(message) = answer.pointer("/Error/Message").and_then(Value::as_str) {
+        tracing::warn!("Docker adds to the exit code: {message}");
+    }
+    answer.get("StatusCode")?.as_i64()
+}
+
+/// The container's process is dead: whatever inspect says once it does not call it running any more.
+async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
+    let deadline = Instant::now() + GIVE_UP;
+    while Instant::now() < deadline {
+        match docker.inspect_once(id, INSPECT).await {
+            Ok(inspected) if inspected.started && !inspected.running => {
+                let code = inspected.exit_code.ok_or(DockerError::ExitUnknown)?;
+                return Ok(Exit { code, oom_killed: Some(inspected.oom_killed) });
+            }
+            Err(error) if !error.is_passing() => return Err(error),
+            _ => sleep(Duration::from_secs(1)).await,
+        }
+    }
+    Err(DockerError::ExitUnknown)
+}
+
+/// Returns when the process is gone; never, when no pid comes.
+async fn gone(pid: oneshot::Receiver<i32>) {
+    let Ok(pid) = pid.await else { return std::future::pending().await };
+    let pidfd = rustix::process::Pid::from_raw(pid)
+        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
+        // A pidfd becomes readable when its process ends. Nothing is ever read, so tokio's pipe serves as
+        // the one type that waits for any descriptor without unsafe code.
+        .and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
+    let Some(pidfd) = pidfd else { return poll_gone(pid).await };
+    // An error cannot tell anything about the process: then Docker alone is asked.
+    if pidfd.readable().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// For kernels before 5.3 (and a process that is gone already).
+async fn poll_gone(pid: i32) {
+    while std::path::Path::new("/proc").join(pid.to_string()).exists() {
+        sleep(Duration::from_millis(500)).await;
+    }
+}
