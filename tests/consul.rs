@@ -1,0 +1,241 @@
+//! What we register is what `dig` sees, and what we remove is gone: with a real Consul.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use calico_mesos::config::Config;
+use calico_mesos::consul::{Client, ConsulError, Instance, Service};
+use calico_mesos::dev::{find_consul, free_port, Consul, ConsulOptions};
+use calico_mesos::error::chain;
+use calico_mesos::names::{service_name, ContainerId};
+
+struct Peer {
+    consul: Consul,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+async fn peer() -> Peer {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ConsulOptions { any_dns_port: true, ..Default::default() };
+    let consul = Consul::start(dir.path(), options).await.unwrap();
+    let client = client(&consul.url());
+    Peer { consul, client, _dir: dir }
+}
+
+fn client(address: &str) -> Client {
+    let mut config = Config::default();
+    config.consul.address = address.to_owned();
+    Client::new(&config).unwrap()
+}
+
+fn direct(app: &str, addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<Service> {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let container = ContainerId::random();
+    let name = service_name(app);
+    let task_id = "a.task";
+    Instance { name: &name, app_id: app, task_id, container: &container, addresses: &addresses, ports }
+        .direct()
+}
+
+/// The sorted lines of `dig +short`.
+fn dig(consul: &Consul, kind: &str, name: &str) -> Vec<String> {
+    let output = Command::new("dig")
+        .args(["@127.0.0.1", "-p", &consul.dns.port().to_string(), "+short", kind, name])
+        .output()
+        .expect("dig is installed by scripts/setup.sh");
+    let mut lines: Vec<String> =
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// The agent hands its entries to the catalogue, which DNS reads, a moment later.
+async fn dig_until(consul: &Consul, kind: &str, name: &str, expected: &[&str]) {
+    let begin = Instant::now();
+    while dig(consul, kind, name) != expected {
+        let waited = begin.elapsed() < Duration::from_secs(10);
+        assert!(waited, "{kind} {name}: {:?}, not {expected:?}", dig(consul, kind, name));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn instances_are_resolved_and_removed_one_by_one() {
+    let Peer { consul, client, _dir } = peer().await;
+    let one = direct("/prod/web", &["192.168.17.64"], &[(3000, None)]);
+    let two = direct("/prod/web", &["192.168.17.65"], &[(3000, None)]);
+    for service in one.iter().chain(&two) {
+        client.register(service).await.unwrap();
+    }
+    let name = "web-prod-direct.service.consul";
+    dig_until(&consul, "A", name, &["192.168.17.64", "192.168.17.65"]).await;
+    let srv = dig(&consul, "SRV", name);
+    assert!(srv.len() == 2 && srv.iter().all(|line| line.split(' ').nth(2) == Some("3000")), "{srv:?}");
+
+    client.deregister(&one[0].id).await.unwrap();
+    dig_until(&consul, "A", name, &["192.168.17.65"]).await;
+    client.deregister(&one[0].id).await.unwrap();
+    let left = client.services().await.unwrap();
+    assert_eq!(left, two);
+    client.deregister(&two[0].id).await.unwrap();
+    dig_until(&consul, "A", name, &[]).await;
+}
+
+#[tokio::test]
+async fn two_families_and_named_ports() {
+    let Peer { consul, client, _dir } = peer().await;
+    let ports = [(80, None), (443, Some("https".to_owned()))];
+    for service in direct("testapp", &["192.168.17.64", "fd00::64"], &ports) {
+        client.register(&service).await.unwrap();
+    }
+    let name = "testapp-direct.service.consul";
+    dig_until(&consul, "A", name, &["192.168.17.64"]).await;
+    dig_until(&consul, "AAAA", name, &["fd00::64"]).await;
+    let srv = dig(&consul, "SRV", "https.testapp-direct.service.consul");
+    assert!(srv.len() == 2 && srv.iter().all(|line| line.contains(" 443 ")), "{srv:?}");
+}
+
+#[tokio::test]
+async fn another_registrator_is_noticed() {
+    let Peer { consul: _consul, client, _dir } = peer().await;
+    let container = ContainerId::random();
+    let ours = Instance {
+        name: "testapp",
+        app_id: "/testapp",
+        task_id: "testapp.1",
+        container: &container,
+        addresses: &[],
+        ports: &[],
+    }
+    .host("10.0.0.1".parse().unwrap());
+    client.register(&ours).await.unwrap();
+    assert!(!client.has_foreign_instance("testapp").await.unwrap());
+
+    let foreign = Service { id: "somebody".into(), ..ours.clone() };
+    client.register(&foreign).await.unwrap();
+    wait_for_foreign(&client, "testapp", true).await;
+    assert!(!client.has_foreign_instance("other").await.unwrap());
+    client.deregister("somebody").await.unwrap();
+    wait_for_foreign(&client, "testapp", false).await;
+
+    let mesos_consul = Service { id: "mesos-consul:h:web:31000".into(), name: "web".into(), ..ours };
+    client.register(&mesos_consul).await.unwrap();
+    assert!(client.has_foreign_instance("testapp").await.unwrap());
+}
+
+async fn wait_for_foreign(client: &Client, name: &str, expected: bool) {
+    let begin = Instant::now();
+    while client.has_foreign_instance(name).await.unwrap() != expected {
+        assert!(begin.elapsed() < Duration::from_secs(10), "the catalogue never followed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_connection_is_kept() {
+    let Peer { consul, client, _dir } = peer().await;
+    client.services().await.unwrap();
+    let port = format!(":{:04X}", consul.http.port());
+    let open = || {
+        let table = fs::read_to_string("/proc/net/tcp").unwrap();
+        // Third column: the peer; fourth: 01 is "established".
+        let ours = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words[2].ends_with(&port) && words[3] == "01"
+        };
+        table.lines().filter(ours).count()
+    };
+    let begin = Instant::now();
+    while open() > 0 {
+        assert!(begin.elapsed() < Duration::from_secs(2), "a connection stays open");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_consul_that_is_down_or_hangs_is_told() {
+    let Peer { mut consul, client, _dir } = peer().await;
+    consul.freeze();
+    let limit = Duration::from_millis(300);
+    assert!(tokio::time::timeout(limit, client.deregister("x")).await.is_err());
+    consul.thaw();
+    client.deregister("x").await.unwrap();
+
+    consul.kill();
+    let error = client.deregister("x").await.unwrap_err();
+    assert!(chain(&error).contains(&consul.url()), "{}", chain(&error));
+    consul.restart().await.unwrap();
+    client.deregister("x").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_token_comes_from_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = "6d0a3b9e-8a49-4a83-9d3c-5f6a6e0c1b11";
+    let acl = format!(
+        "acl {{\n enabled = true\n default_policy = \"deny\"\n tokens {{ initial_management = \"{secret}\" agent = \"{secret}\" }}\n}}"
+    );
+    let options = ConsulOptions { configuration: Some(acl), any_dns_port: true };
+    let consul = Consul::start(dir.path(), options).await.unwrap();
+    let service = &direct("testapp", &["10.0.0.1"], &[])[0];
+    let error = client(&consul.url()).register(service).await.unwrap_err();
+    assert!(matches!(error, ConsulError::Refused { status: 403, .. }), "{error}");
+
+    let token_file = dir.path().join("token");
+    fs::write(&token_file, format!("{secret}\n")).unwrap();
+    let mut config = Config::default();
+    config.consul.address = consul.url();
+    config.consul.token_file = Some(token_file);
+    let client = Client::new(&config).unwrap();
+    // The management token is made when the leader has finished setting up ACLs.
+    let begin = Instant::now();
+    while let Err(error) = client.register(service).await {
+        assert!(begin.elapsed() < Duration::from_secs(10), "{}", chain(&error));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!chain(&error).contains(secret));
+}
+
+#[tokio::test]
+async fn certificates_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    run_consul(dir.path(), &["tls", "ca", "create"]);
+    run_consul(dir.path(), &["tls", "cert", "create", "-server"]);
+    run_consul(dir.path(), &["tls", "cert", "create", "-client"]);
+    let https = free_port().unwrap();
+    let configuration = format!(
+        "ports {{ https = {https} }}\ntls {{ https {{\n ca_file = {:?}\n cert_file = {:?}\n key_file = {:?}\n verify_incoming = true\n}} }}",
+        path("consul-agent-ca.pem"),
+        path("dc1-server-consul-0.pem"),
+        path("dc1-server-consul-0-key.pem"),
+    );
+    let options = ConsulOptions { configuration: Some(configuration), any_dns_port: true };
+    let _consul = Consul::start(&path("agent"), options).await.unwrap();
+
+    let mut config = Config::default();
+    config.consul.address = format!("https://localhost:{https}/");
+    config.consul.ca_file = Some(path("consul-agent-ca.pem"));
+    Client::new(&config).unwrap().services().await.expect_err("Consul wants to know who we are");
+    config.consul.cert_file = Some(path("dc1-client-consul-0.pem"));
+    config.consul.key_file = Some(path("dc1-client-consul-0-key.pem"));
+    assert_eq!(Client::new(&config).unwrap().services().await.unwrap(), []);
+
+    // Certified by somebody whom the system's bundle does not know.
+    config.consul.ca_file = None;
+    let error = match Client::new(&config) {
+        Ok(client) => client.services().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(chain(&error).contains("https://localhost"), "{}", chain(&error));
+}
+
+fn run_consul(dir: &Path, arguments: &[&str]) {
+    let program = find_consul().expect("scripts/consul.sh has run");
+    let output = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

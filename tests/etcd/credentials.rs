@@ -1,0 +1,79 @@
+//! Certificates and passwords, as a production etcd asks for them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use calico_mesos::calico::Datastore;
+use calico_mesos::config::Config;
+use calico_mesos::dev::{Etcd, EtcdOptions};
+
+use crate::harness::*;
+
+fn openssl(dir: &Path, arguments: &str) {
+    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A CA, and a certificate of it with this name for server or client.
+fn certificate(dir: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
+    std::fs::write(dir.join("ext"), extensions).unwrap();
+    openssl(dir, &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
+    openssl(dir, &format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile ext"));
+    (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
+}
+
+#[tokio::test]
+async fn tls_with_a_client_certificate_and_a_host_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    openssl(path, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2");
+    let server =
+        certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
+    let client = certificate(path, "client", "extendedKeyUsage=clientAuth");
+    let ca = path.join("ca.pem");
+    let options = EtcdOptions { tls: Some((server.0, server.1, ca.clone())), arguments: Vec::new() };
+    let etcd = Etcd::start(&path.join("etcd"), options).await.unwrap();
+    let mut config = Config::default();
+    // The certificate names the host, not its address: the name has to be kept although we resolve it.
+    config.etcd.endpoints = vec![format!("https://localhost:{}", etcd.address().port())];
+    config.etcd.ca_file = Some(ca);
+    config.etcd.cert_file = Some(client.0);
+    config.etcd.key_file = Some(client.1);
+    config.paths.state = path.into();
+    config.paths.ipam_lock = path.join("lock");
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    datastore.initialise_local("a", &["10.65.0.0/24".parse().unwrap()]).await.unwrap();
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    datastore.commit(prepared, MAC).await.unwrap();
+
+    config.etcd.ca_file = None;
+    let error = match Datastore::connect(&config).await {
+        Ok(mut datastore) => datastore.prepare(&task("a"), &auto()).await.err().unwrap(),
+        Err(error) => error,
+    };
+    assert_eq!(error.failure().code, "CM-ETCD", "a server of an unknown authority is not spoken to");
+}
+
+#[tokio::test]
+async fn a_user_with_a_password_from_a_file() {
+    let mut world = World::new(&["a"], &[("pool", r#"{"cidr":"10.65.0.0/24"}"#)]).await;
+    world.raw.user_add("root", "se cret", None).await.unwrap();
+    world.raw.role_add("root").await.unwrap();
+    world.raw.user_grant_role("root", "root").await.unwrap();
+    world.raw.auth_enable().await.unwrap();
+    let mut config = world.config("a");
+    let password = world.dir.path().join("password");
+    std::fs::write(&password, "se cret\n").unwrap();
+    config.etcd.username = Some("root".into());
+    config.etcd.password_file = Some(password.clone());
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    datastore.commit(prepared, MAC).await.unwrap();
+    std::fs::write(&password, "wrong").unwrap();
+    let failure = Datastore::connect(&config).await.err().unwrap().failure();
+    assert_eq!(failure.code, "CM-ETCD");
+    assert!(!failure.message.contains("wrong"), "{}", failure.message);
+    config.etcd.username = None;
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    assert!(datastore.prepare(&task("a"), &auto()).await.is_err());
+}

@@ -1,0 +1,199 @@
+//! What is refused, in which words, and that nothing is left behind.
+
+use std::time::{Duration, Instant};
+
+use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family};
+use calico_mesos::error::Blame;
+
+use crate::harness::*;
+
+const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);
+
+/// The launch fails with this code, changes nothing, and its message has these parts.
+async fn refused(
+    world: &mut World,
+    wanted: &calico_mesos::calico::Wanted,
+    code: &str,
+    parts: &[&str],
+) -> CalicoError {
+    let before = world.dump().await;
+    let error = world.launch(&task("a"), wanted).await.unwrap_err();
+    let failure = error.failure();
+    assert_eq!(failure.code, code, "{}", failure.message);
+    for part in parts {
+        assert!(failure.message.contains(part), "{} lacks '{part}'", failure.message);
+    }
+    assert_eq!(world.dump().await, before);
+    error
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_not_ready() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let identity = task("a");
+    world.launch(&identity, &auto()).await.unwrap();
+    let key = format!("{RESOURCES}/clusterinformations/default");
+    world.put(&key, r#"{"metadata":{},"spec":{"datastoreReady":false}}"#).await;
+    refused(&mut world, &auto(), "CM-NOT-READY", &["locked"]).await;
+    let mut datastore = world.connect("a").await;
+    let before = world.dump().await;
+    let error = datastore.release(&identity).await.unwrap_err();
+    assert_eq!(error.failure().code, "CM-NOT-READY");
+    assert!(datastore.initialise_local("a", &[]).await.is_err());
+    assert_eq!(world.dump().await, before);
+    world.put(&key, r#"{"metadata":{},"spec":{}}"#).await;
+    refused(&mut world, &auto(), "CM-NOT-READY", &["does not say datastoreReady"]).await;
+    world.delete(&key).await;
+    refused(&mut world, &auto(), "CM-NOT-READY", &["ClusterInformation"]).await;
+    assert!(datastore.release(&identity).await.unwrap().endpoint);
+}
+
+#[tokio::test]
+async fn hosts_and_pools_that_are_missing() {
+    let mut world = World::new(&["b"], &[POOL]).await;
+    let error = refused(&mut world, &auto(), "CM-NO-NODE", &["'a'", "NODENAME=a"]).await;
+    assert_eq!(error.failure().blame, Blame::Host);
+    let mut world = World::new(&["a"], &[]).await;
+    refused(&mut world, &auto(), "CM-NO-POOL", &["IPv4", "none at all"]).await;
+    world.pool("far", r#"{"cidr":"10.1.0.0/24","nodeSelector":"host == 'b'"}"#).await;
+    world.pool("odd", r#"{"cidr":"10.2.0.0/24","nodeSelector":"host like 'b'"}"#).await;
+    refused(&mut world, &auto(), "CM-NO-POOL", &["far: its nodeSelector", "odd: selector 'host like 'b''"])
+        .await;
+    refused(&mut world, &wants(&[AddressRequest::Auto(Family::V6)]), "CM-NO-POOL", &["IPv6"]).await;
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_had() {
+    let off = ("off", r#"{"cidr":"10.66.0.0/24","disabled":true}"#);
+    let mut world = World::new(&["a", "b"], &[POOL, off]).await;
+    let error =
+        refused(&mut world, &explicit("10.9.9.9"), "CM-IP-OUTSIDE", &["10.9.9.9", "pool 10.65.0.0/24"]).await;
+    assert_eq!(error.failure().blame, Blame::App);
+    refused(&mut world, &explicit("10.66.0.1"), "CM-POOL-DISABLED", &["'off'"]).await;
+    refused(&mut world, &explicit("fd00::1"), "CM-IP-OUTSIDE", &["fd00::1"]).await;
+
+    let holder = task("b");
+    world.launch(&holder, &explicit("10.65.0.7")).await.unwrap();
+    let error =
+        refused(&mut world, &explicit("10.65.0.7"), "CM-IP-TAKEN", &[&holder.task_id, "(/prod/web) on b"])
+            .await;
+    assert!(error.is_held());
+    // Of two addresses one is taken: neither is written.
+    let two = wants(&[AddressRequest::Explicit(ip("10.65.0.6")), AddressRequest::Explicit(ip("10.65.0.7"))]);
+    refused(&mut world, &two, "CM-IP-TAKEN", &[]).await;
+    // Borrowed from the other host's block, unless affinity is strict.
+    world.put(&format!("{IPAM}/config"), r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#).await;
+    refused(&mut world, &explicit("10.65.0.6"), "CM-IP-STRICT", &["10.65.0.0/29 of b"]).await;
+    world.put(&format!("{IPAM}/config"), r#"{"auto_allocate_blocks":true}"#).await;
+    let two = wants(&[AddressRequest::Auto(Family::V4), AddressRequest::Explicit(ip("10.65.0.6"))]);
+    let got = world.launch(&task("a"), &two).await.unwrap().addresses;
+    assert_eq!(got[1], ip("10.65.0.6"));
+    assert_ne!(got[0], got[1]);
+}
+
+#[tokio::test]
+async fn a_holder_that_left_no_name_is_looked_up() {
+    let mut world = World::new(&["a", "b"], &[POOL]).await;
+    let block = r#"{"cidr":"10.65.0.0/29","affinity":"host:b","allocations":[0,null,null,null,null,null,null,null],"unallocated":[1,2,3,4,5,6,7],"attributes":[{"handle_id":"mesosnet.1","secondary":{"node":"b"}}],"sequenceNumber":5,"sequenceNumberForAllocation":{},"deleted":false}"#;
+    world.put(&format!("{IPAM}/assignment/ipv4/block/10.65.0.0-29"), block).await;
+    refused(&mut world, &explicit("10.65.0.0"), "CM-IP-TAKEN", &["held by mesosnet.1 on b"]).await;
+    let endpoint = r#"{"metadata":{"name":"b-cni-1-eth0"},"spec":{"node":"b","orchestrator":"cni","ipNetworks":["10.65.0.0/32"]}}"#;
+    world.put(&format!("{RESOURCES}/workloadendpoints/default/b-cni-1-eth0"), endpoint).await;
+    refused(&mut world, &explicit("10.65.0.0"), "CM-IP-TAKEN", &["held by b-cni-1-eth0 on b"]).await;
+    let mut datastore = world.connect("a").await;
+    assert_eq!(datastore.holder_of(ip("10.65.0.0")).await.unwrap().unwrap().node.as_deref(), Some("b"));
+    assert_eq!(datastore.holder_of(ip("10.65.0.1")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_operators_limits() {
+    let mut world = World::new(&["a"], &[POOL, ("own", r#"{"cidr":"10.66.0.0/24"}"#)]).await;
+    let mut config = world.config("a");
+    config.limits.pools = vec!["own".into()];
+    config.limits.profiles = vec!["dev".into()];
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    assert!(prepared.addresses[0].to_string().starts_with("10.66.0."));
+    let error = datastore.prepare(&task("a"), &explicit("10.65.0.1")).await.err().unwrap();
+    assert!(error.failure().message.contains("'pool' (limits.pools)"), "{error}");
+    let mut wanted = auto();
+    wanted.profiles = vec!["prod".into()];
+    assert_eq!(datastore.prepare(&task("a"), &wanted).await.err().unwrap().failure().code, "CM-NOT-ALLOWED");
+    config.limits.explicit_addresses = false;
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    let error = datastore.prepare(&task("a"), &explicit("10.66.0.1")).await.err().unwrap();
+    assert_eq!((error.failure().code, error.failure().blame), ("CM-NOT-ALLOWED", Blame::App));
+    wanted.profiles = vec!["../x".into()];
+    assert_eq!(
+        datastore.prepare(&task("a"), &wanted).await.err().unwrap().failure().code,
+        "CM-PROFILE-INVALID"
+    );
+    assert!(world.ipam().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_pool_with_no_address_left() {
+    let mut world = World::new(&["a", "b"], &[("tiny", r#"{"cidr":"10.65.0.0/30","blockSize":31}"#)]).await;
+    let mut got = Vec::new();
+    for node in ["a", "a", "b", "a"] {
+        got.extend(world.launch(&task(node), &auto()).await.unwrap().addresses);
+    }
+    got.sort();
+    got.dedup();
+    assert_eq!(got.len(), 4, "the last one is borrowed");
+    let error =
+        refused(&mut world, &auto(), "CM-EXHAUSTED", &["tiny (10.65.0.0/30)", "every block is full"]).await;
+    assert_eq!(error.failure().blame, Blame::Host);
+}
+
+#[tokio::test]
+async fn strict_affinity_takes_an_old_empty_block_instead_of_borrowing() {
+    let mut world = World::new(&["a", "b"], &[("tiny", r#"{"cidr":"10.65.0.0/30","blockSize":31}"#)]).await;
+    world.put(&format!("{IPAM}/config"), r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#).await;
+    let block = |cidr: &str, time: &str| {
+        format!(
+            r#"{{"cidr":"{cidr}","affinity":"host:b",{time}"allocations":[null,null],"unallocated":[0,1],"attributes":[],"sequenceNumber":7,"sequenceNumberForAllocation":{{}},"deleted":false}}"#
+        )
+    };
+    let young = format!(r#""affinity_claim_time":"{}","#, "2999-01-01T00:00:00Z");
+    for (cidr, time) in [("10.65.0.0", ""), ("10.65.0.2", young.as_str())] {
+        world
+            .put(&format!("{IPAM}/assignment/ipv4/block/{cidr}-31"), &block(&format!("{cidr}/31"), time))
+            .await;
+        world
+            .put(&format!("{IPAM}/host/b/ipv4/block/{cidr}-31"), r#"{"state":"confirmed","deleted":false}"#)
+            .await;
+    }
+    let first = world.launch(&task("a"), &auto()).await.unwrap().addresses[0];
+    assert_eq!(first, ip("10.65.0.0"));
+    let dump = world.ipam().await;
+    assert!(dump.contains_key(&format!("{IPAM}/host/a/ipv4/block/10.65.0.0-31")));
+    assert!(!dump.contains_key(&format!("{IPAM}/host/b/ipv4/block/10.65.0.0-31")));
+    world.launch(&task("a"), &auto()).await.unwrap();
+    refused(&mut world, &auto(), "CM-EXHAUSTED", &["strict affinity"]).await;
+}
+
+#[tokio::test]
+async fn an_etcd_that_is_away_is_named() {
+    let world = World::new(&["a"], &[POOL]).await;
+    let mut config = world.config("a");
+    // Nobody listens on the first, nothing is routed to the second.
+    config.etcd.endpoints = vec!["http://127.0.0.1:1".into(), "http://192.0.2.1:2379".into()];
+    let started = Instant::now();
+    let error = Datastore::connect(&config).await.err().unwrap();
+    assert!(started.elapsed() < Duration::from_secs(6));
+    let failure = error.failure();
+    assert_eq!((failure.code, failure.blame), ("CM-ETCD", Blame::Host));
+    assert!(failure.message.contains("http://127.0.0.1:1, http://192.0.2.1:2379"), "{}", failure.message);
+    // One live endpoint among dead ones is enough.
+    config.etcd.endpoints.push(world.etcd.endpoint.clone());
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    datastore.prepare(&task("a"), &auto()).await.unwrap();
+    // One that accepts connections and never answers.
+    world.etcd.freeze();
+    let started = Instant::now();
+    let error = datastore.prepare(&task("a"), &auto()).await.err().unwrap();
+    world.etcd.thaw();
+    assert_eq!(error.failure().code, "CM-ETCD");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}

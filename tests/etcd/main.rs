@@ -1,0 +1,9 @@
+//! Calico's datastore layer against a real, private etcd.
+
+mod credentials;
+mod failures;
+mod harness;
+mod launches;
+mod proxy;
+mod races;
+mod replay;

@@ -1,0 +1,243 @@
+//! Namespaces, veth pairs and addresses on a real kernel, compared with what Calico's own CNI plugin
+//! made there (`tests/fixtures/net`: `ip -j` after the plugin of Calico 3.29.7).
+//!
+//! To be run in a private network namespace: `unshare --net` with `lo` up, as `make test` does.
+
+mod netlab;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use calico_mesos::net::{self, Namespace, NetError};
+use netlab::{addresses, ip, ip_inside, run, Lab};
+use serde_json::{json, Value};
+
+/// Only what has to be equal: names, indexes and random hardware addresses differ from run to run.
+fn essence(value: &Value, link: &str, keys: &[&str]) -> BTreeSet<String> {
+    let list = value.as_array().unwrap().iter();
+    list.filter(|entry| entry.get("dev").or(entry.get("ifname")) == Some(&json!(link)))
+        .flat_map(|entry| match entry.get("addr_info") {
+            Some(addresses) => addresses.as_array().unwrap().clone(),
+            None => vec![entry.clone()],
+        })
+        // The container's link-local address follows its random hardware address.
+        .filter(|entry| !entry["local"].as_str().is_some_and(|ip| ip.starts_with("fe80") && link == "eth0"))
+        .map(|entry| {
+            let kept: serde_json::Map<String, Value> =
+                keys.iter().filter_map(|key| Some(((*key).to_owned(), entry.get(*key)?.clone()))).collect();
+            Value::Object(kept).to_string()
+        })
+        .collect()
+}
+
+const LINK: [&str; 6] = ["flags", "mtu", "qdisc", "operstate", "link_type", "broadcast"];
+const ADDRESS: [&str; 6] = ["family", "local", "prefixlen", "scope", "label", "broadcast"];
+const ROUTE: [&str; 6] = ["dst", "gateway", "scope", "protocol", "metric", "prefsrc"];
+
+/// Everything that the CNI plugin left must be found after us, and nothing more.
+async fn same_as_cni(fixture: &str, ips: &[&str], mtu: Option<u32>) {
+    let lab = Lab::new();
+    let text = std::fs::read_to_string(format!("tests/fixtures/net/{fixture}.net.json")).unwrap();
+    let cni: Value = serde_json::from_str(&text).unwrap();
+    let name = cni["host"]["interface"].as_str().unwrap();
+    let (namespace, veth) = lab.container(name, mtu).await;
+    net::assign(&namespace, "eth0", &addresses(ips)).await.unwrap();
+
+    let link = ip_inside(&namespace, &["link", "show", "eth0"]);
+    assert_eq!(essence(&link, "eth0", &LINK), essence(&cni["container"]["link"], "eth0", &LINK));
+    assert_eq!(json!(veth.mac), link[0]["address"]);
+    assert_eq!(json!(veth.mtu), link[0]["mtu"]);
+    let seen = ip_inside(&namespace, &["addr", "show", "eth0"]);
+    assert_eq!(essence(&seen, "eth0", &ADDRESS), essence(&cni["container"]["addr"], "eth0", &ADDRESS));
+    for (key, family) in [("routes_v4", "-4"), ("routes_v6", "-6")] {
+        let routes = ip_inside(&namespace, &[family, "route"]);
+        assert_eq!(
+            essence(&routes, "eth0", &ROUTE),
+            essence(&cni["container"][key], "eth0", &ROUTE),
+            "{key}"
+        );
+    }
+    let host_link = ip(&["link", "show", name]);
+    assert_eq!(essence(&host_link, name, &LINK), essence(&cni["host"]["link"], name, &LINK));
+    assert_eq!(host_link[0]["address"], "ee:ee:ee:ee:ee:ee");
+    let host = ip(&["addr", "show", name]);
+    assert_eq!(essence(&host, name, &ADDRESS), essence(&cni["host"]["addr"], name, &ADDRESS));
+
+    // Ours alone: permanent neighbours for the next hops.
+    let neighbours = ip_inside(&namespace, &["neigh", "show", "nud", "permanent"]);
+    let hops: BTreeSet<&str> =
+        neighbours.as_array().unwrap().iter().map(|n| n["dst"].as_str().unwrap()).collect();
+    let wanted: BTreeSet<&str> = ips
+        .iter()
+        .map(|ip| if ip.contains(':') { "fe80::ecee:eeff:feee:eeee" } else { "169.254.1.1" })
+        .collect();
+    assert_eq!(hops, wanted);
+    assert!(neighbours.as_array().unwrap().iter().all(|n| n["lladdr"] == "ee:ee:ee:ee:ee:ee"));
+    assert!(net::delete_link(name).await.unwrap());
+}
+
+#[tokio::test]
+async fn one_ipv4_address_as_cni_makes_it() {
+    same_as_cni("004-add-v4", &["10.65.0.48"], None).await;
+}
+
+#[tokio::test]
+async fn both_families_as_cni_makes_them() {
+    same_as_cni("008-add-dual", &["10.65.0.49", "fd80:24e2:f998:72d6::e0"], Some(1430)).await;
+}
+
+#[tokio::test]
+async fn one_ipv6_address_as_cni_makes_it() {
+    same_as_cni("009-add-v6-only", &["fd80:24e2:f998:72d6::e1"], Some(1430)).await;
+}
+
+#[tokio::test]
+async fn the_thread_of_the_runtime_stays_where_it_was() {
+    let lab = Lab::new();
+    let before = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+    let (namespace, _) = lab.container("calistay", None).await;
+    net::assign(&namespace, "eth0", &addresses(&["10.9.0.1"])).await.unwrap();
+    assert_eq!(std::fs::read_link("/proc/thread-self/ns/net").unwrap(), before);
+    assert!(net::delete_link("calistay").await.unwrap());
+}
+
+#[tokio::test]
+async fn lo_is_up_and_nothing_forwards_inside() {
+    let lab = Lab::new();
+    let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
+    let lo = ip_inside(&namespace, &["link", "show", "lo"]);
+    assert!(lo[0]["flags"].as_array().unwrap().contains(&json!("UP")));
+    let enter = format!("--net={}", namespace.path().display());
+    let forward = run("nsenter", &[&enter, "cat", "/proc/sys/net/ipv4/ip_forward"]);
+    assert_eq!(forward.trim(), "0");
+}
+
+#[tokio::test]
+async fn a_stale_link_is_replaced() {
+    let lab = Lab::new();
+    run("ip", &["link", "add", "calistale", "type", "veth", "peer", "calistale2"]);
+    let (first, veth) = lab.container("calistale", Some(1400)).await;
+    assert_eq!((veth.mtu, veth.host.as_str()), (1400, "calistale"));
+    let again = net::create_veth(&first, "calistale", "eth0", None).await.unwrap();
+    assert_eq!(again.mtu, 1500);
+    assert!(net::delete_link("calistale").await.unwrap());
+    assert!(!net::delete_link("calistale").await.unwrap());
+}
+
+#[tokio::test]
+async fn addresses_change_and_repeat() {
+    let lab = Lab::new();
+    let (namespace, _) = lab.container("calichange", None).await;
+    for wanted in
+        [vec!["10.9.0.1"], vec!["10.9.0.1"], vec!["10.9.0.2", "fd80::2"], vec!["fd80::3"], vec!["10.9.0.4"]]
+    {
+        net::assign(&namespace, "eth0", &addresses(&wanted)).await.unwrap();
+        let shown = ip_inside(&namespace, &["addr", "show", "eth0", "scope", "global"]);
+        let mut found: Vec<&str> = shown
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|link| link["addr_info"].as_array())
+            .flatten()
+            .filter_map(|a| a["local"].as_str())
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, wanted);
+        for (family, is_v6) in [("-4", false), ("-6", true)] {
+            let routes = ip_inside(&namespace, &[family, "route", "show", "default"]);
+            let expected = usize::from(wanted.iter().any(|a| a.contains(':') == is_v6));
+            assert_eq!(routes.as_array().unwrap().len(), expected, "{wanted:?} {family}");
+        }
+    }
+    assert!(net::delete_link("calichange").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_host_route_is_found_only_on_its_link() {
+    let lab = Lab::new();
+    let (_one, _) = lab.container("caliroute1", None).await;
+    let (_two, _) = lab.container("caliroute2", None).await;
+    let [v4, v6]: [IpAddr; 2] = ["10.9.1.1".parse().unwrap(), "fd80::9".parse().unwrap()];
+    for address in [v4, v6] {
+        assert!(!net::has_host_route("caliroute1", address).await.unwrap());
+    }
+    run("ip", &["route", "add", "10.9.1.1", "dev", "caliroute1"]);
+    run("ip", &["-6", "route", "add", "fd80::9", "dev", "caliroute1", "metric", "1024"]);
+    // A wider route through the other link must not count.
+    run("ip", &["route", "add", "10.9.2.0/24", "dev", "caliroute2"]);
+    for address in [v4, v6] {
+        assert!(net::has_host_route("caliroute1", address).await.unwrap());
+        assert!(!net::has_host_route("caliroute2", address).await.unwrap());
+    }
+    assert!(!net::has_host_route("caliroute2", "10.9.2.7".parse().unwrap()).await.unwrap());
+    assert!(!net::has_host_route("calinone", v4).await.unwrap());
+    assert!(net::delete_link("caliroute1").await.unwrap());
+    assert!(net::delete_link("caliroute2").await.unwrap());
+}
+
+#[tokio::test]
+async fn what_lives_in_the_namespace_is_killed() {
+    let lab = Lab::new();
+    let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
+    assert!(namespace.processes().is_empty());
+    let enter = format!("--net={}", namespace.path().display());
+    let mut children: Vec<_> = (0..3)
+        .map(|_| Command::new("nsenter").args([&enter, "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap())
+        .collect();
+    let began = Instant::now();
+    while namespace.processes().len() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Reaped only afterwards: a zombie lives in no namespace any more.
+    assert_eq!(namespace.kill_processes(Duration::from_secs(10)).await.unwrap(), 3);
+    assert!(namespace.processes().is_empty());
+    for child in &mut children {
+        child.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_hosts_own_namespace_is_never_emptied() {
+    let _lab = Lab::new();
+    let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+    let error = own.kill_processes(Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, NetError::HostNamespace(_)), "{error}");
+}
+
+#[tokio::test]
+async fn only_a_network_namespace_is_one() {
+    let lab = Lab::new();
+    let plain = lab.path("plain");
+    std::fs::write(&plain, "").unwrap();
+    for path in [plain.as_path(), Path::new("/proc/self/ns/mnt")] {
+        assert!(matches!(Namespace::open(path), Err(NetError::NotANamespace(_))), "{}", path.display());
+    }
+    let made = Namespace::create(&lab.path("ns")).await.unwrap();
+    let opened = Namespace::open(&lab.path("ns")).unwrap();
+    assert_eq!(made.inode(), opened.inode());
+    assert!(Namespace::unbind(&lab.path("ns")).unwrap());
+    assert!(!Namespace::unbind(&lab.path("ns")).unwrap());
+}
+
+#[tokio::test]
+async fn it_is_quick() {
+    let lab = Lab::new();
+    let mut times = Vec::new();
+    for round in 0..20 {
+        let link = format!("caliquick{round}");
+        let began = Instant::now();
+        let (namespace, _) = lab.container(&link, None).await;
+        net::assign(&namespace, "eth0", &addresses(&["10.9.0.1"])).await.unwrap();
+        times.push(began.elapsed());
+        assert!(net::delete_link(&link).await.unwrap());
+        Namespace::unbind(namespace.path()).unwrap();
+    }
+    times.sort_unstable();
+    println!("namespace, veth and address: median {:?}, most {:?}", times[10], times[19]);
+    // Far above what is usual (6 to 10 ms), so that only a real regression shows on a busy machine.
+    assert!(times[10] < Duration::from_millis(60), "{times:?}");
+}
