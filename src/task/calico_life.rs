@@ -1,0 +1,325 @@
+//! The life of a task with a Calico interface: journal, network, gate, and the way back.
+//!
+//! The journal's record is written before anything is made, and whatever happens afterwards ends in
+//! [`teardown`]: there is no path out of [`live`] around it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
+use crate::config::{Config, Dataplane};
+use crate::consul;
+use crate::error::{chain, Blame, Failure};
+use crate::names::service_name;
+
+use super::gate::Gate;
+use super::journal::{self, Entry, Journal, Owner, Record};
+use super::launch::{Launch, Started};
+use super::life::{self, announce, Change, Command, Ended, Link, Order, Outcome, Ready};
+use super::making::Making;
+use super::network::{self, Interface};
+use super::request::CalicoRequest;
+use super::retry::host_faults;
+use super::services::{Registrar, Services};
+use super::teardown::{self, Claim, Patience, Workload};
+
+/// How long after a kill's grace period Docker may still be the one who ends the workload. Then teardown does it,
+/// by what lives in the namespace.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Lives the task to its end; nothing is left of it afterwards, or a cleaner is named in the log.
+pub(super) async fn live(order: Order, mut link: Link) -> Ended {
+    let (config, order, request, entry) = match link.unless_killed(begin_patiently(order)).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(failure)) => return Outcome::Failed(failure).into(),
+        Err(command) => {
+            announce(&link, command);
+            return Outcome::Killed(None).into();
+        }
+    };
+    let mut life = CalicoLife {
+        order,
+        request: &request,
+        config: &config,
+        entry,
+        claim: Claim::None,
+        registrar: None,
+        registered: false,
+    };
+    let (outcome, workload) = life.up_and_down(&mut link).await;
+    life.settle_services().await;
+    let CalicoLife { entry, claim, .. } = life;
+    let report = teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE).await;
+    let afterwards = Box::pin(async move {
+        log_report(&teardown::tidy_up(entry, &config, report).await);
+    });
+    Ended { outcome, afterwards }
+}
+
+type Begun = (Config, Arc<Order>, CalicoRequest, Entry);
+
+/// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
+async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
+    match begin(order.clone()) {
+        Err(failure) if failure.blame == Blame::Host => {}
+        begun => return begun,
+    }
+    let launch = life::load_config(&order).map_or_else(|_| Default::default(), |config| config.launch);
+    host_faults(launch.retry_for, || std::future::ready(begin(order.clone()))).await
+}
+
+/// Holds the request against the configuration and takes ownership of the container's names.
+fn begin(mut order: Order) -> Result<Begun, Failure> {
+    let config = life::load_config(&order)?;
+    order.description = order.description.within(&config)?;
+    let request = order.description.calico.clone().unwrap_or_default();
+    let node = calico::node_name(&config).map_err(|error| error.failure())?;
+    let record = record(&order, &request, &config, node);
+    let entry = Journal::open(&config.paths.journal())
+        .and_then(|journal| journal.begin(record))
+        .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
+    Ok((config, Arc::new(order), request, entry))
+}
+
+fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String) -> Record {
+    let description = &order.description;
+    let container = &order.container;
+    Record {
+        format: journal::FORMAT,
+        container: container.clone(),
+        container_name: order.name.clone(),
+        docker: order.docker.host.to_string(),
+        framework: order.framework.clone(),
+        identity: Identity {
+            node,
+            workload: container.workload(&description.app),
+            handle: container.handle(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            interface: container.interface(),
+            container_id: container.to_string(),
+            app: description.app.clone(),
+            task_id: description.task_id.clone(),
+        },
+        services: services(order, request, config, &placeholders(request)).ids(),
+        local: config.node.dataplane == Dataplane::Local,
+        owner: Owner::current(),
+        written: journal::timestamp(),
+    }
+}
+
+/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal
+/// knows them before the addresses are chosen.
+fn services(order: &Order, request: &CalicoRequest, config: &Config, addresses: &[IpAddr]) -> Services {
+    let description = &order.description;
+    let ports: Vec<(u16, Option<String>)> =
+        request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
+    let instance = consul::Instance {
+        name: &service_name(&description.app),
+        app_id: &description.app,
+        task_id: &description.task_id,
+        container: &order.container,
+        addresses,
+        ports: &ports,
+    };
+    let host = config.node.host_address.or(order.host_address).filter(|_| config.consul.host_service);
+    Services { direct: instance.direct(), host: host.map(|host| instance.host(host)) }
+}
+
+/// An address of each family that is asked for, in place of those that are not known yet.
+fn placeholders(request: &CalicoRequest) -> Vec<IpAddr> {
+    let family = |address: &AddressRequest| match address {
+        AddressRequest::Auto(family) => *family,
+        AddressRequest::Explicit(address) => Family::of(*address),
+    };
+    request
+        .addresses
+        .iter()
+        .map(|address| match family(address) {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        })
+        .collect()
+}
+
+struct CalicoLife<'a> {
+    order: Arc<Order>,
+    request: &'a CalicoRequest,
+    config: &'a Config,
+    entry: Entry,
+    claim: Claim,
+    registrar: Option<Registrar>,
+    /// Consul may know of the task.
+    registered: bool,
+}
+
+impl CalicoLife<'_> {
+    /// Everything between the journal's first and its last word.
+    async fn up_and_down(&mut self, link: &mut Link) -> (Outcome, Workload) {
+        let gate = match network::listen(self.config, &self.order.container) {
+            Ok(gate) => gate,
+            Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
+        };
+        let (order, config, id) = (self.order.clone(), self.config.clone(), self.order.container.clone());
+        let retry_for = config.launch.retry_for;
+        let mut container = Making::start(|cancel| life::create(order, retry_for, cancel));
+        let mut interface = Making::start(|cancel| network::make_interface(config, id, cancel));
+        let given_up = match self.prepare(&mut container, &mut interface, link).await {
+            Ok(Ok((ready, prepared))) => {
+                let result = self.start_and_run(&ready, prepared, &gate, link).await;
+                // Closed before teardown begins: nothing can start in what is being taken down.
+                gate.close("the task is over");
+                return result;
+            }
+            Ok(Err(failure)) => Outcome::Failed(failure),
+            Err(command) => {
+                announce(link, command);
+                Outcome::Killed(None)
+            }
+        };
+        gate.close("the task is over");
+        tokio::join!(container.give_up(), interface.give_up());
+        (given_up, Workload::NeverStarted)
+    }
+
+    /// Journal to disk, datastore's reads, interface and container, all at once.
+    async fn prepare(
+        &self,
+        container: &mut Making<Ready>,
+        interface: &mut Making<Interface>,
+        link: &mut Link,
+    ) -> Result<Result<(Ready, network::Prepared), Failure>, Command> {
+        let sync = self.entry.syncer();
+        let journal = async {
+            let sync = sync.map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
+            match tokio::task::spawn_blocking(sync).await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(Failure::host("CM-JOURNAL", chain(&error))),
+                Err(error) => Err(Failure::host("CM-INTERNAL", chain(&error))),
+            }
+        };
+        let wanted = self.wanted();
+        let work = async {
+            let network = network::prepare(self.config, &self.entry.record.identity, &wanted, interface);
+            let (ready, prepared, ()) = tokio::try_join!(container.made(), network, journal)?;
+            network::publish(self.config, &self.order.container, &ready.id)?;
+            Ok((ready, prepared))
+        };
+        link.unless_killed(work).await
+    }
+
+    fn wanted(&self) -> Wanted {
+        let named = self.request.ports.iter().filter_map(|port| {
+            let name = port.name.clone()?;
+            Some(NamedPort { name, protocol: "TCP".into(), port: port.port })
+        });
+        Wanted {
+            addresses: self.request.addresses.clone(),
+            profiles: self.request.profiles.clone(),
+            labels: self.order.description.labels.clone(),
+            ports: named.collect(),
+        }
+    }
+
+    async fn start_and_run(
+        &mut self,
+        ready: &Ready,
+        prepared: network::Prepared,
+        gate: &Gate,
+        link: &mut Link,
+    ) -> (Outcome, Workload) {
+        let mut attached = match ready.attach().await {
+            Ok(attached) => attached,
+            Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
+        };
+        self.claim = Claim::Possible;
+        let launch = Launch {
+            config: self.config,
+            docker: &ready.docker,
+            container: &self.order.container,
+            identity: &self.entry.record.identity,
+            docker_id: &ready.id,
+            hostname: self
+                .order
+                .description
+                .container
+                .hostname
+                .as_deref()
+                .unwrap_or(ready.id.get(..12).unwrap_or(&ready.id)),
+            gate,
+            claim: &mut self.claim,
+        };
+        let first_kill = match launch.run(prepared, &mut link.commands).await {
+            Started::Running(wired) => {
+                let services = services(&self.order, self.request, self.config, &wired.addresses);
+                self.registrar = Registrar::start(self.config, services);
+                let (seen, first_kill) = ready.look_unless_killed(&mut attached, link).await;
+                let inspect = seen.map(|seen| seen.text);
+                link.tell(Change::Running {
+                    inspect,
+                    addresses: wired.addresses,
+                    timing: Some(wired.timing),
+                });
+                first_kill
+            }
+            Started::Failed(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
+            Started::KilledRunning(command) => Some(command),
+            Started::Killed(command) => {
+                announce(link, command);
+                return (Outcome::Killed(None), Workload::NeverStarted);
+            }
+        };
+        let event = match first_kill {
+            Some(command) => Err(command),
+            None => attached.end_or_kill(link).await,
+        };
+        let (end, stopped) = match event {
+            Ok(end) => (end, false),
+            Err(command) => {
+                announce(link, command);
+                self.leave_consul().await;
+                (attached.stop(ready, command, link, Some(DOCKER_PATIENCE)).await, true)
+            }
+        };
+        attached.drain().await;
+        (life::outcome(end, stopped), Workload::Exited)
+    }
+
+    /// Nobody shall be sent to a task that is being stopped.
+    async fn leave_consul(&mut self) {
+        self.settle_services().await;
+        let record = &mut self.entry.record;
+        if teardown::deregister(record, self.config, Patience::BEFORE_UPDATE.consul).await.is_some() {
+            record.services.clear();
+        }
+    }
+
+    /// Ends the registration. What was never registered need not be removed: a host without Consul has
+    /// nobody to ask.
+    async fn settle_services(&mut self) {
+        let registered = match self.registrar.take() {
+            Some(registrar) => registrar.stop().await,
+            None => self.registered,
+        };
+        self.registered = registered;
+        if !registered {
+            self.entry.record.services.clear();
+        }
+    }
+}
+
+fn log_report(report: &teardown::Report) {
+    let addresses =
+        if report.addresses.is_empty() { "no address".into() } else { network::join(&report.addresses) };
+    if report.complete() {
+        let took =
+            report.took.iter().map(|(step, took)| format!("{step} {:.1} ms", took.as_secs_f64() * 1000.0));
+        tracing::info!(
+            "the way back is done: {addresses} given back ({})",
+            took.collect::<Vec<_>>().join(", ")
+        );
+    }
+    for error in &report.errors {
+        tracing::warn!("left for the next cleaner: {error}");
+    }
+}

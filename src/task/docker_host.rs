@@ -1,0 +1,97 @@
+//! Which Docker a task runs on, and who said so.
+//!
+//! DOCKER_HOST reaches the executor through the agent's `--executor_environment_variables`. Mesos
+//! merges the task's own variables into the same environment, the task's value winning, so a name
+//! that the task sets too counts as not set by the agent. Then the configuration decides, then the
+//! agent's `--docker_socket`.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::{chain, Failure};
+use crate::workload::DockerHost;
+
+/// Where the address came from, as a failure tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    Agent,
+    Config,
+    Socket,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Agent => "DOCKER_HOST in the agent's --executor_environment_variables",
+            Self::Config => "docker.host in config.toml",
+            Self::Socket => "the agent's --docker_socket",
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chosen {
+    pub host: DockerHost,
+    pub source: Source,
+}
+
+/// Decides between the three. `task_sets_it`: does the task's own environment carry DOCKER_HOST?
+pub fn choose(
+    environment: Option<&str>,
+    task_sets_it: bool,
+    config: &Path,
+    docker_socket: Option<&str>,
+) -> Result<Chosen, Failure> {
+    let (text, source) = match environment.filter(|text| !text.is_empty() && !task_sets_it) {
+        Some(text) => (text.to_owned(), Source::Agent),
+        None => match Config::docker_host_only(config) {
+            Some(text) => (text, Source::Config),
+            None => (socket(docker_socket), Source::Socket),
+        },
+    };
+    if task_sets_it {
+        tracing::info!("the task sets DOCKER_HOST itself, which counts for nothing here: {text} by {source}");
+    }
+    let host = DockerHost::parse(&text).map_err(|error| {
+        Failure::host(
+            "CM-DOCKER",
+            format!("'{text}' ({source}) is no address of a Docker daemon: {}", chain(&error)),
+        )
+    })?;
+    Ok(Chosen { host, source })
+}
+
+fn socket(flag: Option<&str>) -> String {
+    match flag.unwrap_or("/var/run/docker.sock") {
+        path if path.starts_with('/') => format!("unix://{path}"),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agent_then_the_config_then_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.toml");
+        let socket = Some("/run/d.sock");
+        let choose = |env, task, config: &Path| {
+            let chosen = choose(env, task, config, socket).unwrap();
+            (chosen.host.to_string(), chosen.source)
+        };
+        assert_eq!(choose(None, false, &config), ("unix:///run/d.sock".into(), Source::Socket));
+        std::fs::write(&config, "[docker]\nhost = \"tcp://127.0.0.1:2375\"").unwrap();
+        assert_eq!(choose(None, false, &config), ("tcp://127.0.0.1:2375".into(), Source::Config));
+        assert_eq!(
+            choose(Some("localhost:2377"), false, &config),
+            ("tcp://localhost:2377".into(), Source::Agent)
+        );
+        assert_eq!(
+            choose(Some("unix:///evil"), true, &config),
+            ("tcp://127.0.0.1:2375".into(), Source::Config)
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! The executor's side of the gate: the last step before the workload's first instruction.
+//!
+//! `calico-runc start` connects to a socket on which the executor listens for as long as it lives,
+//! and waits for one word. The socket is also the lock: a dead executor refuses connections, and a
+//! waiting runtime sees the end of the stream, so that the gate fails closed without any clean-up.
+//!
+//! ```text
+//!  Waiting ──decide(open)──► Open ──first start──► Passed
+//!     │                        │                     │
+//!     └──────close(reason)─────┴──► Refused           (both for good)
+//! ```
+//!
+//! One-shot: a second start is refused. A teardown closes the gate first, so that nothing can start
+//! in a namespace that is being taken down, and before any call to Docker, which would block until
+//! the waiting `start` returns.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::gate::{self, Verdict};
+
+/// Longer than any request: a version word and Docker's id.
+const MAX_REQUEST: u64 = 512;
+
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Waiting,
+    Open,
+    Passed,
+    Refused(String),
+}
+
+/// A gate that listens. Dropping it refuses whoever waits or comes later.
+#[derive(Debug)]
+pub struct Gate {
+    state: watch::Sender<State>,
+    knocked: watch::Receiver<bool>,
+    accepting: JoinHandle<()>,
+    path: PathBuf,
+}
+
+impl Gate {
+    /// Listens at `path` (root only, by its folder); whatever lies there is of an older life.
+    pub fn listen(path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(gate::nearby(path)?.path())?;
+        let (state, _) = watch::channel(State::Waiting);
+        let (knock, knocked) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, state.clone(), knock));
+        Ok(Self { state, knocked, accepting, path: path.into() })
+    }
+
+    /// Waits until the runtime stands at the gate: the container's init exists from then on.
+    pub async fn knocked(&self) {
+        // An error means that the accepting task is gone, and with it everybody who could knock.
+        if self.knocked.clone().wait_for(|knocked| *knocked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The network is ready: whoever waits may start the workload.
+    pub fn open(&self) {
+        self.state.send_if_modified(|state| {
+            let waiting = *state == State::Waiting;
+            if waiting {
+                *state = State::Open;
+            }
+            waiting
+        });
+    }
+
+    /// Nobody starts from here on. That somebody has passed already stays known: such a task runs, and has
+    /// to be stopped with its grace period.
+    pub fn close(&self, reason: &str) {
+        self.state.send_if_modified(|state| {
+            let closing = matches!(state, State::Waiting | State::Open);
+            if closing {
+                *state = State::Refused(reason.to_owned());
+            }
+            closing
+        });
+    }
+
+    /// Has a start gone through?
+    pub fn passed(&self) -> bool {
+        *self.state.borrow() == State::Passed
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+async fn accept(listener: UnixListener, state: watch::Sender<State>, knock: watch::Sender<bool>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (state, knock) = (state.clone(), knock.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = serve(stream, &state, &knock).await {
+                        tracing::warn!("the runtime left the gate: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: the runtime has a deadline of its own.
+                tracing::warn!("the gate cannot accept: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: UnixStream,
+    state: &watch::Sender<State>,
+    knock: &watch::Sender<bool>,
+) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut request = String::new();
+    BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut request).await?;
+    let verdict = match gate::Request::parse(&request) {
+        Ok(_) => {
+            knock.send_replace(true);
+            verdict(state).await
+        }
+        Err(reason) => Verdict::Refused(reason.to_string()),
+    };
+    writer.write_all(verdict.line().as_bytes()).await?;
+    writer.shutdown().await
+}
+
+/// Waits for the decision, and uses it up.
+async fn verdict(state: &watch::Sender<State>) -> Verdict {
+    let mut changes = state.subscribe();
+    if changes.wait_for(|state| *state != State::Waiting).await.is_err() {
+        return Verdict::Refused("the executor is going away".into());
+    }
+    let mut verdict =
+        Verdict::Refused("this container has been started before; Mesos starts a task only once".into());
+    state.send_if_modified(|state| match state {
+        State::Open => {
+            verdict = Verdict::Open;
+            *state = State::Passed;
+            true
+        }
+        State::Refused(reason) => {
+            verdict = Verdict::Refused(reason.clone());
+            false
+        }
+        State::Waiting | State::Passed => false,
+    });
+    verdict
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn ask(path: &Path) -> Verdict {
+        let path = path.to_owned();
+        let id = "ab".repeat(32);
+        tokio::task::spawn_blocking(move || gate::ask(&path, &id, Duration::from_secs(5))).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn opens_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate");
+        let gate = Gate::listen(&path).unwrap();
+        let (first, ()) = tokio::join!(ask(&path), async {
+            gate.knocked().await;
+            assert!(!gate.passed());
+            gate.open();
+        });
+        assert_eq!(first, Verdict::Open);
+        assert!(gate.passed());
+        gate.close("the task is being killed");
+        assert!(gate.passed(), "a task that runs counts as never started");
+        let Verdict::Refused(reason) = ask(&path).await else { panic!("a second start went through") };
+        assert!(reason.contains("started before"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn closed_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate");
+        let gate = Gate::listen(&path).unwrap();
+        gate.open();
+        gate.close("the task is being killed");
+        gate.open();
+        assert_eq!(ask(&path).await, Verdict::Refused("the task is being killed".into()));
+    }
+
+    #[tokio::test]
+    async fn a_dead_executor_refuses() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate");
+        let gate = Gate::listen(&path).unwrap();
+        drop(gate);
+        assert!(matches!(ask(&path).await, Verdict::Refused(_)));
+    }
+}

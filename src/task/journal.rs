@@ -1,0 +1,381 @@
+//! The journal: one file a task, which says what has to be taken away when the task ends.
+//!
+//! Ownership instead of flags. The executor writes the file once, before it makes anything else, and
+//! holds an exclusive `flock` on it as long as it lives. Whoever can take that lock knows that the
+//! owner is dead and finishes the teardown; teardown itself never has to write. So SIGKILL, OOM,
+//! reboot and power loss all end the same way.
+//!
+//! The file is made under a temporary name, locked, and then linked into place, so that nobody can
+//! see it unlocked while its owner lives. It is never renamed. Whoever has locked a file compares it
+//! with what the path names now: a different inode means that somebody else was faster.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::calico::Identity;
+use crate::names::ContainerId;
+
+/// The version written by this release. Release N reads N-1 and leaves an unknown newer one alone.
+pub const FORMAT: u32 = 1;
+
+/// A temporary that is older than this has no writer any more.
+const TEMPORARY_AGE: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("cannot make the journal folder {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write the journal file {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the journal file {path} exists already: another executor owns this container")]
+    Owned { path: PathBuf },
+    #[error("cannot read the journal file {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot remove the journal file {path}")]
+    Remove {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Everything that a teardown needs to know, known before anything is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub format: u32,
+    pub container: ContainerId,
+    /// Docker's name of the container.
+    pub container_name: String,
+    /// The Docker that has it, as `unix:///path` or `tcp://host:port`.
+    pub docker: String,
+    pub framework: String,
+    /// What Calico knows the task by.
+    pub identity: Identity,
+    /// Consul ids, registered or not.
+    pub services: Vec<String>,
+    /// `dataplane = "local"`: routes and sysctls are ours to restore.
+    pub local: bool,
+    pub owner: Owner,
+    /// RFC 3339, UTC.
+    pub written: String,
+}
+
+/// Who wrote the record; for people, since the lock alone decides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Owner {
+    pub pid: u32,
+    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot: tells a reused pid.
+    pub start_time: u64,
+    pub boot_id: String,
+    pub version: String,
+}
+
+impl Owner {
+    /// This process.
+    pub fn current() -> Self {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The command name in field 2 may hold blanks and parentheses; the last one ends it.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        Self {
+            pid: std::process::id(),
+            start_time: after_name
+                .split_whitespace()
+                .nth(19)
+                .and_then(|field| field.parse().ok())
+                .unwrap_or(0),
+            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// The folder `<paths.state>/tasks`.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    folder: PathBuf,
+}
+
+/// A record together with the lock that makes this process its owner.
+#[derive(Debug)]
+pub struct Entry {
+    pub record: Record,
+    path: PathBuf,
+    lock: Flock<File>,
+}
+
+/// What lies in the folder besides what living owners hold.
+#[derive(Debug)]
+pub enum Found {
+    /// Nobody owns it any more; now we do.
+    Orphan(Box<Entry>),
+    /// Not ours to touch: a newer format, or not a journal file at all.
+    Unreadable { path: PathBuf, why: String },
+}
+
+impl Journal {
+    /// Makes the folder, readable by root only, where it is missing.
+    pub fn open(folder: &Path) -> Result<Self, JournalError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| JournalError::Folder { path: folder.into(), source })?;
+        Ok(Self { folder: folder.into() })
+    }
+
+    pub fn path(&self, container: &ContainerId) -> PathBuf {
+        self.folder.join(format!("{container}.json"))
+    }
+
+    /// Writes the record and takes ownership. The data reaches the disk with [`Entry::sync`].
+    pub fn begin(&self, record: Record) -> Result<Entry, JournalError> {
+        let path = self.path(&record.container);
+        let temporary = self.folder.join(format!(".{}.{}", record.container, std::process::id()));
+        let result = write_locked(&temporary, &record).and_then(|lock| {
+            fs::hard_link(&temporary, &path)?;
+            Ok(lock)
+        });
+        // Gone either way: after the link the file has its real name, after an error none.
+        let _ = fs::remove_file(&temporary);
+        match result {
+            Ok(lock) => Ok(Entry { record, path, lock }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(JournalError::Owned { path }),
+            Err(source) => Err(JournalError::Write { path, source }),
+        }
+    }
+
+    /// Takes over every record whose owner is dead. Records of living owners are not mentioned.
+    pub fn orphans(&self) -> Result<Vec<Found>, JournalError> {
+        let read = |source| JournalError::Read { path: self.folder.clone(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            match adopt(&path) {
+                Ok(Some(item)) => found.push(item),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(JournalError::Read { path, source }),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Number of records, owned or not; for people.
+    pub fn len(&self) -> usize {
+        fs::read_dir(&self.folder)
+            .map_or(0, |entries| entries.flatten().filter(|e| is_record(&e.path())).count())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Entry {
+    /// Brings file and folder to the disk. Slow (milliseconds): done beside the datastore's reads.
+    pub fn sync(&self) -> Result<(), JournalError> {
+        let sync = || {
+            self.lock.sync_all()?;
+            File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        };
+        sync().map_err(|source| JournalError::Write { path: self.path.clone(), source })
+    }
+
+    /// A second handle for syncing on another thread.
+    pub fn syncer(&self) -> Result<impl FnOnce() -> Result<(), JournalError> + Send + 'static, JournalError> {
+        let path = self.path.clone();
+        let file =
+            self.lock.try_clone().map_err(|source| JournalError::Write { path: path.clone(), source })?;
+        Ok(move || {
+            file.sync_all()
+                .and_then(|()| File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all())
+                .map_err(|source| JournalError::Write { path, source })
+        })
+    }
+
+    /// Nothing is left of the task: the record goes, and with it the lock.
+    pub fn finish(self) -> Result<(), JournalError> {
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::Remove { path: self.path.clone(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_record(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "json")
+}
+
+fn write_locked(path: &Path, record: &Record) -> io::Result<Flock<File>> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    let mut lock =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
+    let mut text = serde_json::to_vec_pretty(record)?;
+    text.push(b'\n');
+    lock.write_all(&text)?;
+    Ok(lock)
+}
+
+/// Locks one file of the folder if its owner is dead.
+fn adopt(path: &Path) -> io::Result<Option<Found>> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => lock,
+        Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+        Err((_, errno)) => return Err(errno.into()),
+    };
+    let (ours, named) = (lock.metadata()?, fs::symlink_metadata(path)?);
+    if (ours.dev(), ours.ino()) != (named.dev(), named.ino()) {
+        return Ok(None);
+    }
+    if !is_record(path) {
+        // A temporary whose writer died before it was linked: nothing had been made yet. A young one may
+        // have a writer that is just about to lock it.
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            if ours.modified()?.elapsed().is_ok_and(|age| age > TEMPORARY_AGE) {
+                fs::remove_file(path)?;
+            }
+            return Ok(None);
+        }
+        return Ok(Some(Found::Unreadable { path: path.into(), why: "not a journal file".into() }));
+    }
+    let mut text = String::new();
+    lock.read_to_string(&mut text)?;
+    Ok(Some(match parse(&text) {
+        Ok(record) => Found::Orphan(Box::new(Entry { record, path: path.into(), lock })),
+        Err(why) => Found::Unreadable { path: path.into(), why },
+    }))
+}
+
+fn parse(text: &str) -> Result<Record, String> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
+    let version: Version = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if version.format != FORMAT {
+        return Err(format!(
+            "its format is {}, this program knows {FORMAT}: left to a newer release",
+            version.format
+        ));
+    }
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// Now, as records and Calico's metadata carry it.
+pub fn timestamp() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn record() -> Record {
+        let container = ContainerId::random();
+        Record {
+            format: FORMAT,
+            container_name: format!("mesos-{container}"),
+            docker: "unix:///var/run/docker.sock".into(),
+            framework: "fw-0".into(),
+            identity: Identity {
+                node: "agent-1".into(),
+                workload: container.workload("web"),
+                handle: container.handle(),
+                uid: uuid::Uuid::new_v4().to_string(),
+                interface: container.interface(),
+                container_id: container.to_string(),
+                app: "/web".into(),
+                task_id: "web.1".into(),
+            },
+            services: vec![],
+            local: true,
+            owner: Owner::current(),
+            written: timestamp(),
+            container,
+        }
+    }
+
+    #[test]
+    fn a_living_owner_keeps_its_record_and_a_dead_one_loses_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+        let record = record();
+        let entry = journal.begin(record.clone()).unwrap();
+        entry.sync().unwrap();
+        assert!(journal.orphans().unwrap().is_empty());
+        assert!(matches!(journal.begin(record.clone()), Err(JournalError::Owned { .. })));
+
+        drop(entry);
+        let mut orphans = journal.orphans().unwrap();
+        let Some(Found::Orphan(orphan)) = orphans.pop() else { panic!("no orphan: {orphans:?}") };
+        assert_eq!(orphan.record, record);
+        assert!(journal.orphans().unwrap().is_empty(), "taken over twice");
+        orphan.finish().unwrap();
+        assert!(journal.is_empty());
+    }
+
+    #[test]
+    fn what_is_not_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        fs::write(dir.path().join("a.json"), "{\"format\": 99}").unwrap();
+        fs::write(dir.path().join("b.json"), "garbage").unwrap();
+        fs::write(dir.path().join("notes.txt"), "hello").unwrap();
+        let found = journal.orphans().unwrap();
+        assert_eq!(found.len(), 3);
+        assert!(found.iter().all(|found| matches!(found, Found::Unreadable { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_temporary_of_a_dead_writer_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let temporary = write_locked(&dir.path().join(".x.1"), &record()).unwrap();
+        let touch = |age| temporary.set_modified(SystemTime::now() - age).unwrap();
+        touch(TEMPORARY_AGE * 2);
+        assert!(journal.orphans().unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer lives");
+        touch(Duration::ZERO);
+        drop(temporary);
+        assert!(journal.orphans().unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer is about to lock it");
+        File::open(dir.path().join(".x.1"))
+            .unwrap()
+            .set_modified(SystemTime::now() - TEMPORARY_AGE * 2)
+            .unwrap();
+        assert!(journal.orphans().unwrap().is_empty());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn the_owner_is_this_process() {
+        let owner = Owner::current();
+        assert!(owner.start_time > 0 && owner.boot_id.len() == 36, "{owner:?}");
+    }
+}

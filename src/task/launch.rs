@@ -1,0 +1,113 @@
+//! From "everything is prepared" to "the workload runs": `docker start` and the network, side by side.
+//!
+//! Three things happen at once from here: Docker starts the container, whose runtime then stands at
+//! the gate; the datastore's write and the interface; and a kill may come. Docker's calls for a
+//! container block while its `start` waits, so every way out goes through the gate, never through
+//! Docker: whatever fails closes the gate, and the start call then returns by itself.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use tokio::pin;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::calico::Identity;
+use crate::config::Config;
+use crate::error::Failure;
+use crate::names::ContainerId;
+use crate::workload::Docker;
+
+use super::gate::Gate;
+use super::life::Command;
+use super::network::{self, Prepared, Unwired, Wired};
+use super::spec::RUNTIME;
+use super::teardown::Claim;
+
+/// What a start needs besides what has been prepared.
+pub struct Launch<'a> {
+    pub config: &'a Config,
+    pub docker: &'a Docker,
+    pub container: &'a ContainerId,
+    pub identity: &'a Identity,
+    pub docker_id: &'a str,
+    pub hostname: &'a str,
+    pub gate: &'a Gate,
+    /// Is told when the answer to the datastore's write is lost.
+    pub claim: &'a mut Claim,
+}
+
+/// How a start ended.
+pub enum Started {
+    Running(Box<Wired>),
+    Failed(Failure),
+    /// A kill came first: nothing of the workload ran.
+    Killed(Command),
+    /// A kill came when the workload had passed the gate already: it is to be stopped.
+    KilledRunning(Command),
+}
+
+impl Launch<'_> {
+    /// Starts the container and opens its gate when the network is ready.
+    pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
+        let wiring = prepared.wire(self.config, self.identity);
+        let starting = self.docker.start(self.docker_id);
+        pin!(wiring, starting);
+        let mut wired: Option<Result<Wired, Unwired>> = None;
+        let mut started = None;
+        let mut killed = None;
+        let mut opened = false;
+        let mut knocked_at = None;
+        // Neither half is ever dropped half done: a write whose answer nobody hears would be lost.
+        while wired.is_none() || started.is_none() {
+            let ready = matches!(wired, Some(Ok(_)));
+            tokio::select! {
+                mut result = &mut wiring, if wired.is_none() => {
+                    if let Err(Unwired { failure, pending }) = &mut result {
+                        self.gate.close(&failure.message);
+                        if let Some(pending) = pending.take() {
+                            *self.claim = Claim::Lost(pending);
+                        }
+                    }
+                    wired = Some(result);
+                }
+                () = self.gate.knocked(), if knocked_at.is_none() || (ready && !opened) => {
+                    knocked_at.get_or_insert_with(Instant::now);
+                    if let (Some(Ok(wired)), false) = (&mut wired, opened) {
+                        opened = true;
+                        wired.timing.gate = knocked_at.map(|at| at.elapsed()).unwrap_or_default();
+                        self.let_through(&wired.addresses);
+                    }
+                }
+                result = &mut starting, if started.is_none() => started = Some(result),
+                Some(command) = commands.recv(), if killed.is_none() => {
+                    self.gate.close("the task is being killed");
+                    killed = Some(command);
+                }
+            }
+        }
+        match (wired, started, killed) {
+            (_, Some(Ok(())), Some(command)) if self.gate.passed() => Started::KilledRunning(command),
+            (_, _, Some(command)) => Started::Killed(command),
+            (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure),
+            (_, Some(Err(error)), _) => Started::Failed(error.failure()),
+            // Docker's runtime of our name is another program: the workload runs without its network.
+            _ if !self.gate.passed() => Started::Failed(no_gate()),
+            (Some(Ok(wired)), _, _) => Started::Running(Box::new(wired)),
+            (None, _, _) => unreachable!("the loop ends when both are there"),
+        }
+    }
+
+    fn let_through(&self, addresses: &[IpAddr]) {
+        match network::write_hosts(self.config, self.container, self.hostname, addresses) {
+            Ok(()) => self.gate.open(),
+            Err(error) => self.gate.close(&format!("cannot write the task's hosts file: {error}")),
+        }
+    }
+}
+
+fn no_gate() -> Failure {
+    Failure::host(
+        "CM-RUNTIME",
+        format!("Docker's runtime '{RUNTIME}' on this agent is not calico-runc; run `calico-mesos node install-runtime` there"),
+    )
+}

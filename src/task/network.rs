@@ -1,0 +1,333 @@
+//! The Calico side of a launch, in typed stages: what a stage holds is what exists by then.
+//!
+//! ```text
+//!  request ──prepare──► Prepared ──wire──► Wired ──(gate opens)
+//!             │              │               │
+//!   datastore read,     endpoint, address    addresses inside, host routes,
+//!   namespace, veth     (one transaction)    Felix told us that it is done
+//! ```
+//!
+//! There is no undo here: the journal says what may exist, and `teardown` takes it away.
+
+use std::fs::{self, DirBuilder};
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::calico::{self, CalicoError, Datastore, Identity, Wanted};
+use crate::config::{Config, Dataplane, PolicyWait};
+use crate::error::{chain, Failure};
+use crate::names::{ContainerId, ENDPOINT};
+use crate::net::{self, local::Local, Namespace, Veth};
+
+use super::gate::Gate;
+use super::making::Making;
+use super::retry::{host_faults, host_faults_until};
+
+/// How often the dataplane is asked whether Felix is done.
+const POLICY_POLL: Duration = Duration::from_millis(5);
+
+/// The same once it takes long, when routes are listed for it as well.
+const SLOW_POLICY_POLL: Duration = Duration::from_millis(50);
+
+/// How long Felix's host route may be there before it counts in place of a report that does not come:
+/// the folder for reports may be of a Felix that wrote some, before a roll-back or a changed setting.
+/// Reports follow their routes by less than a tenth of that.
+const REPORT_GRACE: Duration = Duration::from_millis(500);
+
+/// Felix sets a task's host route 20 to 45 ms before the last of its rules: how long the route has to be
+/// there where no report will come.
+const RULES_LAG: Duration = Duration::from_millis(50);
+
+/// How long the parts of a launch took, for the log and for `calico-mesos run`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    /// Datastore: read and write.
+    pub address: Duration,
+    /// Namespace, veth, addresses and routes.
+    pub interface: Duration,
+    /// How long the container stood at the gate.
+    pub gate: Duration,
+}
+
+/// Reads are done and the interface stands; nothing is in the datastore yet.
+pub struct Prepared {
+    datastore: Datastore,
+    claim: calico::Prepared,
+    interface: Interface,
+    timing: Timing,
+}
+
+/// The kernel's side: a namespace with a veth in it.
+pub(super) struct Interface {
+    namespace: Namespace,
+    veth: Veth,
+    took: Duration,
+}
+
+/// The task has its addresses.
+#[derive(Debug, Clone)]
+pub struct Wired {
+    pub addresses: Vec<IpAddr>,
+    pub profiles_created: Vec<String>,
+    pub timing: Timing,
+}
+
+/// Why a task did not get its addresses.
+#[derive(Debug)]
+pub struct Unwired {
+    pub failure: Failure,
+    /// The write whose answer never came: it may still happen.
+    pub pending: Option<Box<calico::Pending>>,
+}
+
+impl From<Failure> for Unwired {
+    fn from(failure: Failure) -> Self {
+        Self { failure, pending: None }
+    }
+}
+
+impl From<CalicoError> for Unwired {
+    fn from(error: CalicoError) -> Self {
+        let failure = error.failure();
+        let pending = match error {
+            CalicoError::Lost { pending, .. } => Some(pending),
+            _ => None,
+        };
+        Self { failure, pending }
+    }
+}
+
+/// Makes the task's volatile folder and listens at its gate.
+pub fn listen(config: &Config, container: &ContainerId) -> Result<Gate, Failure> {
+    let folder = config.paths.task_run(container);
+    let make = || -> std::io::Result<Gate> {
+        private_dir(&config.paths.run)?;
+        private_dir(&folder)?;
+        private_dir(&config.paths.run.join("containers"))?;
+        Gate::listen(&folder.join("gate"))
+    };
+    make().map_err(|error| {
+        Failure::host(
+            "CM-HOST",
+            format!("cannot prepare {}: {error}; the executor needs root", folder.display()),
+        )
+    })
+}
+
+fn private_dir(path: &Path) -> std::io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Tells `calico-runc` where the container with this Docker id finds its namespace and gate.
+pub fn publish(config: &Config, container: &ContainerId, docker_id: &str) -> Result<(), Failure> {
+    let link = config.paths.container_link(docker_id);
+    let target = PathBuf::from("../tasks").join(container.as_str());
+    match std::os::unix::fs::symlink(&target, &link) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
+    .map_err(|error| Failure::host("CM-HOST", format!("cannot make the link {}: {error}", link.display())))
+}
+
+/// Everything that can be slow or refused, before Docker is asked to start: reads and interface, side by side.
+pub(super) async fn prepare(
+    config: &Config,
+    identity: &Identity,
+    wanted: &Wanted,
+    interface: &mut Making<Interface>,
+) -> Result<Prepared, Failure> {
+    let ((datastore, claim, address), interface) =
+        tokio::try_join!(read(config, identity, wanted), interface.made())?;
+    let timing = Timing { address, interface: interface.took, gate: Duration::ZERO };
+    Ok(Prepared { datastore, claim, interface, timing })
+}
+
+/// The datastore's reads and the choice, retried; an address that is still held is waited for.
+async fn read(
+    config: &Config,
+    identity: &Identity,
+    wanted: &Wanted,
+) -> Result<(Datastore, calico::Prepared, Duration), Failure> {
+    let waiting_since = Instant::now();
+    loop {
+        let result = host_faults(config.launch.retry_for, || async {
+            let started = Instant::now();
+            let mut datastore = Datastore::connect(config).await.map_err(|error| error.failure())?;
+            let mut result = datastore.prepare(identity, wanted).await;
+            if config.node.dataplane == Dataplane::Local
+                && result.as_ref().is_err_and(CalicoError::is_uninitialised)
+            {
+                // calico/node does this on other hosts.
+                datastore
+                    .initialise_local(&identity.node, &config.node.local_pools)
+                    .await
+                    .map_err(|error| error.failure())?;
+                result = datastore.prepare(identity, wanted).await;
+            }
+            match result {
+                Ok(claim) => Ok(Ok((datastore, claim, started.elapsed()))),
+                Err(error) if error.is_held() => Ok(Err(error)),
+                Err(error) => Err(error.failure()),
+            }
+        })
+        .await?;
+        let held = match result {
+            Ok(ready) => return Ok(ready),
+            Err(held) => held,
+        };
+        let waited = waiting_since.elapsed();
+        if waited >= config.launch.ip_wait {
+            return Err(held.failure_after(waited));
+        }
+        tracing::info!("{}; waiting for it", held.failure().message);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Makes the namespace and the veth pair, retried like everything that is the host's fault.
+pub(super) async fn make_interface(
+    config: Config,
+    container: ContainerId,
+    cancel: CancellationToken,
+) -> Result<Interface, Failure> {
+    let failure = |error: net::NetError| {
+        Failure::host("CM-NET", format!("cannot make the task's network interface: {}", chain(&error)))
+    };
+    let path = config.paths.task_run(&container).join("netns");
+    host_faults_until(&cancel, config.launch.retry_for, || async {
+        let started = Instant::now();
+        let namespace = Namespace::create(&path).await.map_err(failure)?;
+        let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
+            .await
+            .map_err(failure)?;
+        Ok(Interface { namespace, veth, took: started.elapsed() })
+    })
+    .await
+}
+
+impl Prepared {
+    /// The addresses that the task will most likely get.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.claim.addresses
+    }
+
+    /// Writes endpoint and address, and makes the interface work. Runs beside `docker start`.
+    pub async fn wire(self, config: &Config, identity: &Identity) -> Result<Wired, Unwired> {
+        let Self { mut datastore, claim, interface: Interface { namespace, veth, .. }, mut timing } = self;
+        let started = Instant::now();
+        let committed = datastore.commit(claim, &veth.mac).await?;
+        // The connection has done its work: a running task holds none.
+        drop(datastore);
+        timing.address += started.elapsed();
+        tracing::info!(
+            "address {} profile {}",
+            join(&committed.addresses),
+            if committed.profiles_created.is_empty() { "found" } else { "created" },
+        );
+
+        let started = Instant::now();
+        net::assign(&namespace, &veth.container, &committed.addresses).await.map_err(|error| {
+            Failure::host("CM-NET", format!("cannot configure the task's interface: {}", chain(&error)))
+        })?;
+        if config.node.dataplane == Dataplane::Local {
+            let local = Local {
+                link: veth.host.clone(),
+                addresses: committed.addresses.clone(),
+                pools: committed.pools.clone(),
+                state_dir: config.paths.run.join("local"),
+            };
+            net::local::enable(&local).await.map_err(|error| {
+                Failure::host("CM-NET", format!("cannot set up the host's side: {}", chain(&error)))
+            })?;
+        }
+        timing.interface += started.elapsed();
+        if config.node.dataplane == Dataplane::Felix {
+            wait_for_felix(config, identity, &committed.addresses).await?;
+        }
+        Ok(Wired { addresses: committed.addresses, profiles_created: committed.profiles_created, timing })
+    }
+}
+
+/// Waits until Felix has programmed the endpoint, as far as `policy.wait` asks for it.
+///
+/// Security does not hang on it: Felix drops what comes from an interface that it does not know.
+async fn wait_for_felix(config: &Config, identity: &Identity, addresses: &[IpAddr]) -> Result<(), Failure> {
+    if config.policy.wait == PolicyWait::Off {
+        return Ok(());
+    }
+    let started = Instant::now();
+    if felix_is_done(config, identity, addresses, started).await {
+        tracing::info!("Felix was done with {} after {:?}", identity.interface, started.elapsed());
+        return Ok(());
+    }
+    let message =
+        format!("calico/node did not program {} within {:?}", identity.interface, config.policy.timeout);
+    if config.policy.wait == PolicyWait::Required {
+        return Err(Failure::host("CM-POLICY", format!("{message}; is Felix running on this agent?")));
+    }
+    tracing::warn!("{message}; starting all the same, Felix lets nothing through until it has");
+    Ok(())
+}
+
+/// Waits for Felix's report, or for its host routes where it writes none; false after `policy.timeout`.
+async fn felix_is_done(config: &Config, identity: &Identity, addresses: &[IpAddr], started: Instant) -> bool {
+    let file = calico::endpoint_status_file(config, identity);
+    let reports = file.parent().is_some_and(Path::exists);
+    let needed = if reports { REPORT_GRACE } else { RULES_LAG };
+    let mut routed_since = None;
+    loop {
+        let slow = started.elapsed() >= REPORT_GRACE;
+        if reports && file.exists() {
+            return true;
+        }
+        if (!reports || slow) && routed(&identity.interface, addresses).await {
+            let since = routed_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= needed {
+                return true;
+            }
+        }
+        if started.elapsed() >= config.policy.timeout {
+            return false;
+        }
+        tokio::time::sleep(if slow { SLOW_POLICY_POLL } else { POLICY_POLL }).await;
+    }
+}
+
+async fn routed(link: &str, addresses: &[IpAddr]) -> bool {
+    for address in addresses {
+        if !net::has_host_route(link, *address).await.unwrap_or(false) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Names the task's address and host name in its hosts file, which Docker leaves out on network `none`.
+///
+/// The link was made by `calico-runc create`, and only to a file of Docker's own. A container that
+/// brings its own hosts file has no link, and keeps its file as it is.
+pub fn write_hosts(
+    config: &Config,
+    container: &ContainerId,
+    hostname: &str,
+    addresses: &[IpAddr],
+) -> std::io::Result<()> {
+    let path = config.paths.task_run(container).join("hosts");
+    let mut file = match fs::OpenOptions::new().append(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let lines: String = addresses.iter().map(|address| format!("{address}\t{hostname}\n")).collect();
+    file.write_all(lines.as_bytes())
+}
+
+/// `192.168.17.64, fd00::1`
+pub fn join(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,230 @@
+//! From a TaskInfo to a container: what the stock docker executor would pass to `docker run`, and what
+//! changes when the task asks for Calico.
+//!
+//! | of the TaskInfo | becomes | in |
+//! | --- | --- | --- |
+//! | `command` | entrypoint, command | `command` |
+//! | `command.environment`, the agent's hooks | environment | `environment` |
+//! | `resources`, `limits` | cpu shares and quota, memory | `resources` |
+//! | `container.volumes`, the sandbox | binds | `volumes` |
+//! | `container.docker.network`, port mappings, DNS | network mode, ports, DNS | `network` |
+//! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
+//!
+//! Pure: nothing is looked up or written. Whatever is wrong with a task is one sentence in one
+//! [`Failure`]; what the stock executor ignores too is told in [`Description::notes`], for the log.
+
+mod command;
+mod environment;
+mod network;
+mod parameters;
+mod resources;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::mesos::flags::Flags;
+use crate::mesos::messages::{container_info, ContainerInfo, NetworkInfo, TaskInfo};
+use crate::task::request::{shown, CalicoRequest};
+use crate::workload::{ContainerSpec, PortBinding};
+
+pub use resources::total_memory;
+
+/// The name under which calico-runc is registered with Docker.
+pub const RUNTIME: &str = "calico";
+/// A `USER` network of this name means Calico; no Docker network of that name is needed.
+pub const NETWORK: &str = "calico";
+
+/// Longer texts than this are nobody's name; the agent would not find room for them in a path.
+const MAX_NAME: usize = 4096;
+
+/// A task, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    pub container: ContainerSpec,
+    /// The image is pulled even if it is there.
+    pub force_pull: bool,
+    /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
+    pub calico: Option<CalicoRequest>,
+    /// The port mappings of a Calico task, which Docker cannot serve; of other tasks they are in `container`.
+    pub host_ports: Vec<PortBinding>,
+    /// How long the task may take to end, if it says so itself.
+    pub kill_grace: Option<Duration>,
+    /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any text; `names`
+    /// makes names of it.
+    pub app: String,
+    pub task_id: String,
+    /// The labels of the task, raw.
+    pub labels: BTreeMap<String, String>,
+    /// The first NetworkInfo of the task: status updates repeat it, with the addresses replaced.
+    pub network_info: Option<NetworkInfo>,
+    /// What was asked for and has no effect, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Understands a task. `memory` is the host's in bytes ([`total_memory`]); only tasks with a memory limit of
+/// their own need it.
+pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<Description, Failure> {
+    let task_id = name("the task id", &task.task_id.value)?;
+    refuse_unsupported(task)?;
+    let (container, docker) = docker_container(task)?;
+    let mut notes = Vec::new();
+    let calico = network::calico_request(task, container, docker)?;
+    let mut spec =
+        ContainerSpec { image: image(docker)?, privileged: docker.privileged(), ..Default::default() };
+    command::apply(task, &mut spec, &mut notes)?;
+    let mut variables = environment::variables(task, flags, &mut notes)?;
+    resources::apply(task, flags, memory, &mut spec)?;
+    volumes::apply(container, docker, flags, &mut spec, &mut notes)?;
+    let host_ports = network::apply(task, container, docker, calico.is_some(), &mut spec)?;
+    parameters::apply(&docker.parameters, calico.is_some(), &mut spec, &mut variables)?;
+    network::default_dns(docker, container, flags, calico.is_some(), &mut spec)?;
+    spec.environment = environment::lines(variables);
+    if calico.is_some() {
+        spec.runtime = Some(RUNTIME.to_owned());
+    }
+    ignored(container, &mut notes);
+    if !host_ports.is_empty() {
+        notes.push("port mappings have no effect: the task is reached at its own address and ports".into());
+    }
+    Ok(Description {
+        container: spec,
+        force_pull: docker.force_pull_image(),
+        calico,
+        host_ports,
+        kill_grace: kill_grace(task)?,
+        app: app(task),
+        task_id: task_id.to_owned(),
+        labels: labels(task),
+        network_info: container.network_infos.first().cloned(),
+        notes,
+    })
+}
+
+impl Description {
+    /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
+    /// Only for tasks with a Calico request; looks at the file system to see through links.
+    pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
+        let Some(request) = self.calico.take() else { return Ok(self) };
+        self.calico = Some(request.within(config)?);
+        volumes::refuse_our_folders(&self.container.binds, config)?;
+        network::configured_dns(config, &mut self.container);
+        Ok(self)
+    }
+}
+
+/// The one kind of container that this executor runs.
+fn docker_container(task: &TaskInfo) -> Result<(&ContainerInfo, &container_info::DockerInfo), Failure> {
+    let Some(container) = &task.container else {
+        return Err(invalid("the task has no container; set container.type to DOCKER and name an image"));
+    };
+    if container.r#type != container_info::Type::Docker as i32 {
+        return Err(invalid(
+            "the task's container is not of type DOCKER, which is the only one that runs here",
+        ));
+    }
+    match &container.docker {
+        Some(docker) => Ok((container, docker)),
+        None => Err(invalid("the task's container names no Docker image (container.docker is missing)")),
+    }
+}
+
+/// Docker has the last word on an image's name; this keeps out what could leave its place in a URL.
+fn image(docker: &container_info::DockerInfo) -> Result<String, Failure> {
+    let image = docker.image.as_str();
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-[]".contains(&byte);
+    let segment = |segment: &str| !matches!(segment, "" | "." | "..");
+    if image.is_empty() {
+        return Err(invalid("the task's container names no Docker image"));
+    }
+    if image.len() > MAX_NAME || !image.bytes().all(legal) || !image.split('/').all(segment) {
+        return Err(invalid(format!("the task's image {} is no image name", shown(image))));
+    }
+    Ok(image.to_owned())
+}
+
+/// What the stock executor does and this one does not yet: better no task than half of one.
+fn refuse_unsupported(task: &TaskInfo) -> Result<(), Failure> {
+    let asked = [
+        (task.health_check.is_some(), "a Mesos health check (use a Marathon HTTP or TCP health check)"),
+        (task.check.is_some(), "a general check"),
+        (task.max_completion_time.is_some(), "max_completion_time"),
+    ];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+/// What the stock executor ignores for Docker containers, too.
+fn ignored(container: &ContainerInfo, notes: &mut Vec<String>) {
+    for (given, what) in [
+        (container.linux_info.is_some(), "linux_info"),
+        (container.rlimit_info.is_some(), "rlimit_info (use the parameter ulimit)"),
+        (container.tty_info.is_some(), "tty_info"),
+        (container.mesos.is_some(), "container.mesos"),
+    ] {
+        if given {
+            notes.push(format!("{what} has no effect on a Docker container"));
+        }
+    }
+}
+
+fn kill_grace(task: &TaskInfo) -> Result<Option<Duration>, Failure> {
+    let Some(grace) = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref()) else {
+        return Ok(None);
+    };
+    match u64::try_from(grace.nanoseconds) {
+        Ok(nanoseconds) => Ok(Some(Duration::from_nanos(nanoseconds))),
+        Err(_) => Err(invalid("the kill policy's grace period is negative")),
+    }
+}
+
+fn app(task: &TaskInfo) -> String {
+    let discovery = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
+    environment::own(task, "MARATHON_APP_ID")
+        .filter(|id| !id.is_empty())
+        .or(discovery.filter(|name| !name.is_empty()))
+        .unwrap_or(&task.name)
+        .to_owned()
+}
+
+fn labels(task: &TaskInfo) -> BTreeMap<String, String> {
+    let labels = task.labels.iter().flat_map(|labels| &labels.labels);
+    labels.map(|label| (label.key.clone(), label.value.clone().unwrap_or_default())).collect()
+}
+
+/// A text that must be there, be short enough, and fit on a line.
+fn name<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    if text.is_empty() {
+        return Err(invalid(format!("{what} is empty")));
+    }
+    if text.len() > MAX_NAME {
+        return Err(invalid(format!("{what} {} is longer than {MAX_NAME} bytes", shown(text))));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(invalid(format!("{what} {} contains control characters", shown(text))));
+    }
+    Ok(text)
+}
+
+/// A text that may have lines, but must survive being a C string.
+fn without_nul<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    match text.contains('\0') {
+        true => Err(invalid(format!("{what} {} contains a NUL character", shown(text)))),
+        false => Ok(text),
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::app("CM-TASK-INVALID", message)
+}
+
+fn unsupported(what: &str) -> Failure {
+    Failure::app("CM-UNSUPPORTED", format!("the task asks for {what}, which is not supported yet"))
+}
+
+#[cfg(test)]
+mod tests;

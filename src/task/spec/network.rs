@@ -1,0 +1,204 @@
+//! Networks, ports and DNS.
+//!
+//! | `container.docker.network` | without CALICO variables | with them |
+//! | --- | --- | --- |
+//! | `HOST` (Marathon's default) | the host's | Calico |
+//! | `BRIDGE` | Docker's bridge | Calico |
+//! | `USER`, network `calico` | Calico, `auto`, the default profile | Calico |
+//! | `USER`, another network | that Docker network | refused: two networks are asked for |
+//! | `NONE` | none | refused |
+//!
+//! The parameter `network` (or `net`) replaces the first column for tasks without Calico.
+
+use super::{environment, invalid, name};
+use super::{Failure, NETWORK};
+use crate::config::Config;
+use crate::mesos::flags::{DockerDns, Flags};
+use crate::mesos::messages::container_info::docker_info::Network;
+use crate::mesos::messages::container_info::DockerInfo;
+use crate::mesos::messages::{ContainerInfo, TaskInfo};
+use crate::task::request::{shown, CalicoRequest, CALICO_IP, CALICO_PROFILE, SERVICE_PORT};
+use crate::workload::{ContainerSpec, PortBinding};
+
+/// What the task asks of Calico, and whether its other wishes leave room for that.
+pub(super) fn calico_request(
+    task: &TaskInfo,
+    container: &ContainerInfo,
+    docker: &DockerInfo,
+) -> Result<Option<CalicoRequest>, Failure> {
+    let own = |name: &str| environment::own(task, name);
+    for (name, code) in [(CALICO_IP, "CM-IP-INVALID"), (CALICO_PROFILE, "CM-PROFILE-INVALID")] {
+        if environment::is_secret(task, name) {
+            return Err(Failure::app(code, format!("{name} is a secret, which cannot be read here")));
+        }
+    }
+    let network = network(container, docker)?;
+    let by_parameter = docker.parameters.iter().any(|parameter| is_network(&parameter.key));
+    let by_network = docker.network() == Network::User && network == NETWORK;
+    // A parameter replaces the network, except beside the variables, where it is refused as such.
+    let variables = own(CALICO_IP).is_some() || own(CALICO_PROFILE).is_some();
+    let request = CalicoRequest::read(own, by_network && !by_parameter)?;
+    if variables && !by_network {
+        let other = match docker.network() {
+            Network::Host | Network::Bridge => return Ok(request),
+            Network::User => format!("the Docker network {}", shown(&network)),
+            Network::None => "no network at all".to_owned(),
+        };
+        return Err(invalid(format!(
+            "the task sets {CALICO_IP} or {CALICO_PROFILE} and asks for {other} too; use the network {NETWORK} or leave the variables out"
+        )));
+    }
+    if request.is_some() && environment::is_secret(task, SERVICE_PORT) {
+        return Err(Failure::app(
+            "CM-PORT-INVALID",
+            format!("{SERVICE_PORT} is a secret, which cannot be read here"),
+        ));
+    }
+    Ok(request)
+}
+
+/// Network mode, hostname and ports. Returns the ports of the host that a Calico task asked for.
+pub(super) fn apply(
+    task: &TaskInfo,
+    container: &ContainerInfo,
+    docker: &DockerInfo,
+    calico: bool,
+    spec: &mut ContainerSpec,
+) -> Result<Vec<PortBinding>, Failure> {
+    let by_parameter = docker.parameters.iter().find(|parameter| is_network(&parameter.key));
+    spec.network = match by_parameter {
+        _ if calico => "none".to_owned(),
+        Some(parameter) => {
+            // Docker shows `default` as it is written, and Mesos finds no address under that name.
+            let value = name("the parameter network", &parameter.value)?;
+            if value == "default" {
+                "bridge".to_owned()
+            } else {
+                value.to_owned()
+            }
+        }
+        None => network(container, docker)?,
+    };
+    if let Some(hostname) = container.hostname.as_deref().filter(|hostname| !hostname.is_empty()) {
+        if spec.network == "host" {
+            return Err(invalid("a task on the host's network cannot have a hostname of its own"));
+        }
+        spec.hostname = Some(name("the hostname", hostname)?.to_owned());
+    }
+    let ports = ports(task, docker)?;
+    if calico {
+        return Ok(ports);
+    }
+    if !ports.is_empty() && matches!(spec.network.as_str(), "host" | "none") {
+        return Err(invalid(format!(
+            "port mappings need a bridge or a user-defined network; the task has '{}'",
+            spec.network
+        )));
+    }
+    spec.ports = ports;
+    Ok(Vec::new())
+}
+
+fn is_network(key: &str) -> bool {
+    matches!(key, "net" | "network")
+}
+
+/// Docker's name of the network that the task's own fields ask for.
+fn network(container: &ContainerInfo, docker: &DockerInfo) -> Result<String, Failure> {
+    Ok(match docker.network() {
+        Network::Host => "host".to_owned(),
+        Network::Bridge => "bridge".to_owned(),
+        Network::None => "none".to_owned(),
+        Network::User => match &container.network_infos[..] {
+            [only] => {
+                let network = only.name.as_deref().unwrap_or_default();
+                name("the name of the USER network", network)?.to_owned()
+            }
+            [] => return Err(invalid("the task asks for a USER network but names none")),
+            _ => return Err(invalid("the task names several networks; Docker joins one")),
+        },
+    })
+}
+
+/// Marathon names each protocol in an entry of its own; the list form of its app definitions is read, too.
+fn ports(task: &TaskInfo, docker: &DockerInfo) -> Result<Vec<PortBinding>, Failure> {
+    let mut ports = Vec::new();
+    for mapping in &docker.port_mappings {
+        let port = |what: &str, port: u32| match u16::try_from(port) {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err(invalid(format!("the {what} port {port} of a port mapping is not between 1 and 65535"))),
+        };
+        let host_port = port("host", mapping.host_port)?;
+        let container_port = port("container", mapping.container_port)?;
+        if !is_offered(task, host_port) {
+            return Err(invalid(format!(
+                "the host port {host_port} is not among the ports that Mesos gave to the task"
+            )));
+        }
+        for protocol in mapping.protocol.as_deref().unwrap_or("tcp").split(',') {
+            let protocol = protocol.trim().to_ascii_lowercase();
+            if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+                return Err(invalid(format!(
+                    "the protocol {} of a port mapping is not tcp, udp or sctp",
+                    shown(&protocol)
+                )));
+            }
+            ports.push(PortBinding { host_port, container_port, protocol });
+        }
+    }
+    Ok(ports)
+}
+
+fn is_offered(task: &TaskInfo, port: u16) -> bool {
+    let resources = task.resources.iter().filter(|resource| resource.name == "ports");
+    let mut ranges =
+        resources.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
+    ranges.any(|range| (range.begin..=range.end).contains(&u64::from(port)))
+}
+
+/// The agent's `--default_container_dns`, for tasks that say nothing about DNS themselves. Calico counts as
+/// the `USER` network `calico`.
+pub(super) fn default_dns(
+    docker: &DockerInfo,
+    container: &ContainerInfo,
+    flags: &Flags,
+    calico: bool,
+    spec: &mut ContainerSpec,
+) -> Result<(), Failure> {
+    let is_dns = |key: &str| matches!(key, "dns" | "dns-search" | "dns-opt" | "dns-option");
+    if docker.parameters.iter().any(|parameter| is_dns(&parameter.key)) {
+        return Ok(());
+    }
+    let (mode, network) = match (calico, docker.network()) {
+        (true, _) => ("USER", NETWORK.to_owned()),
+        (false, Network::Bridge) => ("BRIDGE", String::new()),
+        (false, Network::User) => ("USER", network(container, docker)?),
+        (false, Network::Host | Network::None) => return Ok(()),
+    };
+    let defaults = flags.default_container_dns().map_err(|error| {
+        Failure::host(
+            "CM-AGENT-FLAGS",
+            format!("the agent's flags are wrong: {}", crate::error::chain(&error)),
+        )
+    })?;
+    let entries = defaults.map(|defaults| defaults.docker).unwrap_or_default();
+    let of_mode = |entry: &&DockerDns| entry.network_mode.as_deref() == Some(mode);
+    let named = |entry: &&DockerDns| mode == "BRIDGE" || entry.network_name.as_deref() == Some(&network);
+    let nameless = |entry: &&DockerDns| entry.network_name.is_none();
+    let found = entries.iter().filter(of_mode).find(named).or(entries.iter().filter(of_mode).find(nameless));
+    if let Some(entry) = found {
+        spec.dns.clone_from(&entry.dns.nameservers);
+        spec.dns_search.clone_from(&entry.dns.search);
+        spec.dns_options.clone_from(&entry.dns.options);
+    }
+    Ok(())
+}
+
+/// config.toml's `[dns]`, for Calico tasks for which nobody has said anything yet.
+pub(super) fn configured_dns(config: &Config, spec: &mut ContainerSpec) {
+    if spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty() {
+        spec.dns = config.dns.servers.iter().map(ToString::to_string).collect();
+        spec.dns_search.clone_from(&config.dns.search);
+        spec.dns_options.clone_from(&config.dns.options);
+    }
+}

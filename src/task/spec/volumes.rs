@@ -1,0 +1,193 @@
+//! Volumes, the sandbox among them, as Docker's `source:target:mode`.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::{invalid, name, unsupported};
+use crate::config::Config;
+use crate::error::Failure;
+use crate::mesos::flags::Flags;
+use crate::mesos::messages::container_info::DockerInfo;
+use crate::mesos::messages::volume::source::{DockerVolume, Type};
+use crate::mesos::messages::volume::Mode;
+use crate::mesos::messages::{ContainerInfo, Volume};
+use crate::task::request::shown;
+use crate::workload::ContainerSpec;
+
+/// All volumes of the task in its order, then the sandbox.
+pub(super) fn apply(
+    container: &ContainerInfo,
+    docker: &DockerInfo,
+    flags: &Flags,
+    spec: &mut ContainerSpec,
+    notes: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let mut driver = docker.volume_driver.clone();
+    for volume in &container.volumes {
+        let target = target(volume, flags)?;
+        let mode = if volume.mode() == Mode::Ro { "ro" } else { "rw" };
+        let source = match (&volume.host_path, &volume.source) {
+            (Some(path), _) => host_path(path, volume, driver.is_some(), flags)?,
+            (None, Some(source)) => match (source.r#type(), &source.docker_volume) {
+                (Type::DockerVolume, Some(named)) => named_volume(named, &mut driver, notes)?,
+                _ => return Err(unsupported("a volume that is neither a host path nor a Docker volume")),
+            },
+            (None, None) => {
+                let path = shown(&volume.container_path);
+                return Err(invalid(format!("the volume for {path} has neither a host path nor a source")));
+            }
+        };
+        spec.binds.push(format!("{source}:{target}:{mode}"));
+    }
+    spec.volume_driver = driver;
+    spec.binds.push(format!("{}:{}", flags.sandbox_directory.display(), flags.mapped_directory));
+    Ok(())
+}
+
+/// A relative path of the container lies in its sandbox.
+fn target(volume: &Volume, flags: &Flags) -> Result<String, Failure> {
+    let path = plain("the container path of a volume", &volume.container_path)?;
+    match path.starts_with('/') {
+        true => Ok(path.to_owned()),
+        false => Ok(format!("{}/{path}", flags.mapped_directory.trim_end_matches('/'))),
+    }
+}
+
+/// A relative path of the host lies in the sandbox, unless a volume driver makes a volume's name of it.
+fn host_path(path: &str, volume: &Volume, has_driver: bool, flags: &Flags) -> Result<String, Failure> {
+    let path = plain("the host path of a volume", path)?;
+    if path.starts_with('/') {
+        return Ok(path.to_owned());
+    }
+    if !volume.container_path.starts_with('/') {
+        return Err(invalid(format!(
+            "the host path {} and the container path {} of a volume cannot both be relative",
+            shown(path),
+            shown(&volume.container_path)
+        )));
+    }
+    match has_driver {
+        true => Ok(path.to_owned()),
+        false => Ok(format!("{}/{path}", flags.sandbox_directory.display())),
+    }
+}
+
+fn named_volume(
+    volume: &DockerVolume,
+    driver: &mut Option<String>,
+    notes: &mut Vec<String>,
+) -> Result<String, Failure> {
+    if let Some(own) = &volume.driver {
+        match driver {
+            Some(other) if other != own => {
+                return Err(invalid(format!(
+                    "the task's volumes need two drivers, {} and {}; Docker can use only one",
+                    shown(other),
+                    shown(own)
+                )))
+            }
+            _ => *driver = Some(own.clone()),
+        }
+    }
+    if volume.driver_options.is_some() {
+        notes.push(format!("the driver options of the volume {} have no effect", shown(&volume.name)));
+    }
+    plain("the name of a volume", &volume.name).map(str::to_owned)
+}
+
+/// In Docker's notation a colon would begin the next part.
+fn plain<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    match name(what, text)?.contains(':') {
+        true => Err(invalid(format!("{what} {} contains a colon", shown(text)))),
+        false => Ok(text),
+    }
+}
+
+/// Refuses binds through which a Calico task would see or replace the namespaces, gates, journals and
+/// credentials of all of them. Links are followed, as Docker would.
+pub(super) fn refuse_our_folders(binds: &[String], config: &Config) -> Result<(), Failure> {
+    let etc = Path::new(crate::config::DEFAULT_PATH).parent().unwrap_or(Path::new("/"));
+    let ours = [&config.paths.run, &config.paths.state, etc];
+    for bind in binds {
+        let source = bind.split(':').next().unwrap_or_default();
+        if !source.starts_with('/') {
+            continue;
+        }
+        let real = real_path(Path::new(source));
+        for folder in ours {
+            let folder = real_path(folder);
+            if real.starts_with(&folder) || folder.starts_with(&real) {
+                return Err(Failure::app(
+                    "CM-PARAMETER",
+                    format!(
+                        "the volume {} would show {} to the task, which a Calico task must not see; mount a narrower folder",
+                        shown(source),
+                        folder.display()
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The path without links; what does not exist yet stays as it is written, without `..`.
+fn real_path(path: &Path) -> PathBuf {
+    if let Ok(real) = path.canonicalize() {
+        return real;
+    }
+    match (path.parent(), path.components().next_back()) {
+        (Some(parent), Some(Component::Normal(last))) => real_path(parent).join(last),
+        (Some(parent), Some(Component::ParentDir)) => {
+            real_path(parent).parent().unwrap_or(Path::new("/")).to_owned()
+        }
+        (Some(parent), _) => real_path(parent),
+        (None, _) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(bind: &str, config: &Config) -> bool {
+        refuse_our_folders(&[format!("{bind}:/x:ro")], config).is_err()
+    }
+
+    #[test]
+    fn no_way_into_our_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("run/cm");
+        std::fs::create_dir_all(&run).unwrap();
+        std::os::unix::fs::symlink(&run, folder.path().join("link")).unwrap();
+        let mut config = Config::default();
+        config.paths.run.clone_from(&run);
+        let path = |tail: &str| folder.path().join(tail).display().to_string();
+        for bind in [
+            "run/cm",
+            "run",
+            "",
+            "link",
+            "link/tasks",
+            "run/cm/tasks/x",
+            "run/cm/../cm",
+            "nothing/../run/cm/x",
+        ] {
+            assert!(refused(&path(bind), &config), "{bind}");
+        }
+        for bind in [
+            "/",
+            "/etc",
+            "/etc/calico-mesos",
+            "/etc/calico-mesos/config.toml",
+            "/var/lib",
+            "/var/lib/calico-mesos/tasks",
+        ] {
+            assert!(refused(bind, &config), "{bind}");
+        }
+        for bind in ["/etc/localtime", "/srv", "/var/lib/calico-mesos-not", &path("other"), &path("run/cm2")]
+        {
+            assert!(!refused(bind, &config), "{bind}");
+        }
+        assert!(refuse_our_folders(&["volume-name:/x".into()], &config).is_ok());
+    }
+}

@@ -1,0 +1,278 @@
+//! The way back, from nothing but the journal's record.
+//!
+//! Order: Consul entry, workload, interface and namespace, then the datastore in one transaction.
+//! Every step accepts "already gone"; errors are collected and the next step is tried all the same,
+//! with one exception: the address is given back only when nothing of the workload lives any more,
+//! because an address that is handed out twice is worse than one that is held too long.
+//!
+//! A living executor calls this for its own task, and whoever inherits a journal calls it for a dead
+//! one's; both end with the record removed, or with the record in place for the next cleaner.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::calico::{Datastore, Pending};
+use crate::config::Config;
+use crate::consul;
+use crate::error::chain;
+use crate::net::{self, local::Local, Namespace, NetError};
+use crate::workload::{Docker, DockerError, DockerHost};
+
+use super::journal::{Entry, Record};
+
+/// How long each outside service may hold a teardown up.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub consul: Duration,
+    pub datastore: Duration,
+}
+
+impl Patience {
+    /// Before a terminal update: an app with a fixed address that starts elsewhere on that update must find it free, but Mesos must not wait long.
+    pub const BEFORE_UPDATE: Self =
+        Self { consul: Duration::from_secs(1), datastore: Duration::from_secs(1) };
+    /// Nobody waits for a cleaner.
+    pub const CLEANER: Self = Self { consul: Duration::from_secs(5), datastore: Duration::from_secs(20) };
+}
+
+/// Whether Docker has to be asked about the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workload {
+    /// Docker said that it has exited; the stopped container is the agent's to remove.
+    Exited,
+    /// Created and never started, or not even created: the agent does not know it, so it is removed here.
+    NeverStarted,
+    /// The owner died: Mesos has failed the task already, so a container that runs is stopped.
+    Unknown,
+}
+
+/// Whether Calico's datastore may hold anything of the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Not even a write was begun: an etcd that is away, or locked, holds nothing up.
+    None,
+    Possible,
+    /// The write's answer is lost: it has to be ruled out before what is not there counts as given back.
+    Lost(Box<Pending>),
+}
+
+/// What was taken away, and what could not be.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub services: usize,
+    pub container: bool,
+    pub killed: usize,
+    pub interface: bool,
+    pub endpoint: bool,
+    pub addresses: Vec<IpAddr>,
+    /// How long each step took.
+    pub took: Vec<(&'static str, Duration)>,
+    /// `what: why`, in the order of the steps.
+    pub errors: Vec<String>,
+}
+
+impl Report {
+    fn note(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) {
+        self.errors.push(format!("{what}: {}", chain(error)));
+    }
+
+    pub fn complete(&self) -> bool {
+        self.errors.is_empty()
+    }
+}
+
+/// Takes everything away that the record names. The record goes last, and only when nothing is left.
+pub async fn take_down(
+    entry: Entry,
+    config: &Config,
+    workload: Workload,
+    claim: Claim,
+    patience: Patience,
+) -> Report {
+    let report = give_back(&entry.record, config, workload, claim, patience).await;
+    tidy_up(entry, config, report).await
+}
+
+/// All that somebody may wait for: names, workload, interface, address.
+pub async fn give_back(
+    record: &Record,
+    config: &Config,
+    workload: Workload,
+    claim: Claim,
+    patience: Patience,
+) -> Report {
+    let mut report = Report::default();
+    let mut clock = Instant::now();
+    let mut lap = |step| {
+        let lap = clock.elapsed();
+        clock += lap;
+        (step, lap)
+    };
+    match deregister(record, config, patience.consul).await {
+        Some(removed) => report.services = removed,
+        None => {
+            report.errors.push("consul: it does not answer; consul.enabled = false if there is none".into())
+        }
+    }
+    report.took.push(lap("consul"));
+    let at_rest = stop(record, config, workload, &mut report).await;
+    report.took.push(lap("workload"));
+    interface(record, config, at_rest, &mut report).await;
+    report.took.push(lap("interface"));
+    if at_rest && claim != Claim::None {
+        datastore(record, config, &claim, patience, &mut report).await;
+        report.took.push(lap("address"));
+    }
+    report
+}
+
+/// What nobody waits for: the host's side of `dataplane = "local"`, which the last task takes with it, and the
+/// journal's record.
+pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report) -> Report {
+    if entry.record.local {
+        let local = Local {
+            link: entry.record.identity.interface.clone(),
+            addresses: Vec::new(),
+            pools: Vec::new(),
+            state_dir: config.paths.run.join("local"),
+        };
+        if let Err(error) = net::local::disable(&local).await {
+            report.note("host routes", &error);
+        }
+    }
+    if report.complete() {
+        if let Err(error) = entry.finish() {
+            report.note("journal", &error);
+        }
+    }
+    report
+}
+
+/// Takes the task's names out of Consul; how many, or `None` when Consul could not be asked in time.
+///
+/// An address is never held back for Consul: then the journal's record stays, and a cleaner asks again.
+pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Option<usize> {
+    if record.services.is_empty() || !config.consul.enabled {
+        return Some(0);
+    }
+    let work = async {
+        let client = consul::Client::new(config)?;
+        for id in &record.services {
+            client.deregister(id).await?;
+        }
+        Ok::<_, consul::ConsulError>(record.services.len())
+    };
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(removed)) => return Some(removed),
+        Ok(Err(error)) => tracing::warn!("the task's entries stay in Consul for now: {}", chain(&error)),
+        Err(_) => {
+            tracing::warn!("the task's entries stay in Consul for now: it did not answer within {limit:?}")
+        }
+    }
+    None
+}
+
+/// True when nothing of the workload lives any more.
+async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut Report) -> bool {
+    if workload != Workload::Exited {
+        if let Err(error) = stop_container(record, workload, report).await {
+            report.errors.push(format!("container: {error}"));
+        }
+    }
+    // Whatever Docker says: the workload is gone when no process lives in its namespace.
+    let namespace = match Namespace::open(&config.paths.task_run(&record.container).join("netns")) {
+        Ok(namespace) => namespace,
+        Err(NetError::NotANamespace(_)) => return true,
+        Err(NetError::Namespace { source, .. }) if source.kind() == io::ErrorKind::NotFound => return true,
+        Err(error) => {
+            report.note("processes", &error);
+            return false;
+        }
+    };
+    match namespace.kill_processes(Duration::from_secs(10)).await {
+        Ok(killed) => {
+            report.killed = killed;
+            true
+        }
+        Err(error) => {
+            report.note("processes", &error);
+            false
+        }
+    }
+}
+
+async fn stop_container(record: &Record, workload: Workload, report: &mut Report) -> Result<(), String> {
+    let host = DockerHost::parse(&record.docker).map_err(|error| chain(&error))?;
+    let docker = Docker::connect(&host, "the journal").await.map_err(|error| chain(&error))?;
+    let container = match docker.inspect(&record.container_name).await {
+        Ok(container) => container,
+        Err(DockerError::NoContainer { .. }) => return Ok(()),
+        Err(error) => return Err(chain(&error)),
+    };
+    if workload == Workload::NeverStarted || !container.started {
+        docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;
+    } else if container.running {
+        docker.kill(&container.id).await.map_err(|error| chain(&error))?;
+    } else {
+        return Ok(());
+    }
+    report.container = true;
+    Ok(())
+}
+
+/// The namespace stays as long as something lives in it: the next cleaner finds it by that.
+async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut Report) {
+    match net::delete_link(&record.identity.interface).await {
+        Ok(deleted) => report.interface = deleted,
+        Err(error) => report.note("interface", &error),
+    }
+    if !at_rest {
+        return;
+    }
+    let folder = config.paths.task_run(&record.container);
+    if let Err(error) = Namespace::unbind(&folder.join("netns")) {
+        report.note("namespace", &error);
+        return;
+    }
+    if let Err(error) = remove_folder(&folder, &config.paths.run.join("containers")) {
+        report.note("volatile folder", &error);
+    }
+}
+
+/// Removes the task's volatile folder and the links to it.
+fn remove_folder(folder: &Path, links: &Path) -> io::Result<()> {
+    if let Ok(entries) = fs::read_dir(links) {
+        for entry in entries.flatten() {
+            let same =
+                fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == folder.file_name());
+            if same {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn datastore(record: &Record, config: &Config, claim: &Claim, patience: Patience, report: &mut Report) {
+    let work = async {
+        let mut datastore = Datastore::connect(config).await?;
+        if let Claim::Lost(pending) = claim {
+            datastore.settle(&record.identity, pending).await?;
+        }
+        datastore.release(&record.identity).await
+    };
+    match tokio::time::timeout(patience.datastore, work).await {
+        Ok(Ok(released)) => {
+            report.endpoint = released.endpoint;
+            report.addresses = released.addresses;
+        }
+        Ok(Err(error)) => report.note("address", &error),
+        Err(_) => report.errors.push(format!("address: etcd did not answer within {:?}", patience.datastore)),
+    }
+}
