@@ -1,1 +1,104 @@
-//! (in work)
+//! `calico-mesos`, the operator's program: one file a verb.
+//!
+//! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line makes no
+//! sense. An error is one line on standard error, `calico-mesos: message: cause`. A reader that
+//! closes our output (`| head`) is no error.
+
+mod gc;
+mod interrupt;
+mod node;
+mod output;
+mod run;
+pub mod runtime;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config;
+use crate::error::chain;
+
+use output::Out;
+
+/// What clap itself would use, 2, is taken by scripts for "found nothing" and the like.
+const USAGE: u8 = 64;
+
+/// Project Calico networking for Docker tasks of Apache Mesos and Marathon.
+#[derive(Debug, Parser)]
+#[command(name = "calico-mesos", version, subcommand_required = true, arg_required_else_help = false)]
+struct Cli {
+    /// The configuration of this agent host.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Launch a Marathon app definition on this machine, exactly as a Mesos agent would.
+    Run(run::Arguments),
+    /// Take down what dead executors left behind.
+    Gc(gc::Arguments),
+    /// Prepare this host.
+    #[command(subcommand)]
+    Node(node::Verb),
+}
+
+/// How a verb can fail; every variant knows its own cause.
+type Failed = Box<dyn std::error::Error>;
+
+/// Runs the program and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let out = Out::stdout();
+    let result: Result<ExitCode, Failed> = runtime.block_on(async {
+        match cli.verb {
+            Verb::Run(arguments) => run::run(arguments, &cli.config, &out).await,
+            Verb::Gc(arguments) => gc::gc(arguments, &cli.config, &out).await,
+            Verb::Node(verb) => node::node(verb, &cli.config, &out).await,
+        }
+    });
+    // A thread may still wait for an answer on standard input.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| failed(error.as_ref()))
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("calico-mesos: {}", chain(error));
+    ExitCode::FAILURE
+}
+
+/// clap's own text for help and versions; for mistakes one line, and where to find help.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody is left to tell when standard output is closed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let words: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
+    let words = words.join(" ");
+    eprintln!("calico-mesos: {}", words.strip_prefix("error: ").unwrap_or(&words));
+    eprintln!("try 'calico-mesos --help'");
+    ExitCode::from(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,282 @@
+//! What exists of some tasks, found out by looking: Consul, etcd, the kernel, Docker and our files.
+//!
+//! Taken while they run and again when they are gone; a run says "left behind: nothing" only when
+//! every one of these places could be looked at and had nothing.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::calico::{self, CalicoError, Datastore};
+use crate::cli::output::count;
+use crate::config::Config;
+use crate::consul;
+use crate::error::chain;
+use crate::names::ContainerId;
+use crate::workload::{Docker, DockerError, DockerHost};
+
+use super::task::Task;
+
+/// How long one place may take to answer.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The tasks to look for, and what is remembered between two looks.
+pub struct Census<'a> {
+    config: &'a Config,
+    docker: &'a str,
+    containers: Vec<ContainerId>,
+    /// What endpoints of these tasks were seen with, or the tasks themselves told.
+    addresses: BTreeSet<IpAddr>,
+    /// Tasks without Calico are not looked for in etcd.
+    calico: bool,
+}
+
+/// What was seen; every entry is a thing with its name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub services: BTreeSet<String>,
+    pub endpoints: BTreeSet<String>,
+    pub veths: BTreeSet<String>,
+    pub namespaces: BTreeSet<String>,
+    pub addresses: BTreeSet<String>,
+    pub containers: BTreeSet<String>,
+    /// Journal records and volatile folders.
+    pub others: BTreeSet<String>,
+    /// Places that could not be looked at, and why.
+    pub unknown: Vec<String>,
+}
+
+impl Seen {
+    fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 7] {
+        [
+            ("Consul entry", &self.services),
+            ("endpoint", &self.endpoints),
+            ("veth", &self.veths),
+            ("namespace", &self.namespaces),
+            ("address", &self.addresses),
+            ("container", &self.containers),
+            ("other", &self.others),
+        ]
+    }
+
+    /// What was seen at another time.
+    pub fn add(&mut self, other: Self) {
+        self.services.extend(other.services);
+        self.endpoints.extend(other.endpoints);
+        self.veths.extend(other.veths);
+        self.namespaces.extend(other.namespaces);
+        self.addresses.extend(other.addresses);
+        self.containers.extend(other.containers);
+        self.others.extend(other.others);
+        self.unknown.extend(other.unknown);
+    }
+
+    /// `2 endpoints, 2 veths`: what is here and not in `rest`.
+    pub fn without(&self, rest: &Self) -> String {
+        let kinds = self.kinds().into_iter().zip(rest.kinds()).take(5);
+        let counts = kinds.map(|((noun, all), (_, rest))| (all.difference(rest).count(), noun));
+        counts
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, noun)| count(number, noun))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// One entry a thing, for a list of what is left.
+    pub fn list(&self) -> Vec<String> {
+        let kinds = self.kinds().into_iter();
+        let things = kinds.flat_map(|(noun, things)| {
+            things
+                .iter()
+                .map(move |thing| if noun == "other" { thing.clone() } else { format!("{noun} {thing}") })
+        });
+        things.chain(self.unknown.iter().map(|why| format!("perhaps more: {why}"))).collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list().is_empty()
+    }
+}
+
+impl<'a> Census<'a> {
+    pub fn new(config: &'a Config, docker: &'a str, tasks: &[Task], calico: bool) -> Self {
+        let containers = tasks.iter().map(|task| task.container.clone()).collect();
+        let addresses = tasks.iter().flat_map(|task| task.addresses.clone()).collect();
+        Self { config, docker, containers, addresses, calico }
+    }
+
+    pub async fn take(&mut self) -> Seen {
+        let mut seen = Seen::default();
+        if self.containers.is_empty() {
+            return seen;
+        }
+        self.consul(&mut seen).await;
+        if self.calico {
+            self.datastore(&mut seen).await;
+        }
+        self.kernel(&mut seen);
+        self.files(&mut seen);
+        self.docker(&mut seen).await;
+        seen
+    }
+
+    /// Waits until every task is in Consul, for a moment: registration runs beside the task.
+    pub async fn registered(&self, limit: Duration) -> bool {
+        let begin = std::time::Instant::now();
+        while begin.elapsed() < limit {
+            let mut seen = Seen::default();
+            self.consul(&mut seen).await;
+            if self
+                .containers
+                .iter()
+                .all(|container| seen.services.iter().any(|id| id.contains(container.as_str())))
+            {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    async fn consul(&self, seen: &mut Seen) {
+        if !self.config.consul.enabled {
+            return;
+        }
+        let ask = async { consul::Client::new(self.config)?.services().await };
+        match tokio::time::timeout(LIMIT, ask).await {
+            Ok(Ok(services)) => {
+                let ids = services.into_iter().map(|service| service.id);
+                seen.services = ids.filter(|id| self.is_ours(id)).collect();
+            }
+            Ok(Err(error)) => seen.unknown.push(format!("Consul: {}", chain(&error))),
+            Err(_) => seen.unknown.push("Consul does not answer".into()),
+        }
+    }
+
+    async fn datastore(&mut self, seen: &mut Seen) {
+        match tokio::time::timeout(LIMIT, self.ask_datastore(seen)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => seen.unknown.push(format!("etcd: {}", chain(&error))),
+            Err(_) => seen.unknown.push("etcd does not answer".into()),
+        }
+    }
+
+    /// Endpoints first; then every address that an endpoint of these tasks ever had, in its block.
+    async fn ask_datastore(&mut self, seen: &mut Seen) -> Result<(), CalicoError> {
+        let node = calico::node_name(self.config)?;
+        let mut datastore = Datastore::connect(self.config).await?;
+        for endpoint in datastore.list_endpoints(&node).await? {
+            if self.is_ours(&endpoint.container_id) || self.is_ours(&endpoint.workload) {
+                self.addresses.extend(endpoint.addresses);
+                seen.endpoints.insert(endpoint.name);
+            }
+        }
+        for address in &self.addresses {
+            let holder = datastore.holder_of(*address).await?;
+            if holder.and_then(|holder| holder.handle).is_some_and(|handle| self.is_ours(&handle)) {
+                seen.addresses.insert(address.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Links and namespaces.
+    fn kernel(&self, seen: &mut Seen) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo");
+        if let Err(error) = &mounts {
+            seen.unknown.push(format!("mounts: {error}"));
+        }
+        let mounts = mounts.unwrap_or_default();
+        // Not /sys/class/net, which shows the namespace that /sys was mounted in.
+        let links = std::fs::read_to_string("/proc/self/net/dev");
+        if let Err(error) = &links {
+            seen.unknown.push(format!("links: {error}"));
+        }
+        let links = links.unwrap_or_default();
+        for container in &self.containers {
+            let link = container.interface();
+            if links.lines().any(|line| line.split(':').next().map(str::trim) == Some(&*link)) {
+                seen.veths.insert(link);
+            }
+            let path = self.config.paths.task_run(container).join("netns");
+            let path = path.to_string_lossy();
+            if mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*path)) {
+                seen.namespaces.insert(path.into_owned());
+            }
+        }
+    }
+
+    fn files(&self, seen: &mut Seen) {
+        let paths = &self.config.paths;
+        for folder in [paths.journal(), paths.run.join("tasks"), paths.run.join("containers")] {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let target = std::fs::read_link(&path).unwrap_or_default();
+                if self.is_ours(&path.to_string_lossy()) || self.is_ours(&target.to_string_lossy()) {
+                    seen.others.insert(path.display().to_string());
+                }
+            }
+        }
+    }
+
+    async fn docker(&self, seen: &mut Seen) {
+        let ask = async {
+            let docker = connect(self.docker).await?;
+            let mut found = BTreeSet::new();
+            for container in &self.containers {
+                let name = format!("mesos-{container}");
+                match docker.inspect_once(&name, LIMIT).await {
+                    Ok(_) => drop(found.insert(name)),
+                    Err(DockerError::NoContainer { .. }) => {}
+                    Err(error) => return Err(chain(&error)),
+                }
+            }
+            Ok::<_, String>(found)
+        };
+        match tokio::time::timeout(LIMIT, ask).await {
+            Ok(Ok(found)) => seen.containers = found,
+            Ok(Err(why)) => seen.unknown.push(format!("Docker: {why}")),
+            Err(_) => seen.unknown.push("Docker does not answer".into()),
+        }
+    }
+
+    /// Removes the exited containers, as an agent does after its delay. What stays is seen by the next look.
+    pub async fn remove_containers(&self) {
+        let Ok(docker) = connect(self.docker).await else { return };
+        for container in &self.containers {
+            let _ = tokio::time::timeout(LIMIT, docker.remove(&format!("mesos-{container}"), true)).await;
+        }
+    }
+
+    fn is_ours(&self, text: &str) -> bool {
+        self.containers.iter().any(|container| text.contains(container.as_str()))
+    }
+}
+
+async fn connect(host: &str) -> Result<Docker, String> {
+    let host = DockerHost::parse(host).map_err(|error| chain(&error))?;
+    Docker::connect(&host, "").await.map_err(|error| chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(things: &[&str]) -> BTreeSet<String> {
+        things.iter().map(|thing| (*thing).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_went_and_what_stays() {
+        let before = Seen {
+            services: set(&["a", "b"]),
+            veths: set(&["cali1", "cali2"]),
+            containers: set(&["mesos-1"]),
+            ..Seen::default()
+        };
+        let after = Seen { veths: set(&["cali2"]), unknown: vec!["etcd: away".into()], ..Seen::default() };
+        assert_eq!(before.without(&after), "2 Consul entries, 1 veth");
+        assert_eq!(after.list(), ["veth cali2", "perhaps more: etcd: away"]);
+        assert!(!after.is_empty() && Seen::default().is_empty());
+    }
+}

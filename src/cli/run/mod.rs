@@ -1,0 +1,139 @@
+//! `calico-mesos run APP.json`: a Marathon app on this machine, launched as a Mesos agent would.
+//!
+//! ```text
+//!  app.json ─► place (daemons of our own, or this machine's) ─► session (embedded agent, real executors)
+//!                                                                 │  table, DNS names, output, --then
+//!  "left behind: nothing" ◄─ place closed ◄─ census ◄─ Ctrl-C, --for, or all tasks over
+//! ```
+//!
+//! From the moment a place exists there is one way out, and it removes everything: [`run`] never
+//! returns early between opening and closing it, and no signal ends the program by itself.
+
+mod census;
+mod confirm;
+mod derived;
+mod follow;
+mod hook;
+mod instances;
+mod place;
+mod programs;
+mod remains;
+mod report;
+mod session;
+mod task;
+mod timing;
+mod visit;
+mod words;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::agent::marathon::{App, AppError};
+
+use super::interrupt::Interrupt;
+use super::output::Out;
+use super::Failed;
+
+use place::Place;
+use visit::Visit;
+use words::Words;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A Marathon app definition.
+    #[arg(value_name = "APP.json")]
+    app: PathBuf,
+    /// How many instances; default: what the app definition says.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
+    instances: Option<u32>,
+    /// End by itself after this time, such as 30s or 5m.
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    limit: Option<Duration>,
+    /// Use a private etcd, dockerd and (where found) Consul, all removed at the end: needs no configuration.
+    #[arg(long, conflicts_with = "register")]
+    dev: bool,
+    /// Do not ask before launching on this machine's own daemons.
+    #[arg(long)]
+    yes: bool,
+    /// Register the tasks in Consul.
+    #[arg(long)]
+    register: bool,
+    /// The executor; default: calico-executor next to this program.
+    #[arg(long, value_name = "PATH")]
+    executor: Option<PathBuf>,
+    /// Run this shell command when all tasks run (see CM_* in its environment), then kill the tasks.
+    #[arg(long = "then", value_name = "COMMAND")]
+    hook: Option<String>,
+    /// Keep sandboxes and logs for a look when something fails.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is no usable app definition")]
+    App {
+        path: PathBuf,
+        #[source]
+        source: AppError,
+    },
+    #[error("run needs root: it makes network namespaces and interfaces (try sudo)")]
+    NotRoot,
+    #[error("{0}: this app has none to launch; use --instances 1")]
+    NoInstances(String),
+}
+
+/// Exit code 0 when every task ran and everything is gone, 1 otherwise.
+pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+    let app = read(&arguments.app)?;
+    let instances = arguments.instances.unwrap_or(app.instances);
+    if instances == 0 {
+        return Err(RunError::NoInstances(app.id.clone()).into());
+    }
+    let executor = programs::executor(arguments.executor.as_deref())?;
+    let runtime = arguments.dev.then(programs::runtime).transpose()?;
+    if !nix::unistd::geteuid().is_root() {
+        return Err(RunError::NotRoot.into());
+    }
+    let interrupt = Interrupt::listen(out)?;
+    let infos = instances::describe(&app, instances)?;
+    let place = match runtime {
+        Some(runtime) => {
+            out.line(report::dev_banner());
+            Place::dev(runtime).await?
+        }
+        None => {
+            let place = Place::here(config, arguments.register)?;
+            let words = Words::of(&infos[0], &place.config);
+            if !confirm::confirm(&place, &words, infos.len(), arguments.yes, &interrupt, out).await? {
+                out.line("nothing was launched");
+                return Ok(ExitCode::FAILURE);
+            }
+            place
+        }
+    };
+    // No `?` from here on until the place is closed.
+    let visit = Visit { place: &place, arguments: &arguments, interrupt: &interrupt, out };
+    let mut result = visit.pay(executor, infos).await;
+    let keep = arguments.keep && result.has_failed();
+    let folder = place.folder.clone();
+    result.left.extend(place.close(keep).await);
+    if keep {
+        out.line(format!("kept for a look: {}", folder.display()));
+    }
+    out.line(result.last_line());
+    Ok(if result.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn read(path: &Path) -> Result<App, RunError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.into(), source })?;
+    App::parse(&text).map_err(|source| RunError::App { path: path.into(), source })
+}

@@ -1,0 +1,43 @@
+//! The programs that a run needs besides this one.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("cannot find out where this program lies")]
+    Here(#[source] std::io::Error),
+    #[error("{path} is missing: install {name} next to calico-mesos (cargo builds both){hint}")]
+    Missing { name: &'static str, path: PathBuf, hint: &'static str },
+    #[error("{path} is not a program")]
+    NotAProgram { path: PathBuf },
+}
+
+/// The executor: the one that was named, else the one next to this program.
+pub fn executor(named: Option<&Path>) -> Result<PathBuf, ProgramError> {
+    match named {
+        Some(path) => check(path, "calico-executor", ""),
+        None => check(&neighbour("calico-executor")?, "calico-executor", ", or name it with --executor"),
+    }
+}
+
+/// The OCI runtime next to this program.
+pub fn runtime() -> Result<PathBuf, ProgramError> {
+    check(&neighbour("calico-runc")?, "calico-runc", "")
+}
+
+fn neighbour(name: &str) -> Result<PathBuf, ProgramError> {
+    let here = std::env::current_exe().map_err(ProgramError::Here)?;
+    Ok(here.with_file_name(name))
+}
+
+/// Absolute, because the executor starts in another folder.
+fn check(path: &Path, name: &'static str, hint: &'static str) -> Result<PathBuf, ProgramError> {
+    let Ok(path) = path.canonicalize() else {
+        return Err(ProgramError::Missing { name, path: path.into(), hint });
+    };
+    match path.metadata() {
+        Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => Ok(path),
+        _ => Err(ProgramError::NotAProgram { path }),
+    }
+}

@@ -1,0 +1,76 @@
+//! The words of a run: what it is about to do, the table, and how to find the tasks.
+
+use crate::calico::{self, Datastore, Overview};
+use crate::cli::output::{self, count};
+use crate::dev::find_consul;
+
+use super::place::Place;
+use super::task::Task;
+use super::words::Words;
+
+pub fn dev_banner() -> String {
+    match find_consul() {
+        Some(_) => "dev mode: private etcd, dockerd and Consul; all removed at the end".to_owned(),
+        None => "dev mode: private etcd and dockerd; all removed at the end\n  \
+                 no Consul found: no DNS names this time (scripts/consul.sh builds one)"
+            .to_owned(),
+    }
+}
+
+/// What the datastore says beforehand; `None` when it cannot be asked, which the executor then explains.
+pub async fn overview(place: &Place, words: &Words) -> Option<Overview> {
+    if !words.is_calico() {
+        return None;
+    }
+    let node = calico::node_name(&place.config).ok()?;
+    let mut datastore = Datastore::connect(&place.config).await.ok()?;
+    datastore.overview(&node, &words.profiles).await.ok()
+}
+
+pub fn dev_details(place: &Place) -> String {
+    let pools: Vec<String> = place.config.node.local_pools.iter().map(ToString::to_string).collect();
+    format!("  pool {}   policy: not enforced (no Felix)", pools.join(" "))
+}
+
+/// `/testapp  busybox  2 instances  profile dev (will be created)`
+pub fn headline(words: &Words, instances: usize, overview: Option<&Overview>) -> String {
+    let mut line = format!("{}  {}  {}", words.app, words.image, count(instances, "instance"));
+    if words.is_calico() {
+        line.push_str(&format!("  profile {}", words.profile()));
+        if overview.is_some_and(|overview| !overview.missing_profiles.is_empty()) {
+            line.push_str(" (will be created)");
+        }
+    }
+    line
+}
+
+pub fn table(tasks: &[Task], words: &Words) -> String {
+    let row = |task: &Task| {
+        vec![
+            task.readable_id(),
+            task.state().map_or("-", |state| state.short()).to_owned(),
+            task.address(),
+            words.profile(),
+            words.port(),
+            task.sandbox.join("stdout").display().to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = tasks.iter().map(row).collect();
+    output::table(&["TASK", "STATE", "ADDRESS", "PROFILE", "PORT", "LOG"], &rows)
+}
+
+/// The names that lead to the tasks, and a command that works as it is printed.
+pub fn dns(tasks: &[Task], words: &Words, place: &Place) -> Vec<String> {
+    let (Some(name), Some((server, port))) = (&words.dns, &place.dns) else { return Vec::new() };
+    let addresses: Vec<String> =
+        tasks.iter().flat_map(|task| &task.addresses).map(ToString::to_string).collect();
+    let srv = match words.ports.is_empty() {
+        true => String::new(),
+        false => format!("  (SRV {})", words.port()),
+    };
+    let kind = if words.ports.is_empty() { "A" } else { "SRV" };
+    vec![
+        format!("DNS  {name} > {}{srv}", addresses.join(" ")),
+        format!("try  dig @{server} -p {port} {kind} {name}"),
+    ]
+}

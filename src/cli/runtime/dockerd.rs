@@ -1,0 +1,100 @@
+//! The Docker daemons that run on this host, as their command lines in /proc tell.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where dockerd looks when nobody names a file.
+pub const DEFAULT_FILE: &str = "/etc/docker/daemon.json";
+
+/// A running dockerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dockerd {
+    pub pid: i32,
+    /// Its configuration file, as it names it.
+    pub config: PathBuf,
+    /// Names of the runtimes that its command line adds.
+    pub runtimes: Vec<String>,
+    /// `--default-runtime`.
+    pub default_runtime: Option<String>,
+}
+
+impl Dockerd {
+    /// From the words of a command line; `None` when it is another program's.
+    pub fn parse(pid: i32, words: &[String]) -> Option<Self> {
+        let (program, words) = words.split_first()?;
+        if Path::new(program).file_name()? != "dockerd" {
+            return None;
+        }
+        let mut dockerd =
+            Self { pid, config: DEFAULT_FILE.into(), runtimes: Vec::new(), default_runtime: None };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let (flag, value) = match word.split_once('=') {
+                Some((flag, value)) => (flag, Some(value.to_owned())),
+                None => (word.as_str(), None),
+            };
+            let mut value = || value.clone().or_else(|| words.next().cloned());
+            match flag {
+                "--config-file" => dockerd.config = value().unwrap_or_default().into(),
+                "--default-runtime" => dockerd.default_runtime = value(),
+                "--add-runtime" => {
+                    let runtime = value().unwrap_or_default();
+                    dockerd.runtimes.push(runtime.split('=').next().unwrap_or_default().to_owned());
+                }
+                _ => {}
+            }
+        }
+        Some(dockerd)
+    }
+
+    /// Does it read this file? Asked from its own point of view: it may have another root folder.
+    fn reads(&self, file: &Path) -> bool {
+        let proc = PathBuf::from(format!("/proc/{}", self.pid));
+        let theirs = match self.config.strip_prefix("/") {
+            Ok(rest) => proc.join("root").join(rest),
+            Err(_) => proc.join("cwd").join(&self.config),
+        };
+        match (fs::metadata(theirs), fs::metadata(file)) {
+            (Ok(theirs), Ok(ours)) => (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()),
+            // Not there yet: the names must do.
+            _ => self.config == file,
+        }
+    }
+}
+
+/// Every running dockerd that reads `file`.
+pub fn readers_of(file: &Path) -> Vec<Dockerd> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let found = pids.filter_map(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        Dockerd::parse(pid, &words.collect::<Vec<_>>())
+    });
+    found.filter(|dockerd| dockerd.reads(file)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Option<Dockerd> {
+        Dockerd::parse(7, &line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn command_lines() {
+        let plain = parse("/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock").unwrap();
+        assert_eq!((plain.config.to_str(), plain.runtimes.len()), (Some(DEFAULT_FILE), 0));
+        let other = parse(
+            "dockerd --config-file=/x.json --add-runtime calico=/c --add-runtime=k=/k --default-runtime k",
+        );
+        let other = other.unwrap();
+        assert_eq!(other.config.to_str(), Some("/x.json"));
+        assert_eq!(other.runtimes, ["calico", "k"]);
+        assert_eq!(other.default_runtime.as_deref(), Some("k"));
+        assert_eq!(parse("vi dockerd"), None);
+        assert_eq!(parse("/usr/bin/docker-proxy dockerd"), None);
+    }
+}

@@ -1,0 +1,7 @@
+//! `calico-mesos` as people use it: the real program, private daemons, a machine that stays as it was.
+
+mod machine;
+#[path = "../netlab/mod.rs"]
+mod netlab;
+mod run;
+mod usage;

@@ -1,0 +1,127 @@
+//! Command lines, app definitions and configurations that make no sense, and verbs with nothing to do.
+
+use std::fs;
+
+use calico_mesos::calico::Identity;
+use calico_mesos::names::ContainerId;
+use calico_mesos::task::journal::{timestamp, Journal, Owner, Record, FORMAT};
+
+use crate::machine::{plain, private_config, testapp, App};
+
+#[test]
+fn a_senseless_command_line_is_one_line_and_exit_code_64() {
+    for arguments in
+        [&[][..], &["rnu"], &["run"], &["run", "--instances", "many", "x.json"], &["gc", "--wet-run"]]
+    {
+        let outcome = plain(arguments);
+        assert_eq!((outcome.code, &*outcome.stdout), (64, ""), "{arguments:?}");
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with("calico-mesos: ") && lines[1].contains("--help"), "{lines:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for argument in ["--help", "--version"] {
+        let outcome = plain(&[argument]);
+        assert_eq!((outcome.code, &*outcome.stderr), (0, ""));
+        assert!(outcome.stdout.contains("alico-mesos") || outcome.stdout.contains("Calico"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_bad_app_definition_is_refused_by_the_name_of_the_field() {
+    let good = r#""container": {"type": "DOCKER", "docker": {"image": "busybox"}}"#;
+    for (text, field) in [
+        (format!(r#"{{"id": "x", "cpus": "many", {good}}}"#), "cpus"),
+        (format!(r#"{{"id": "No Good", {good}}}"#), "id"),
+        (r#"{"id": "x", "container": {"type": "DOCKER", "docker": {}}}"#.to_owned(), "image"),
+        (r#"{"id": "x""#.to_owned(), "JSON"),
+        (format!(r#"{{"id": "x", "instances": 0, {good}}}"#), "--instances"),
+    ] {
+        let app = App::new(&text);
+        let outcome = plain(&["run", &app.path, "--dev"]);
+        assert_eq!(outcome.code, 1, "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+        assert!(outcome.stderr.contains(field), "{outcome:?}");
+    }
+    let outcome = plain(&["run", "/nowhere/app.json", "--dev"]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("/nowhere/app.json"), "{outcome:?}");
+}
+
+#[test]
+fn a_missing_executor_is_told_before_anything_starts() {
+    let outcome = plain(&["run", &testapp(), "--dev", "--executor", "/nowhere/calico-executor"]);
+    assert_eq!((outcome.code, &*outcome.stdout), (1, ""));
+    assert!(outcome.stderr.contains("/nowhere/calico-executor is missing"), "{outcome:?}");
+}
+
+#[test]
+fn a_broken_configuration_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    fs::write(&config, "[ectd]\n").unwrap();
+    for verb in [&["gc"][..], &["run", &testapp()]] {
+        let outcome = plain(&[verb, &["--config", config.to_str().unwrap()]].concat());
+        assert!(outcome.code == 1 && outcome.stderr.contains("ectd"), "{outcome:?}");
+    }
+}
+
+#[test]
+fn gc_with_nothing_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = private_config(dir.path());
+    let config = config.to_str().unwrap();
+    for arguments in [&["gc"][..], &["gc", "--dry-run"]] {
+        let outcome = plain(&[arguments, &["--config", config]].concat());
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert!(outcome.stdout.contains("nothing to clean up"), "{outcome:?}");
+    }
+    let outcome = plain(&["gc", "--output", "json", "--config", config]);
+    let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({"busy": false, "tasks": [], "unreadable": []}));
+}
+
+#[test]
+fn a_dry_run_names_orphans_and_leaves_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = private_config(dir.path());
+    let journal = Journal::open(&dir.path().join("state/tasks")).unwrap();
+    // Its owner lets go of it at once.
+    drop(journal.begin(orphan()).unwrap());
+    fs::write(dir.path().join("state/tasks/newer.json"), "{\"format\": 99}").unwrap();
+
+    let outcome = plain(&["gc", "--dry-run", "--config", config.to_str().unwrap()]);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    assert!(
+        outcome.stdout.contains("web.instance-1") && outcome.stdout.contains("newer.json"),
+        "{outcome:?}"
+    );
+    assert_eq!(journal.len(), 2);
+}
+
+fn orphan() -> Record {
+    let container = ContainerId::random();
+    Record {
+        format: FORMAT,
+        container_name: format!("mesos-{container}"),
+        docker: "unix:///nowhere/docker.sock".into(),
+        framework: "fw-0".into(),
+        identity: Identity {
+            node: "agent-1".into(),
+            workload: container.workload("web"),
+            handle: container.handle(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            interface: container.interface(),
+            container_id: container.to_string(),
+            app: "/web".into(),
+            task_id: "web.instance-1._app.1".into(),
+        },
+        services: Vec::new(),
+        local: false,
+        owner: Owner::current(),
+        written: timestamp(),
+        container,
+    }
+}

@@ -1,0 +1,226 @@
+//! Executors that die, agents that restart, daemons that go away: nothing is left, nothing is told twice.
+
+use std::time::Duration;
+
+use calico_mesos::mesos::messages::TaskState;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use serde_json::json;
+
+use crate::world::{app, calico, with, Task, World, LIMIT};
+
+fn signal(task: &Task<'_>, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
+}
+
+#[tokio::test]
+async fn gc_finishes_a_killed_executor() {
+    let world = World::new().await;
+    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
+    signal(&task, Signal::SIGKILL);
+    let status = task.ends().await;
+    assert_eq!(
+        (status.state(), status.message.as_deref()),
+        (TaskState::TaskFailed, Some("Container terminated"))
+    );
+    assert!(!world.leftovers().await.is_empty());
+    let output = world.gc();
+    assert!(output.status.success(), "{output:?}");
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn the_next_executor_finishes_a_killed_one() {
+    let world = World::new().await;
+    let dead = world.running(&app("/dead", "sleep 1000", calico())).await;
+    signal(&dead, Signal::SIGKILL);
+    dead.ends().await;
+    let next = world.running(&app("/next", "sleep 1000", calico())).await;
+    let deadline = std::time::Instant::now() + LIMIT;
+    while world.endpoints().await.len() > 1 {
+        assert!(std::time::Instant::now() < deadline, "{}", next.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    next.kill().await;
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn killed_at_many_moments_of_a_launch() {
+    let world = World::new().await;
+    for delay in [5, 15, 30, 45, 60, 75, 90, 110, 130, 160, 200] {
+        let task = world.launch(&app("/early", "sleep 1000", calico())).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        signal(&task, Signal::SIGKILL);
+        task.ends().await;
+    }
+    // What was under way in Docker when its asker died takes a moment.
+    for _ in 0..20 {
+        world.gc();
+        if world.leftovers().await.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_kill_at_many_moments_of_a_launch() {
+    let world = World::new().await;
+    for delay in [1, 10, 20, 40, 60, 80, 100, 150] {
+        let task = world.launch(&app("/early", "sleep 1000", calico())).await;
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
+        let status = task.ends().await;
+        assert_eq!(status.state(), TaskState::TaskKilled, "after {delay} ms: {status:?}\n{}", task.log());
+        task.executor_exit().await;
+        world.nothing_left().await;
+    }
+}
+
+#[tokio::test]
+async fn sigterm_and_shutdown() {
+    let world = World::new().await;
+    let term = world.running(&app("/term", "sleep 1000", calico())).await;
+    signal(&term, Signal::SIGTERM);
+    assert_eq!(term.ends().await.state(), TaskState::TaskKilled);
+    term.executor_exit().await;
+    let shut = world.running(&app("/shut", "sleep 1000", calico())).await;
+    world.agent.shutdown_executor(&shut.id).await.unwrap();
+    assert_eq!(shut.ends().await.state(), TaskState::TaskKilled);
+    shut.executor_exit().await;
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn the_agent_restarts() {
+    let world = World::new().await;
+    let task = world.running(&app("/survivor", "sleep 1000", calico())).await;
+    world.agent.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.agent.restart().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!task.states().iter().any(|state| state.is_terminal()), "{:?}\n{}", task.states(), task.log());
+    assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn an_update_that_waited_for_the_agent() {
+    let world = World::new().await;
+    let task = world.running(&app("/pending", "sleep 2", calico())).await;
+    world.agent.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(3000)).await;
+    world.agent.restart().await.unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
+    task.executor_exit().await;
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn without_checkpointing_the_agents_end_is_the_tasks() {
+    let world = World::with(|_| (), |agent| agent.checkpoint = false).await;
+    let task = world.running(&app("/short", "sleep 1000", calico())).await;
+    world.agent.stop().await.unwrap();
+    let deadline = std::time::Instant::now() + LIMIT;
+    while !world.leftovers().await.is_empty() {
+        assert!(std::time::Instant::now() < deadline, "{}", task.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn etcd_down_at_the_end_holds_nothing_up() {
+    let mut world = World::new().await;
+    let id = world.running(&app("/ends", "sleep 1000", calico())).await.id.clone();
+    world.stack.etcd.as_mut().unwrap().kill();
+    world.agent.kill(&id, Some(Duration::ZERO)).await.unwrap();
+    let begun = std::time::Instant::now();
+    world.agent.wait_for(&id, TaskState::TaskKilled, LIMIT).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "etcd held the terminal update up");
+    world.agent.wait_exit(&id, LIMIT).await.unwrap();
+    world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_docker_that_is_gone_does_not_keep_a_task_alive() {
+    let mut world = World::new().await;
+    let id = world.running(&app("/orphan", "sleep 1000", calico())).await.id.clone();
+    world.stack.docker.kill();
+    world.agent.kill(&id, Some(Duration::ZERO)).await.unwrap();
+    world.agent.wait_for(&id, TaskState::TaskKilled, LIMIT).await.unwrap();
+    assert_eq!(world.task_keys().await, Vec::<String>::new());
+    world.agent.wait_exit(&id, LIMIT).await.unwrap();
+    world.stack.docker.restart().await.unwrap();
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn consul_away_changes_nothing() {
+    let mut world = World::with(|stack| stack.consul = true, |_| ()).await;
+    world.stack.consul.as_mut().unwrap().kill();
+    let id =
+        world.running(&app("/quiet", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await.id.clone();
+    world.stack.consul.as_mut().unwrap().restart().await.unwrap();
+    let deadline = std::time::Instant::now() + LIMIT;
+    while world.consul("/v1/catalog/service/quiet-direct").await == json!([]) {
+        assert!(std::time::Instant::now() < deadline, "it was never registered");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    world.agent.kill(&id, None).await.unwrap();
+    world.agent.wait_exit(&id, LIMIT).await.unwrap();
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn consul_that_does_not_answer_at_the_end_is_asked_again() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let task = world.running(&app("/quiet", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
+    let deadline = std::time::Instant::now() + LIMIT;
+    while world.consul("/v1/catalog/service/quiet").await == json!([]) {
+        assert!(std::time::Instant::now() < deadline, "it was never registered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let consul = world.stack.consul.as_ref().unwrap();
+    consul.freeze();
+    assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    assert_eq!(world.task_keys().await, Vec::<String>::new(), "an address was held back for Consul");
+    consul.thaw();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_a_task_sets_cannot_steer_the_executor() {
+    let world = World::new().await;
+    let mut env = calico();
+    for (name, value) in [
+        ("LD_PRELOAD", "./evil.so"),
+        ("LD_LIBRARY_PATH", "."),
+        ("GLIBC_TUNABLES", "glibc.malloc.check=3:glibc.rtld.optional_static_tls=512"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+        ("SSL_CERT_DIR", "/nonexistent"),
+        ("http_proxy", "http://127.0.0.1:1"),
+        ("https_proxy", "http://127.0.0.1:1"),
+        ("ALL_PROXY", "http://127.0.0.1:1"),
+        ("DOCKER_HOST", "unix:///nonexistent"),
+        ("ETCD_ENDPOINTS", "http://127.0.0.1:1"),
+        ("CONSUL_HTTP_ADDR", "127.0.0.1:1"),
+        ("CALICO_MESOS_CONFIG", "/nonexistent"),
+        ("RUST_LOG", "trace"),
+        ("PATH", "/nonexistent"),
+        ("TMPDIR", "/nonexistent"),
+    ] {
+        env = with(env, name, value);
+    }
+    // A library that would tell on itself.
+    let task = world.launch(&app("/hostile", "/bin/sleep 1000", env)).await;
+    task.reaches(TaskState::TaskRunning).await;
+    assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+    let file = crate::world::sh(&format!("file -L {}", crate::world::EXECUTOR));
+    assert!(file.is_empty() || file.contains("static"), "{file}");
+}

@@ -1,0 +1,10 @@
+//! The main job from end to end: the embedded agent launches real executors on real daemons.
+
+mod bad_input;
+mod faults;
+mod launch;
+#[path = "../netlab/mod.rs"]
+mod netlab;
+mod policy;
+mod stock;
+mod world;
