@@ -1,0 +1,44 @@
+# make demo    two tasks with addresses of their own, on this machine alone, in about a minute
+# make test    everything that can be tested, against real etcd, Docker and Consul
+# make test-peers CALICO_PEERS=<folder>   the same beside Calico's own Felix, calicoctl and IPAM plugin, taken from there
+# make bench   the speed goals, one line each
+# make lint    clippy and documentation, warnings are errors
+# make build   the three programs, optimised, in target/bin/
+# make setup   installs the programs that these need (see scripts/setup.sh)
+
+CARGO ?= cargo
+# The tests' own network: what they do to links, routes and rules never reaches the machine's.
+PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-network
+# Offline inside it: there is no way out, and cargo would wait for one.
+OFFLINE := CARGO_NET_OFFLINE=true
+
+.PHONY: demo test test-peers bench lint build setup
+
+# It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
+demo:
+	@CARGO='$(CARGO)' scripts/demo.sh
+
+test: setup
+	$(CARGO) test --locked --no-run
+	$(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast
+
+test-peers: setup
+	$(CARGO) test --locked --no-run --test calico_peers
+	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test calico_peers
+
+bench: setup
+	$(CARGO) bench --locked --bench launch --no-run
+	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench launch
+
+lint:
+	$(CARGO) clippy --locked --all-targets --test calico_peers -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+build:
+	$(CARGO) build --locked --release
+	@mkdir -p target/bin
+	@host=$$(rustc -vV | sed -n 's/^host: //p'); for name in calico-executor calico-runc calico-mesos; do \
+		install "target/$$host/release/$$name" target/bin/; done
+
+setup:
+	@scripts/setup.sh

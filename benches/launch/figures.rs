@@ -1,0 +1,48 @@
+//! Figures: median and 95th percentile, a table, and one line a goal.
+
+use std::time::Duration;
+
+/// Measured values of one kind, in milliseconds or megabytes.
+#[derive(Debug, Default, Clone)]
+pub struct Figure(Vec<f64>);
+
+impl Figure {
+    pub fn add(&mut self, took: Duration) {
+        self.0.push(took.as_secs_f64() * 1000.0);
+    }
+
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    fn quantile(&self, part: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let last = sorted.len().saturating_sub(1) as f64;
+        let (low, high) = ((last * part).floor() as usize, (last * part).ceil() as usize);
+        match (sorted.get(low), sorted.get(high)) {
+            (Some(low), Some(high)) => (low + high) / 2.0,
+            _ => f64::NAN,
+        }
+    }
+
+    pub fn row(&self, name: &str, unit: &str) -> String {
+        let (median, p95, count) = (self.median(), self.quantile(0.95), self.0.len());
+        format!("{name:<58} {median:>8.1} {p95:>8.1}  {unit:<3} {count:>4}")
+    }
+}
+
+pub fn header() -> String {
+    format!("{:<58} {:>8} {:>8}  {:<3} {:>4}", "", "MEDIAN", "P95", "", "RUNS")
+}
+
+/// `goal NAME measured M limit L ok`
+pub fn goal(name: &str, measured: f64, limit: f64) -> String {
+    // A figure that was not measured is no number, and no number is within a limit.
+    let verdict = if measured <= limit { "ok" } else { "short" };
+    format!("goal {name} measured {measured:.2} limit {limit} {verdict}")
+}

@@ -1,0 +1,127 @@
+//! How fast a task gets its address: `make bench`.
+//!
+//! Interleaved on one machine, so that whatever slows it down slows everything alike: a launch through
+//! the real executor, and `docker create` + `docker start` of the same container on the bridge and on
+//! the host's network. A private etcd on loopback, a private dockerd, local dataplane. Needs root and a
+//! network namespace of its own, which `make bench` gives it. Ends with one line a goal, and with exit
+//! code 0 also when a goal is missed: it measures, it does not judge.
+
+mod figures;
+mod reference;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use figures::{goal, header, Figure};
+use world::World;
+
+const ROUNDS: usize = 25;
+const WARM_UP: usize = 3;
+const MEMORY_ROUNDS: usize = 3;
+/// When an executor has come to rest.
+const AT_REST: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Figures {
+    launch: Figure,
+    running: Figure,
+    registered: Figure,
+    ended: Figure,
+    bridge: Figure,
+    host: Figure,
+    memory: Figure,
+    private: Figure,
+}
+
+fn main() {
+    // `cargo bench` hands over flags that only its own harness knows; `cargo test --benches` runs nothing here.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let begin = Instant::now();
+        let world = World::start().await;
+        let mut figures = Figures::default();
+        for round in 0..WARM_UP + ROUNDS {
+            let mut one = Figures::default();
+            launch(&world, &mut one).await;
+            one.bridge.add(reference::create_and_start(&world, "bridge", round).await);
+            one.host.add(reference::create_and_start(&world, "host", round).await);
+            if round >= WARM_UP {
+                figures.take(&one);
+            }
+        }
+        for _ in 0..MEMORY_ROUNDS {
+            memory(&world, &mut figures).await;
+        }
+        world.stop().await;
+        figures.print(begin.elapsed());
+    });
+}
+
+/// One task from LAUNCH to its last update.
+async fn launch(world: &World, figures: &mut Figures) {
+    let mut task = world.launch().await;
+    let first_instruction = task.first_instruction().await;
+    let handed_over = task.handed_over(world);
+    figures.launch.add(first_instruction.duration_since(handed_over));
+    figures.running.add(task.running(world).await.duration_since(task.launched.at));
+    figures.registered.add(task.registered(world).duration_since(task.launched.at));
+
+    let wait = reference::wait(world, &task.container_name()).await;
+    task.let_end().await;
+    let terminal = task.terminal(world).await;
+    let answered = wait.await.expect("the waiting task does not panic");
+    figures.ended.add(terminal.saturating_duration_since(answered));
+    world.clean_up(task).await;
+}
+
+/// Memory of one executor alone.
+async fn memory(world: &World, figures: &mut Figures) {
+    let mut task = world.launch().await;
+    task.first_instruction().await;
+    task.running(world).await;
+    tokio::time::sleep(AT_REST).await;
+    let (pss, private) = world::memory(task.launched.executor_pid);
+    figures.memory.push(pss);
+    figures.private.push(private);
+    task.let_end().await;
+    task.terminal(world).await;
+    world.clean_up(task).await;
+}
+
+impl Figures {
+    fn take(&mut self, one: &Self) {
+        let pairs = [
+            (&mut self.launch, &one.launch),
+            (&mut self.running, &one.running),
+            (&mut self.registered, &one.registered),
+            (&mut self.ended, &one.ended),
+            (&mut self.bridge, &one.bridge),
+            (&mut self.host, &one.host),
+        ];
+        for (all, one) in pairs {
+            all.push(one.median());
+        }
+    }
+
+    fn print(&self, took: Duration) {
+        println!("{}", header());
+        println!("{}", self.launch.row("LAUNCH to the task's first instruction, with address", "ms"));
+        println!("{}", self.bridge.row("docker create + start, network bridge", "ms"));
+        println!("{}", self.host.row("docker create + start, network host", "ms"));
+        println!("{}", self.running.row("\"Launching\" to TASK_RUNNING at the agent", "ms"));
+        println!("{}", self.registered.row("executor started to its registration at the agent", "ms"));
+        println!("{}", self.ended.row("Docker's wait answer to the terminal update at the agent", "ms"));
+        println!("{}", self.memory.row("executor's memory 10 s after RUNNING (PSS)", "MB"));
+        println!("{}", self.private.row("  of it private", "MB"));
+        println!("measured in {} s\n", took.as_secs());
+        println!("{}", goal("launch-to-bridge-ratio", self.launch.median() / self.bridge.median(), 0.5));
+        println!("{}", goal("launch-to-host-ratio", self.launch.median() / self.host.median(), 1.1));
+        println!("{}", goal("launching-to-running-ms", self.running.median(), 150.0));
+        println!("{}", goal("exit-to-terminal-ms", self.ended.median(), 25.0));
+        println!("{}", goal("executor-memory-mb", self.memory.median(), 8.0));
+        println!("{}", goal("start-to-registration-ms", self.registered.median(), 10.0));
+    }
+}

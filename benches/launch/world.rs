@@ -1,0 +1,155 @@
+//! The private daemons, the embedded agent, and one task under the watch's eye.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use calico_mesos::agent::marathon::{App, Instance};
+use calico_mesos::agent::{Agent, AgentOptions, Direction, Launched};
+use calico_mesos::dev::{Network, Stack, StackOptions};
+use calico_mesos::mesos::messages::TaskState;
+use nix::sys::stat::Mode;
+use tokio::task::JoinHandle;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The workload's first instruction opens a pipe that the bench holds the other end of; it ends when
+/// the second pipe is written to.
+pub const COMMAND: &str = ": > /mnt/mesos/sandbox/started; read end < /mnt/mesos/sandbox/end";
+
+pub struct World {
+    pub stack: Stack,
+    agent: Agent,
+    app: App,
+}
+
+pub struct Task {
+    id: String,
+    pub launched: Launched,
+    started: JoinHandle<Instant>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let options = StackOptions {
+            runtime: Some(env!("CARGO_BIN_EXE_calico-runc").into()),
+            network: Network::Bridge,
+            ..StackOptions::default()
+        };
+        let stack = Stack::start(options).await.expect("private daemons (run `make bench`)");
+        let mut options = AgentOptions::new(stack.dir.join("w"), env!("CARGO_BIN_EXE_calico-executor"));
+        options.extra_flags.push(format!("--config={}", stack.config.display()));
+        options.docker_socket = stack.docker.socket.display().to_string();
+        let agent = Agent::start(options).await.expect("an agent on loopback");
+        let text = serde_json::json!({
+            "id": "bench", "cpus": 0.1, "mem": 32, "cmd": COMMAND,
+            "container": { "type": "DOCKER", "docker": { "image": "busybox" } },
+            "env": { "CALICO_IP": "auto", "CALICO_PROFILE": "dev", "SERVICE_PORT": "3000" },
+        });
+        let app = App::parse(&text.to_string()).expect("a good app definition");
+        Self { stack, agent, app }
+    }
+
+    pub async fn launch(&self) -> Task {
+        let info = self.app.task_info(&Instance::new("localhost", Vec::new()));
+        let id = info.task_id.value.clone();
+        let launched = self.agent.launch(info).await.expect("the executor starts");
+        // In time: the container starts tens of milliseconds later.
+        let started = watch_pipes(&launched.sandbox);
+        Task { id, launched, started }
+    }
+
+    /// Waits for the executor and removes the container, as an agent does in the end.
+    pub async fn clean_up(&self, task: Task) {
+        self.agent.wait_exit(&task.id, LIMIT).await.expect("the executor ends");
+        let path = format!("/containers/{}?force=1&v=1", task.container_name());
+        self.stack.docker.request("DELETE", &path, b"").await.expect("dockerd answers");
+    }
+
+    pub async fn stop(self) {
+        drop(self.agent);
+        self.stack.stop().await.expect("nothing is left of the private daemons");
+    }
+}
+
+impl Task {
+    pub fn container_name(&self) -> String {
+        format!("mesos-{}", self.launched.container_id)
+    }
+
+    /// When the workload opened its pipe.
+    pub async fn first_instruction(&mut self) -> Instant {
+        let waited = tokio::time::timeout(LIMIT, &mut self.started).await;
+        waited.expect("the task starts").expect("the watching thread does not panic")
+    }
+
+    /// When the agent wrote RunTask.
+    pub fn handed_over(&self, world: &World) -> Instant {
+        self.message(world, Direction::ToExecutor, "mesos.internal.RunTaskMessage")
+    }
+
+    /// When the executor's registration reached the agent.
+    pub fn registered(&self, world: &World) -> Instant {
+        self.message(world, Direction::FromExecutor, "mesos.internal.RegisterExecutorMessage")
+    }
+
+    fn message(&self, world: &World, direction: Direction, name: &str) -> Instant {
+        let records = world.agent.records();
+        let mut own = records.iter().filter(|record| record.at >= self.launched.at);
+        let found = own.find(|record| record.direction == direction && record.name == name);
+        found.expect("one task at a time, and this one was launched").at
+    }
+
+    pub async fn running(&self, world: &World) -> Instant {
+        self.reached(world, TaskState::TaskRunning).await
+    }
+
+    pub async fn terminal(&self, world: &World) -> Instant {
+        self.reached(world, TaskState::TaskFinished).await
+    }
+
+    async fn reached(&self, world: &World, state: TaskState) -> Instant {
+        world.agent.wait_for(&self.id, state, LIMIT).await.expect("the task goes its way");
+        let history = world.agent.history(&self.id);
+        history.iter().find(|update| update.status.state() == state).expect("it was just seen").at
+    }
+
+    /// Lets the workload end by itself.
+    pub async fn let_end(&self) {
+        let_end(&self.launched.sandbox).await;
+    }
+}
+
+/// Makes the workload's pipes; the answer is the moment when it opens the first.
+pub fn watch_pipes(sandbox: &Path) -> JoinHandle<Instant> {
+    for name in ["started", "end"] {
+        nix::unistd::mkfifo(&sandbox.join(name), Mode::S_IRWXU).expect("a pipe in the sandbox");
+    }
+    let path: PathBuf = sandbox.join("started");
+    tokio::task::spawn_blocking(move || {
+        // Returns as soon as somebody opens the other end.
+        let _reader = File::open(path).expect("the pipe is there");
+        Instant::now()
+    })
+}
+
+pub async fn let_end(sandbox: &Path) {
+    let path = sandbox.join("end");
+    let write = move || {
+        OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|mut end| std::io::Write::write_all(&mut end, b"\n"))
+    };
+    tokio::task::spawn_blocking(write).await.expect("no panic").expect("the workload reads");
+}
+
+/// PSS and private memory of a process, in units of 1024 KiB.
+pub fn memory(pid: u32) -> (f64, f64) {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("the executor lives");
+    let field = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(f64::NAN)
+    };
+    (field("Pss:") / 1024.0, (field("Private_Clean:") + field("Private_Dirty:")) / 1024.0)
+}

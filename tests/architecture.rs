@@ -1,0 +1,270 @@
+//! What the project promises about its own shape: who imports whom, sizes, documentation, forms.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the bottom up. A module may import from the rows below its own, and the lowest row from itself.
+const ROWS: [&[&str]; 5] = [
+    &["names", "error", "config", "logging", "gate", "resolve", "tls"],
+    &["mesos", "calico", "net", "workload", "consul"],
+    &["task"],
+    &["agent", "dev"],
+    &["cli"],
+];
+/// Called by Docker at every turn: links as little as possible.
+const RUNTIME_MAY_IMPORT: [&str; 8] =
+    ["names", "error", "config", "logging", "gate", "resolve", "tls", "net"];
+/// Each outside service's library is named in one place.
+const OWNERS: [(&str, &str); 5] = [
+    ("etcd_client", "calico"),
+    ("rtnetlink", "net"),
+    ("bollard", "workload"),
+    ("reqwest", "consul"),
+    ("prost", "mesos"),
+];
+const LONGEST_FILE: usize = 500;
+const LONGEST_FUNCTION: usize = 90;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder, without what git ignores.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        match entry.file_name().to_str() {
+            Some("target" | ".git") => (),
+            _ if path.is_dir() => found.extend(files(&path)),
+            _ => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+fn rust_files(dir: &str) -> Vec<(PathBuf, String)> {
+    let rust = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "rs");
+    files(&root().join(dir))
+        .into_iter()
+        .filter(rust)
+        .map(|path| (path.strip_prefix(root()).unwrap().to_owned(), fs::read_to_string(&path).unwrap()))
+        .collect()
+}
+
+/// The top module that a file of `src/` belongs to; none for lib.rs and the programs.
+fn module(file: &Path) -> Option<String> {
+    let first = file.strip_prefix("src").ok()?.components().next()?.as_os_str().to_str()?;
+    let name = first.trim_end_matches(".rs");
+    (name != "lib" && name != "bin").then(|| name.to_owned())
+}
+
+/// Without comments and without the tests at the file's end.
+fn code(text: &str) -> String {
+    let product = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The top modules named after `crate::`, in groups too: `crate::{a, b::{c, d}}` names a and b.
+fn imports(code: &str) -> Vec<String> {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            found.push(word(rest));
+            continue;
+        };
+        let (mut depth, mut item) = (0, String::new());
+        for c in group.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' if depth == 0 => found.push(word(std::mem::take(&mut item).trim())),
+                _ if depth == 0 => item.push(c),
+                _ => (),
+            }
+        }
+        found.push(word(item.trim()));
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn row(module: &str) -> Option<usize> {
+    ROWS.iter().position(|row| row.contains(&module))
+}
+
+fn may_import(from: &str, to: &str) -> bool {
+    if from == "runtime" {
+        return RUNTIME_MAY_IMPORT.contains(&to);
+    }
+    match (row(from), row(to)) {
+        (Some(0), Some(0)) => true,
+        (Some(from), Some(to)) => to < from,
+        _ => false,
+    }
+}
+
+#[test]
+fn imports_point_downwards() {
+    assert_eq!(
+        imports("use crate::{resolve, net::{a, b}};\nuse crate::task::x;"),
+        ["resolve", "net", "task"]
+    );
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src") {
+        let Some(from) = module(&file) else { continue };
+        for to in imports(&code(&text)) {
+            if from != to && !may_import(&from, &to) {
+                wrong.push(format!("{} imports {to}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_module_has_its_row() {
+    for (file, _) in rust_files("src") {
+        if let Some(name) = module(&file) {
+            assert!(name == "runtime" || row(&name).is_some(), "{} is in no row", file.display());
+        }
+    }
+}
+
+#[test]
+fn each_outside_service_is_named_in_one_place() {
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src") {
+        for (library, owner) in OWNERS {
+            let named = code(&text).contains(&format!("{library}::"));
+            if named && module(&file).as_deref() != Some(owner) {
+                wrong.push(format!("{} names {library}", file.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn files_are_short_and_say_what_they_are() {
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src").into_iter().chain(rust_files("tests")) {
+        if text.lines().count() > LONGEST_FILE {
+            wrong.push(format!("{} has {} lines", file.display(), text.lines().count()));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{} does not begin with a module documentation", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// rustfmt puts a function's last brace below the beginning of its first line.
+fn functions(text: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let starts_function = |line: &str| {
+        let words = line.trim_start();
+        !words.starts_with("//") && words.split('(').next().unwrap().split(' ').any(|word| word == "fn")
+    };
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate().filter(|(_, line)| starts_function(line)) {
+        let head = lines[index..].iter().find(|line| line.ends_with(['{', ';', '}']));
+        if head.is_some_and(|line| line.ends_with(';')) {
+            continue; // a trait's method without a body
+        }
+        let indent = line.len() - line.trim_start().len();
+        let end = format!("{}}}", &line[..indent]);
+        let length = lines[index..].iter().position(|candidate| **candidate == end).unwrap_or(0) + 1;
+        found.push((*line, length));
+    }
+    found
+}
+
+#[test]
+fn functions_fit_on_a_screen() {
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src").into_iter().chain(rust_files("tests")) {
+        for (line, length) in functions(&text) {
+            if length > LONGEST_FUNCTION {
+                wrong.push(format!("{}: {length} lines: {}", file.display(), line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn nothing_unwraps_outside_tests() {
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src") {
+        // A module of tests may have a file or folder of its own.
+        let of_tests =
+            file.iter().any(|part| part == "tests" || part.to_string_lossy().ends_with("tests.rs"));
+        if !of_tests && code(&text).contains(".unwrap()") {
+            wrong.push(file.display().to_string());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_changelog_keeps_its_form() {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    assert!(text.starts_with("# Changelog\n"));
+    let headings: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    assert_eq!(headings.first(), Some(&"[Unreleased]"));
+    for heading in &headings[1..] {
+        let (version, date) = heading.split_once(" - ").expect("## [1.2.3] - 2026-01-31");
+        let digits = |text: &str, by: char, count| {
+            let parts: Vec<&str> = text.split(by).collect();
+            parts.len() == count && parts.iter().all(|part| part.parse::<u16>().is_ok())
+        };
+        assert!(digits(version.trim_matches(['[', ']']), '.', 3) && digits(date, '-', 3), "{heading}");
+    }
+    let kinds = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"];
+    for kind in text.lines().filter_map(|line| line.strip_prefix("### ")) {
+        assert!(kinds.contains(&kind), "### {kind}");
+    }
+}
+
+#[test]
+fn the_licence_is_told_everywhere() {
+    let licence = fs::read_to_string(root().join("LICENSE")).unwrap();
+    assert!(licence.contains("Apache License") && licence.contains("Version 2.0, January 2004"));
+    assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("license = \"Apache-2.0\""));
+}
+
+/// Text that only makes sense on the machine of whoever wrote it.
+#[test]
+fn no_path_of_a_private_machine_is_committed() {
+    let private = [concat!("/wo", "rk/"), concat!("/tmp", "/cm/"), concat!("/home", "/")];
+    let mut wrong = Vec::new();
+    for file in files(root()) {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for path in private.iter().filter(|path| text.contains(**path)) {
+            wrong.push(format!("{} names {path}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The codes that end a TASK_FAILED message are for people to look up.
+#[test]
+fn every_failure_code_stands_in_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut missing = Vec::new();
+    let mut known = 0;
+    for (path, text) in rust_files("src") {
+        for code in text.split('"').filter(|part| part.len() > 3 && part.starts_with("CM-")) {
+            known += 1;
+            if !readme.contains(&format!("`{code}`")) {
+                missing.push(format!("{code} of {}", path.display()));
+            }
+        }
+    }
+    assert!(known > 40, "only {known} uses of codes found");
+    assert!(missing.is_empty(), "not in README.md: {missing:#?}");
+}

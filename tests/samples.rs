@@ -1,0 +1,60 @@
+//! The samples we ship say what is true.
+
+use std::fs;
+use std::path::Path;
+
+use calico_mesos::config::Config;
+
+fn shipped(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// An option behind one # (a default) or two (an example); prose has a space there.
+fn option(line: &str) -> Option<(&str, bool)> {
+    let behind = line.strip_prefix('#')?;
+    let (text, is_default) = behind.strip_prefix('#').map_or((behind, true), |text| (text, false));
+    text.starts_with(|c: char| c.is_ascii_lowercase()).then_some((text, is_default))
+}
+
+fn load(lines: impl Iterator<Item = String>) -> Config {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    Config::load(file.path()).unwrap_or_else(|error| panic!("{}", calico_mesos::error::chain(&error)))
+}
+
+#[test]
+fn the_sample_configuration_shows_the_defaults() {
+    let sample = shipped("mesos/config.toml");
+    assert_eq!(load(sample.lines().map(str::to_owned)), Config::default());
+
+    let defaults_only = |line: &str| match option(line) {
+        Some((text, true)) => text.to_owned(),
+        _ => line.to_owned(),
+    };
+    assert_eq!(load(sample.lines().map(defaults_only)), Config::default());
+
+    let everything = |line: &str| option(line).map_or(line, |(text, _)| text).to_owned();
+    let config = load(sample.lines().map(everything));
+    assert_eq!(config.node.name.as_deref(), Some("agent-17"));
+}
+
+#[test]
+fn the_sample_configuration_names_every_option() {
+    let sample = shipped("mesos/config.toml");
+    let named: Vec<&str> =
+        sample.lines().filter_map(option).filter_map(|(text, _)| text.split(' ').next()).collect();
+    let source = shipped("src/config.rs");
+    let sections = source.split("pub struct Config {").nth(1).unwrap().split_once('}').unwrap().1;
+    let field = |line| str::strip_prefix(line, "    pub ")?.split_once(": ").map(|(name, _)| name);
+    let fields: Vec<&str> = sections.lines().filter_map(field).filter(|name| !name.contains(' ')).collect();
+    assert!(fields.len() > 25, "{fields:?}");
+    let missing: Vec<_> = fields.iter().filter(|field| !named.contains(*field)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_first_example_is_an_app() {
+    let app: serde_json::Value = serde_json::from_str(&shipped("marathon-examples/testapp.json")).unwrap();
+    assert_eq!(app["env"]["CALICO_IP"], "auto");
+    assert_eq!(app["container"]["docker"]["image"], "busybox");
+}
