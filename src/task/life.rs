@@ -17,6 +17,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -186,6 +187,7 @@ pub(super) async fn create(
     cancel: CancellationToken,
 ) -> Result<Ready, Failure> {
     let description = &order.description;
+    let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
         let docker = Docker::connect(&order.docker.host, &order.docker.source.to_string())
             .await
@@ -203,8 +205,18 @@ pub(super) async fn create(
                 bring_image(&docker, &order, &cancel).await?;
                 create().await
             }
+            // The answer to an earlier try was lost; what it made is ours.
+            Err(DockerError::NameTaken { name }) if lost.load(Ordering::Relaxed) => {
+                docker.inspect(&name).await.and_then(|seen| match seen.started {
+                    false => Ok(seen.id),
+                    true => Err(DockerError::NameTaken { name }),
+                })
+            }
             created => created,
         };
+        if matches!(id, Err(DockerError::Away { .. } | DockerError::Slow { .. })) {
+            lost.store(true, Ordering::Relaxed);
+        }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, id.get(..12).unwrap_or(&id));
         Ok(Ready { docker, id, name: order.name.clone() })

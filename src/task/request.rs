@@ -73,21 +73,18 @@ impl CalicoRequest {
     pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
         for address in &self.addresses {
             if let (AddressRequest::Explicit(address), false) = (address, config.limits.explicit_addresses) {
-                return Err(ip_failure(format!(
-                    "CALICO_IP {address} is not allowed: this cluster gives out addresses by itself; use CALICO_IP=auto"
+                return Err(not_allowed(format!(
+                    "CALICO_IP {address} is not allowed: this cluster gives out addresses by itself (limits.explicit_addresses); use CALICO_IP=auto"
                 )));
             }
         }
         let allowed = &config.limits.profiles;
         for profile in &self.profiles {
             if !allowed.is_empty() && !allowed.contains(profile) && *profile != config.profile.default {
-                return Err(Failure::app(
-                    "CM-PROFILE-INVALID",
-                    format!(
-                        "CALICO_PROFILE {profile} is not allowed here; allowed are: {}",
-                        allowed.join(", ")
-                    ),
-                ));
+                return Err(not_allowed(format!(
+                    "CALICO_PROFILE {profile} is not allowed here (limits.profiles); allowed are: {}",
+                    allowed.join(", ")
+                )));
             }
         }
         if self.profiles.is_empty() {
@@ -136,6 +133,10 @@ fn address(item: &str, text: &str) -> Result<AddressRequest, Failure> {
         return wrong("is of no use to a container");
     }
     Ok(AddressRequest::Explicit(address))
+}
+
+fn not_allowed(message: String) -> Failure {
+    Failure::app("CM-NOT-ALLOWED", message)
 }
 
 /// No loopback, multicast and so on; whether a pool has the address is for the datastore to say.

@@ -130,7 +130,7 @@ fn the_operators_limits() {
     assert_eq!(CalicoRequest::default().within(&config).unwrap().profiles, ["dev"]);
     config.limits.explicit_addresses = false;
     let explicit = asked(&[("CALICO_IP", "192.168.1.5,auto6")]);
-    assert_eq!(explicit.within(&config).unwrap_err().code, "CM-IP-INVALID");
+    assert_eq!(explicit.within(&config).unwrap_err().code, "CM-NOT-ALLOWED");
     assert!(asked(&[("CALICO_IP", "auto,auto6")]).within(&config).is_ok());
     config.limits.profiles = vec!["web".into()];
     assert!(asked(&[("CALICO_PROFILE", "web")]).within(&config).is_ok());

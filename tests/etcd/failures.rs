@@ -110,19 +110,13 @@ async fn the_operators_limits() {
     let mut world = World::new(&["a"], &[POOL, ("own", r#"{"cidr":"10.66.0.0/24"}"#)]).await;
     let mut config = world.config("a");
     config.limits.pools = vec!["own".into()];
-    config.limits.profiles = vec!["dev".into()];
     let mut datastore = Datastore::connect(&config).await.unwrap();
     let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
     assert!(prepared.addresses[0].to_string().starts_with("10.66.0."));
     let error = datastore.prepare(&task("a"), &explicit("10.65.0.1")).await.err().unwrap();
     assert!(error.failure().message.contains("'pool' (limits.pools)"), "{error}");
-    let mut wanted = auto();
-    wanted.profiles = vec!["prod".into()];
-    assert_eq!(datastore.prepare(&task("a"), &wanted).await.err().unwrap().failure().code, "CM-NOT-ALLOWED");
-    config.limits.explicit_addresses = false;
-    let mut datastore = Datastore::connect(&config).await.unwrap();
-    let error = datastore.prepare(&task("a"), &explicit("10.66.0.1")).await.err().unwrap();
     assert_eq!((error.failure().code, error.failure().blame), ("CM-NOT-ALLOWED", Blame::App));
+    let mut wanted = auto();
     wanted.profiles = vec!["../x".into()];
     assert_eq!(
         datastore.prepare(&task("a"), &wanted).await.err().unwrap().failure().code,

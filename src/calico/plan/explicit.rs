@@ -34,11 +34,6 @@ impl Planner<'_> {
     /// The block in which the address has to be taken, if its pool allows it.
     fn block_for(&mut self, address: IpAddr) -> Result<ipnet::IpNet, CalicoError> {
         let limits = self.request.limits;
-        if !limits.explicit_addresses {
-            return Err(CalicoError::NotAllowed(format!(
-                "CALICO_IP {address} is refused: this cluster gives tasks no addresses of their own choice (limits.explicit_addresses); use CALICO_IP=auto"
-            )));
-        }
         let pools: Vec<_> = self.pools.iter().filter(|pool| pool.cidr.contains(&address)).collect();
         let Some(pool) = pools.iter().find(|pool| pool.is_enabled()) else {
             return Err(match pools.first() {

@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::mesos::flags::Flags;
-use crate::mesos::messages::{container_info, ContainerInfo, NetworkInfo, TaskInfo};
+use crate::mesos::messages::{container_info, ContainerInfo, TaskInfo};
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{ContainerSpec, PortBinding};
 
@@ -58,8 +58,6 @@ pub struct Description {
     pub task_id: String,
     /// The labels of the task, raw.
     pub labels: BTreeMap<String, String>,
-    /// The first NetworkInfo of the task: status updates repeat it, with the addresses replaced.
-    pub network_info: Option<NetworkInfo>,
     /// What was asked for and has no effect, a sentence each.
     pub notes: Vec<String>,
 }
@@ -98,7 +96,6 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
         app: app(task),
         task_id: task_id.to_owned(),
         labels: labels(task),
-        network_info: container.network_infos.first().cloned(),
         notes,
     })
 }
