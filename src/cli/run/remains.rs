@@ -41,11 +41,18 @@ mod tests {
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let left = of(dir.path());
-        assert!(
-            left[0].starts_with("folder ") && left[1].starts_with(&format!("process {} ", child.id())),
-            "{left:?}"
-        );
+        // A program that has just been executed has no command line for an instant.
+        let mut left = of(dir.path());
+        for _ in 0..500 {
+            if left.len() == 2 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            left = of(dir.path());
+        }
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert!(left[0].starts_with("folder "), "{left:?}");
+        assert!(left[1].starts_with(&format!("process {} ", child.id())), "{left:?}");
         child.kill().unwrap();
         child.wait().unwrap();
         let path = dir.path().to_owned();
