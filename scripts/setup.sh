@@ -46,6 +46,16 @@ check_beforehand() {
         die "needs Consul, or Go to build it with: install one of them, then try again"
 }
 
+# protoc's own files, which Debian only recommends beside it, are imported by etcd's messages.
+protoc_is_complete() {
+    local scratch result=0
+    scratch=$(mktemp -d)
+    echo 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >"$scratch/probe.proto"
+    protoc -I "$scratch" -o /dev/null "$scratch/probe.proto" 2>/dev/null || result=1
+    rm -rf "$scratch"
+    return $result
+}
+
 # Debian packages of the programs that are missing, one a line.
 missing_packages() {
     while read -r program package; do
@@ -61,6 +71,7 @@ missing_packages() {
 		make make
 		tar tar
 	END
+    protoc_is_complete || echo libprotobuf-dev
     # Debian's docker.io conflicts with docker-ce, so any dockerd will do. runc and containerd come with it.
     have dockerd || echo docker.io
     # Static linking needs libc.a.
