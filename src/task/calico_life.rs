@@ -5,7 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
 use crate::config::{Config, Dataplane};
@@ -16,17 +15,15 @@ use crate::names::service_name;
 use super::gate::Gate;
 use super::journal::{self, Entry, Journal, Owner, Record};
 use super::launch::{Launch, Started};
-use super::life::{self, announce, Change, Command, Ended, Link, Order, Outcome, Ready};
+use super::life;
+use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
 use super::network::{self, Interface};
 use super::request::CalicoRequest;
 use super::retry::host_faults;
 use super::services::{Registrar, Services};
 use super::teardown::{self, Claim, Patience, Workload};
-
-/// How long after a kill's grace period Docker may still be the one who ends the workload. Then teardown does it,
-/// by what lives in the namespace.
-const DOCKER_PATIENCE: Duration = Duration::from_secs(15);
+use super::work::{self, Ready};
 
 /// Lives the task to its end; nothing is left of it afterwards, or a cleaner is named in the log.
 pub(super) async fn live(order: Order, mut link: Link) -> Ended {
@@ -34,8 +31,8 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         Ok(Ok(begun)) => begun,
         Ok(Err(failure)) => return Outcome::Failed(failure).into(),
         Err(command) => {
-            announce(&link, command);
-            return Outcome::Killed(None).into();
+            link.announce(command);
+            return command.before_start().into();
         }
     };
     let mut life = CalicoLife {
@@ -162,7 +159,7 @@ impl CalicoLife<'_> {
         };
         let (order, config, id) = (self.order.clone(), self.config.clone(), self.order.container.clone());
         let retry_for = config.launch.retry_for;
-        let mut container = Making::start(|cancel| life::create(order, retry_for, cancel));
+        let mut container = Making::start(|cancel| work::create(order, retry_for, cancel));
         let mut interface = Making::start(|cancel| network::make_interface(config, id, cancel));
         let given_up = match self.prepare(&mut container, &mut interface, link).await {
             Ok(Ok((ready, prepared))) => {
@@ -173,8 +170,8 @@ impl CalicoLife<'_> {
             }
             Ok(Err(failure)) => Outcome::Failed(failure),
             Err(command) => {
-                announce(link, command);
-                Outcome::Killed(None)
+                link.announce(command);
+                command.before_start()
             }
         };
         gate.close("the task is over");
@@ -202,7 +199,7 @@ impl CalicoLife<'_> {
         let work = async {
             let network = network::prepare(self.config, &self.entry.record.identity, &wanted, interface);
             let (ready, prepared, ()) = tokio::try_join!(container.made(), network, journal)?;
-            network::publish(self.config, &self.order.container, &ready.id)?;
+            network::publish(self.config, &self.order.container, ready.id())?;
             Ok((ready, prepared))
         };
         link.unless_killed(work).await
@@ -235,17 +232,9 @@ impl CalicoLife<'_> {
         self.claim = Claim::Possible;
         let launch = Launch {
             config: self.config,
-            docker: &ready.docker,
+            ready,
             container: &self.order.container,
             identity: &self.entry.record.identity,
-            docker_id: &ready.id,
-            hostname: self
-                .order
-                .description
-                .container
-                .hostname
-                .as_deref()
-                .unwrap_or(ready.id.get(..12).unwrap_or(&ready.id)),
             gate,
             claim: &mut self.claim,
         };
@@ -253,10 +242,9 @@ impl CalicoLife<'_> {
             Started::Running(wired) => {
                 let services = services(&self.order, self.request, self.config, &wired.addresses);
                 self.registrar = Registrar::start(self.config, services);
-                let (seen, first_kill) = ready.look_unless_killed(&mut attached, link).await;
-                let inspect = seen.map(|seen| seen.text);
+                let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
                 link.tell(Change::Running {
-                    inspect,
+                    inspect: seen.inspect,
                     addresses: wired.addresses,
                     timing: Some(wired.timing),
                 });
@@ -265,8 +253,8 @@ impl CalicoLife<'_> {
             Started::Failed(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
             Started::KilledRunning(command) => Some(command),
             Started::Killed(command) => {
-                announce(link, command);
-                return (Outcome::Killed(None), Workload::NeverStarted);
+                link.announce(command);
+                return (command.before_start(), Workload::NeverStarted);
             }
         };
         let event = match first_kill {
@@ -274,15 +262,14 @@ impl CalicoLife<'_> {
             None => attached.end_or_kill(link).await,
         };
         let (end, stopped) = match event {
-            Ok(end) => (end, false),
+            Ok(end) => (end, None),
             Err(command) => {
-                announce(link, command);
+                link.announce(command);
                 self.leave_consul().await;
-                (attached.stop(ready, command, link, Some(DOCKER_PATIENCE)).await, true)
+                (attached.stop(ready, command, link).await, Some(command))
             }
         };
-        attached.drain().await;
-        (life::outcome(end, stopped), Workload::Exited)
+        (life::finish(attached, ready, end, stopped).await, Workload::Exited)
     }
 
     /// Nobody shall be sent to a task that is being stopped.

@@ -15,22 +15,20 @@ use crate::calico::Identity;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::names::ContainerId;
-use crate::workload::Docker;
 
 use super::gate::Gate;
-use super::life::Command;
+use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
 use super::spec::RUNTIME;
 use super::teardown::Claim;
+use super::work::Ready;
 
 /// What a start needs besides what has been prepared.
 pub struct Launch<'a> {
     pub config: &'a Config,
-    pub docker: &'a Docker,
+    pub ready: &'a Ready,
     pub container: &'a ContainerId,
     pub identity: &'a Identity,
-    pub docker_id: &'a str,
-    pub hostname: &'a str,
     pub gate: &'a Gate,
     /// Is told when the answer to the datastore's write is lost.
     pub claim: &'a mut Claim,
@@ -50,7 +48,7 @@ impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
         let wiring = prepared.wire(self.config, self.identity);
-        let starting = self.docker.start(self.docker_id);
+        let starting = self.ready.start();
         pin!(wiring, starting);
         let mut wired: Option<Result<Wired, Unwired>> = None;
         let mut started = None;
@@ -89,7 +87,7 @@ impl Launch<'_> {
             (_, Some(Ok(())), Some(command)) if self.gate.passed() => Started::KilledRunning(command),
             (_, _, Some(command)) => Started::Killed(command),
             (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure),
-            (_, Some(Err(error)), _) => Started::Failed(error.failure()),
+            (_, Some(Err(failure)), _) => Started::Failed(failure),
             // Docker's runtime of our name is another program: the workload runs without its network.
             _ if !self.gate.passed() => Started::Failed(no_gate()),
             (Some(Ok(wired)), _, _) => Started::Running(Box::new(wired)),
@@ -98,7 +96,7 @@ impl Launch<'_> {
     }
 
     fn let_through(&self, addresses: &[IpAddr]) {
-        match network::write_hosts(self.config, self.container, self.hostname, addresses) {
+        match network::write_hosts(self.config, self.container, self.ready.hostname(), addresses) {
             Ok(()) => self.gate.open(),
             Err(error) => self.gate.close(&format!("cannot write the task's hosts file: {error}")),
         }

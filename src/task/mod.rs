@@ -1,9 +1,9 @@
 //! A task's life: what happens between the agent's RunTask and the last trace of it.
 //!
 //! ```text
-//!  drop_in ──► spec, request      what was asked for (pure)
-//!     │
-//!     ▼
+//!  drop_in ──► executor ──► spec, request      what was asked for (pure)
+//!                 │ link: Order, Command, Change, Outcome
+//!                 ▼
 //!   life ──► calico_life ──► journal     ownership: a lock that dies with us
 //!                 │────────► network     read, namespace, veth │ write, addresses
 //!                 │────────► launch      docker start beside all that, and the gate
@@ -11,16 +11,19 @@
 //!                 └────────► teardown    the way back, from the journal alone  ◄── gc
 //! ```
 //!
-//! Start with [`life`]; then [`calico_life`](self) tells what Calico adds.
+//! Both lives use `work`, the workload's stages. Start with [`life`]; then [`calico_life`](self) tells what
+//! Calico adds.
 
 mod calico_life;
 pub mod docker_host;
 pub mod drop_in;
+mod executor;
 pub mod gate;
 pub mod gc;
 pub mod journal;
 mod launch;
-pub mod life;
+mod life;
+mod link;
 mod making;
 pub mod network;
 pub mod request;
@@ -29,3 +32,4 @@ mod services;
 pub mod spec;
 pub mod status;
 pub mod teardown;
+mod work;

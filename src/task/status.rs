@@ -6,11 +6,13 @@
 
 use std::net::IpAddr;
 
+use crate::mesos::messages::task_status::Reason;
 use crate::mesos::messages::{
     network_info, ContainerInfo, ContainerStatus, NetworkInfo, TaskId, TaskState, TaskStatus,
 };
+use crate::workload::Exit;
 
-use super::life::Outcome;
+use super::link::{Cause, Outcome};
 
 /// Makes the statuses of one task.
 #[derive(Debug, Clone)]
@@ -46,18 +48,43 @@ impl Statuses {
         self.bare(TaskState::TaskKilling)
     }
 
+    /// A health check's verdict.
+    pub fn health(&self, healthy: bool) -> TaskStatus {
+        TaskStatus {
+            healthy: Some(healthy),
+            reason: Some(Reason::TaskHealthCheckStatusUpdated.into()),
+            ..self.bare(TaskState::TaskRunning)
+        }
+    }
+
     pub fn terminal(&self, outcome: &Outcome) -> TaskStatus {
-        let (state, message) = match outcome {
-            Outcome::Killed(exit) => {
-                let message = exit
-                    .as_ref()
-                    .map_or("Task killed before its container started".to_owned(), |exit| exited(exit.code));
-                (TaskState::TaskKilled, message)
+        match outcome {
+            Outcome::Exited(exit) if exit.code == 0 => self.ended(TaskState::TaskFinished, exited(exit)),
+            Outcome::Exited(exit) => TaskStatus {
+                reason: exit
+                    .oom_killed
+                    .is_some_and(|killed| killed)
+                    .then_some(Reason::ContainerLimitationMemory.into()),
+                ..self.ended(TaskState::TaskFailed, exited(exit))
+            },
+            Outcome::Killed { exit, cause } => {
+                let words = exit.as_ref().map_or("Task killed before it started".to_owned(), exited);
+                match cause {
+                    Cause::Asked => self.ended(TaskState::TaskKilled, words),
+                    Cause::Unhealthy => {
+                        TaskStatus { healthy: Some(false), ..self.ended(TaskState::TaskKilled, words) }
+                    }
+                    Cause::Overdue => TaskStatus {
+                        reason: Some(Reason::MaxCompletionTimeReached.into()),
+                        ..self.ended(TaskState::TaskFailed, words)
+                    },
+                }
             }
-            Outcome::Exited(exit) if exit.code == 0 => (TaskState::TaskFinished, exited(0)),
-            Outcome::Exited(exit) => (TaskState::TaskFailed, exited(exit.code)),
-            Outcome::Failed(failure) => (TaskState::TaskFailed, failure.on(&self.agent)),
-        };
+            Outcome::Failed(failure) => self.ended(TaskState::TaskFailed, failure.on(&self.agent)),
+        }
+    }
+
+    fn ended(&self, state: TaskState, message: String) -> TaskStatus {
         TaskStatus { message: Some(message), ..self.bare(state) }
     }
 
@@ -90,7 +117,13 @@ impl Statuses {
     }
 }
 
-/// The stock executor's words.
-fn exited(code: i64) -> String {
-    format!("Container exited with status {code}")
+/// The stock executor's words, and what it does not know.
+fn exited(exit: &Exit) -> String {
+    let code = exit.code;
+    match exit.oom_killed {
+        Some(true) => {
+            format!("Container exited with status {code}: the kernel killed it, because it was out of memory")
+        }
+        _ => format!("Container exited with status {code}"),
+    }
 }

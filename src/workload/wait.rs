@@ -11,6 +11,7 @@
 //! The second source exists because the daemon can miss an exit (moby issue 33820): its wait would then
 //! never be answered.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -23,6 +24,7 @@ use tokio::time::{sleep, timeout, Instant};
 use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
+use super::process::Process;
 
 /// Until Docker has registered the wait.
 const REGISTER: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ const DOING: &str = "wait for the container";
 pub struct Exit {
     /// As a shell tells it: 128 + n for signal n.
     pub code: i64,
-    /// Known only when the second source had to be asked; else ask [`Docker::oom_killed`] on code 137.
+    /// Known only when the second source had to be asked; else ask [`Docker::oom_killed`].
     pub oom_killed: Option<bool>,
 }
 
@@ -84,15 +86,15 @@ impl Docker {
 }
 
 impl Waiting {
-    /// The exit. `pid` brings the container's init process as soon as somebody has inspected it; dropping
+    /// The exit. `process` brings the container's init as soon as somebody has inspected it; dropping
     /// its sender means that there is no second source.
-    pub async fn exit(mut self, pid: oneshot::Receiver<i32>) -> Result<Exit, DockerError> {
+    pub async fn exit(mut self, process: oneshot::Receiver<Arc<Process>>) -> Result<Exit, DockerError> {
         let (docker, id) = (self.docker.clone(), self.id.clone());
         tokio::select! {
             // Docker's own answer first: it is the cheaper and the better one.
             biased;
             answer = self.answer() => answer,
-            () = gone(pid) => {
+            () = gone(process) => {
                 match timeout(LAG, self.answer()).await {
                     Ok(answer) => answer,
                     Err(_) => {
@@ -168,23 +170,9 @@ async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
 }
 
 /// Returns when the process is gone; never, when no pid comes.
-async fn gone(pid: oneshot::Receiver<i32>) {
-    let Ok(pid) = pid.await else { return std::future::pending().await };
-    let pidfd = rustix::process::Pid::from_raw(pid)
-        .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok())
-        // A pidfd becomes readable when its process ends. Nothing is ever read, so tokio's pipe serves as
-        // the one type that waits for any descriptor without unsafe code.
-        .and_then(|fd| tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd).ok());
-    let Some(pidfd) = pidfd else { return poll_gone(pid).await };
-    // An error cannot tell anything about the process: then Docker alone is asked.
-    if pidfd.readable().await.is_err() {
-        std::future::pending().await
-    }
-}
-
-/// For kernels before 5.3 (and a process that is gone already).
-async fn poll_gone(pid: i32) {
-    while std::path::Path::new("/proc").join(pid.to_string()).exists() {
-        sleep(Duration::from_millis(500)).await;
+async fn gone(process: oneshot::Receiver<Arc<Process>>) {
+    match process.await {
+        Ok(process) => process.gone().await,
+        Err(_) => std::future::pending().await,
     }
 }

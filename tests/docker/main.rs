@@ -125,7 +125,7 @@ async fn a_task_of_marathon_runs_as_described() {
         ..Default::default()
     };
     let description = describe(&task, &flags, total_memory()).unwrap();
-    let ran = run(&docker, &description.container).await.unwrap();
+    let ran = run(&docker, description.container().unwrap()).await.unwrap();
     let expected = "hello from web-1\n50331648\n99\nmesos-1087382a-40ba-4fa3-9eda-41fed69a9a91\n";
     assert_eq!(ran.stdout, expected, "{}", ran.stderr);
     assert_eq!(std::fs::read_to_string(sandbox.path().join("result")).unwrap(), "done\n");

@@ -28,7 +28,9 @@ use self::shell::{Command, Shell};
 use self::state::{Identity, State};
 use super::environment::Environment;
 use super::libprocess::{link, Upid};
-use super::messages::{FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus};
+use super::messages::{
+    ExecutorInfo, FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus,
+};
 
 /// The name the stock driver gives its first actor.
 const ACTOR: &str = "executor(1)";
@@ -39,11 +41,16 @@ pub enum Event {
     Registered {
         framework: Box<FrameworkInfo>,
         agent: Box<SlaveInfo>,
+        executor: Box<ExecutorInfo>,
+        /// The ContainerID of the executor's own sandbox; told by the HTTP API only.
+        container: Option<String>,
     },
     /// The agent is back after a restart; everything pending has been sent to it.
     Reregistered,
     /// A task to start; a second one arrives here too.
     Launch(Box<TaskInfo>),
+    /// Tasks that belong together; comes by the HTTP API only.
+    LaunchGroup(Vec<TaskInfo>),
     Kill {
         task_id: String,
         /// Only when the framework's kill carries a policy of its own.

@@ -190,7 +190,8 @@ impl State {
             return Err("a second registration".to_owned());
         }
         let (framework, agent) = (Box::new(message.framework_info), Box::new(message.slave_info));
-        Ok(vec![Effect::Emit(Event::Registered { framework, agent })])
+        let executor = Box::new(message.executor_info);
+        Ok(vec![Effect::Emit(Event::Registered { framework, agent, executor, container: None })])
     }
 
     fn reregistered(&mut self) -> Vec<Effect> {

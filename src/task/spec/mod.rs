@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::mesos::flags::Flags;
-use crate::mesos::messages::{container_info, ContainerInfo, TaskInfo};
+use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{ContainerSpec, PortBinding};
 
@@ -40,18 +40,28 @@ pub const NETWORK: &str = "calico";
 /// Longer texts than this are nobody's name; the agent would not find room for them in a path.
 const MAX_NAME: usize = 4096;
 
+/// What is to run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    Docker {
+        container: ContainerSpec,
+        /// The image is pulled even if it is there.
+        force_pull: bool,
+    },
+}
+
 /// A task, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    pub container: ContainerSpec,
-    /// The image is pulled even if it is there.
-    pub force_pull: bool,
+    pub work: Work,
     /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
     pub calico: Option<CalicoRequest>,
     /// The port mappings of a Calico task, which Docker cannot serve; of other tasks they are in `container`.
     pub host_ports: Vec<PortBinding>,
     /// How long the task may take to end, if it says so itself.
     pub kill_grace: Option<Duration>,
+    /// Running longer than this is a failure.
+    pub max_completion: Option<Duration>,
     /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any text; `names`
     /// makes names of it.
     pub app: String,
@@ -88,11 +98,14 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
         notes.push("port mappings have no effect: the task is reached at its own address and ports".into());
     }
     Ok(Description {
-        container: spec,
-        force_pull: docker.force_pull_image(),
+        work: Work::Docker { container: spec, force_pull: docker.force_pull_image() },
         calico,
         host_ports,
-        kill_grace: kill_grace(task)?,
+        kill_grace: duration(
+            "the kill policy's grace period",
+            task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref()),
+        )?,
+        max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
         app: app(task),
         task_id: task_id.to_owned(),
         labels: labels(task),
@@ -101,13 +114,20 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
 }
 
 impl Description {
+    /// The container that is to run, if it is one.
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        let Work::Docker { container, .. } = &self.work;
+        Some(container)
+    }
+
     /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
     /// Only for tasks with a Calico request; looks at the file system to see through links.
     pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
         let Some(request) = self.calico.take() else { return Ok(self) };
         self.calico = Some(request.within(config)?);
-        volumes::refuse_our_folders(&self.container.binds, config)?;
-        network::configured_dns(config, &mut self.container);
+        let Work::Docker { container, .. } = &mut self.work;
+        volumes::refuse_our_folders(&container.binds, config)?;
+        network::configured_dns(config, container);
         Ok(self)
     }
 }
@@ -147,7 +167,6 @@ fn refuse_unsupported(task: &TaskInfo) -> Result<(), Failure> {
     let asked = [
         (task.health_check.is_some(), "a Mesos health check (use a Marathon HTTP or TCP health check)"),
         (task.check.is_some(), "a general check"),
-        (task.max_completion_time.is_some(), "max_completion_time"),
     ];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(unsupported(what)),
@@ -169,13 +188,11 @@ fn ignored(container: &ContainerInfo, notes: &mut Vec<String>) {
     }
 }
 
-fn kill_grace(task: &TaskInfo) -> Result<Option<Duration>, Failure> {
-    let Some(grace) = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref()) else {
-        return Ok(None);
-    };
-    match u64::try_from(grace.nanoseconds) {
-        Ok(nanoseconds) => Ok(Some(Duration::from_nanos(nanoseconds))),
-        Err(_) => Err(invalid("the kill policy's grace period is negative")),
+fn duration(what: &str, given: Option<&DurationInfo>) -> Result<Option<Duration>, Failure> {
+    match given.map(DurationInfo::to_duration) {
+        None => Ok(None),
+        Some(Some(duration)) => Ok(Some(duration)),
+        Some(None) => Err(invalid(format!("{what} is negative"))),
     }
 }
 

@@ -66,7 +66,7 @@ proptest! {
     fn no_task_can_break_it(task in any_task()) {
         match describe(&task, &flags(), Some(1 << 30)) {
             Ok(description) => {
-                let spec = &description.container;
+                let spec = description.container().unwrap();
                 prop_assert_eq!(description.calico.is_some(), spec.runtime.as_deref() == Some("calico"));
                 prop_assert!(description.calico.is_none() || spec.network == "none");
                 prop_assert!(!spec.network.is_empty());

@@ -29,7 +29,7 @@ fn parameters_that_are_understood() {
     ]
     .map(|(key, value)| parameter(key, value))
     .into();
-    let spec = understood(&task).container;
+    let spec = understood(&task).container().unwrap().clone();
     assert_eq!((spec.labels["a"].as_str(), spec.labels["flag"].as_str()), ("b=c", ""));
     assert_eq!(spec.extra_hosts, ["db:10.0.0.5", "db6:fd00::5"]);
     assert_eq!((spec.dns.len(), spec.dns_search.len(), spec.dns_options.len()), (1, 1, 2));
@@ -130,8 +130,8 @@ fn what_makes_no_task() {
     }
     assert_eq!(refused(&|task| task.health_check = Some(HealthCheck::default())), "CM-UNSUPPORTED");
     assert_eq!(refused(&|task| task.check = Some(CheckInfo::default())), "CM-UNSUPPORTED");
-    let duration = DurationInfo { nanoseconds: 1 };
-    assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), "CM-UNSUPPORTED");
+    let duration = DurationInfo { nanoseconds: -1 };
+    assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), "CM-TASK-INVALID");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn hostname_needs_a_network_of_its_own() {
     container(&mut task).hostname = Some("web".into());
     assert!(refusal(&task).message.contains("hostname"));
     set(&mut task, "CALICO_IP", "auto");
-    assert_eq!(understood(&task).container.hostname.as_deref(), Some("web"));
+    assert_eq!(understood(&task).container().unwrap().hostname.as_deref(), Some("web"));
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn refusal(task: &TaskInfo) -> Failure {
 #[test]
 fn the_app_of_the_readme() {
     let description = understood(&testapp());
-    let spec = &description.container;
+    let spec = description.container().unwrap();
     assert_eq!(spec.entrypoint.as_deref().unwrap(), ["/bin/sh"]);
     assert_eq!(spec.command.as_deref().unwrap(), ["-c", "sleep 10"]);
     assert_eq!((spec.network.as_str(), spec.runtime.as_deref()), ("none", Some("calico")));
@@ -151,7 +151,8 @@ fn the_app_of_the_readme() {
 fn a_task_without_the_variables_is_left_alone() {
     let description = understood(&plain());
     assert_eq!(description.calico, None);
-    assert_eq!((description.container.network.as_str(), description.container.runtime), ("host", None));
+    let spec = description.container().unwrap();
+    assert_eq!((spec.network.as_str(), spec.runtime.as_deref()), ("host", None));
     assert_eq!(description.app, "testapp");
 }
 
@@ -160,7 +161,8 @@ fn which_network_it_is() {
     let network = |change: &dyn Fn(&mut TaskInfo), task: TaskInfo| {
         let mut task = task;
         change(&mut task);
-        describe(&task, &flags(), None).map(|found| (found.container.network, found.calico.is_some()))
+        describe(&task, &flags(), None)
+            .map(|found| (found.container().unwrap().network.clone(), found.calico.is_some()))
     };
     let mode = |mode: Network| move |task: &mut TaskInfo| docker(task).network = Some(mode as i32);
     let named = |name: &'static str| move |task: &mut TaskInfo| user_network(task, name);

@@ -8,7 +8,7 @@ fn commands() {
     let words = |change: &dyn Fn(&mut CommandInfo)| {
         let mut task = plain();
         change(task.command.as_mut().unwrap());
-        let spec = understood(&task).container;
+        let spec = understood(&task).container().unwrap().clone();
         (spec.entrypoint, spec.command)
     };
     let list = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
@@ -44,7 +44,7 @@ fn environment_from_weak_to_strong() {
         vec![parameter("env", "A=parameter=1\n2"), parameter("env", "NEW=1"), parameter("env", "HOOK")];
     let flags = with_flags(&[r#"--task_environment={"HOOK":"hook"}"#]);
     let description = describe(&task, &flags, None).unwrap();
-    let environment = &description.container.environment;
+    let environment = &description.container().unwrap().environment;
     for line in ["A=parameter=1\n2", "HOOK=hook", "MESOS_SANDBOX=/mnt/mesos/sandbox", "NEW=1", "S="] {
         assert!(environment.iter().any(|other| other == line), "{line} is missing in {environment:?}");
     }
@@ -60,7 +60,7 @@ fn cpu_and_memory() {
         task.resources =
             vec![scalar("cpus", 0.5), scalar("cpus", 0.5), scalar("mem", 64.0), scalar("gpus", 1.0)];
         change(&mut task);
-        let spec = describe(&task, &with_flags(cfs), Some(1 << 30)).unwrap().container;
+        let spec = describe(&task, &with_flags(cfs), Some(1 << 30)).unwrap().container().unwrap().clone();
         (spec.cpu_shares, spec.cpu_quota, spec.memory, spec.memory_reservation, spec.oom_score_adj)
     };
     let limit = |name: &'static str, value: f64| {
@@ -109,7 +109,7 @@ fn volumes_of_every_kind() {
     container(&mut task).volumes =
         vec![volume("/a", Some("/host"), ro), volume("b", Some("/host"), rw), volume("/c", Some("rel"), rw)];
     docker(&mut task).parameters = vec![parameter("volume", "/x:/y:ro"), parameter("volume", "/z")];
-    let spec = understood(&task).container;
+    let spec = understood(&task).container().unwrap().clone();
     let expected = [
         "/host:/a:ro",
         "/host:/mnt/mesos/sandbox/b:rw",
@@ -122,12 +122,12 @@ fn volumes_of_every_kind() {
         (&expected.map(str::to_owned)[..], &["/z".to_owned()][..])
     );
     container(&mut task).volumes = vec![named(Some("rexray"))];
-    let spec = understood(&task).container;
+    let spec = understood(&task).container().unwrap().clone();
     assert_eq!((spec.binds[0].as_str(), spec.volume_driver.as_deref()), ("data:/data:rw", Some("rexray")));
     docker(&mut task).volume_driver = Some("other".into());
     assert!(refusal(&task).message.contains("two drivers"));
     container(&mut task).volumes = vec![volume("/c", Some("rel"), rw)];
-    assert_eq!(understood(&task).container.binds[0], "rel:/c:rw");
+    assert_eq!(understood(&task).container().unwrap().binds[0], "rel:/c:rw");
     for (bad, reason) in [
         (volume("rel", Some("rel"), rw), "both be relative"),
         (volume("/a", None, rw), "neither"),
@@ -154,13 +154,13 @@ fn port_mappings() {
     task.resources.push(ports(31000, 31005));
     docker(&mut task).network = Some(Network::Bridge as i32);
     docker(&mut task).port_mappings = vec![mapping(31000, 80, None), mapping(31005, 53, Some("UDP,tcp"))];
-    let spec = understood(&task).container;
+    let spec = understood(&task).container().unwrap().clone();
     let found: Vec<_> =
         spec.ports.iter().map(|port| (port.host_port, port.container_port, port.protocol.as_str())).collect();
     assert_eq!(found, [(31000, 80, "tcp"), (31005, 53, "udp"), (31005, 53, "tcp")]);
     set(&mut task, "CALICO_PROFILE", "dev");
     let description = understood(&task);
-    assert_eq!((description.host_ports.len(), description.container.ports.len()), (3, 0));
+    assert_eq!((description.host_ports.len(), description.container().unwrap().ports.len()), (3, 0));
     task.command.as_mut().unwrap().environment = None;
     for (bad, reason) in [
         (mapping(31006, 80, None), "31006 is not among"),
@@ -183,7 +183,7 @@ fn whose_dns_it_is() {
         {"network_mode":"USER","dns":{"nameservers":["10.0.0.2"],"search":["any"]}},
         {"network_mode":"USER","network_name":"calico","dns":{"nameservers":["10.0.0.3"],"options":["ndots:2"]}}]}"#;
     let flags = with_flags(&[json]);
-    let dns = |task: &TaskInfo| describe(task, &flags, None).unwrap().container.dns;
+    let dns = |task: &TaskInfo| describe(task, &flags, None).unwrap().container().unwrap().dns.clone();
     let mut task = plain();
     assert!(dns(&task).is_empty());
     docker(&mut task).network = Some(Network::Bridge as i32);
@@ -193,11 +193,11 @@ fn whose_dns_it_is() {
     assert_eq!(dns(&testapp()), ["10.0.0.3"]);
     let mut own = testapp();
     docker(&mut own).parameters.push(parameter("dns-search", "mine"));
-    let spec = describe(&own, &flags, None).unwrap().container;
+    let spec = describe(&own, &flags, None).unwrap().container().unwrap().clone();
     assert_eq!((spec.dns.len(), spec.dns_search.as_slice()), (0, &["mine".to_owned()][..]));
     let mut config = Config::default();
     config.dns.servers = vec!["10.0.0.9".parse().unwrap()];
-    assert_eq!(understood(&testapp()).within(&config).unwrap().container.dns, ["10.0.0.9"]);
-    assert!(understood(&own).within(&config).unwrap().container.dns.is_empty());
-    assert!(understood(&plain()).within(&config).unwrap().container.dns.is_empty());
+    assert_eq!(understood(&testapp()).within(&config).unwrap().container().unwrap().dns, ["10.0.0.9"]);
+    assert!(understood(&own).within(&config).unwrap().container().unwrap().dns.is_empty());
+    assert!(understood(&plain()).within(&config).unwrap().container().unwrap().dns.is_empty());
 }

@@ -1,0 +1,390 @@
+//! What all executors have in common: the driver's events go to lives, the lives' changes to the driver.
+//!
+//! ```text
+//!  agent ── Launch ──► Way::order ──► life::live   (one async task each)
+//!        ── Kill, Shutdown, SIGTERM ──► Command::Kill
+//!        ◄── TaskStatus ── Change, Outcome
+//! ```
+//!
+//! The executor ends when no task is left and the last update is acknowledged, or a bounded time later.
+//! What the ways in do not have in common, how an [`Order`] is made of a TaskInfo, is their [`Way`].
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{signal, Signal, SignalKind};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{sleep, sleep_until, Instant};
+
+use crate::error::{chain, Failure};
+use crate::mesos::driver::{Driver, Event};
+use crate::mesos::messages::framework_info::capability;
+use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, TaskInfo, TaskState, TaskStatus};
+
+use super::link::{Cause, Change, Command, Ended, Link, Order, Outcome};
+use super::status::Statuses;
+use super::{gc, life};
+
+/// How long the last update's acknowledgement is waited for; the stock executor's bound.
+const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
+/// The same after SIGTERM or a shutdown: the agent waits for our exit.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a shutdown leaves to the agent for reaping, as the stock executor counts it.
+const REAP_MARGIN: Duration = Duration::from_secs(2);
+
+/// A way in.
+pub trait Way: 'static {
+    /// The agent has taken us in.
+    fn registered(&mut self, registered: Registered);
+    /// Understands a task.
+    fn order(&self, info: &TaskInfo) -> Result<Order, Failure>;
+    /// How many tasks may live at once.
+    fn most_tasks(&self) -> usize;
+    /// Between SIGTERM and SIGKILL, when neither kill nor task says so.
+    fn kill_grace(&self) -> Duration;
+    /// What the agent grants between a shutdown and the end of this process.
+    fn shutdown_grace(&self) -> Duration;
+}
+
+/// What the agent tells an executor that has registered.
+pub struct Registered {
+    pub agent: Box<SlaveInfo>,
+    pub executor: Box<ExecutorInfo>,
+    /// Told by the HTTP API only.
+    pub container: Option<String>,
+}
+
+/// Serves the driver until no task is left.
+pub async fn run(
+    driver: Driver,
+    mut events: UnboundedReceiver<Event>,
+    way: impl Way,
+    agent: String,
+) -> ExitCode {
+    let signals =
+        signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (mut term, mut int) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!("cannot listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (changes, mut changed) = mpsc::unbounded_channel();
+    let mut executor = Executor::new(driver, way, agent, changes);
+    let mut goodbye: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
+    loop {
+        if executor.is_idle() && goodbye.is_none() {
+            goodbye = Some(Box::pin(executor.goodbye()));
+        }
+        tokio::select! {
+            biased;
+            _ = either(&mut term, &mut int) => executor.terminate(),
+            Some((task, change)) = changed.recv() => executor.change(&task, change),
+            Some(ended) = executor.lives.join_next_with_id() => executor.ended(ended),
+            Some(event) = events.recv() => executor.event(event),
+            // What is left to do by then is the next cleaner's.
+            () = until(executor.ends_at) => break,
+            () = done(&mut goodbye) => {
+                if executor.is_idle() {
+                    break;
+                }
+                // Another task came meanwhile.
+                goodbye = None;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+async fn either(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn done(work: &mut Option<Pin<Box<dyn Future<Output = ()>>>>) {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One task, while it lives.
+struct Task {
+    statuses: Statuses,
+    grace: Option<Duration>,
+    /// Where a Calico task's configuration is.
+    calico: Option<PathBuf>,
+    commands: UnboundedSender<Command>,
+    /// Its fellows share its fate; see [`Executor::launch_group`].
+    group: Option<usize>,
+    life: Id,
+}
+
+struct Executor<W> {
+    driver: Driver,
+    way: W,
+    framework: Option<FrameworkInfo>,
+    /// Its host name for messages, its address until that is known.
+    agent: String,
+    tasks: BTreeMap<String, Task>,
+    lives: JoinSet<Ended>,
+    changes: UnboundedSender<(String, Change)>,
+    groups: usize,
+    /// A first task has come, or none will come any more.
+    served: bool,
+    /// What lives have left to do once their outcome is told.
+    afterwards: JoinSet<()>,
+    /// The agent waits for our exit.
+    ends_at: Option<Instant>,
+    hurried: bool,
+}
+
+impl<W: Way> Executor<W> {
+    fn new(driver: Driver, way: W, agent: String, changes: UnboundedSender<(String, Change)>) -> Self {
+        Self {
+            driver,
+            way,
+            framework: None,
+            agent,
+            tasks: BTreeMap::new(),
+            lives: JoinSet::new(),
+            changes,
+            groups: 0,
+            served: false,
+            afterwards: JoinSet::new(),
+            ends_at: None,
+            hurried: false,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.served && self.tasks.is_empty()
+    }
+
+    /// All that has to be waited for once no task is left.
+    fn goodbye(&mut self) -> impl Future<Output = ()> + use<W> {
+        let driver = self.driver.clone();
+        let mut afterwards = std::mem::take(&mut self.afterwards);
+        if self.hurried {
+            self.ends_at = Some(Instant::now() + LAST_WORDS);
+        }
+        async move {
+            let acknowledged = async {
+                if !driver.drained(LAST_ACKNOWLEDGEMENT).await {
+                    tracing::warn!("the agent has not acknowledged the last update");
+                }
+            };
+            let afterwards = async { while afterwards.join_next().await.is_some() {} };
+            tokio::join!(acknowledged, afterwards);
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Registered { framework, agent, executor, container } => {
+                tracing::info!("registered with agent {}", agent.hostname);
+                self.agent.clone_from(&agent.hostname);
+                self.framework = Some(*framework);
+                self.way.registered(Registered { agent, executor, container });
+            }
+            Event::Reregistered => tracing::info!("registered again after the agent's restart"),
+            Event::Launch(task) => self.launch(*task, None),
+            Event::LaunchGroup(tasks) => self.launch_group(tasks),
+            Event::Kill { task_id, grace } => self.kill(&task_id, grace),
+            Event::Acknowledged { task_id, .. } => tracing::debug!(task = task_id, "update acknowledged"),
+            Event::Message(data) => tracing::info!("a framework message of {} bytes is ignored", data.len()),
+            Event::Shutdown { reason } => self.shutdown(&reason),
+            Event::Malformed { what } => tracing::warn!("a message is ignored: {what}"),
+        }
+    }
+
+    /// Tasks of a group start together, and when one of them does not end well the others are stopped, as
+    /// Mesos' own default executor does it.
+    fn launch_group(&mut self, tasks: Vec<TaskInfo>) {
+        self.groups += 1;
+        for task in tasks {
+            self.launch(task, Some(self.groups));
+        }
+    }
+
+    fn launch(&mut self, info: TaskInfo, group: Option<usize>) {
+        self.served = true;
+        let id = info.task_id.value.clone();
+        if let Some(refused) = self.refuse(&id) {
+            tracing::warn!(task = id, "{refused}");
+            let message = refused.on(&self.agent);
+            self.driver.update(TaskStatus::new(info.task_id, TaskState::TaskFailed).with_message(message));
+            return;
+        }
+        tracing::info!(task = id, "starting");
+        let statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
+        self.driver.update(statuses.starting());
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let link = Link { task_id: id.clone(), commands: receiver, changes: self.changes.clone() };
+        let (grace, calico, life) = match self.way.order(&info) {
+            Ok(order) => {
+                let description = &order.description;
+                let calico = description.calico.is_some().then(|| order.config_path.clone());
+                if let Some(limit) = description.max_completion {
+                    tokio::spawn(overdue(commands.clone(), limit));
+                }
+                (description.kill_grace, calico, self.lives.spawn(life::live(order, link)).id())
+            }
+            Err(failure) => (None, None, self.lives.spawn(async { Outcome::Failed(failure).into() }).id()),
+        };
+        self.tasks.insert(id, Task { statuses, grace, calico, commands, group, life });
+    }
+
+    fn refuse(&self, id: &str) -> Option<Failure> {
+        if self.tasks.contains_key(id) {
+            return Some(Failure::app("CM-BUSY", format!("attempted to run {id} twice at once")));
+        }
+        let (first, _) = self.tasks.first_key_value()?;
+        (self.tasks.len() >= self.way.most_tasks()).then(|| {
+            Failure::app("CM-BUSY", format!("attempted to run a second task; this executor runs {first}"))
+        })
+    }
+
+    fn change(&mut self, id: &str, change: Change) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        match change {
+            Change::Running { inspect, addresses, timing } => {
+                match timing {
+                    Some(timing) => tracing::info!(
+                        task = id,
+                        "running (address {} ms, interface {} ms, gate waited {} ms)",
+                        timing.address.as_millis(),
+                        timing.interface.as_millis(),
+                        timing.gate.as_millis()
+                    ),
+                    None => tracing::info!(task = id, "running"),
+                }
+                self.driver.update(task.statuses.running(inspect, addresses));
+                if let Some(config) = &task.calico {
+                    // What dead executors left behind, one cleaner at a time on a host.
+                    tokio::spawn(gc::sweep_in_background(config.clone()));
+                }
+            }
+            Change::Health { healthy, kill } => {
+                self.driver.update(task.statuses.health(healthy));
+                if kill {
+                    self.stop(id, None, Cause::Unhealthy);
+                }
+            }
+            Change::Killing => {
+                tracing::info!(task = id, "killing");
+                self.driver.update(task.statuses.killing());
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) {
+        let (life, result) = match ended {
+            Ok((life, ended)) => (life, Ok(ended)),
+            Err(error) => (error.id(), Err(error)),
+        };
+        let found = self.tasks.iter().find(|(_, task)| task.life == life);
+        let Some(task) = found.map(|(id, _)| id.clone()).and_then(|id| self.tasks.remove_entry(&id)) else {
+            return;
+        };
+        let (id, task) = task;
+        let Ended { outcome, afterwards } = result.unwrap_or_else(|panic| {
+            let message = format!("the executor's own fault: {}", chain(&panic));
+            let outcome = Outcome::Failed(Failure::host("CM-INTERNAL", message));
+            match task.calico {
+                // The life's lock went with it: its record is found like that of a dead executor.
+                Some(config) => Ended { outcome, afterwards: Box::pin(gc::sweep_in_background(config)) },
+                None => outcome.into(),
+            }
+        });
+        let status = task.statuses.terminal(&outcome);
+        tracing::info!(task = id, "{}", status.message.as_deref().unwrap_or("over"));
+        if let (Some(group), true) = (task.group, status.state() != TaskState::TaskFinished) {
+            self.stop_group(group);
+        }
+        self.driver.update(status);
+        self.afterwards.spawn(afterwards);
+    }
+
+    fn stop_group(&self, group: usize) {
+        for (id, _) in self.tasks.iter().filter(|(_, task)| task.group == Some(group)) {
+            tracing::info!(task = id, "stopping, because another task of its group did not end well");
+            self.stop(id, None, Cause::Asked);
+        }
+    }
+
+    /// The framework's kill.
+    fn kill(&mut self, id: &str, grace: Option<Duration>) {
+        if self.tasks.contains_key(id) {
+            return self.stop(id, grace, Cause::Asked);
+        }
+        match self.tasks.first_key_value() {
+            Some((other, _)) => tracing::warn!("a kill for {id} is ignored: this executor runs {other}"),
+            None => {
+                // The launch will not come any more; the agent cleans up when we are gone.
+                tracing::warn!("a kill for {id} came before its launch");
+                self.served = true;
+            }
+        }
+    }
+
+    fn shutdown(&mut self, reason: &str) {
+        tracing::info!("shutting down: {reason}");
+        self.stop_all(self.way.shutdown_grace().saturating_sub(REAP_MARGIN));
+    }
+
+    fn terminate(&mut self) {
+        tracing::info!("asked to terminate");
+        self.stop_all(Duration::ZERO);
+    }
+
+    /// Nothing comes after it: the agent waits for our exit.
+    fn stop_all(&mut self, grace: Duration) {
+        self.served = true;
+        self.hurried = true;
+        for id in self.tasks.keys() {
+            self.stop(id, Some(grace), Cause::Asked);
+        }
+        if self.tasks.is_empty() {
+            self.ends_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+        }
+    }
+
+    fn stop(&self, id: &str, grace: Option<Duration>, cause: Cause) {
+        let Some(task) = self.tasks.get(id) else { return };
+        let grace = grace.or(task.grace).unwrap_or_else(|| self.way.kill_grace());
+        let announce = self
+            .framework
+            .as_ref()
+            .is_some_and(|framework| framework.has(capability::Type::TaskKillingState));
+        // A life that listens no more is over: its outcome has to be told yet.
+        let _ = task.commands.send(Command::Kill { grace, announce, cause });
+    }
+}
+
+/// Stops a task that takes longer than it may, at once and without announcement, as the stock executor does.
+async fn overdue(commands: UnboundedSender<Command>, limit: Duration) {
+    tokio::select! {
+        () = sleep(limit) => {
+            let kill = Command::Kill { grace: Duration::ZERO, announce: false, cause: Cause::Overdue };
+            // Over in time after all.
+            let _ = commands.send(kill);
+        }
+        () = commands.closed() => {}
+    }
+}

@@ -1,0 +1,129 @@
+//! What a life and its way in say to each other.
+//!
+//! ```text
+//!  way in ── Order, then Command::Kill ──► life
+//!         ◄── Change …, at last one Outcome ──
+//! ```
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use crate::error::Failure;
+use crate::names::ContainerId;
+use crate::workload::Exit;
+
+use super::docker_host::Chosen;
+use super::network::Timing;
+use super::spec::Description;
+
+/// What the way in knows about the task.
+#[derive(Clone)]
+pub struct Order {
+    pub container: ContainerId,
+    /// Docker's name of the container, which the agent goes by.
+    pub name: String,
+    pub description: Description,
+    pub docker: Chosen,
+    pub config_path: PathBuf,
+    pub framework: String,
+    /// The agent's address, under which `<app>` is registered.
+    pub host_address: Option<IpAddr>,
+}
+
+/// What the way in asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Stop the task, with this grace period between SIGTERM and SIGKILL. A later one can only shorten what is
+    /// left of it; the first one's cause counts.
+    Kill { grace: Duration, announce: bool, cause: Cause },
+}
+
+/// Why a task is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The framework, the agent or a signal asked for it.
+    Asked,
+    /// Its health check failed too often.
+    Unhealthy,
+    /// It ran longer than its `max_completion_time`.
+    Overdue,
+}
+
+/// What happens on the way.
+#[derive(Debug)]
+pub enum Change {
+    /// The workload's first instruction has run, or is about to.
+    Running { inspect: Option<String>, addresses: Vec<IpAddr>, timing: Option<Timing> },
+    /// A health check's verdict that has to be told; with `kill`, the life waits to be stopped for it.
+    Health { healthy: bool, kill: bool },
+    /// A kill has begun.
+    Killing,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// By itself, with this status.
+    Exited(Exit),
+    /// It was stopped. The status is there when it had started.
+    Killed { exit: Option<Exit>, cause: Cause },
+    /// It could not be started, or its end could not be learned.
+    Failed(Failure),
+}
+
+/// A life that is over, with what nobody has to wait for before the outcome is told.
+pub struct Ended {
+    pub outcome: Outcome,
+    /// To be awaited before the process ends.
+    pub afterwards: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl From<Outcome> for Ended {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, afterwards: Box::pin(std::future::ready(())) }
+    }
+}
+
+/// The two ends of a life that talk to the way in.
+pub struct Link {
+    /// Marks what goes out: one way in may hear several lives.
+    pub task_id: String,
+    pub commands: UnboundedReceiver<Command>,
+    pub changes: UnboundedSender<(String, Change)>,
+}
+
+impl Link {
+    pub(super) fn tell(&self, change: Change) {
+        // Nobody listens any more when the executor is going down: nothing to do about it.
+        let _ = self.changes.send((self.task_id.clone(), change));
+    }
+
+    pub(super) fn announce(&self, Command::Kill { announce, .. }: Command) {
+        if announce {
+            self.tell(Change::Killing);
+        }
+    }
+
+    /// Runs `work` unless a kill comes first.
+    pub(super) async fn unless_killed<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Command> {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            Some(command) = self.commands.recv() => Err(command),
+            result = &mut work => Ok(result),
+        }
+    }
+}
+
+impl Command {
+    /// The outcome of a task that was stopped before it had begun.
+    pub(super) fn before_start(self) -> Outcome {
+        let Self::Kill { cause, .. } = self;
+        Outcome::Killed { exit: None, cause }
+    }
+}

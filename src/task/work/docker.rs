@@ -1,0 +1,182 @@
+//! A Docker container as a task's workload.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{Attached, Seen};
+use crate::error::{chain, Failure};
+use crate::task::link::Order;
+use crate::task::retry::host_faults_until;
+use crate::task::spec::Work;
+use crate::workload::{ContainerSpec, Docker, DockerError, Exit, Process, Sink};
+
+/// A container that exists and has not been started.
+pub(in crate::task) struct Ready {
+    pub docker: Docker,
+    id: String,
+    name: String,
+    hostname: Option<String>,
+    /// Its network and processes are this machine's: only then does a pid mean anything here.
+    local: bool,
+    /// It ends by its namespace, too, whatever Docker says.
+    calico: bool,
+}
+
+/// Connects to Docker and creates the container, for which the image is brought where it is missing.
+pub(in crate::task) async fn create(
+    order: Arc<Order>,
+    retry_for: Duration,
+    cancel: CancellationToken,
+) -> Result<Ready, Failure> {
+    let Work::Docker { container, force_pull } = &order.description.work;
+    let calico = order.description.calico.is_some();
+    let lost = AtomicBool::new(false);
+    host_faults_until(&cancel, retry_for, || async {
+        let docker = Docker::connect(&order.docker.host, &order.docker.source.to_string())
+            .await
+            .map_err(|error| error.failure())?;
+        let local = docker.is_local().await.map_err(|error| error.failure())?;
+        if calico && !local {
+            return Err(remote(&docker));
+        }
+        if *force_pull {
+            bring_image(&docker, container, true, &cancel).await?;
+        }
+        let create = || docker.create(&order.name, container);
+        let id = match create().await {
+            // Nearly always the image is there: that is not asked beforehand.
+            Err(DockerError::Image { .. }) if !force_pull => {
+                bring_image(&docker, container, false, &cancel).await?;
+                create().await
+            }
+            // The answer to an earlier try was lost; what it made is ours.
+            Err(DockerError::NameTaken { name }) if lost.load(Ordering::Relaxed) => {
+                docker.inspect(&name).await.and_then(|seen| match seen.started {
+                    false => Ok(seen.id),
+                    true => Err(DockerError::NameTaken { name }),
+                })
+            }
+            created => created,
+        };
+        if matches!(id, Err(DockerError::Away { .. } | DockerError::Slow { .. })) {
+            lost.store(true, Ordering::Relaxed);
+        }
+        let id = id.map_err(|error| error.failure())?;
+        tracing::info!("created container {} ({})", order.name, short(&id));
+        Ok(Ready {
+            docker,
+            id,
+            name: order.name.clone(),
+            hostname: container.hostname.clone(),
+            local,
+            calico,
+        })
+    })
+    .await
+}
+
+/// A namespace made here is of no use to a daemon elsewhere.
+fn remote(docker: &Docker) -> Failure {
+    Failure::host(
+        "CM-DOCKER",
+        format!(
+            "Docker at {} runs on another machine, but a Calico task needs that of its agent",
+            docker.address()
+        ),
+    )
+}
+
+/// Pulls the image, unless the task is killed meanwhile.
+async fn bring_image(
+    docker: &Docker,
+    container: &ContainerSpec,
+    force: bool,
+    cancel: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut progress = |line: &str| tracing::info!("{line}");
+    tokio::select! {
+        pulled = docker.ensure_image(&container.image, force, &mut progress) => {
+            pulled.map_err(|error| error.failure())
+        }
+        () = cancel.cancelled() => Err(Failure::host("CM-KILLED", "the task was killed")),
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+impl Ready {
+    /// Docker's id, which its runtime sees.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the task calls itself.
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_deref().unwrap_or(short(&self.id))
+    }
+
+    /// Does a teardown follow that ends whatever lives in the task's namespace?
+    pub fn has_teardown(&self) -> bool {
+        self.calico
+    }
+
+    pub async fn attach(&self) -> Result<Attached, Failure> {
+        let (output, waiting) = tokio::try_join!(self.docker.attach(&self.id), self.docker.wait(&self.id))
+            .map_err(|error| error.failure())?;
+        let own = |sink: std::io::Result<Sink>| {
+            sink.map_err(|error| Failure::host("CM-HOST", format!("cannot write the task's output: {error}")))
+        };
+        let logs = tokio::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
+        let (watcher, process) = oneshot::channel();
+        let exit = tokio::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
+        Ok(Attached { logs, exit, watcher: Some(watcher), process: None })
+    }
+
+    /// Returns when the first instruction has run: at a gate, that is when it has opened.
+    pub async fn start(&self) -> Result<(), Failure> {
+        self.docker.start(&self.id).await.map_err(|error| error.failure())
+    }
+
+    pub async fn stop(&self, grace: Duration) -> Result<(), DockerError> {
+        self.docker.stop(&self.id, grace).await
+    }
+
+    pub async fn kill(&self) -> Result<(), DockerError> {
+        self.docker.kill(&self.id).await
+    }
+
+    /// What Docker says of the running container; without it the task runs all the same.
+    pub(super) async fn look(&self) -> (Seen, Option<Process>) {
+        match self.docker.inspect(&self.id).await {
+            Ok(inspected) => {
+                let pid = inspected.pid.filter(|_| self.local);
+                let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
+                (seen, pid.map(Process::open))
+            }
+            Err(error) => {
+                tracing::warn!("{}", chain(&error));
+                (Seen::default(), None)
+            }
+        }
+    }
+
+    /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
+    pub async fn explain(&self, exit: Exit) -> Exit {
+        match exit.oom_killed {
+            None if exit.code != 0 => {
+                Exit { oom_killed: Some(self.docker.oom_killed(&self.id).await), ..exit }
+            }
+            _ => exit,
+        }
+    }
+}

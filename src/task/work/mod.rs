@@ -1,0 +1,106 @@
+//! The workload of a task, in the stages of its life.
+//!
+//! ```text
+//!  create ──► Ready ──attach──► Attached ──(start)──► end_or_kill ──► drain
+//!              exists            nothing is missed        └─► stop ─────┘
+//! ```
+//!
+//! A workload is in Docker's hands; what is not Docker's own is the second source of its end, and the last
+//! resort when Docker does not stop it: the init process itself.
+
+mod docker;
+mod stop;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::error::Failure;
+use crate::workload::{Exit, Process};
+
+use super::link::{Command, Link};
+
+pub(super) use docker::{create, Ready};
+
+/// Log output is waited for so long after the workload's end.
+const LOG_DRAIN: Duration = Duration::from_secs(2);
+
+/// How the workload ended, or why that cannot be learned.
+pub(super) type End = Result<Exit, Failure>;
+
+/// Output and end of a workload, asked for before it starts so that nothing is missed.
+pub(super) struct Attached {
+    logs: JoinHandle<()>,
+    exit: JoinHandle<End>,
+    /// Where the second source of the end, the process itself, is told.
+    watcher: Option<oneshot::Sender<Arc<Process>>>,
+    process: Option<Arc<Process>>,
+}
+
+/// What is known of a workload that runs; empty where nobody could be asked.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// What `docker inspect` prints.
+    pub inspect: Option<String>,
+    /// Addresses that Docker gave.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // A life that fails before it runs leaves nobody behind who waits for Docker.
+        self.logs.abort();
+        self.exit.abort();
+    }
+}
+
+impl Attached {
+    /// What is to be seen of the workload that has started. A busy Docker can make that last: a kill does not
+    /// wait for it.
+    pub async fn look_unless_killed(&mut self, ready: &Ready, link: &mut Link) -> (Seen, Option<Command>) {
+        match link.unless_killed(ready.look()).await {
+            Ok((seen, process)) => {
+                self.process = process.map(Arc::new);
+                if let (Some(watcher), Some(process)) = (self.watcher.take(), &self.process) {
+                    // Nobody listens any more when the workload has ended already.
+                    let _ = watcher.send(process.clone());
+                }
+                (seen, None)
+            }
+            Err(command) => (Seen::default(), Some(command)),
+        }
+    }
+
+    /// The network namespace of the workload's first process, where it is known.
+    pub fn network(&self) -> Option<PathBuf> {
+        self.process.as_ref().map(|process| process.network())
+    }
+
+    /// Waits until the workload ends by itself, or a kill comes.
+    pub async fn end_or_kill(&mut self, link: &mut Link) -> Result<End, Command> {
+        tokio::select! {
+            end = &mut self.exit => Ok(told(end)),
+            Some(command) = link.commands.recv() => Err(command),
+        }
+    }
+
+    /// Waits for the rest of the output.
+    pub async fn drain(mut self) {
+        if tokio::time::timeout(LOG_DRAIN, &mut self.logs).await.is_err() {
+            tracing::warn!("the task's output goes on after its end; it is cut off");
+        }
+    }
+}
+
+fn told(end: Result<End, JoinError>) -> End {
+    end.unwrap_or_else(|panic| {
+        Err(Failure::host(
+            "CM-INTERNAL",
+            format!("the executor's own fault while waiting for the task: {panic}"),
+        ))
+    })
+}
