@@ -3,6 +3,10 @@
 //! A returning agent first probes every executor's port, then sends Reconnect over a connection that
 //! it closes right after writing, and takes back whoever re-registers within two seconds.
 
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+
 use super::executor::{Ending, Phase};
 use super::hub::{listen, Alarm, Hub, ACTOR};
 use super::AgentError;
@@ -16,6 +20,10 @@ use crate::mesos::messages::{
     ExecutorReregisteredMessage, ReconnectExecutorMessage, ReregisterExecutorMessage,
     ShutdownExecutorMessage, StatusUpdateMessage, TaskState,
 };
+
+/// How long our own port may still be taken, and how often it is tried.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+const LISTEN_PAUSE: Duration = Duration::from_millis(5);
 
 impl Hub {
     /// Everything a process loses when it is killed; what is on its disk stays in `executors`.
@@ -43,7 +51,7 @@ impl Hub {
         if self.server.is_some() {
             return Ok(());
         }
-        let listener = listen(self.pid.address).await?;
+        let listener = self.listen_again().await?;
         self.server = Some(Server::start(listener, ACTOR, self.messages.clone()));
         let alive: Vec<String> = self
             .executors
@@ -55,6 +63,18 @@ impl Hub {
             self.recover(&id).await;
         }
         Ok(())
+    }
+
+    /// A child that is being started has a copy of every descriptor until it executes its program, the old
+    /// listener's among them.
+    async fn listen_again(&self) -> Result<TcpListener, AgentError> {
+        let ends = Instant::now() + LISTEN_AGAIN;
+        loop {
+            match listen(self.pid.address).await {
+                Err(_) if Instant::now() < ends => tokio::time::sleep(LISTEN_PAUSE).await,
+                result => return result,
+            }
+        }
     }
 
     async fn recover(&mut self, id: &str) {
