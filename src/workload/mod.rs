@@ -34,6 +34,6 @@ pub use error::DockerError;
 pub use host::{DockerHost, InvalidDockerHost};
 pub use inspect::Inspected;
 pub use logs::{Output, Sink};
-pub use process::Process;
+pub use process::HostProcess;
 pub use spec::{ContainerSpec, PortBinding, Ulimit};
 pub use wait::{Exit, Waiting};

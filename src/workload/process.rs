@@ -14,14 +14,14 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// One process of this host.
 #[derive(Debug)]
-pub struct Process {
+pub struct HostProcess {
     /// Also its `/proc` folder.
     path: PathBuf,
     /// `None`: a kernel before 5.3, or the process is gone already.
     fd: Option<OwnedFd>,
 }
 
-impl Process {
+impl HostProcess {
     pub fn open(pid: i32) -> Self {
         let fd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Self { path: Path::new("/proc").join(pid.to_string()), fd }
@@ -66,7 +66,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_is_seen_and_strangers_are_left_alone() {
         let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = Process::open(i32::try_from(child.id().unwrap()).unwrap());
+        let process = HostProcess::open(i32::try_from(child.id().unwrap()).unwrap());
         assert!(!process.kill_in("no cgroup of this name"));
         assert!(!process.kill_in(""));
         assert!(tokio::time::timeout(Duration::from_millis(50), process.gone()).await.is_err());

@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout, Instant};
 use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
-use super::process::Process;
+use super::process::HostProcess;
 
 /// Until Docker has registered the wait.
 const REGISTER: Duration = Duration::from_secs(10);
@@ -88,7 +88,7 @@ impl Docker {
 impl Waiting {
     /// The exit. `process` brings the container's init as soon as somebody has inspected it; dropping
     /// its sender means that there is no second source.
-    pub async fn exit(mut self, process: oneshot::Receiver<Arc<Process>>) -> Result<Exit, DockerError> {
+    pub async fn exit(mut self, process: oneshot::Receiver<Arc<HostProcess>>) -> Result<Exit, DockerError> {
         let (docker, id) = (self.docker.clone(), self.id.clone());
         tokio::select! {
             // Docker's own answer first: it is the cheaper and the better one.
@@ -170,7 +170,7 @@ async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
 }
 
 /// Returns when the process is gone; never, when no pid comes.
-async fn gone(process: oneshot::Receiver<Arc<Process>>) {
+async fn gone(process: oneshot::Receiver<Arc<HostProcess>>) {
     match process.await {
         Ok(process) => process.gone().await,
         Err(_) => std::future::pending().await,

@@ -7,7 +7,7 @@ use std::sync::{mpsc, Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions, Network};
-use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, Process, Sink};
+use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, HostProcess, Sink};
 use tokio::sync::oneshot;
 
 /// A process that holds a network namespace with `lo` up until it is killed.
@@ -157,7 +157,7 @@ pub async fn run(docker: &Docker, spec: &ContainerSpec) -> Result<Ran, DockerErr
     docker.start(&id).await?;
     let (tell_pid, pid) = oneshot::channel();
     if let Some(pid) = docker.inspect(&id).await?.pid {
-        let _ = tell_pid.send(Process::open(pid).into());
+        let _ = tell_pid.send(HostProcess::open(pid).into());
     }
     let (exit, ()) = tokio::join!(
         waiting.exit(pid),

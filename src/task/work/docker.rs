@@ -12,7 +12,7 @@ use crate::error::{chain, Failure};
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
 use crate::task::spec::Work;
-use crate::workload::{ContainerSpec, Docker, DockerError, Exit, Process, Sink};
+use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Sink};
 
 /// A container that exists and has not been started.
 pub(in crate::task) struct Ready {
@@ -156,12 +156,12 @@ impl Ready {
     }
 
     /// What Docker says of the running container; without it the task runs all the same.
-    pub(super) async fn look(&self) -> (Seen, Option<Process>) {
+    pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
         match self.docker.inspect(&self.id).await {
             Ok(inspected) => {
                 let pid = inspected.pid.filter(|_| self.local);
                 let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
-                (seen, pid.map(Process::open))
+                (seen, pid.map(HostProcess::open))
             }
             Err(error) => {
                 tracing::warn!("{}", chain(&error));

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::error::Failure;
-use crate::workload::{Exit, Process};
+use crate::workload::{Exit, HostProcess};
 
 use super::link::{Command, Link};
 
@@ -37,8 +37,8 @@ pub(super) struct Attached {
     logs: JoinHandle<()>,
     exit: JoinHandle<End>,
     /// Where the second source of the end, the process itself, is told.
-    watcher: Option<oneshot::Sender<Arc<Process>>>,
-    process: Option<Arc<Process>>,
+    watcher: Option<oneshot::Sender<Arc<HostProcess>>>,
+    process: Option<Arc<HostProcess>>,
 }
 
 /// What is known of a workload that runs; empty where nobody could be asked.
