@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use calico_mesos::error::chain;
 use calico_mesos::mesos::environment::Environment;
 use calico_mesos::mesos::flags::Flags;
+use calico_mesos::workload::init;
 use calico_mesos::{logging, task};
 
 /// Bad usage, as sysexits.h has it.
@@ -14,6 +15,10 @@ const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
+    // Before anything else: what becomes a task's command must have one thread and touch nothing.
+    if arguments.first().is_some_and(|name| name == init::NAME) {
+        return init::main();
+    }
     let flags = match Flags::parse(arguments) {
         Ok(flags) => flags,
         Err(error) => return usage(&chain(&error)),

@@ -1,4 +1,4 @@
-//! The workload: one Docker container, from image to exit code.
+//! The workload: one Docker container, from image to exit code, or one [`command`].
 //!
 //! The order in which a task uses it (each step is one call, so that a network can be built between
 //! `create` and `start`):
@@ -15,20 +15,25 @@
 //! that a running task holds exactly two: the one that waits and the one that streams the output.
 //! Every call but wait, attach, start and pull has a time limit; a daemon that hangs is asked again.
 
+mod accounts;
 mod body;
+mod command;
 mod docker;
 mod error;
 mod frames;
 mod host;
 mod image;
+pub mod init;
 mod inspect;
 mod logs;
 mod process;
+mod session;
 mod spec;
 mod transport;
 mod users;
 mod wait;
 
+pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process};
 pub use docker::Docker;
 pub use error::DockerError;
 pub use host::{DockerHost, InvalidDockerHost};

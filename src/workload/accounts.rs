@@ -1,0 +1,103 @@
+//! Users and groups from /etc/passwd and /etc/group themselves: the C library would load its name
+//! services from disk, which a static program must not.
+
+use std::fs;
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// Whom to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub uid: u32,
+    pub gid: u32,
+    /// All groups, `gid` among them.
+    pub groups: Vec<u32>,
+}
+
+/// `name`, `uid`, and either with `:group` (a name or a gid). A group that is named is the only one;
+/// otherwise there are the user's own and all that list the user. The error is a sentence.
+pub(super) fn find(user: &str) -> Result<Account, String> {
+    let read = |path| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
+    lookup(user, &read(PASSWD)?, &read(GROUP)?)
+}
+
+fn lookup(user: &str, passwd: &str, group: &str) -> Result<Account, String> {
+    let (name, wanted_group) = match user.split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (user, None),
+    };
+    // A number is a name first, as it is to chown and Docker.
+    let number: Option<u32> = name.parse().ok();
+    let users = || {
+        lines(passwd).filter_map(|fields| {
+            Some((*fields.first()?, fields.get(2)?.parse::<u32>().ok()?, fields.get(3)?.parse::<u32>().ok()?))
+        })
+    };
+    let known = users().find(|user| user.0 == name).or_else(|| users().find(|user| Some(user.1) == number));
+    let uid = known
+        .map(|user| user.1)
+        .or(number)
+        .ok_or_else(|| format!("there is no user {name:?} on this agent"))?;
+    if let Some(wanted) = wanted_group {
+        let gid = groups(group).find(|group| group.0 == wanted).map(|group| group.1).or(wanted.parse().ok());
+        let gid = gid.ok_or_else(|| format!("there is no group {wanted:?} on this agent"))?;
+        return Ok(Account { uid, gid, groups: vec![gid] });
+    }
+    let Some((name, _, gid)) = known else {
+        return Err(format!(
+            "the user {name} is not in {PASSWD} of this agent; name a group too, as in {name}:{name}"
+        ));
+    };
+    let mut all = vec![gid];
+    all.extend(
+        groups(group)
+            .filter(|group| group.1 != gid && group.2.split(',').any(|member| member == name))
+            .map(|group| group.1),
+    );
+    Ok(Account { uid, gid, groups: all })
+}
+
+/// Name, gid and members of each group.
+fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    lines(text).filter_map(|fields| Some((*fields.first()?, fields.get(2)?.parse().ok()?, *fields.get(3)?)))
+}
+
+fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines().map(|line| line.split(':').collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nweb:x:33:44::/:/bin/false\n700:x:7:8::/:\n";
+    const GROUP: &str = "root:x:0:\nweb:x:44:web\nadm:x:4:root,web\nlogs:x:9:webby\n";
+
+    fn found(user: &str) -> Account {
+        lookup(user, PASSWD, GROUP).unwrap()
+    }
+
+    #[test]
+    fn users_by_name_and_number() {
+        let account = |uid, gid, groups: &[u32]| Account { uid, gid, groups: groups.to_vec() };
+        assert_eq!(found("web"), account(33, 44, &[44, 4]));
+        assert_eq!(found("33"), found("web"));
+        assert_eq!(found("700"), account(7, 8, &[8]), "a name that looks like a number");
+        assert_eq!(found("web:adm"), account(33, 4, &[4]));
+        assert_eq!(found("1234:adm"), account(1234, 4, &[4]));
+        assert_eq!(found("1234:5678"), account(1234, 5678, &[5678]));
+    }
+
+    #[test]
+    fn users_that_are_none() {
+        let told = |user: &str| lookup(user, PASSWD, GROUP).unwrap_err();
+        assert!(told("nobody-here").contains("no user \"nobody-here\""));
+        assert!(told("").contains("no user"));
+        assert!(told("-1").contains("no user"));
+        assert!(told("broken").contains("no user"));
+        assert!(told("1234").contains("1234:1234"));
+        assert!(told("web:nogroup").contains("no group \"nogroup\""));
+        assert!(told("a\nb").contains(r"a\nb"));
+    }
+}

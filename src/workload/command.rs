@@ -1,0 +1,254 @@
+//! A command as the workload: one process in a session of its own, held until its network is ready.
+//!
+//! ```text
+//!  executor                               child: this program again, as `calico-init`
+//!  Held::start ─── instructions ────────► session, namespace, user, directory
+//!              ◄── ready, or why not ────
+//!  release     ─── go ──────────────────► exec: the command
+//!              ◄── end of file, or why not
+//!  refuse      ─── end of file ─────────► exit
+//! ```
+//!
+//! The child is a program and not a fork of this process, since a forked runtime must not touch most
+//! of what the way to the command needs. Its instructions come over a socket: command line and
+//! environment of a process are there for others to read. The end of the executor is an end of file
+//! too, so nothing that waits outlives it.
+//!
+//! What runs already is not tied to the executor's life by a parent-death signal: the kernel forgets
+//! that one when the user changes, it would reach the first process alone, and it follows the thread
+//! that spawned. The agent destroys the executor's cgroup, and a Calico namespace is emptied by the
+//! cleaner that finds its journal.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+use super::init::{Answer, Instructions, Kind, Obstacle, GO, NAME};
+use super::session;
+use super::wait::Exit;
+use crate::error::{chain, Failure};
+
+/// The program that becomes the command; the link leads to the right file even after an upgrade.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What the command leaves behind is killed for so long; longer only a broken disk or driver holds it.
+const LEFTOVERS: Duration = Duration::from_secs(5);
+
+/// What to run, in plain data. Nothing is inherited: no variable, no open file but the output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandSpec {
+    /// The file to execute; looked for in the PATH of `environment` if it has no slash.
+    pub program: String,
+    /// The whole argv, the name that the program sees itself under included.
+    pub arguments: Vec<String>,
+    pub environment: BTreeMap<String, String>,
+    /// `name`, `uid`, or either with `:group`; `None`: the executor's own.
+    pub user: Option<String>,
+    /// Where it starts: the sandbox.
+    pub directory: PathBuf,
+}
+
+/// Where the command's standard output and error go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandOutput {
+    /// To the executor's own, which the agent has opened in the sandbox.
+    Inherited,
+    /// Both to the executor's standard error: what is no part of the task's own words.
+    ToErrors,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("a process for the command cannot be started")]
+    Start(#[source] io::Error),
+    #[error("the command's instructions cannot be written down")]
+    Instructions(#[source] serde_json::Error),
+    #[error("the process that was to become the command does not answer")]
+    Channel(#[source] io::Error),
+    #[error("the process that was to become the command ended by itself ({0})")]
+    Died(ExitStatus),
+    #[error("{0}")]
+    Obstacle(Obstacle),
+    #[error("how the command ended cannot be learned")]
+    ExitUnknown(#[source] io::Error),
+}
+
+impl CommandError {
+    /// The failure as the framework gets to see it.
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Obstacle(Obstacle { kind, text }) => match kind {
+                Kind::Command => Failure::app("CM-COMMAND", text.clone()),
+                Kind::Privilege => Failure::app("CM-ROOT", text.clone()),
+                Kind::Host => Failure::host("CM-HOST", text.clone()),
+            },
+            _ => Failure::host("CM-HOST", chain(self)),
+        }
+    }
+}
+
+/// A process that is ready to become the command, and waits. Dropped, it ends without having done so.
+#[derive(Debug)]
+pub struct Held {
+    child: Child,
+    pid: i32,
+    channel: BufReader<UnixStream>,
+}
+
+impl Held {
+    /// Returns when the process is in its session, in `namespace` (`None`: the executor's own), is the
+    /// command's user and stands in its directory.
+    pub async fn start(
+        spec: &CommandSpec,
+        namespace: Option<&Path>,
+        output: CommandOutput,
+    ) -> Result<Self, CommandError> {
+        Self::start_by(Path::new(OWN_PROGRAM), spec, namespace, output).await
+    }
+
+    /// [`Held::start`] for a process that is not `calico-executor` itself, such as a test.
+    pub async fn start_by(
+        executor: &Path,
+        spec: &CommandSpec,
+        namespace: Option<&Path>,
+        output: CommandOutput,
+    ) -> Result<Self, CommandError> {
+        let instructions = Instructions { command: spec.clone(), namespace: namespace.map(Path::to_owned) };
+        let mut line = serde_json::to_vec(&instructions).map_err(CommandError::Instructions)?;
+        line.push(b'\n');
+        let mut held = Self::spawn(executor, output).map_err(CommandError::Start)?;
+        held.say(&line).await?;
+        match held.listen().await? {
+            Some(Answer::Ready) => Ok(held),
+            Some(Answer::Failed(obstacle)) => Err(held.gone(obstacle).await),
+            None => Err(CommandError::Died(held.child.wait().await.map_err(CommandError::ExitUnknown)?)),
+        }
+    }
+
+    /// The child's end of the socket is closed here by the way out, or its end would never be seen.
+    fn spawn(executor: &Path, output: CommandOutput) -> io::Result<Self> {
+        let (ours, theirs) = StdUnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let channel = BufReader::new(UnixStream::from_std(ours)?);
+        let stdout = match output {
+            CommandOutput::Inherited => Stdio::inherit(),
+            CommandOutput::ToErrors => io::stderr().into(),
+        };
+        let mut command = Command::new(executor);
+        command.arg0(NAME).env_clear().stdin(OwnedFd::from(theirs)).stdout(stdout).stderr(Stdio::inherit());
+        // A future that is dropped in the middle of `release` must not leave a command to itself.
+        command.kill_on_drop(true);
+        let child = command.spawn()?;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.expect("a process that nobody has waited for has a pid");
+        Ok(Self { child, pid, channel })
+    }
+
+    /// Of the waiting process, and of the command that it becomes.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Lets the command begin. `Ok` means that it has; its first instruction may have run.
+    pub async fn release(mut self) -> Result<Process, CommandError> {
+        self.say(GO).await?;
+        match self.listen().await? {
+            None => Ok(Process { child: self.child, pid: self.pid }),
+            Some(Answer::Failed(obstacle)) => Err(self.gone(obstacle).await),
+            Some(Answer::Ready) => Err(CommandError::Channel(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    /// Ends the process without letting the command begin.
+    pub async fn refuse(self) {
+        let Self { mut child, channel, .. } = self;
+        drop(channel);
+        if let Err(error) = child.wait().await {
+            tracing::warn!("cannot wait for a refused command: {error}");
+        }
+    }
+
+    /// What cannot be said to a child that is gone, its end will answer.
+    async fn say(&mut self, line: &[u8]) -> Result<(), CommandError> {
+        unless_gone(self.channel.write_all(line).await)
+    }
+
+    /// The child's next word; `None` when it has closed its end, by exec or by its own end.
+    async fn listen(&mut self) -> Result<Option<Answer>, CommandError> {
+        let mut line = String::new();
+        unless_gone(self.channel.read_line(&mut line).await.map(drop))?;
+        let read = || serde_json::from_str(&line).map_err(|error| CommandError::Channel(error.into()));
+        (!line.is_empty()).then(read).transpose()
+    }
+
+    /// Waits for a child that has said its last word, and tells that one.
+    async fn gone(mut self, obstacle: Obstacle) -> CommandError {
+        match self.child.wait().await {
+            Ok(_) => CommandError::Obstacle(obstacle),
+            Err(error) => CommandError::ExitUnknown(error),
+        }
+    }
+}
+
+/// A child that ends with something unread resets the connection, instead of closing it.
+fn unless_gone(result: io::Result<()>) -> Result<(), CommandError> {
+    match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Ok(())
+        }
+        result => result.map_err(CommandError::Channel),
+    }
+}
+
+/// A command that runs. Dropped before its end it is killed, as after a panic of whoever watched it.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pid: i32,
+}
+
+impl Process {
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Waits for the command's end, and ends what it has left in its session.
+    pub async fn exit(&mut self) -> Result<Exit, CommandError> {
+        let status = self.child.wait().await.map_err(CommandError::ExitUnknown)?;
+        let left = session::kill(self.pid, LEFTOVERS).await;
+        if !left.is_empty() {
+            tracing::warn!("processes of the command cannot be killed: {left:?}");
+        }
+        Ok(Exit { code: code(status), oom_killed: None })
+    }
+
+    /// Reaches every process of the command once: its session, and what descends from it.
+    pub fn signal(&self, signal: Signal) {
+        // A command that has ended and was waited for has no claim on its number any more.
+        if self.child.id().is_some() {
+            session::signal(self.pid, signal);
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// As a shell tells it.
+fn code(status: ExitStatus) -> i64 {
+    let signalled = || status.signal().map(|signal| 128 + signal);
+    status.code().or_else(signalled).unwrap_or_default().into()
+}
