@@ -86,7 +86,7 @@ fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String)
         format: journal::FORMAT,
         container: container.clone(),
         container_name: order.name.clone(),
-        docker: order.docker.host.to_string(),
+        docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
         framework: order.framework.clone(),
         identity: Identity {
             node,
@@ -159,7 +159,8 @@ impl CalicoLife<'_> {
         };
         let (order, config, id) = (self.order.clone(), self.config.clone(), self.order.container.clone());
         let retry_for = config.launch.retry_for;
-        let mut container = Making::start(|cancel| work::create(order, retry_for, cancel));
+        let namespace = Some(network::namespace(&config, &id));
+        let mut container = Making::start(|cancel| work::create(order, namespace, retry_for, cancel));
         let mut interface = Making::start(|cancel| network::make_interface(config, id, cancel));
         let given_up = match self.prepare(&mut container, &mut interface, link).await {
             Ok(Ok((ready, prepared))) => {
@@ -199,7 +200,9 @@ impl CalicoLife<'_> {
         let work = async {
             let network = network::prepare(self.config, &self.entry.record.identity, &wanted, interface);
             let (ready, prepared, ()) = tokio::try_join!(container.made(), network, journal)?;
-            network::publish(self.config, &self.order.container, ready.id())?;
+            if let Some(id) = ready.docker_id() {
+                network::publish(self.config, &self.order.container, id)?;
+            }
             Ok((ready, prepared))
         };
         link.unless_killed(work).await
@@ -233,6 +236,7 @@ impl CalicoLife<'_> {
         let launch = Launch {
             config: self.config,
             ready,
+            attached: &mut attached,
             container: &self.order.container,
             identity: &self.entry.record.identity,
             gate,
@@ -266,7 +270,7 @@ impl CalicoLife<'_> {
             Err(command) => {
                 link.announce(command);
                 self.leave_consul().await;
-                (attached.stop(ready, command, link).await, Some(command))
+                (attached.stop(ready, command, link, true).await, Some(command))
             }
         };
         (life::finish(attached, ready, end, stopped).await, Workload::Exited)

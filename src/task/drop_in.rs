@@ -81,7 +81,7 @@ impl Way for DropIn {
             container,
             name: self.flags.container.clone(),
             description,
-            docker,
+            docker: Some(docker),
             config_path,
             framework: self.environment.framework_id.clone(),
             host_address: self.host_address(),

@@ -27,6 +27,7 @@ use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, TaskInfo, TaskState, TaskStatus};
 
 use super::link::{Cause, Change, Command, Ended, Link, Order, Outcome};
+use super::spec::Work;
 use super::status::Statuses;
 use super::{gc, life};
 
@@ -232,13 +233,16 @@ impl<W: Way> Executor<W> {
             return;
         }
         tracing::info!(task = id, "starting");
-        let statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
+        let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.driver.update(statuses.starting());
         let (commands, receiver) = mpsc::unbounded_channel();
         let link = Link { task_id: id.clone(), commands: receiver, changes: self.changes.clone() };
         let (grace, calico, life) = match self.way.order(&info) {
             Ok(order) => {
                 let description = &order.description;
+                if matches!(description.work, Work::Command(_)) {
+                    statuses = statuses.of_command();
+                }
                 let calico = description.calico.is_some().then(|| order.config_path.clone());
                 if let Some(limit) = description.max_completion {
                     tokio::spawn(overdue(commands.clone(), limit));

@@ -39,7 +39,7 @@ enum State {
 #[derive(Debug)]
 pub struct Gate {
     state: watch::Sender<State>,
-    knocked: watch::Receiver<bool>,
+    knock: watch::Sender<bool>,
     accepting: JoinHandle<()>,
     path: PathBuf,
 }
@@ -53,17 +53,21 @@ impl Gate {
         }
         let listener = UnixListener::bind(gate::nearby(path)?.path())?;
         let (state, _) = watch::channel(State::Waiting);
-        let (knock, knocked) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, state.clone(), knock));
-        Ok(Self { state, knocked, accepting, path: path.into() })
+        let (knock, _) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, state.clone(), knock.clone()));
+        Ok(Self { state, knock, accepting, path: path.into() })
     }
 
     /// Waits until the runtime stands at the gate: the container's init exists from then on.
     pub async fn knocked(&self) {
-        // An error means that the accepting task is gone, and with it everybody who could knock.
-        if self.knocked.clone().wait_for(|knocked| *knocked).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        // The sender lives as long as the gate, so there is no error.
+        let _ = self.knock.subscribe().wait_for(|knocked| *knocked).await;
+    }
+
+    /// Knocks and waits from within this process: for a workload that is the executor's own child.
+    pub async fn pass(&self) -> Verdict {
+        self.knock.send_replace(true);
+        verdict(&self.state).await
     }
 
     /// The network is ready: whoever waits may start the workload.

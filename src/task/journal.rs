@@ -65,8 +65,8 @@ pub struct Record {
     pub container: ContainerId,
     /// Docker's name of the container.
     pub container_name: String,
-    /// The Docker that has it, as `unix:///path` or `tcp://host:port`.
-    pub docker: String,
+    /// The Docker that has it, as `unix:///path` or `tcp://host:port`; none for a command.
+    pub docker: Option<String>,
     pub framework: String,
     /// What Calico knows the task by.
     pub identity: Identity,
@@ -300,7 +300,7 @@ mod tests {
         Record {
             format: FORMAT,
             container_name: format!("mesos-{container}"),
-            docker: "unix:///var/run/docker.sock".into(),
+            docker: Some("unix:///var/run/docker.sock".into()),
             framework: "fw-0".into(),
             identity: Identity {
                 node: "agent-1".into(),

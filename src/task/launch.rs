@@ -21,12 +21,13 @@ use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
 use super::spec::RUNTIME;
 use super::teardown::Claim;
-use super::work::Ready;
+use super::work::{Attached, Ready};
 
 /// What a start needs besides what has been prepared.
 pub struct Launch<'a> {
     pub config: &'a Config,
     pub ready: &'a Ready,
+    pub attached: &'a mut Attached,
     pub container: &'a ContainerId,
     pub identity: &'a Identity,
     pub gate: &'a Gate,
@@ -48,7 +49,7 @@ impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
         let wiring = prepared.wire(self.config, self.identity);
-        let starting = self.ready.start();
+        let starting = self.ready.start(self.attached, Some(self.gate));
         pin!(wiring, starting);
         let mut wired: Option<Result<Wired, Unwired>> = None;
         let mut started = None;
@@ -73,7 +74,7 @@ impl Launch<'_> {
                     if let (Some(Ok(wired)), false) = (&mut wired, opened) {
                         opened = true;
                         wired.timing.gate = knocked_at.map(|at| at.elapsed()).unwrap_or_default();
-                        self.let_through(&wired.addresses);
+                        let_through(self.gate, self.config, self.container, self.ready.hostname(), &wired.addresses);
                     }
                 }
                 result = &mut starting, if started.is_none() => started = Some(result),
@@ -94,12 +95,12 @@ impl Launch<'_> {
             (None, _, _) => unreachable!("the loop ends when both are there"),
         }
     }
+}
 
-    fn let_through(&self, addresses: &[IpAddr]) {
-        match network::write_hosts(self.config, self.container, self.ready.hostname(), addresses) {
-            Ok(()) => self.gate.open(),
-            Err(error) => self.gate.close(&format!("cannot write the task's hosts file: {error}")),
-        }
+fn let_through(gate: &Gate, config: &Config, container: &ContainerId, hostname: &str, addresses: &[IpAddr]) {
+    match network::write_hosts(config, container, hostname, addresses) {
+        Ok(()) => gate.open(),
+        Err(error) => gate.close(&format!("cannot write the task's hosts file: {error}")),
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn live(order: Order, mut link: Link) -> Ended {
 
 /// A task that stock Mesos could run just as well.
 async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
-    let mut creation = Making::start(|cancel| work::create(order, RETRY_NOTHING, cancel));
+    let mut creation = Making::start(|cancel| work::create(order, None, RETRY_NOTHING, cancel));
     let made = link.unless_killed(creation.made()).await;
     let ready = match made {
         Ok(Ok(ready)) => ready,
@@ -51,7 +51,7 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         Ok(attached) => attached,
         Err(failure) => return Outcome::Failed(failure),
     };
-    if let Err(failure) = ready.start().await {
+    if let Err(failure) = ready.start(&mut attached, None).await {
         return Outcome::Failed(failure);
     }
     let (seen, first_kill) = attached.look_unless_killed(&ready, link).await;
@@ -64,7 +64,7 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         Ok(end) => (end, None),
         Err(command) => {
             link.announce(command);
-            (attached.stop(&ready, command, link).await, Some(command))
+            (attached.stop(&ready, command, link, false).await, Some(command))
         }
     };
     finish(attached, &ready, end, stopped).await

@@ -28,11 +28,21 @@ pub struct Order {
     /// Docker's name of the container, which the agent goes by.
     pub name: String,
     pub description: Description,
-    pub docker: Chosen,
+    /// `None`: the task is a command.
+    pub docker: Option<Chosen>,
     pub config_path: PathBuf,
     pub framework: String,
     /// The agent's address, under which `<app>` is registered.
     pub host_address: Option<IpAddr>,
+}
+
+impl Order {
+    /// The Docker of a task that is a container.
+    pub(super) fn docker(&self) -> Result<&Chosen, Failure> {
+        self.docker
+            .as_ref()
+            .ok_or_else(|| Failure::host("CM-INTERNAL", "no Docker was chosen for a container"))
+    }
 }
 
 /// What the way in asks for.

@@ -102,6 +102,11 @@ impl From<CalicoError> for Unwired {
     }
 }
 
+/// Where the task's namespace is bound.
+pub fn namespace(config: &Config, container: &ContainerId) -> PathBuf {
+    config.paths.task_run(container).join("netns")
+}
+
 /// Makes the task's volatile folder and listens at its gate.
 pub fn listen(config: &Config, container: &ContainerId) -> Result<Gate, Failure> {
     let folder = config.paths.task_run(container);
@@ -198,7 +203,7 @@ pub(super) async fn make_interface(
     let failure = |error: net::NetError| {
         Failure::host("CM-NET", format!("cannot make the task's network interface: {}", chain(&error)))
     };
-    let path = config.paths.task_run(&container).join("netns");
+    let path = namespace(&config, &container);
     host_faults_until(&cancel, config.launch.retry_for, || async {
         let started = Instant::now();
         let namespace = Namespace::create(&path).await.map_err(failure)?;

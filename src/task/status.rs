@@ -20,6 +20,8 @@ pub struct Statuses {
     task_id: String,
     /// For failure messages: `[agent-17, CM-…]`.
     agent: String,
+    /// What ends: a container, or a command.
+    noun: &'static str,
     template: Option<NetworkInfo>,
     addresses: Vec<IpAddr>,
 }
@@ -30,9 +32,16 @@ impl Statuses {
         Self {
             task_id: task_id.to_owned(),
             agent: agent.to_owned(),
+            noun: "Container",
             template: container.and_then(|container| container.network_infos.first().cloned()),
             addresses: Vec::new(),
         }
+    }
+
+    /// The task is a command, as Mesos' own command executor calls it.
+    pub fn of_command(mut self) -> Self {
+        self.noun = "Command";
+        self
     }
 
     pub fn starting(&self) -> TaskStatus {
@@ -59,16 +68,18 @@ impl Statuses {
 
     pub fn terminal(&self, outcome: &Outcome) -> TaskStatus {
         match outcome {
-            Outcome::Exited(exit) if exit.code == 0 => self.ended(TaskState::TaskFinished, exited(exit)),
+            Outcome::Exited(exit) if exit.code == 0 => self.ended(TaskState::TaskFinished, self.exited(exit)),
             Outcome::Exited(exit) => TaskStatus {
                 reason: exit
                     .oom_killed
                     .is_some_and(|killed| killed)
                     .then_some(Reason::ContainerLimitationMemory.into()),
-                ..self.ended(TaskState::TaskFailed, exited(exit))
+                ..self.ended(TaskState::TaskFailed, self.exited(exit))
             },
             Outcome::Killed { exit, cause } => {
-                let words = exit.as_ref().map_or("Task killed before it started".to_owned(), exited);
+                let words = exit
+                    .as_ref()
+                    .map_or("Task killed before it started".to_owned(), |exit| self.exited(exit));
                 match cause {
                     Cause::Asked => self.ended(TaskState::TaskKilled, words),
                     Cause::Unhealthy => {
@@ -115,15 +126,13 @@ impl Statuses {
         let info = NetworkInfo { ip_addresses, ..self.template.clone().unwrap_or_default() };
         Some(ContainerStatus { network_infos: vec![info], ..ContainerStatus::default() })
     }
-}
 
-/// The stock executor's words, and what it does not know.
-fn exited(exit: &Exit) -> String {
-    let code = exit.code;
-    match exit.oom_killed {
-        Some(true) => {
-            format!("Container exited with status {code}: the kernel killed it, because it was out of memory")
+    /// The stock executors' words, and what they do not know.
+    fn exited(&self, exit: &Exit) -> String {
+        let words = format!("{} exited with status {}", self.noun, exit.code);
+        match exit.oom_killed {
+            Some(true) => format!("{words}: the kernel killed it, because it was out of memory"),
+            _ => words,
         }
-        _ => format!("Container exited with status {code}"),
     }
 }

@@ -22,6 +22,7 @@ use crate::net::{self, local::Local, Namespace, NetError};
 use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::journal::{Entry, Record};
+use super::network;
 
 /// How long each outside service may hold a teardown up.
 #[derive(Debug, Clone, Copy)]
@@ -183,7 +184,7 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
         }
     }
     // Whatever Docker says: the workload is gone when no process lives in its namespace.
-    let namespace = match Namespace::open(&config.paths.task_run(&record.container).join("netns")) {
+    let namespace = match Namespace::open(&network::namespace(config, &record.container)) {
         Ok(namespace) => namespace,
         Err(NetError::NotANamespace(_)) => return true,
         Err(NetError::Namespace { source, .. }) if source.kind() == io::ErrorKind::NotFound => return true,
@@ -205,7 +206,8 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
 }
 
 async fn stop_container(record: &Record, workload: Workload, report: &mut Report) -> Result<(), String> {
-    let host = DockerHost::parse(&record.docker).map_err(|error| chain(&error))?;
+    let Some(address) = &record.docker else { return Ok(()) };
+    let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
     let docker = Docker::connect(&host, "the journal").await.map_err(|error| chain(&error))?;
     let container = match docker.inspect(&record.container_name).await {
         Ok(container) => container,
@@ -233,7 +235,7 @@ async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut
         return;
     }
     let folder = config.paths.task_run(&record.container);
-    if let Err(error) = Namespace::unbind(&folder.join("netns")) {
+    if let Err(error) = Namespace::unbind(&network::namespace(config, &record.container)) {
         report.note("namespace", &error);
         return;
     }

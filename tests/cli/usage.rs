@@ -106,7 +106,7 @@ fn orphan() -> Record {
     Record {
         format: FORMAT,
         container_name: format!("mesos-{container}"),
-        docker: "unix:///nowhere/docker.sock".into(),
+        docker: Some("unix:///nowhere/docker.sock".into()),
         framework: "fw-0".into(),
         identity: Identity {
             node: "agent-1".into(),

@@ -233,7 +233,7 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
         format: journal::FORMAT,
         container: ContainerId::parse(&identity.container_id).unwrap(),
         container_name: format!("mesos-{}", identity.container_id),
-        docker: "unix:///var/run/docker.sock".into(),
+        docker: Some("unix:///var/run/docker.sock".into()),
         framework: "fw-0".into(),
         identity,
         services: Vec::new(),

@@ -28,7 +28,7 @@ use crate::error::Failure;
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::task::request::{shown, CalicoRequest};
-use crate::workload::{ContainerSpec, PortBinding};
+use crate::workload::{CommandSpec, ContainerSpec, PortBinding};
 
 pub use resources::total_memory;
 
@@ -48,6 +48,7 @@ pub enum Work {
         /// The image is pulled even if it is there.
         force_pull: bool,
     },
+    Command(CommandSpec),
 }
 
 /// A task, understood.
@@ -116,8 +117,10 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
 impl Description {
     /// The container that is to run, if it is one.
     pub fn container(&self) -> Option<&ContainerSpec> {
-        let Work::Docker { container, .. } = &self.work;
-        Some(container)
+        match &self.work {
+            Work::Docker { container, .. } => Some(container),
+            Work::Command(_) => None,
+        }
     }
 
     /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
@@ -125,9 +128,10 @@ impl Description {
     pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
         let Some(request) = self.calico.take() else { return Ok(self) };
         self.calico = Some(request.within(config)?);
-        let Work::Docker { container, .. } = &mut self.work;
-        volumes::refuse_our_folders(&container.binds, config)?;
-        network::configured_dns(config, container);
+        if let Work::Docker { container, .. } = &mut self.work {
+            volumes::refuse_our_folders(&container.binds, config)?;
+            network::configured_dns(config, container);
+        }
         Ok(self)
     }
 }

@@ -1,7 +1,6 @@
 //! A Docker container as a task's workload.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -11,39 +10,37 @@ use super::{Attached, Seen};
 use crate::error::{chain, Failure};
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
-use crate::task::spec::Work;
 use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Sink};
 
 /// A container that exists and has not been started.
-pub(in crate::task) struct Ready {
-    pub docker: Docker,
+pub(in crate::task) struct Container {
+    docker: Docker,
     id: String,
-    name: String,
     hostname: Option<String>,
     /// Its network and processes are this machine's: only then does a pid mean anything here.
     local: bool,
-    /// It ends by its namespace, too, whatever Docker says.
-    calico: bool,
 }
 
 /// Connects to Docker and creates the container, for which the image is brought where it is missing.
-pub(in crate::task) async fn create(
-    order: Arc<Order>,
+pub(super) async fn create(
+    order: &Order,
+    spec: (&ContainerSpec, bool),
     retry_for: Duration,
     cancel: CancellationToken,
-) -> Result<Ready, Failure> {
-    let Work::Docker { container, force_pull } = &order.description.work;
+) -> Result<Container, Failure> {
+    let (container, force_pull) = spec;
+    let chosen = order.docker()?;
     let calico = order.description.calico.is_some();
     let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
-        let docker = Docker::connect(&order.docker.host, &order.docker.source.to_string())
+        let docker = Docker::connect(&chosen.host, &chosen.source.to_string())
             .await
             .map_err(|error| error.failure())?;
         let local = docker.is_local().await.map_err(|error| error.failure())?;
         if calico && !local {
             return Err(remote(&docker));
         }
-        if *force_pull {
+        if force_pull {
             bring_image(&docker, container, true, &cancel).await?;
         }
         let create = || docker.create(&order.name, container);
@@ -67,14 +64,7 @@ pub(in crate::task) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Ready {
-            docker,
-            id,
-            name: order.name.clone(),
-            hostname: container.hostname.clone(),
-            local,
-            calico,
-        })
+        Ok(Container { docker, id, hostname: container.hostname.clone(), local })
     })
     .await
 }
@@ -110,24 +100,15 @@ fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-impl Ready {
+impl Container {
     /// Docker's id, which its runtime sees.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// What the task calls itself.
     pub fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or(short(&self.id))
-    }
-
-    /// Does a teardown follow that ends whatever lives in the task's namespace?
-    pub fn has_teardown(&self) -> bool {
-        self.calico
     }
 
     pub async fn attach(&self) -> Result<Attached, Failure> {
@@ -139,10 +120,10 @@ impl Ready {
         let logs = tokio::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
         let (watcher, process) = oneshot::channel();
         let exit = tokio::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
-        Ok(Attached { logs, exit, watcher: Some(watcher), process: None })
+        Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None })
     }
 
-    /// Returns when the first instruction has run: at a gate, that is when it has opened.
+    /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
     pub async fn start(&self) -> Result<(), Failure> {
         self.docker.start(&self.id).await.map_err(|error| error.failure())
     }

@@ -5,9 +5,10 @@
 //!              exists            nothing is missed        └─► stop ─────┘
 //! ```
 //!
-//! A workload is in Docker's hands; what is not Docker's own is the second source of its end, and the last
-//! resort when Docker does not stop it: the init process itself.
+//! A container is in Docker's hands; what is not Docker's own is the second source of its end, and the last
+//! resort when Docker does not stop it: the init process itself. A command is a child of this process.
 
+mod command;
 mod docker;
 mod stop;
 
@@ -18,13 +19,38 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::workload::{Exit, HostProcess};
 
-use super::link::{Command, Link};
+use super::gate::Gate;
+use super::link::{Command, Link, Order};
+use super::spec::Work;
+use command::{CommandLine, Control};
+use docker::Container;
 
-pub(super) use docker::{create, Ready};
+/// What can be started.
+pub(super) enum Ready {
+    Container(Container),
+    Command(CommandLine),
+}
+
+/// Brings the workload to the point where it can be started.
+pub(super) async fn create(
+    order: Arc<Order>,
+    namespace: Option<PathBuf>,
+    retry_for: Duration,
+    cancel: CancellationToken,
+) -> Result<Ready, Failure> {
+    match &order.description.work {
+        Work::Docker { container, force_pull } => {
+            let spec = (container, *force_pull);
+            docker::create(&order, spec, retry_for, cancel).await.map(Ready::Container)
+        }
+        Work::Command(spec) => Ok(Ready::Command(CommandLine { spec: spec.clone(), namespace })),
+    }
+}
 
 /// Log output is waited for so long after the workload's end.
 const LOG_DRAIN: Duration = Duration::from_secs(2);
@@ -39,6 +65,8 @@ pub(super) struct Attached {
     /// Where the second source of the end, the process itself, is told.
     watcher: Option<oneshot::Sender<Arc<HostProcess>>>,
     process: Option<Arc<HostProcess>>,
+    /// A command's; a container is stopped by Docker.
+    control: Option<Control>,
 }
 
 /// What is known of a workload that runs; empty where nobody could be asked.
@@ -48,6 +76,47 @@ pub(super) struct Seen {
     pub inspect: Option<String>,
     /// Addresses that Docker gave.
     pub addresses: Vec<IpAddr>,
+}
+
+impl Ready {
+    /// Docker's id, which its runtime sees; none for a command.
+    pub fn docker_id(&self) -> Option<&str> {
+        match self {
+            Self::Container(container) => Some(container.id()),
+            Self::Command(_) => None,
+        }
+    }
+
+    /// What the task calls itself, where it has a hosts file of its own.
+    pub fn hostname(&self) -> &str {
+        match self {
+            Self::Container(container) => container.hostname(),
+            Self::Command(_) => "",
+        }
+    }
+
+    pub async fn attach(&self) -> Result<Attached, Failure> {
+        match self {
+            Self::Container(container) => container.attach().await,
+            Self::Command(command) => Ok(command.attach()),
+        }
+    }
+
+    /// Returns when the first instruction has run: when the gate has opened, if there is one.
+    pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
+        match self {
+            Self::Container(container) => container.start().await,
+            Self::Command(command) => command.start(attached, gate).await,
+        }
+    }
+
+    /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
+    pub async fn explain(&self, exit: Exit) -> Exit {
+        match self {
+            Self::Container(container) => container.explain(exit).await,
+            Self::Command(_) => exit,
+        }
+    }
 }
 
 impl Drop for Attached {
@@ -62,7 +131,8 @@ impl Attached {
     /// What is to be seen of the workload that has started. A busy Docker can make that last: a kill does not
     /// wait for it.
     pub async fn look_unless_killed(&mut self, ready: &Ready, link: &mut Link) -> (Seen, Option<Command>) {
-        match link.unless_killed(ready.look()).await {
+        let Ready::Container(container) = ready else { return (Seen::default(), None) };
+        match link.unless_killed(container.look()).await {
             Ok((seen, process)) => {
                 self.process = process.map(Arc::new);
                 if let (Some(watcher), Some(process)) = (self.watcher.take(), &self.process) {

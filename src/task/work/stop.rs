@@ -8,18 +8,19 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tokio::time::{sleep, sleep_until, timeout, Instant};
 
 use crate::error::chain;
-use crate::workload::{DockerError, Exit};
+use crate::workload::{Exit, HostProcess};
 
-use super::{told, Attached, End, Ready};
+use super::{told, Attached, Control, End, Ready};
 use crate::task::link::{Command, Link};
 
-/// A stop that Docker refuses or forgets is asked for again.
+/// A stop that is refused or forgotten is asked for again.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long after the grace period Docker may still be the one who ends the workload.
-const DOCKER_PATIENCE: Duration = Duration::from_secs(15);
+/// How long after the grace period the workload may still end the usual way.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a process may take to die of SIGKILL.
 const DYING: Duration = Duration::from_secs(5);
 /// What a shell calls the end by SIGKILL.
@@ -27,31 +28,33 @@ const SIGKILLED: i64 = 137;
 
 impl Attached {
     /// Ends the workload. When Docker cannot, the process itself is killed; where that is not known either,
-    /// a Calico task is left to its teardown, which kills by namespace.
-    pub async fn stop(&mut self, ready: &Ready, first: Command, link: &mut Link) -> End {
+    /// a task with a namespace of its own (`torn_down`) is left to its teardown, which kills by namespace.
+    pub async fn stop(&mut self, ready: &Ready, first: Command, link: &mut Link, torn_down: bool) -> End {
         let Command::Kill { grace, .. } = first;
         let mut deadline = Instant::now() + grace;
-        let mut shortened = false;
-        tracing::info!("stopping {} with a grace period of {grace:?}", ready.name());
-        let mut asking = Box::pin(ask(ready, deadline, false));
+        tracing::info!("stopping the task with a grace period of {grace:?}");
+        let (exit, process, control) = (&mut self.exit, self.process.as_deref(), self.control.as_ref());
+        // Docker counts the first grace period itself; every other end of one is ours to watch.
+        let mut ours = control.is_some();
+        let mut asking = Box::pin(ask(ready, control, Some(deadline)));
         loop {
             tokio::select! {
-                end = &mut self.exit => return told(end),
+                end = &mut *exit => return told(end),
                 Some(Command::Kill { grace, .. }) = link.commands.recv() => {
                     let sooner = Instant::now() + grace;
                     if sooner < deadline {
                         tracing::info!("the grace period is shortened to {grace:?}");
-                        (deadline, shortened) = (sooner, true);
+                        (deadline, ours) = (sooner, true);
                     }
                 }
-                () = sleep_until(deadline), if shortened => {
-                    shortened = false;
-                    asking = Box::pin(ask(ready, deadline, true));
+                () = sleep_until(deadline), if ours => {
+                    ours = false;
+                    asking = Box::pin(ask(ready, control, None));
                 }
-                () = &mut asking => asking = Box::pin(ask(ready, deadline, false)),
-                () = sleep_until(deadline + DOCKER_PATIENCE) => {
-                    tracing::warn!("Docker does not stop {}; it is killed without Docker", ready.name());
-                    if self.kill_process(ready).await || ready.has_teardown() {
+                () = &mut asking => asking = Box::pin(ask(ready, control, Some(deadline))),
+                () = sleep_until(deadline + PATIENCE) => {
+                    tracing::warn!("the task does not end; its process is killed without Docker");
+                    if kill_process(ready, process).await || torn_down {
                         return Ok(Exit { code: SIGKILLED, oom_killed: None });
                     }
                     deadline = Instant::now();
@@ -59,23 +62,37 @@ impl Attached {
             }
         }
     }
-
-    /// True when the workload's first process, and with it everything in its pid namespace, is dead.
-    async fn kill_process(&self, ready: &Ready) -> bool {
-        let Some(process) = &self.process else { return false };
-        process.kill_in(ready.id()) && timeout(DYING, process.gone()).await.is_ok()
-    }
 }
 
-/// One request to Docker, and the pause until it is worth another. `at_once`: it has been asked politely before.
-async fn ask(ready: &Ready, deadline: Instant, at_once: bool) {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let asked: Result<(), DockerError> = match at_once {
-        true => ready.kill().await,
-        false => ready.stop(left).await,
-    };
-    if let Err(error) = asked {
-        tracing::warn!("{}; asking again", chain(&error));
+/// One request, and the pause until it is worth another. `until`: the grace period's end; `None`: it is over, and
+/// politeness with it.
+async fn ask(ready: &Ready, control: Option<&Control>, until: Option<Instant>) {
+    let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+    match (ready, control) {
+        (Ready::Container(container), _) => {
+            let asked = match left {
+                Some(left) => container.stop(left).await,
+                None => container.kill().await,
+            };
+            if let Err(error) = asked {
+                tracing::warn!("{}; asking again", chain(&error));
+            }
+        }
+        (Ready::Command(_), Some(control)) => match left.filter(|left| !left.is_zero()) {
+            Some(left) => {
+                control.signal(Signal::SIGTERM);
+                // Said once; SIGKILL follows by the grace period's end.
+                sleep(left).await;
+            }
+            None => control.signal(Signal::SIGKILL),
+        },
+        (Ready::Command(_), None) => {}
     }
     sleep(AGAIN).await;
+}
+
+/// True when the container's first process, and with it everything in its pid namespace, is dead.
+async fn kill_process(ready: &Ready, process: Option<&HostProcess>) -> bool {
+    let (Some(id), Some(process)) = (ready.docker_id(), process) else { return false };
+    process.kill_in(id) && timeout(DYING, process.gone()).await.is_ok()
 }

@@ -1,0 +1,79 @@
+//! A command as a task's workload: a process of the executor's own, in the task's network namespace.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Attached, End};
+use crate::error::Failure;
+use crate::gate::Verdict;
+use crate::task::gate::Gate;
+use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process};
+
+/// A command that has not been started.
+pub(in crate::task) struct CommandLine {
+    pub(super) spec: CommandSpec,
+    /// `None`: the executor's own network.
+    pub(super) namespace: Option<PathBuf>,
+}
+
+/// The two lines to whoever waits for the command's end, and owns the process.
+pub(super) struct Control {
+    started: Option<oneshot::Sender<Process>>,
+    signals: UnboundedSender<Signal>,
+}
+
+impl Control {
+    pub fn signal(&self, signal: Signal) {
+        // Nobody listens once the command has ended.
+        let _ = self.signals.send(signal);
+    }
+}
+
+impl CommandLine {
+    /// The output needs nobody: the command inherits the executor's own.
+    pub fn attach(&self) -> Attached {
+        let (started, process) = oneshot::channel();
+        let (signals, asked) = mpsc::unbounded_channel();
+        Attached {
+            logs: tokio::spawn(std::future::ready(())),
+            exit: tokio::spawn(supervise(process, asked)),
+            watcher: None,
+            process: None,
+            control: Some(Control { started: Some(started), signals }),
+        }
+    }
+
+    /// Returns when the first instruction has run; before that the process waits at the gate, if there is one.
+    pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
+        let held = Held::start(&self.spec, self.namespace.as_deref(), CommandOutput::Inherited)
+            .await
+            .map_err(|error| error.failure())?;
+        if let Some(gate) = gate {
+            if let Verdict::Refused(reason) = gate.pass().await {
+                held.refuse().await;
+                return Err(Failure::host("CM-GATE", format!("the command was not let through: {reason}")));
+            }
+        }
+        let process = held.release().await.map_err(|error| error.failure())?;
+        attached.process = Some(HostProcess::open(process.pid()).into());
+        if let Some(started) = attached.control.as_mut().and_then(|control| control.started.take()) {
+            // The one who waits lives as long as `attached`.
+            let _ = started.send(process);
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the end and passes signals on meanwhile.
+async fn supervise(process: oneshot::Receiver<Process>, mut signals: UnboundedReceiver<Signal>) -> End {
+    let Ok(mut process) = process.await else { return std::future::pending().await };
+    loop {
+        tokio::select! {
+            exit = process.exit() => return exit.map_err(|error| error.failure()),
+            Some(signal) = signals.recv() => process.signal(signal),
+        }
+    }
+}
