@@ -28,9 +28,7 @@ use self::shell::{Command, Shell};
 use self::state::{Identity, State};
 use super::environment::Environment;
 use super::libprocess::{link, Upid};
-use super::messages::{
-    ExecutorInfo, FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus,
-};
+use super::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus};
 
 /// The name the stock driver gives its first actor.
 const ACTOR: &str = "executor(1)";
@@ -39,17 +37,17 @@ const ACTOR: &str = "executor(1)";
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Registered {
+        executor: Box<ExecutorInfo>,
         framework: Box<FrameworkInfo>,
         agent: Box<SlaveInfo>,
-        executor: Box<ExecutorInfo>,
-        /// The ContainerID of the executor's own sandbox; told by the HTTP API only.
+        /// The agent's name for this run of the executor; version 0 tells it in other ways.
         container: Option<String>,
     },
     /// The agent is back after a restart; everything pending has been sent to it.
     Reregistered,
     /// A task to start; a second one arrives here too.
     Launch(Box<TaskInfo>),
-    /// Tasks that belong together; comes by the HTTP API only.
+    /// Tasks to start together or not at all; only version 1 has them.
     LaunchGroup(Vec<TaskInfo>),
     Kill {
         task_id: String,

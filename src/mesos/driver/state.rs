@@ -189,9 +189,12 @@ impl State {
         if std::mem::replace(&mut self.registered, true) {
             return Err("a second registration".to_owned());
         }
-        let (framework, agent) = (Box::new(message.framework_info), Box::new(message.slave_info));
-        let executor = Box::new(message.executor_info);
-        Ok(vec![Effect::Emit(Event::Registered { framework, agent, executor, container: None })])
+        Ok(vec![Effect::Emit(Event::Registered {
+            executor: Box::new(message.executor_info),
+            framework: Box::new(message.framework_info),
+            agent: Box::new(message.slave_info),
+            container: None,
+        })])
     }
 
     fn reregistered(&mut self) -> Vec<Effect> {
