@@ -1,4 +1,4 @@
-//! Certificates and keys for the connections to etcd and Consul.
+//! Certificates and keys for the connections to etcd, Consul and the Mesos agent.
 //!
 //! Files are read anew for each connection, so that a renewed certificate needs no restart. Roots come
 //! from the configured CA file, else from the system's bundle at its fixed places: never from
@@ -8,9 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{VerifierBuilderError, WantsClientCert};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 /// Debian and Alpine, Fedora and RHEL, SUSE.
 const SYSTEM_BUNDLES: [&str; 3] =
@@ -36,6 +39,8 @@ pub enum TlsError {
     },
     #[error("cannot set up TLS")]
     Setup(#[source] Box<rustls::Error>),
+    #[error("cannot use the trusted roots")]
+    Roots(#[source] VerifierBuilderError),
 }
 
 /// What a client needs, as PEM text that has been checked.
@@ -71,20 +76,28 @@ pub fn read(ca: Option<&Path>, cert: Option<&Path>, key: Option<&Path>) -> Resul
 
 impl Material {
     pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
-        let mut roots = RootCertStore::empty();
-        // A system bundle may hold a few roots that rustls finds odd: they are left out.
-        roots.add_parsable_certificates(certificates(&self.ca).unwrap_or_default());
-        let builder = builder()?.with_root_certificates(roots);
-        let Some(identity) = &self.identity else { return Ok(builder.with_no_client_auth()) };
-        let path = &identity.path;
-        let chain = certificates(&identity.certificate)
-            .ok_or_else(|| TlsError::Pem { path: path.clone(), what: "certificate" })?;
-        let key = PrivateKeyDer::from_pem_slice(&identity.key)
-            .map_err(|_| TlsError::Pem { path: path.clone(), what: "private key" })?;
-        builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|source| TlsError::Identity { path: path.clone(), source: Box::new(source) })
+        with_identity(builder()?.with_root_certificates(store(&self.ca)), self.identity.as_ref())
     }
+}
+
+/// For a peer that is trusted by rules of its own.
+pub fn client_with_verifier(
+    verifier: Arc<dyn ServerCertVerifier>,
+    cert_and_key: Option<(&Path, &Path)>,
+) -> Result<ClientConfig, TlsError> {
+    let identity = cert_and_key.map(|(cert, key)| identity(cert, key)).transpose()?;
+    let builder = builder()?.dangerous().with_custom_certificate_verifier(verifier);
+    with_identity(builder, identity.as_ref())
+}
+
+/// The roots of a CA file, else the system's.
+pub fn roots(ca: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    Ok(store(&read(ca, None, None)?.ca))
+}
+
+/// The cryptography of every connection.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// For a client that speaks plain HTTP, but whose library wants to be told all the same: trusts nobody.
@@ -92,8 +105,30 @@ pub fn trust_nobody() -> Result<ClientConfig, TlsError> {
     Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, TlsError> {
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+fn store(ca: &[u8]) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    // A system bundle may hold a few roots that rustls finds odd: they are left out.
+    roots.add_parsable_certificates(certificates(ca).unwrap_or_default());
+    roots
+}
+
+fn with_identity(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, TlsError> {
+    let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
+    let path = &identity.path;
+    let chain = certificates(&identity.certificate)
+        .ok_or_else(|| TlsError::Pem { path: path.clone(), what: "certificate" })?;
+    let key = PrivateKeyDer::from_pem_slice(&identity.key)
+        .map_err(|_| TlsError::Pem { path: path.clone(), what: "private key" })?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|source| TlsError::Identity { path: path.clone(), source: Box::new(source) })
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|source| TlsError::Setup(Box::new(source)))
 }

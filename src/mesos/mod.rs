@@ -1,12 +1,13 @@
-//! Everything between us and a Mesos agent, version 0 of the executor API.
+//! Everything between us and a Mesos agent, versions 0 and 1 of the executor API.
 //!
 //! ```text
 //!  argv, environ ─► flags, environment          what the agent told us when it forked us
 //!  agent ◄── libprocess::link ◄──┐
-//!                                ├─ driver      registration, reconnection, acknowledgements
+//!                                ├─ driver      version 0: registration, reconnection, acknowledgements
 //!  agent ──► libprocess::server ─┘     │
-//!                                      ▼ Event, update()
-//!                                    task       (knows what to do about them)
+//!                                      │ ┌──── http ◄─► agent      version 1: subscription, updates
+//!                                      ▼ ▼ Event, update()
+//!                                    task       (knows what to do about them, not which version it was)
 //! ```
 //!
 //! The messages are in [`messages`] (generated from `messages.proto`). The embedded agent of
@@ -16,5 +17,6 @@ pub mod driver;
 pub mod duration;
 pub mod environment;
 pub mod flags;
+pub mod http;
 pub mod libprocess;
 pub mod messages;

@@ -21,7 +21,7 @@ async fn the_agent_speaks_as_captured() {
         let life = fixtures::life(name);
         let peer = relive(&life).await;
         let own = |upid: &calico_mesos::mesos::libprocess::Upid| upid.address.to_string();
-        let (agent, executor) = (own(peer.agent.pid()), own(peer.driver.pid()));
+        let (agent, executor) = (own(peer.agent.pid()), own(peer.driver.pid().unwrap()));
         let mut seen = std::collections::BTreeSet::new();
         for capture in life.iter().filter(|capture| capture.from().actor == "slave(1)") {
             // The first of its kind; acknowledgements carry a uuid of their own.

@@ -50,7 +50,7 @@ impl Bench {
         variables.extend_from_slice(extra);
         let variables = variables.into_iter().map(|(a, b)| (OsString::from(a), OsString::from(b)));
         let (driver, events) = driver::connect(&Environment::from(variables).unwrap()).await.unwrap();
-        let address = driver.pid().address;
+        let address = driver.pid().unwrap().address;
         let link = TcpStream::connect(("127.0.0.1", address.port())).await.unwrap();
         let mut bench = Self { driver, events, agent, incoming, server: Some(server), link };
         bench.expect::<RegisterExecutorMessage>().await;
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     fn encode<M: Wire>(&self, message: &M) -> Vec<u8> {
-        framing::encode(&self.agent, self.driver.pid(), M::NAME, &message.encode_to_vec())
+        framing::encode(&self.agent, self.driver.pid().unwrap(), M::NAME, &message.encode_to_vec())
     }
 
     async fn send<M: Wire>(&mut self, message: &M) {
@@ -99,7 +99,7 @@ impl Bench {
 
     /// Over a connection that is closed right after writing.
     async fn send_and_close<M: Wire>(&self, message: &M) {
-        link::send_once(self.driver.pid().address, &self.encode(message)).await.unwrap();
+        link::send_once(self.driver.pid().unwrap().address, &self.encode(message)).await.unwrap();
     }
 }
 
@@ -130,7 +130,7 @@ async fn pipelined_messages_and_their_answers() {
 async fn messages_count_although_the_sender_is_gone() {
     let mut bench = Bench::registered(&[]).await;
     for n in 0..20 {
-        let mut stream = TcpStream::connect(bench.driver.pid().address).await.unwrap();
+        let mut stream = TcpStream::connect(bench.driver.pid().unwrap().address).await.unwrap();
         let two = [bench.encode(&kill(&format!("a.{n}"))), bench.encode(&kill(&format!("b.{n}")))].concat();
         stream.write_all(&two).await.unwrap();
         // Half of them with a reset in place of an orderly end.
@@ -149,7 +149,7 @@ async fn messages_count_although_the_sender_is_gone() {
 #[tokio::test]
 async fn garbage_changes_nothing() {
     let mut bench = Bench::registered(&[]).await;
-    let address = bench.driver.pid().address;
+    let address = bench.driver.pid().unwrap().address;
     for garbage in [
         b"".as_slice(),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
@@ -175,7 +175,7 @@ async fn bodies_that_do_not_parse_are_told() {
     let names =
         [RunTaskMessage::NAME, KillTaskMessage::NAME, ExecutorRegisteredMessage::NAME, "mesos.internal.New"];
     for name in names {
-        let bytes = framing::encode(&bench.agent, bench.driver.pid(), name, b"\x0a\xff\xff\xff");
+        let bytes = framing::encode(&bench.agent, bench.driver.pid().unwrap(), name, b"\x0a\xff\xff\xff");
         bench.link.write_all(&bytes).await.unwrap();
         assert!(matches!(bench.event().await, Event::Malformed { .. }), "{name}");
     }
@@ -191,7 +191,7 @@ async fn bodies_that_do_not_parse_are_told() {
 #[tokio::test]
 async fn another_actor_is_not_found() {
     let bench = Bench::registered(&[]).await;
-    let to = Upid::new("executor(9)", bench.driver.pid().address);
+    let to = Upid::new("executor(9)", bench.driver.pid().unwrap().address);
     let mut stream = TcpStream::connect(to.address).await.unwrap();
     stream.write_all(&framing::encode(&bench.agent, &to, "m", b"")).await.unwrap();
     let mut answer = [0; 22];
@@ -204,7 +204,7 @@ async fn updates_are_filled_in() {
     let mut bench = Bench::registered(&[]).await;
     let uuid = bench.driver.update(TaskStatus::new("t.1", TaskState::TaskStarting));
     let message: StatusUpdateMessage = bench.expect().await;
-    assert_eq!(message.pid, Some(bench.driver.pid().to_string()));
+    assert_eq!(message.pid, Some(bench.driver.pid().unwrap().to_string()));
     let (update, status) = (&message.update, &message.update.status);
     assert_eq!(uuid.get_version_num(), 4);
     assert_eq!(update.uuid.as_deref(), Some(uuid.as_bytes().as_slice()));
@@ -294,7 +294,7 @@ async fn an_agent_that_dies_before_it_answers() {
 #[tokio::test]
 async fn without_libprocess_ip_the_address_of_the_link_is_told() {
     let bench = Bench::new(&[]).await;
-    assert_eq!(bench.driver.pid().address.ip().to_string(), "127.0.0.1");
+    assert_eq!(bench.driver.pid().unwrap().address.ip().to_string(), "127.0.0.1");
     let advertised = Bench::new_advertised(&[
         ("LIBPROCESS_ADVERTISE_IP", "10.1.2.3"),
         ("LIBPROCESS_ADVERTISE_PORT", "99"),

@@ -217,7 +217,7 @@ async fn problems_are_recorded() {
             uuid: Some(uuid::Uuid::new_v4().as_bytes().to_vec()),
             ..StatusUpdate::default()
         },
-        pid: Some(peer.driver.pid().to_string()),
+        pid: Some(peer.driver.pid().unwrap().to_string()),
     };
     let change = |change: &dyn Fn(&mut StatusUpdateMessage)| {
         let mut message = good.clone();
@@ -236,7 +236,8 @@ async fn problems_are_recorded() {
     for (message, problem) in messages {
         let seen = peer.agent.problems().len();
         let body = message.encode_to_vec();
-        let request = framing::encode(peer.driver.pid(), peer.agent.pid(), StatusUpdateMessage::NAME, &body);
+        let request =
+            framing::encode(peer.driver.pid().unwrap(), peer.agent.pid(), StatusUpdateMessage::NAME, &body);
         link::send_once(peer.agent.pid().address, &request).await.unwrap();
         if problem.is_empty() {
             peer.saw(TaskState::TaskFinished).await;

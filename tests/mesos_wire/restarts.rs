@@ -91,7 +91,7 @@ async fn one_that_comes_back_too_late() {
     peer.acknowledged(TaskState::TaskRunning).await;
     peer.agent.stop().await.unwrap();
     // The port answers the probe, but nobody speaks any more.
-    let address = peer.driver.pid().address;
+    let address = peer.driver.pid().unwrap().address;
     drop(std::mem::replace(&mut peer.events, tokio::sync::mpsc::unbounded_channel().1));
     let Peer { agent, driver, launched: _keep, .. } = peer;
     drop(driver);

@@ -11,24 +11,28 @@
 //! An agent acknowledges each update; what it has not acknowledged is sent again only when it asks
 //! for a re-registration, never by a timer and never unasked (an agent answers that with a shutdown).
 //! [`state`] decides (pure), `shell` does what it says. What the events mean for the container is
-//! the task module's business.
+//! the task module's business. [`Driver`] and [`Event`] are those of version 1 (`mesos::http`) as well.
 
+pub(super) mod handle;
+pub(super) mod ledger;
 mod shell;
 pub mod state;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use self::shell::{Command, Shell};
+pub use self::handle::{is_terminal, Driver};
+use self::shell::Shell;
 use self::state::{Identity, State};
 use super::environment::Environment;
 use super::libprocess::{link, Upid};
-use super::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, StatusUpdate, TaskInfo, TaskState, TaskStatus};
+use super::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, TaskInfo};
+use crate::tls::TlsError;
 
 /// The name the stock driver gives its first actor.
 const ACTOR: &str = "executor(1)";
@@ -84,14 +88,14 @@ pub enum DriverError {
         #[source]
         source: io::Error,
     },
-}
-
-/// The handle: cheap to clone; the connection ends when the last one is dropped.
-#[derive(Debug, Clone)]
-pub struct Driver {
-    commands: mpsc::UnboundedSender<Command>,
-    template: StatusUpdate,
-    pid: Upid,
+    #[error("cannot make a request to {agent} (MESOS_SLAVE_PID)")]
+    Request {
+        agent: Upid,
+        #[source]
+        source: hyper::http::Error,
+    },
+    #[error("cannot set up TLS to the agent (LIBPROCESS_SSL_*)")]
+    Tls(#[source] TlsError),
 }
 
 /// Listens, connects to the agent and sends the registration.
@@ -113,16 +117,10 @@ pub async fn connect(
         slave_id: environment.slave_id.as_str().into(),
         pid: pid.clone(),
     };
-    let template = StatusUpdate {
-        framework_id: identity.framework_id.clone(),
-        executor_id: Some(identity.executor_id.clone()),
-        slave_id: Some(identity.slave_id.clone()),
-        ..StatusUpdate::default()
-    };
     let state = State::new(identity, environment.checkpoint);
     let (commands, events) =
         Shell::start(state, listener, stream, (agent, pid.clone()), environment.recovery_timeout);
-    Ok((Driver { commands, template, pid }, events))
+    Ok((Driver::new(commands, Some(pid)), events))
 }
 
 async fn listen(environment: &Environment) -> Result<TcpListener, DriverError> {
@@ -150,40 +148,4 @@ fn own_address(
         None => listener.local_addr()?.port(),
     };
     Ok(Upid::new(ACTOR, SocketAddr::new(ip, port)))
-}
-
-impl Driver {
-    /// Queues a status for the agent, with uuid, time and agent filled in.
-    ///
-    /// Nothing is sent for a task whose terminal update has been queued already: an agent would
-    /// retry such an update for ever.
-    pub fn update(&self, mut status: TaskStatus) -> Uuid {
-        let uuid = Uuid::new_v4();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let bytes = uuid.as_bytes().to_vec();
-        status.uuid = Some(bytes.clone());
-        status.timestamp = Some(now);
-        status.slave_id.clone_from(&self.template.slave_id);
-        let update = StatusUpdate { status, timestamp: now, uuid: Some(bytes), ..self.template.clone() };
-        let _ = self.commands.send(Command::Update(Box::new(update)));
-        uuid
-    }
-
-    /// Waits until every update queued so far is acknowledged; false after `limit`, or at once when
-    /// the agent is gone for good.
-    pub async fn drained(&self, limit: Duration) -> bool {
-        let (answer, drained) = oneshot::channel();
-        let _ = self.commands.send(Command::Drained(answer));
-        matches!(tokio::time::timeout(limit, drained).await, Ok(Ok(true)))
-    }
-
-    /// The address under which the agent knows us.
-    pub fn pid(&self) -> &Upid {
-        &self.pid
-    }
-}
-
-/// Whether a status ends its task.
-pub fn is_terminal(status: &TaskStatus) -> bool {
-    TaskState::try_from(status.state).is_ok_and(TaskState::is_terminal)
 }

@@ -9,18 +9,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
+use super::handle::{Command, Drains};
 use super::state::{Effect, Input, State};
 use super::Event;
 use crate::mesos::libprocess::link::{self, Link};
 use crate::mesos::libprocess::server::Server;
 use crate::mesos::libprocess::{framing, Incoming, Upid};
-use crate::mesos::messages::StatusUpdate;
-
-pub(super) enum Command {
-    Update(Box<StatusUpdate>),
-    /// Answered as soon as it is known whether everything was acknowledged.
-    Drained(oneshot::Sender<bool>),
-}
 
 /// Where requests go.
 enum Out {
@@ -38,7 +32,7 @@ pub(super) struct Shell {
     events: mpsc::UnboundedSender<Event>,
     recovery_timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    drains: Vec<oneshot::Sender<bool>>,
+    drains: Drains,
     _server: Server,
 }
 
@@ -58,7 +52,7 @@ impl Shell {
         let mut shell = Self {
             out: Out::Link(Link::over(link, closed), end),
             timer: None,
-            drains: Vec::new(),
+            drains: Drains::default(),
             _server: Server::start(listener, &pid.actor, messages),
             state,
             agent,
@@ -84,7 +78,7 @@ impl Shell {
                     Some(Command::Update(update)) => Input::Update(update),
                     Some(Command::Drained(answer)) => {
                         self.drains.push(answer);
-                        self.answer_drains();
+                        self.drains.answer(self.state.drained());
                         continue;
                     }
                     None => return,
@@ -102,7 +96,7 @@ impl Shell {
             };
             let effects = self.state.handle(input);
             self.perform(effects);
-            self.answer_drains();
+            self.drains.answer(self.state.drained());
         }
     }
 
@@ -126,15 +120,6 @@ impl Shell {
                 Effect::StopTimer => self.timer = None,
                 // Without a listener nobody is left to act; the driver ends with its handles.
                 Effect::Emit(event) => drop(self.events.send(event)),
-            }
-        }
-    }
-
-    fn answer_drains(&mut self) {
-        if let Some(drained) = self.state.drained() {
-            for answer in self.drains.drain(..) {
-                // Whoever asked has stopped waiting.
-                let _ = answer.send(drained);
             }
         }
     }

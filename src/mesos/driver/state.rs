@@ -1,19 +1,13 @@
 //! What the protocol demands (pure): inputs in, effects out, no sockets and no clocks.
-//!
-//! Kept for a re-registration: every update without acknowledgement, in order, and every task of
-//! which no update has been acknowledged yet.
 
-use std::collections::BTreeSet;
-
-use uuid::Uuid;
-
-use super::{is_terminal, Event};
+use super::ledger::{self, Ledger};
+use super::Event;
 use crate::mesos::libprocess::{Incoming, Upid};
 use crate::mesos::messages::{
     ExecutorId, ExecutorRegisteredMessage, ExecutorReregisteredMessage, FrameworkId,
-    FrameworkToExecutorMessage, KillPolicy, KillTaskMessage, ReconnectExecutorMessage,
-    RegisterExecutorMessage, ReregisterExecutorMessage, RunTaskMessage, ShutdownExecutorMessage, SlaveId,
-    StatusUpdate, StatusUpdateAcknowledgementMessage, StatusUpdateMessage, TaskInfo, Wire,
+    FrameworkToExecutorMessage, KillTaskMessage, ReconnectExecutorMessage, RegisterExecutorMessage,
+    ReregisterExecutorMessage, RunTaskMessage, ShutdownExecutorMessage, SlaveId, StatusUpdate,
+    StatusUpdateAcknowledgementMessage, StatusUpdateMessage, TaskStatus, Wire,
 };
 
 /// Who we are to the agent.
@@ -32,7 +26,7 @@ pub enum Input {
     /// The newest link has ended (the end of an older one is no news).
     LinkEnded,
     RecoveryTimeout,
-    Update(Box<StatusUpdate>),
+    Update(Box<TaskStatus>),
 }
 
 /// What is to be done, in this order.
@@ -65,10 +59,7 @@ pub struct State {
     agent: Agent,
     registered: bool,
     shutdown: bool,
-    known: BTreeSet<String>,
-    finished: BTreeSet<String>,
-    tasks: Vec<TaskInfo>,
-    updates: Vec<StatusUpdate>,
+    ledger: Ledger,
 }
 
 fn send<M: Wire>(message: &M) -> Effect {
@@ -83,10 +74,7 @@ impl State {
             agent: Agent::Present,
             registered: false,
             shutdown: false,
-            known: BTreeSet::new(),
-            finished: BTreeSet::new(),
-            tasks: Vec::new(),
-            updates: Vec::new(),
+            ledger: Ledger::default(),
         }
     }
 
@@ -100,7 +88,7 @@ impl State {
 
     /// Whether everything is acknowledged; `None` while that can still change.
     pub fn drained(&self) -> Option<bool> {
-        match (self.updates.is_empty(), self.agent) {
+        match (self.ledger.updates().is_empty(), self.agent) {
             (true, _) => Some(true),
             (false, Agent::Gone) => Some(false),
             (false, _) => None,
@@ -120,17 +108,26 @@ impl State {
         }
     }
 
-    fn update(&mut self, update: StatusUpdate) -> Vec<Effect> {
-        let task = &update.status.task_id.value;
-        if self.finished.contains(task) {
-            tracing::warn!(task, "an update behind the terminal one is not sent");
+    fn update(&mut self, mut status: TaskStatus) -> Vec<Effect> {
+        status.slave_id = Some(self.identity.slave_id.clone());
+        let update = self.wrapped(&status);
+        if !self.ledger.update(status) {
             return Vec::new();
         }
-        if is_terminal(&update.status) {
-            self.finished.insert(task.clone());
-        }
-        self.updates.push(update.clone());
         vec![send(&StatusUpdateMessage { update, pid: Some(self.identity.pid.to_string()) })]
+    }
+
+    /// A status with what version 0 writes around it.
+    fn wrapped(&self, status: &TaskStatus) -> StatusUpdate {
+        StatusUpdate {
+            framework_id: self.identity.framework_id.clone(),
+            executor_id: Some(self.identity.executor_id.clone()),
+            slave_id: Some(self.identity.slave_id.clone()),
+            status: status.clone(),
+            timestamp: status.timestamp.unwrap_or_default(),
+            uuid: status.uuid.clone(),
+            latest_state: None,
+        }
     }
 
     fn link_ended(&mut self) -> Vec<Effect> {
@@ -171,7 +168,9 @@ impl State {
                 decode(message).and_then(|_: ReconnectExecutorMessage| self.reconnect(message.from.as_ref()))
             }
             RunTaskMessage::NAME => decode(message).and_then(|body| self.run_task(body)),
-            KillTaskMessage::NAME => decode(message).and_then(kill),
+            KillTaskMessage::NAME => decode(message)
+                .and_then(|body: KillTaskMessage| ledger::kill(body.task_id, body.kill_policy.as_ref()))
+                .map(|event| vec![Effect::Emit(event)]),
             StatusUpdateAcknowledgementMessage::NAME => {
                 decode(message).and_then(|body| self.acknowledged(&body))
             }
@@ -221,8 +220,8 @@ impl State {
         effects.push(send(&ReregisterExecutorMessage {
             executor_id: self.identity.executor_id.clone(),
             framework_id: self.identity.framework_id.clone(),
-            tasks: self.tasks.clone(),
-            updates: self.updates.clone(),
+            tasks: self.ledger.tasks().to_vec(),
+            updates: self.ledger.updates().iter().map(|status| self.wrapped(status)).collect(),
         }));
         Ok(effects)
     }
@@ -232,38 +231,15 @@ impl State {
         if !self.registered {
             return Err(format!("task '{}' before the registration", task.task_id));
         }
-        if task.task_id.value.is_empty() {
-            return Err("a RunTaskMessage without a task id".to_owned());
-        }
-        if !self.known.insert(task.task_id.value.clone()) {
-            return Err(format!("task '{}' for the second time", task.task_id));
-        }
-        self.tasks.push(task.clone());
-        Ok(vec![Effect::Emit(Event::Launch(Box::new(task)))])
+        Ok(vec![Effect::Emit(self.ledger.launch(task)?)])
     }
 
     /// Taken at any time: an acknowledgement that arrives ahead of the ExecutorReregisteredMessage
     /// is as good as one behind it.
     fn acknowledged(&mut self, message: &StatusUpdateAcknowledgementMessage) -> Result<Vec<Effect>, String> {
-        let uuid = Uuid::from_slice(&message.uuid)
-            .map_err(|_| format!("an acknowledgement for task '{}' without a valid uuid", message.task_id))?;
-        let before = self.updates.len();
-        self.updates.retain(|update| update.uuid.as_deref() != Some(message.uuid.as_slice()));
-        if self.updates.len() == before {
-            return Ok(Vec::new());
-        }
-        self.tasks.retain(|task| task.task_id != message.task_id);
-        let task_id = message.task_id.value.clone();
-        Ok(vec![Effect::Emit(Event::Acknowledged { task_id, uuid })])
+        let event = self.ledger.acknowledge(&message.task_id, &message.uuid)?;
+        Ok(event.map(Effect::Emit).into_iter().collect())
     }
-}
-
-fn kill(message: KillTaskMessage) -> Result<Vec<Effect>, String> {
-    if message.task_id.value.is_empty() {
-        return Err("a KillTaskMessage without a task id".to_owned());
-    }
-    let grace = message.kill_policy.as_ref().and_then(KillPolicy::grace);
-    Ok(vec![Effect::Emit(Event::Kill { task_id: message.task_id.value, grace })])
 }
 
 fn decode<M: Wire>(message: &Incoming) -> Result<M, String> {

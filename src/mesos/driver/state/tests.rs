@@ -2,9 +2,10 @@
 
 use proptest::prelude::*;
 use prost::Message as _;
+use uuid::Uuid;
 
 use super::*;
-use crate::mesos::messages::{TaskId, TaskState, TaskStatus};
+use crate::mesos::messages::{TaskId, TaskInfo, TaskState};
 
 fn upid(text: &str) -> Upid {
     text.parse().unwrap()
@@ -38,11 +39,7 @@ fn run(id: &str) -> Input {
 
 fn update(task: &str, state: TaskState, number: u128) -> Input {
     let uuid = Some(Uuid::from_u128(number).as_bytes().to_vec());
-    Input::Update(Box::new(StatusUpdate {
-        status: TaskStatus { uuid: uuid.clone(), ..TaskStatus::new(task, state) },
-        uuid,
-        ..StatusUpdate::default()
-    }))
+    Input::Update(Box::new(TaskStatus { uuid, ..TaskStatus::new(task, state) }))
 }
 
 fn acknowledge(task: &str, number: u128) -> Input {

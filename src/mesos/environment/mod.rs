@@ -1,7 +1,10 @@
 //! What the agent says through the environment: `MESOS_*` and `LIBPROCESS_*`, nothing else.
 //!
 //! A task's own variables are merged into ours and win, so these names are the only ones read, and
-//! only before registration. Everything missing or malformed is reported in one error.
+//! only before registration. Everything missing or malformed is reported in one error. What only
+//! version 1 of the API needs is in [`HttpEnvironment`]: an executor of version 0 is not to fail for it.
+
+mod http;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,6 +13,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::http::{HttpEnvironment, Tls, Token};
 use super::duration;
 use super::libprocess::Upid;
 
@@ -48,6 +52,11 @@ impl Environment {
     /// Takes the variables it knows out of `variables`, usually `std::env::vars_os()`.
     pub fn from(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, EnvironmentError> {
         let mut reader = Reader::new(variables);
+        let environment = Self::read(&mut reader);
+        reader.done(environment)
+    }
+
+    fn read(reader: &mut Reader) -> Option<Self> {
         let slave_pid = reader.required::<Upid>("MESOS_SLAVE_PID");
         let framework_id = reader.required::<String>("MESOS_FRAMEWORK_ID");
         let executor_id = reader.required::<String>("MESOS_EXECUTOR_ID");
@@ -61,30 +70,20 @@ impl Environment {
         let bind_port = reader.optional("LIBPROCESS_PORT").unwrap_or(0);
         let advertise_ip = reader.optional("LIBPROCESS_ADVERTISE_IP");
         let advertise_port = reader.optional("LIBPROCESS_ADVERTISE_PORT");
-        match (slave_pid, framework_id, executor_id, slave_id, directory, reader.problems.is_empty()) {
-            (
-                Some(slave_pid),
-                Some(framework_id),
-                Some(executor_id),
-                Some(slave_id),
-                Some(directory),
-                true,
-            ) => Ok(Self {
-                framework_id,
-                executor_id,
-                slave_id,
-                slave_pid,
-                directory,
-                checkpoint,
-                recovery_timeout,
-                shutdown_grace,
-                bind_ip,
-                bind_port,
-                advertise_ip,
-                advertise_port,
-            }),
-            _ => Err(EnvironmentError(reader.problems.join("; "))),
-        }
+        Some(Self {
+            framework_id: framework_id?,
+            executor_id: executor_id?,
+            slave_id: slave_id?,
+            slave_pid: slave_pid?,
+            directory: directory?,
+            checkpoint,
+            recovery_timeout,
+            shutdown_grace,
+            bind_ip,
+            bind_port,
+            advertise_ip,
+            advertise_port,
+        })
     }
 }
 
@@ -96,13 +95,18 @@ struct Reader {
 
 impl Reader {
     fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let ours = |name: &str| name.starts_with("MESOS_") || name.starts_with("LIBPROCESS_");
+        let ours = |name: &str| ["MESOS_", "LIBPROCESS_", "SSL_"].iter().any(|start| name.starts_with(start));
         let variables = variables
             .into_iter()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
             .filter(|(name, _)| ours(name))
             .collect();
         Self { variables, problems: Vec::new() }
+    }
+
+    /// The value, unless anything was wrong on the way to it.
+    fn done<T>(self, value: Option<T>) -> Result<T, EnvironmentError> {
+        value.filter(|_| self.problems.is_empty()).ok_or_else(|| EnvironmentError(self.problems.join("; ")))
     }
 
     fn text(&mut self, name: &str) -> Option<String> {

@@ -1,0 +1,433 @@
+//! What the protocol demands (pure): inputs in, effects out, no sockets and no clocks.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::calls::{Calls, Identity};
+use super::events;
+use crate::mesos::driver::ledger::Ledger;
+use crate::mesos::driver::Event;
+use crate::mesos::messages::TaskStatus;
+
+/// What can happen.
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    /// The newest subscription (the fate of an older one is no news).
+    Stream(News),
+    /// The call under way was answered; an error says why it was not.
+    Answer(Result<Answer, String>),
+    Update(Box<TaskStatus>),
+    /// Time to try again.
+    Retry,
+    RecoveryTimeout,
+    /// Time to show that we live.
+    HeartbeatDue,
+    /// The agent's heartbeats have stopped.
+    Silence,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum News {
+    Opened,
+    Refused(Answer),
+    /// No answer at all, with the reason.
+    Failed(String),
+    Record(Bytes),
+    Garbage(String),
+    /// In good order, with HTTP's last chunk, or torn off.
+    Ended {
+        orderly: bool,
+    },
+}
+
+/// An answer's status code and its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub status: u16,
+    pub text: String,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Effect {
+    /// Over a connection of its own; an older subscription is dropped.
+    Subscribe(Vec<u8>),
+    /// One at a time, over the other connection.
+    Call(Vec<u8>),
+    RetryLater,
+    StartRecovery,
+    StopRecovery,
+    /// The agent sends heartbeats: their absence means something from now on.
+    ExpectHeartbeat,
+    Emit(Event),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// SUBSCRIBE is under way.
+    Asking,
+    /// The next SUBSCRIBE comes with a retry.
+    Waiting,
+    /// Events come in; `heard` once the agent has said SUBSCRIBED or SHUTDOWN.
+    Open { heard: bool },
+    /// There will be no events any more. Updates are sent all the same, and taken is as good as
+    /// acknowledged.
+    Leaving,
+    /// The agent will not talk to us any more.
+    Gone,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    /// With the update's uuid.
+    Update(Vec<u8>),
+    Heartbeat,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    calls: Calls,
+    checkpoint: bool,
+    phase: Phase,
+    registered: bool,
+    shutdown: bool,
+    recovering: bool,
+    ledger: Ledger,
+    /// The updates that the SUBSCRIBE under way carries.
+    told: BTreeSet<Vec<u8>>,
+    /// The updates that the agent has taken and not acknowledged.
+    taken: BTreeSet<Vec<u8>>,
+    call: Option<Call>,
+    /// Calls wait for a retry.
+    paused: bool,
+    /// Off for an agent that knows no such call.
+    heartbeats: bool,
+}
+
+impl State {
+    pub fn new(identity: Identity, checkpoint: bool) -> Self {
+        Self {
+            calls: Calls(identity),
+            checkpoint,
+            phase: Phase::Waiting,
+            registered: false,
+            shutdown: false,
+            recovering: false,
+            ledger: Ledger::default(),
+            told: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            call: None,
+            paused: false,
+            heartbeats: true,
+        }
+    }
+
+    /// SUBSCRIBE with everything that is pending.
+    pub fn subscribe(&mut self) -> Vec<Effect> {
+        self.phase = Phase::Asking;
+        let updates = self.ledger.updates();
+        self.told = updates.iter().filter_map(|status| status.uuid.clone()).collect();
+        vec![Effect::Subscribe(self.calls.subscribe(self.ledger.tasks(), updates))]
+    }
+
+    /// Whether everything has arrived; `None` while that can still change.
+    pub fn drained(&self) -> Option<bool> {
+        match self.phase {
+            _ if self.ledger.updates().is_empty() => Some(true),
+            Phase::Gone => Some(false),
+            Phase::Leaving if self.next_update().is_none() => Some(true),
+            _ => None,
+        }
+    }
+
+    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+        let mut effects = match input {
+            Input::Stream(news) => self.news(news),
+            Input::Answer(answer) => self.answered(answer),
+            Input::Update(status) => {
+                self.ledger.update(self.calls.complete(*status));
+                Vec::new()
+            }
+            Input::Retry => {
+                self.paused = false;
+                if self.phase == Phase::Waiting {
+                    self.subscribe()
+                } else {
+                    Vec::new()
+                }
+            }
+            Input::RecoveryTimeout if self.recovering && self.phase != Phase::Gone => {
+                self.give_up("the agent did not come back within its recovery timeout")
+            }
+            Input::RecoveryTimeout => Vec::new(),
+            Input::HeartbeatDue => self.heartbeat(),
+            // Whoever hangs does not tell: ask.
+            Input::Silence if matches!(self.phase, Phase::Open { .. }) => self.lost(true),
+            Input::Silence => Vec::new(),
+        };
+        effects.extend(self.pump());
+        effects
+    }
+
+    /// The next update that the agent has not taken yet, if nothing else is under way.
+    fn pump(&mut self) -> Option<Effect> {
+        let may = matches!(self.phase, Phase::Open { heard: true } | Phase::Leaving);
+        if !may || self.paused || self.call.is_some() {
+            return None;
+        }
+        let status = self.next_update()?;
+        let call = Call::Update(status.uuid.clone().unwrap_or_default());
+        let effect = Effect::Call(self.calls.update(status));
+        self.call = Some(call);
+        Some(effect)
+    }
+
+    fn next_update(&self) -> Option<&TaskStatus> {
+        self.ledger
+            .updates()
+            .iter()
+            .find(|status| status.uuid.as_ref().is_some_and(|uuid| !self.taken.contains(uuid)))
+    }
+
+    fn heartbeat(&mut self) -> Vec<Effect> {
+        if !self.heartbeats || self.call.is_some() || self.phase != (Phase::Open { heard: true }) {
+            return Vec::new();
+        }
+        self.call = Some(Call::Heartbeat);
+        vec![Effect::Call(self.calls.heartbeat())]
+    }
+
+    fn news(&mut self, news: News) -> Vec<Effect> {
+        match news {
+            News::Record(record) => self.record(&record),
+            // Nothing is expected of it any more.
+            _ if matches!(self.phase, Phase::Leaving | Phase::Gone) => Vec::new(),
+            News::Opened => {
+                self.phase = Phase::Open { heard: false };
+                self.taken = std::mem::take(&mut self.told);
+                Vec::new()
+            }
+            News::Refused(answer) => self.refused(&answer),
+            News::Failed(why) => {
+                tracing::debug!(why, "cannot subscribe");
+                self.disconnected(false)
+            }
+            News::Garbage(what) => {
+                let mut effects = vec![malformed(format!("the event stream was given up: {what}"))];
+                effects.extend(self.lost(false));
+                effects
+            }
+            // It has said its last word to us.
+            News::Ended { orderly: true } if self.shutdown => {
+                self.phase = Phase::Leaving;
+                Vec::new()
+            }
+            // At once, whatever has happened: what the agent says meanwhile is lost.
+            News::Ended { .. } => self.disconnected(matches!(self.phase, Phase::Open { heard: true })),
+        }
+    }
+
+    /// The agent went away, as it seems.
+    fn disconnected(&mut self, at_once: bool) -> Vec<Effect> {
+        if self.checkpoint {
+            return self.lost(at_once);
+        }
+        if self.registered {
+            // It may be there all the same, and then wants to know how the tasks ended.
+            self.phase = Phase::Leaving;
+            return self.shut_down("the agent is gone and the framework does not checkpoint");
+        }
+        self.give_up("the agent is gone before it registered this executor")
+    }
+
+    /// There is no stream: the first time ever or again, a new one is asked for.
+    fn lost(&mut self, at_once: bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if !std::mem::replace(&mut self.recovering, true) {
+            effects.push(Effect::StartRecovery);
+        }
+        if at_once {
+            effects.extend(self.subscribe());
+        } else {
+            self.phase = Phase::Waiting;
+            effects.push(Effect::RetryLater);
+        }
+        effects
+    }
+
+    fn refused(&mut self, answer: &Answer) -> Vec<Effect> {
+        match answer.verdict() {
+            Verdict::Again => self.lost(false),
+            Verdict::Forgotten => {
+                self.give_up(&format!("the agent does not know this executor any more: {}", answer.text))
+            }
+            Verdict::Unsubscribed | Verdict::Forbidden | Verdict::Bad => {
+                self.give_up(&format!("the agent refuses this executor: {answer}"))
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: Result<Answer, String>) -> Vec<Effect> {
+        let Some(call) = self.call.take() else { return Vec::new() };
+        let taken = matches!(answer, Ok(Answer { status: 200..=299, .. }));
+        let uuid = match call {
+            Call::Update(uuid) => uuid,
+            Call::Heartbeat => {
+                // A connection that broke says nothing about the agent's version.
+                self.heartbeats = taken || answer.is_err();
+                return Vec::new();
+            }
+        };
+        // Acknowledged ahead of its answer: it is here no more.
+        let pending = self.ledger.updates().iter().any(|status| status.uuid.as_ref() == Some(&uuid));
+        let answer = match answer {
+            _ if !pending => return Vec::new(),
+            Ok(_) if taken => {
+                self.taken.insert(uuid);
+                return Vec::new();
+            }
+            Ok(answer) => answer,
+            Err(_) if self.phase == Phase::Leaving => {
+                self.phase = Phase::Gone;
+                return Vec::new();
+            }
+            Err(why) => {
+                tracing::debug!(why, "an update was not sent; it will be");
+                return self.pause();
+            }
+        };
+        match (answer.verdict(), self.phase) {
+            (Verdict::Again, _) => self.pause(),
+            // The next subscription carries it along.
+            (Verdict::Unsubscribed, Phase::Open { .. }) => self.lost(true),
+            (Verdict::Unsubscribed, Phase::Asking | Phase::Waiting) => self.pause(),
+            (Verdict::Unsubscribed, _) => {
+                self.phase = Phase::Gone;
+                Vec::new()
+            }
+            (Verdict::Forgotten, _) => {
+                self.give_up(&format!("the agent does not know this executor any more: {}", answer.text))
+            }
+            (Verdict::Forbidden, _) => self.give_up(&format!("the agent refuses this executor: {answer}")),
+            (Verdict::Bad, _) => {
+                self.ledger.forget(&uuid);
+                vec![malformed(format!("the agent did not take an update: {answer}"))]
+            }
+        }
+    }
+
+    fn pause(&mut self) -> Vec<Effect> {
+        self.paused = true;
+        vec![Effect::RetryLater]
+    }
+
+    /// Nothing will come from this agent any more, and nothing is sent to it.
+    fn give_up(&mut self, reason: &str) -> Vec<Effect> {
+        self.phase = Phase::Gone;
+        self.shut_down(reason)
+    }
+
+    fn shut_down(&mut self, reason: &str) -> Vec<Effect> {
+        if std::mem::replace(&mut self.shutdown, true) {
+            return Vec::new();
+        }
+        vec![Effect::Emit(Event::Shutdown { reason: reason.to_owned() })]
+    }
+
+    fn record(&mut self, record: &Bytes) -> Vec<Effect> {
+        let said = match events::read(record) {
+            Ok(said) => said,
+            Err(what) => return vec![malformed(what)],
+        };
+        self.said(said).unwrap_or_else(|what| vec![malformed(what)])
+    }
+
+    fn said(&mut self, said: events::Said) -> Result<Vec<Effect>, String> {
+        use events::Said;
+        let first = !self.registered;
+        match said {
+            Said::Subscribed(registered) => self.subscribed(*registered),
+            Said::Launch(task) if first => Err(format!("task '{}' before the registration", task.task_id)),
+            Said::Launch(task) => Ok(vec![Effect::Emit(self.ledger.launch(*task)?)]),
+            Said::LaunchGroup(_) if first => Err("a group of tasks before the registration".to_owned()),
+            Said::LaunchGroup(tasks) => Ok(vec![Effect::Emit(self.ledger.launch_group(tasks)?)]),
+            Said::Acknowledged(task_id, uuid) => {
+                self.taken.remove(&uuid);
+                let event = self.ledger.acknowledge(&task_id, &uuid)?;
+                Ok(event.map(Effect::Emit).into_iter().collect())
+            }
+            Said::Shutdown => {
+                if self.phase == (Phase::Open { heard: false }) {
+                    // In place of SUBSCRIBED: what our SUBSCRIBE carried was not looked at.
+                    self.taken.clear();
+                    self.phase = Phase::Open { heard: true };
+                }
+                Ok(self.shut_down("the agent asked for it"))
+            }
+            Said::Heartbeat => Ok(vec![Effect::ExpectHeartbeat]),
+            Said::Error(message) => {
+                tracing::warn!("the agent reports an error: {message}");
+                Ok(Vec::new())
+            }
+            Said::Other(event) => Ok(vec![Effect::Emit(event)]),
+        }
+    }
+
+    fn subscribed(&mut self, registered: Event) -> Result<Vec<Effect>, String> {
+        match self.phase {
+            Phase::Open { heard: false } => {}
+            // Told to end before it was welcomed.
+            Phase::Open { heard: true } if self.shutdown => {}
+            _ => return Err("a second SUBSCRIBED".to_owned()),
+        }
+        self.phase = Phase::Open { heard: true };
+        let mut effects = Vec::new();
+        if std::mem::take(&mut self.recovering) {
+            effects.push(Effect::StopRecovery);
+        }
+        let again = std::mem::replace(&mut self.registered, true);
+        effects.push(Effect::Emit(if again { Event::Reregistered } else { registered }));
+        Ok(effects)
+    }
+}
+
+fn malformed(what: String) -> Effect {
+    Effect::Emit(Event::Malformed { what })
+}
+
+/// What an answer other than success means.
+enum Verdict {
+    /// Not yet.
+    Again,
+    /// To be asked for a subscription first.
+    Unsubscribed,
+    /// The agent knows no such framework or executor.
+    Forgotten,
+    /// It knows us, and does not trust us.
+    Forbidden,
+    /// Our own fault.
+    Bad,
+}
+
+impl Answer {
+    fn verdict(&self) -> Verdict {
+        match self.status {
+            // The route is not there yet in an agent's first moments.
+            404 | 500 | 502..=599 => Verdict::Again,
+            400 if self.text.contains("cannot be found") => Verdict::Forgotten,
+            403 if self.text.contains("not subscribed") => Verdict::Unsubscribed,
+            401 | 403 => Verdict::Forbidden,
+            _ => Verdict::Bad,
+        }
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.status, self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Requests to the agent: where they go, over what, and what stands in their heads.
+//!
+//! The heads are those of Mesos' own library, in its order and spelling. An agent compares the content
+//! type letter by letter, and on its domain socket the path too.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use super::state::Answer;
+use super::verify;
+use crate::mesos::driver::DriverError;
+use crate::mesos::environment::HttpEnvironment;
+use crate::mesos::libprocess::link;
+
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+/// How long an agent may take to answer a call: it answers at once, unless it hangs.
+const ANSWER: Duration = Duration::from_secs(15);
+/// More than any reason an agent gives.
+const MAX_REASON: usize = 4 << 10;
+/// After a minute of silence the kernel asks three times whether the agent's side is still there.
+const KEEPALIVE: (u32, u32, u32) = (60, 20, 3);
+
+pub(super) type Sender = SendRequest<Full<Bytes>>;
+
+#[derive(Debug)]
+enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+pub(super) struct Transport {
+    address: Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    uri: Uri,
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    #[error("the connection broke")]
+    Http(#[source] hyper::Error),
+    #[error("no answer within {} s", ANSWER.as_secs())]
+    Silent,
+}
+
+impl Transport {
+    pub fn new(environment: &HttpEnvironment) -> Result<Self, DriverError> {
+        let agent = &environment.common.slave_pid;
+        let invalid = |source: hyper::http::Error| DriverError::Request { agent: agent.clone(), source };
+        // The long form: the short one, without the actor, is no good on a domain socket.
+        let uri = Uri::try_from(format!("/{}/api/v1/executor", agent.actor))
+            .map_err(|error| invalid(error.into()))?;
+        let host =
+            HeaderValue::try_from(environment.endpoint.to_string()).map_err(|error| invalid(error.into()))?;
+        let authorization = match &environment.token {
+            Some(token) => {
+                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+                    .map_err(|error| invalid(error.into()))?;
+                value.set_sensitive(true);
+                Some(value)
+            }
+            None => None,
+        };
+        let (address, tls) = match (&environment.domain_socket, &environment.tls) {
+            // Nobody else can listen in on it: libprocess never encrypts there.
+            (Some(path), _) => (Address::Unix(path.clone()), None),
+            (None, Some(tls)) => {
+                let config =
+                    verify::client_config(tls, environment.endpoint.ip()).map_err(DriverError::Tls)?;
+                let name = ServerName::IpAddress(environment.endpoint.ip().into());
+                (Address::Tcp(environment.endpoint), Some((TlsConnector::from(Arc::new(config)), name)))
+            }
+            (None, None) => (Address::Tcp(environment.endpoint), None),
+        };
+        Ok(Self { address, tls, uri, host, authorization })
+    }
+
+    /// A connection of its own; it ends when the sender and the answer's body are dropped.
+    pub async fn connect(&self) -> Result<Sender, SendError> {
+        let stream = self.stream().await.map_err(SendError::Connect)?;
+        let (sender, connection) = http1::Builder::new()
+            .title_case_headers(true)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(SendError::Http)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                // The reader of the answer gets the same error; this is for those who debug.
+                tracing::trace!(%error, "a connection to the agent ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn stream(&self) -> io::Result<Pin<Box<dyn Stream>>> {
+        let stream = match &self.address {
+            Address::Unix(path) => return Ok(Box::pin(UnixStream::connect(path).await?)),
+            Address::Tcp(address) => link::connect(*address).await?,
+        };
+        keep_alive(&stream)?;
+        let Some((connector, name)) = &self.tls else { return Ok(Box::pin(stream)) };
+        let encrypted = tokio::time::timeout(ANSWER, connector.connect(name.clone(), stream));
+        Ok(Box::pin(encrypted.await.map_err(|_| io::ErrorKind::TimedOut)??))
+    }
+
+    /// Posts a call; the answer's head has arrived, its body has not.
+    pub async fn post(&self, sender: &mut Sender, body: Bytes) -> Result<Response<Incoming>, SendError> {
+        let exchange = async {
+            sender.ready().await?;
+            sender.send_request(self.request(body)).await
+        };
+        let answer = tokio::time::timeout(ANSWER, exchange).await.map_err(|_| SendError::Silent)?;
+        answer.map_err(SendError::Http)
+    }
+
+    fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
+        let length = HeaderValue::from(body.len());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        headers.insert(ACCEPT, PROTOBUF);
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        headers.insert(CONTENT_LENGTH, length);
+        headers.insert(CONTENT_TYPE, PROTOBUF);
+        request
+    }
+}
+
+/// Status code and text of an answer that is to be read to its end.
+pub(super) async fn read(response: Response<Incoming>) -> Answer {
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), MAX_REASON).collect();
+    // The code alone says enough.
+    let text = match tokio::time::timeout(ANSWER, body).await {
+        Ok(Ok(body)) => {
+            String::from_utf8_lossy(&body.to_bytes()).lines().next().unwrap_or_default().to_owned()
+        }
+        _ => String::new(),
+    };
+    Answer { status, text }
+}
+
+/// A stream is silent for half an hour on end: an agent's host that vanished is noticed all the same.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let (idle, interval, count) = KEEPALIVE;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &idle)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &interval)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &count)?;
+    Ok(())
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
