@@ -6,6 +6,7 @@
 //! network namespace of its own, which `make bench` gives it. Ends with one line a goal, and with exit
 //! code 0 also when a goal is missed: it measures, it does not judge.
 
+mod crowd;
 mod figures;
 mod reference;
 mod world;
@@ -18,6 +19,7 @@ use world::World;
 const ROUNDS: usize = 25;
 const WARM_UP: usize = 3;
 const MEMORY_ROUNDS: usize = 3;
+const CROWDS: usize = 2;
 /// When an executor has come to rest.
 const AT_REST: Duration = Duration::from_secs(10);
 
@@ -31,6 +33,9 @@ struct Figures {
     host: Figure,
     memory: Figure,
     private: Figure,
+    crowd: Figure,
+    crowd_memory: Figure,
+    docker_run: Figure,
 }
 
 fn main() {
@@ -54,6 +59,12 @@ fn main() {
         }
         for _ in 0..MEMORY_ROUNDS {
             memory(&world, &mut figures).await;
+        }
+        for _ in 0..CROWDS {
+            figures.docker_run.add(crowd::docker_run(&world).await);
+            let crowd = crowd::executors(&world).await;
+            figures.crowd.add(crowd.took);
+            figures.crowd_memory.push(crowd.memory);
         }
         world.stop().await;
         figures.print(begin.elapsed());
@@ -116,6 +127,9 @@ impl Figures {
         println!("{}", self.ended.row("Docker's wait answer to the terminal update at the agent", "ms"));
         println!("{}", self.memory.row("executor's memory 10 s after RUNNING (PSS)", "MB"));
         println!("{}", self.private.row("  of it private", "MB"));
+        println!("{}", self.crowd.row("100 executors at once, to the last TASK_RUNNING", "ms"));
+        println!("{}", self.docker_run.row("100 docker run -d at once, network host, to the last", "ms"));
+        println!("{}", self.crowd_memory.row("100 executors' memory 10 s later (sum of PSS)", "MB"));
         println!("measured in {} s\n", took.as_secs());
         println!("{}", goal("launch-to-bridge-ratio", self.launch.median() / self.bridge.median(), 0.5));
         println!("{}", goal("launch-to-host-ratio", self.launch.median() / self.host.median(), 1.1));
@@ -123,5 +137,10 @@ impl Figures {
         println!("{}", goal("exit-to-terminal-ms", self.ended.median(), 25.0));
         println!("{}", goal("executor-memory-mb", self.memory.median(), 8.0));
         println!("{}", goal("start-to-registration-ms", self.registered.median(), 10.0));
+        println!(
+            "{}",
+            goal("crowd-to-docker-run-ratio", self.crowd.median() / self.docker_run.median(), 1.5)
+        );
+        println!("{}", goal("crowd-memory-mb", self.crowd_memory.median(), 400.0));
     }
 }

@@ -21,6 +21,7 @@ pub struct World {
     pub stack: Stack,
     agent: Agent,
     app: App,
+    sleeper: App,
 }
 
 pub struct Task {
@@ -41,13 +42,36 @@ impl World {
         options.extra_flags.push(format!("--config={}", stack.config.display()));
         options.docker_socket = stack.docker.socket.display().to_string();
         let agent = Agent::start(options).await.expect("an agent on loopback");
-        let text = serde_json::json!({
-            "id": "bench", "cpus": 0.1, "mem": 32, "cmd": COMMAND,
-            "container": { "type": "DOCKER", "docker": { "image": "busybox" } },
-            "env": { "CALICO_IP": "auto", "CALICO_PROFILE": "dev", "SERVICE_PORT": "3000" },
-        });
-        let app = App::parse(&text.to_string()).expect("a good app definition");
-        Self { stack, agent, app }
+        Self { stack, agent, app: app(COMMAND), sleeper: app("exec sleep 1000") }
+    }
+
+    /// A task that needs no hand held; its id.
+    pub async fn launch_sleeper(&self) -> (String, Launched) {
+        let info = self.sleeper.task_info(&Instance::new("localhost", Vec::new()));
+        let id = info.task_id.value.clone();
+        let launched = self.agent.launch(info).await.expect("the executor starts");
+        (id, launched)
+    }
+
+    pub async fn kill(&self, id: &str) {
+        self.agent.kill(id, Some(Duration::ZERO)).await.expect("the task is there");
+    }
+
+    /// Waits for the executor and removes the container, as an agent does in the end.
+    pub async fn gone(&self, id: &str, container: &str) {
+        self.agent.wait_exit(id, LIMIT).await.expect("the executor ends");
+        self.remove(&format!("mesos-{container}")).await;
+    }
+
+    pub async fn remove(&self, container: &str) {
+        let path = format!("/containers/{container}?force=1&v=1");
+        self.stack.docker.request("DELETE", &path, b"").await.expect("dockerd answers");
+    }
+
+    pub async fn reached(&self, id: &str, state: TaskState) -> Instant {
+        self.agent.wait_for(id, state, LIMIT).await.expect("the task goes its way");
+        let history = self.agent.history(id);
+        history.iter().find(|update| update.status.state() == state).expect("it was just seen").at
     }
 
     pub async fn launch(&self) -> Task {
@@ -59,17 +83,23 @@ impl World {
         Task { id, launched, started }
     }
 
-    /// Waits for the executor and removes the container, as an agent does in the end.
     pub async fn clean_up(&self, task: Task) {
-        self.agent.wait_exit(&task.id, LIMIT).await.expect("the executor ends");
-        let path = format!("/containers/{}?force=1&v=1", task.container_name());
-        self.stack.docker.request("DELETE", &path, b"").await.expect("dockerd answers");
+        self.gone(&task.id, &task.launched.container_id).await;
     }
 
     pub async fn stop(self) {
         drop(self.agent);
         self.stack.stop().await.expect("nothing is left of the private daemons");
     }
+}
+
+fn app(command: &str) -> App {
+    let text = serde_json::json!({
+        "id": "bench", "cpus": 0.1, "mem": 32, "cmd": command,
+        "container": { "type": "DOCKER", "docker": { "image": "busybox" } },
+        "env": { "CALICO_IP": "auto", "CALICO_PROFILE": "dev", "SERVICE_PORT": "3000" },
+    });
+    App::parse(&text.to_string()).expect("a good app definition")
 }
 
 impl Task {
@@ -101,17 +131,11 @@ impl Task {
     }
 
     pub async fn running(&self, world: &World) -> Instant {
-        self.reached(world, TaskState::TaskRunning).await
+        world.reached(&self.id, TaskState::TaskRunning).await
     }
 
     pub async fn terminal(&self, world: &World) -> Instant {
-        self.reached(world, TaskState::TaskFinished).await
-    }
-
-    async fn reached(&self, world: &World, state: TaskState) -> Instant {
-        world.agent.wait_for(&self.id, state, LIMIT).await.expect("the task goes its way");
-        let history = world.agent.history(&self.id);
-        history.iter().find(|update| update.status.state() == state).expect("it was just seen").at
+        world.reached(&self.id, TaskState::TaskFinished).await
     }
 
     /// Lets the workload end by itself.

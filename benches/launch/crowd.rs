@@ -1,0 +1,67 @@
+//! A hundred at once: executors with a Calico task each, and `docker run -d` on the host's network.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use calico_mesos::mesos::messages::TaskState;
+use tokio::process::Command;
+
+use super::world::{memory, World};
+
+const CROWD: usize = 100;
+/// When a hundred executors have come to rest.
+const AT_REST: Duration = Duration::from_secs(10);
+
+/// What a crowd of executors took.
+pub struct Crowd {
+    /// From the first launch to the last RUNNING.
+    pub took: Duration,
+    /// Memory of all executors together (PSS), in units of 1024 KiB.
+    pub memory: f64,
+}
+
+pub async fn executors(world: &World) -> Crowd {
+    let begin = Instant::now();
+    let mut tasks = Vec::new();
+    for _ in 0..CROWD {
+        tasks.push(world.launch_sleeper().await);
+    }
+    let mut last = begin;
+    for (id, _) in &tasks {
+        last = last.max(world.reached(id, TaskState::TaskRunning).await);
+    }
+    tokio::time::sleep(AT_REST).await;
+    let memory = tasks.iter().map(|(_, launched)| memory(launched.executor_pid).0).sum();
+    for (id, _) in &tasks {
+        world.kill(id).await;
+    }
+    for (id, launched) in &tasks {
+        world.gone(id, &launched.container_id).await;
+    }
+    Crowd { took: last - begin, memory }
+}
+
+/// The docker CLI, a hundred times at once, until the last one has returned.
+pub async fn docker_run(world: &World) -> Duration {
+    let host = world.stack.docker.host();
+    let begin = Instant::now();
+    let mut running = Vec::new();
+    for number in 0..CROWD {
+        let name = format!("crowd-{number}");
+        let mut run = Command::new("docker");
+        run.args(["-H", &host, "run", "-d", "--network", "host", "--memory", "32m", "--cpu-shares", "102"])
+            .args(["--name", &name, "--entrypoint", "/bin/sh", "busybox", "-c", "exec sleep 1000"])
+            .env("DOCKER_CONFIG", &world.stack.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        running.push(run.spawn().expect("the docker CLI"));
+    }
+    for mut run in running {
+        assert!(run.wait().await.expect("a child of ours").success(), "docker run failed");
+    }
+    let took = begin.elapsed();
+    for number in 0..CROWD {
+        world.remove(&format!("crowd-{number}")).await;
+    }
+    took
+}
