@@ -35,7 +35,7 @@ impl Hub {
         };
         executor.ending = Ending { state: TaskState::TaskFailed, message, reason };
         executor.phase = Phase::Terminating;
-        executor.terminate();
+        executor.destroy();
     }
 
     pub(super) fn exited(&mut self, container: &str, status: Option<ExitStatus>) {
@@ -43,6 +43,7 @@ impl Hub {
         let down = self.server.is_none();
         let Some(executor) = self.executors.get_mut(&id) else { return };
         executor.group = None;
+        let tasks = executor.tasks.keys().cloned().collect();
         executor.link = None;
         if down {
             executor.lost = true;
@@ -50,7 +51,8 @@ impl Hub {
             self.end(&id);
         }
         self.shared.exit(Exit {
-            task_id: id,
+            executor_id: id,
+            tasks,
             container_id: container.to_owned(),
             status,
             at: Instant::now(),

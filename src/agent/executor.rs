@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use tokio::process::ChildStdin;
+use tokio::sync::mpsc;
 
-use crate::mesos::libprocess::link::Link;
-use crate::mesos::libprocess::Upid;
+use super::destroy;
+use crate::mesos::libprocess::{link, Upid};
 use crate::mesos::messages::task_status::Reason;
-use crate::mesos::messages::{ExecutorInfo, TaskInfo, TaskState};
+use crate::mesos::messages::{ContainerId, ExecutorInfo, TaskInfo, TaskState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -39,10 +40,50 @@ impl Default for Ending {
     }
 }
 
+/// How an executor is spoken to.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Version 0: messages to its actor.
+    Actor(link::Link),
+    /// Version 1: events into its stream.
+    Stream(mpsc::UnboundedSender<Vec<u8>>),
+}
+
+/// Who holds the executor's process, which decides how it is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Containerizer {
+    /// SIGTERM, and then waiting.
+    Docker,
+    /// SIGKILL to everything in the container, without a warning.
+    Mesos,
+}
+
+/// What is handed over at once.
+#[derive(Debug)]
+pub(super) enum Queued {
+    Task(Box<TaskInfo>),
+    Group(Vec<TaskInfo>),
+}
+
+impl Queued {
+    pub fn tasks(&self) -> &[TaskInfo] {
+        match self {
+            Queued::Task(task) => std::slice::from_ref(&**task),
+            Queued::Group(tasks) => tasks,
+        }
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.tasks().iter().map(|task| task.task_id.value.as_str())
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Executor {
     pub info: ExecutorInfo,
+    pub containerizer: Containerizer,
     pub container_id: String,
+    pub sandbox: PathBuf,
     /// Where a real agent keeps what it needs after a restart.
     pub meta: PathBuf,
     pub phase: Phase,
@@ -50,8 +91,13 @@ pub(super) struct Executor {
     pub pid: Option<Upid>,
     pub link: Option<Link>,
     pub tasks: BTreeMap<String, Task>,
-    /// Tasks to be handed over at the registration.
-    pub queued: Vec<TaskInfo>,
+    /// To be handed over at the registration.
+    pub queued: Vec<Queued>,
+    /// It has been handed a task.
+    pub used: bool,
+    /// What it has to show, where agents ask for it.
+    pub token: Option<String>,
+    pub process: u32,
     pub ending: Ending,
     /// Its process group, as long as the process has not been reaped.
     pub group: Option<i32>,
@@ -82,7 +128,20 @@ impl Executor {
         self.phase != Phase::Terminated
     }
 
-    /// SIGTERM to the whole group, as an agent ends an executor that does not end by itself.
+    pub fn container_id(&self) -> ContainerId {
+        ContainerId { value: self.container_id.clone(), parent: None }
+    }
+
+    /// As its agent ends an executor that does not end by itself.
+    pub fn destroy(&self) {
+        let Some(group) = self.group else { return };
+        match self.containerizer {
+            Containerizer::Docker => self.terminate(),
+            Containerizer::Mesos => destroy::kill_all(group),
+        }
+    }
+
+    /// SIGTERM to the whole group.
     pub fn terminate(&self) {
         if let Some(group) = self.group {
             let group = nix::unistd::Pid::from_raw(group);

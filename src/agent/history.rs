@@ -25,8 +25,9 @@ pub struct Update {
 /// The end of an executor process.
 #[derive(Debug, Clone)]
 pub struct Exit {
-    /// The task the executor was started for.
-    pub task_id: String,
+    pub executor_id: String,
+    /// Every task it was given.
+    pub tasks: Vec<String>,
     pub container_id: String,
     pub status: Option<ExitStatus>,
     pub at: Instant,

@@ -10,15 +10,18 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::executor::{Executor, Phase};
+use super::api::{self, Asked, Socket};
+use super::executor::{Executor, Link, Phase};
 use super::history::{Direction, Record, Shared};
 use super::ports;
+use super::recovery::{Recovery, Step};
+use super::words::Word;
 use super::{AgentError, AgentOptions, Launched};
-use crate::mesos::libprocess::link::{self, Link};
+use crate::mesos::libprocess::link;
 use crate::mesos::libprocess::server::Server;
 use crate::mesos::libprocess::{framing, Incoming, Upid};
 use crate::mesos::messages::{
-    ExecutorRegisteredMessage, RegisterExecutorMessage, ReregisterExecutorMessage, ShutdownExecutorMessage,
+    ExecutorInfo, RegisterExecutorMessage, ReregisterExecutorMessage, ShutdownExecutorMessage,
     StatusUpdateMessage, TaskInfo, Wire,
 };
 
@@ -28,10 +31,12 @@ type Reply<T> = oneshot::Sender<Result<T, AgentError>>;
 
 pub(super) enum Command {
     Launch { task: Box<TaskInfo>, reply: Reply<Launched> },
+    LaunchGroup { executor: Box<ExecutorInfo>, tasks: Vec<TaskInfo>, reply: Reply<Launched> },
     LaunchOn { executor: String, task: Box<TaskInfo>, reply: Reply<()> },
     Kill { task: String, grace: Option<Duration>, reply: Reply<()> },
     Shutdown { task: String, reply: Reply<()> },
     Message { task: String, data: Vec<u8>, reply: Reply<()> },
+    Cut { task: String, reply: Reply<()> },
     Teardown { reply: oneshot::Sender<()> },
     Stop { reply: oneshot::Sender<()> },
     Restart { reply: Reply<()> },
@@ -47,6 +52,10 @@ pub(super) enum Alarm {
 pub(super) enum Internal {
     Exited(String, Option<ExitStatus>),
     Alarm(String, Alarm),
+    /// A call over HTTP.
+    Asked(Box<Asked>),
+    /// Of the recovery with this number.
+    Recovery(u32, Step),
 }
 
 pub(super) struct Hub {
@@ -55,6 +64,11 @@ pub(super) struct Hub {
     pub(super) pid: Upid,
     /// `None` while the agent is down.
     pub(super) server: Option<Server>,
+    pub(super) socket: Option<Socket>,
+    pub(super) recovery: Recovery,
+    /// Counts the recoveries.
+    pub(super) recoveries: u32,
+    pub(super) restarting: Option<Reply<()>>,
     pub(super) executors: BTreeMap<String, Executor>,
     /// The framework is gone: updates are taken no more.
     pub(super) torn_down: bool,
@@ -77,12 +91,17 @@ impl Hub {
         })?;
         let (messages, incoming) = mpsc::unbounded_channel();
         let (internal, events) = mpsc::unbounded_channel();
-        let server = Server::start(listener, ACTOR, messages.clone());
+        let server = Server::with_api(listener, ACTOR, messages.clone(), api::over_tcp(internal.clone()));
+        let socket = open_socket(&options, &internal)?;
         Ok(Self {
             options,
             shared,
             pid: Upid::new(ACTOR, address),
             server: Some(server),
+            socket,
+            recovery: Recovery::Done,
+            recoveries: 0,
+            restarting: None,
             executors: BTreeMap::new(),
             torn_down: false,
             internal,
@@ -104,7 +123,7 @@ impl Hub {
                     Some(command) => self.command(command).await,
                     None => break,
                 },
-                Some(event) = internal.recv() => self.event(event),
+                Some(event) = internal.recv() => self.event(event).await,
                 Some(message) = incoming.recv() => {
                     // What a dead agent had in its buffers is lost with it.
                     if self.server.is_some() {
@@ -119,10 +138,14 @@ impl Hub {
         // Whoever asked may have stopped waiting: a reply that finds nobody is no fault.
         match command {
             Command::Launch { task, reply } => drop(reply.send(self.launch(*task))),
+            Command::LaunchGroup { executor, tasks, reply } => {
+                drop(reply.send(self.launch_group(*executor, tasks)));
+            }
             Command::LaunchOn { executor, task, reply } => drop(reply.send(self.launch_on(&executor, *task))),
             Command::Kill { task, grace, reply } => drop(reply.send(self.kill(&task, grace))),
             Command::Shutdown { task, reply } => drop(reply.send(self.shutdown(&task))),
             Command::Message { task, data, reply } => drop(reply.send(self.message(&task, data))),
+            Command::Cut { task, reply } => drop(reply.send(self.cut(&task))),
             Command::Teardown { reply } => {
                 self.tear_down();
                 let _ = reply.send(());
@@ -131,12 +154,17 @@ impl Hub {
                 self.stop().await;
                 let _ = reply.send(());
             }
-            Command::Restart { reply } => drop(reply.send(self.restart().await)),
+            Command::Restart { reply } => self.restart(reply).await,
         }
     }
 
-    fn event(&mut self, event: Internal) {
+    async fn event(&mut self, event: Internal) {
         match event {
+            // What a dead agent had been asked is lost with it.
+            Internal::Asked(asked) if self.server.is_some() => self.asked(*asked),
+            Internal::Asked(_) => {}
+            Internal::Recovery(number, step) if number == self.recoveries => self.recovery_step(step).await,
+            Internal::Recovery(..) => {}
             Internal::Exited(container, status) => self.exited(&container, status),
             Internal::Alarm(container, alarm) => self.alarm(&container, alarm),
         }
@@ -180,25 +208,16 @@ impl Hub {
             return;
         };
         executor.phase = Phase::Running;
-        self.attach(id, from);
-        let Some(executor) = self.executors.get_mut(id) else { return };
         let queued = std::mem::take(&mut executor.queued);
-        let info = executor.info.clone();
+        self.attach(id, from);
         if queued.is_empty() {
             // All its tasks were killed meanwhile.
             self.shut_down(id);
             return;
         }
-        let registered = ExecutorRegisteredMessage {
-            executor_info: info,
-            framework_id: self.options.framework_id.as_str().into(),
-            framework_info: self.options.framework_info(),
-            slave_id: self.options.slave_id.as_str().into(),
-            slave_info: self.options.slave_info(self.pid.address.port()),
-        };
-        self.send(id, &registered);
-        for task in queued {
-            self.run_task(id, task);
+        self.say(id, Word::Registered);
+        for queued in queued {
+            self.hand_over(id, queued);
         }
     }
 
@@ -206,7 +225,7 @@ impl Hub {
     pub(super) fn attach(&mut self, executor: &str, at: &Upid) {
         let Some(executor) = self.executors.get_mut(executor) else { return };
         let (closed, _) = oneshot::channel();
-        executor.link = Some(Link::open(at.address, closed));
+        executor.link = Some(Link::Actor(link::Link::open(at.address, closed)));
         executor.pid = Some(at.clone());
         if self.options.checkpoint {
             let path = executor.meta.join("pids/libprocess.pid");
@@ -220,10 +239,10 @@ impl Hub {
         }
     }
 
-    /// Over the executor's link; lost when there is none, as with a real agent.
+    /// A message of version 0 over the executor's link.
     pub(super) fn send<M: Wire>(&self, executor: &str, message: &M) {
         let Some(executor) = self.executors.get(executor) else { return };
-        if let (Some(link), Some(pid)) = (&executor.link, &executor.pid) {
+        if let (Some(Link::Actor(link)), Some(pid)) = (&executor.link, &executor.pid) {
             link.send(self.encode(pid, message));
         }
     }
@@ -257,6 +276,16 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.executors.values().for_each(Executor::terminate);
     }
+}
+
+pub(super) fn open_socket(
+    options: &AgentOptions,
+    hub: &mpsc::UnboundedSender<Internal>,
+) -> Result<Option<Socket>, AgentError> {
+    let open = |path: &PathBuf| {
+        Socket::start(path, hub.clone()).map_err(|source| AgentError::Socket { path: path.clone(), source })
+    };
+    options.domain_socket.as_ref().map(open).transpose()
 }
 
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {

@@ -6,65 +6,106 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use uuid::Uuid;
 
-use super::executor::{Ending, Executor, Phase, Task};
+use super::executor::{Containerizer, Ending, Executor, Phase, Queued, Task};
 use super::hub::{Alarm, Hub, Internal};
-use super::spawn::{self, Folders};
+use super::spawn::{self, Container, Folders, Program};
+use super::words::Word;
 use super::{info, AgentError, Launched};
 use crate::mesos::messages::task_status::Reason;
-use crate::mesos::messages::{
-    DurationInfo, FrameworkToExecutorMessage, KillPolicy, KillTaskMessage, RunTaskMessage,
-    ShutdownExecutorMessage, TaskInfo, TaskState,
-};
+use crate::mesos::messages::{DurationInfo, ExecutorInfo, KillPolicy, TaskInfo, TaskState};
 
-/// A scheduler that speaks HTTP has no address of this kind.
-const SCHEDULER: &str = "@0.0.0.0:0";
 /// A real agent polls for the end of its children; an executor's last words arrive before that.
 const REAP: Duration = Duration::from_millis(100);
+
+/// Whether a folder below the agent's may have this name.
+pub(super) fn is_file_name(id: &str) -> bool {
+    !id.is_empty() && id != "." && id != ".." && !id.contains(['/', '\0'])
+}
 
 impl Hub {
     pub(super) fn launch(&mut self, mut task: TaskInfo) -> Result<Launched, AgentError> {
         let at = Instant::now();
+        self.admit(&mut task)?;
+        if let Some(executor) = task.executor.clone() {
+            return self.launch_custom(executor, Queued::Task(Box::new(task)));
+        }
         let id = task.task_id.value.clone();
+        let info = info::executor_info(&self.options, &task);
+        let options = self.options.clone();
+        let program = |container: &Container| Program {
+            path: options.executor.clone(),
+            argv: spawn::argv(&options, &container.id, &container.folders.sandbox),
+        };
+        let mut executor = self.start_executor(info, Containerizer::Docker, program)?;
+        let uris = task.command.iter().flat_map(|command| &command.uris);
+        let not_fetched = uris.map(|uri| uri.value.clone()).collect();
+        executor.tasks = BTreeMap::from([(id.clone(), Task::default())]);
+        executor.queued.push(Queued::Task(Box::new(task)));
+        let launched = executor.launched(at, not_fetched);
+        self.executors.insert(id, executor);
+        Ok(launched)
+    }
+
+    /// Whether the task can be taken on at all; its agent is filled in.
+    pub(super) fn admit(&self, task: &mut TaskInfo) -> Result<(), AgentError> {
+        let id = &task.task_id.value;
         if self.server.is_none() {
             return Err(AgentError::Stopped);
         }
-        if id.is_empty() || id == "." || id == ".." || id.contains(['/', '\0']) {
-            return Err(AgentError::Unknown(id));
+        if !is_file_name(id) {
+            return Err(AgentError::Unknown(id.clone()));
         }
-        if self.executors.contains_key(&id) {
-            return Err(AgentError::Duplicate(id));
+        if self.executors.values().any(|executor| executor.tasks.contains_key(id)) {
+            return Err(AgentError::Duplicate(id.clone()));
         }
         task.slave_id = self.options.slave_id.as_str().into();
-        let container_id = Uuid::new_v4().hyphenated().to_string();
-        let info = info::executor_info(&self.options, &task);
-        let folders = Folders::of(&self.options, &id, &container_id);
-        folders.create()?;
-        let argv = spawn::argv(&self.options, &container_id, &folders.sandbox);
-        let environment = spawn::environment(&self.options, &self.pid, &info, &task, &folders.sandbox);
-        let mut child = spawn::spawn(&self.options, &argv, &environment, &folders)?;
-        let executor_pid = child.id().unwrap_or_default();
-        let uris = task.command.iter().flat_map(|command| &command.uris);
-        let not_fetched = uris.map(|uri| uri.value.clone()).collect();
-        self.executors.insert(
-            id.clone(),
-            Executor {
-                info,
-                container_id: container_id.clone(),
-                meta: folders.meta,
-                phase: Phase::Registering,
-                pid: None,
-                link: None,
-                tasks: BTreeMap::from([(id, Task::default())]),
-                queued: vec![task],
-                ending: Ending::default(),
-                group: i32::try_from(executor_pid).ok(),
-                stdin: child.stdin.take(),
-                lost: false,
-            },
+        Ok(())
+    }
+
+    /// Folders, environment, process; what it is to do comes later.
+    pub(super) fn start_executor(
+        &self,
+        info: ExecutorInfo,
+        containerizer: Containerizer,
+        program: impl FnOnce(&Container) -> Program,
+    ) -> Result<Executor, AgentError> {
+        let id = Uuid::new_v4().hyphenated().to_string();
+        let folders = Folders::of(&self.options, &info.executor_id.value, &id);
+        let container = Container { id, folders };
+        container.folders.create()?;
+        let token = self.options.authenticate_http_executors.then(|| Uuid::new_v4().simple().to_string());
+        let environment = spawn::environment(
+            &self.options,
+            &self.pid,
+            &info,
+            (containerizer == Containerizer::Mesos, token.as_deref()),
+            &container.folders.sandbox,
         );
-        self.reap(container_id.clone(), child);
-        self.set_alarm(&container_id, Alarm::Registration, self.options.registration_timeout);
-        Ok(Launched { container_id, sandbox: folders.sandbox, at, executor_pid, not_fetched })
+        let mut child = spawn::spawn(&program(&container), &environment, &container.folders)?;
+        let process = child.id().unwrap_or_default();
+        let stdin = child.stdin.take();
+        let Container { id, folders } = container;
+        self.reap(id.clone(), child);
+        self.set_alarm(&id, Alarm::Registration, self.options.registration_timeout);
+        Ok(Executor {
+            info,
+            containerizer,
+            container_id: id,
+            sandbox: folders.sandbox,
+            meta: folders.meta,
+            phase: Phase::Registering,
+            pid: None,
+            link: None,
+            tasks: BTreeMap::new(),
+            queued: Vec::new(),
+            used: false,
+            token,
+            process,
+            ending: Ending::default(),
+            group: i32::try_from(process).ok(),
+            stdin,
+            lost: false,
+        })
     }
 
     pub(super) fn launch_on(&mut self, executor: &str, mut task: TaskInfo) -> Result<(), AgentError> {
@@ -72,21 +113,26 @@ impl Hub {
         let executor =
             self.executors.get_mut(executor).ok_or_else(|| AgentError::Unknown(executor.to_owned()))?;
         executor.tasks.insert(task.task_id.value.clone(), Task::default());
+        let queued = Queued::Task(Box::new(task));
         match executor.phase {
-            Phase::Registering | Phase::Recovering => executor.queued.push(task),
+            Phase::Registering | Phase::Recovering => executor.queued.push(queued),
             _ => {
                 let id = executor.id().to_owned();
-                self.run_task(&id, task);
+                self.hand_over(&id, queued);
             }
         }
         Ok(())
     }
 
-    pub(super) fn run_task(&mut self, executor: &str, task: TaskInfo) {
-        let framework = self.options.framework_info();
-        let message =
-            RunTaskMessage { framework, pid: Some(SCHEDULER.into()), task, ..RunTaskMessage::default() };
-        self.send(executor, &message);
+    pub(super) fn hand_over(&mut self, executor: &str, queued: Queued) {
+        if let Some(executor) = self.executors.get_mut(executor) {
+            executor.used = true;
+        }
+        let word = match queued {
+            Queued::Task(task) => Word::Run(task),
+            Queued::Group(tasks) => Word::RunGroup(tasks),
+        };
+        self.say(executor, word);
     }
 
     fn reap(&self, container: String, mut child: Child) {
@@ -118,20 +164,17 @@ impl Hub {
     pub(super) fn kill(&mut self, task: &str, grace: Option<Duration>) -> Result<(), AgentError> {
         let id = self.executor_of(task)?;
         let executor = self.executors.get_mut(&id).ok_or_else(|| AgentError::Unknown(task.to_owned()))?;
-        let queued = executor.queued.len();
-        executor.queued.retain(|queued| queued.task_id.value != task);
-        if executor.queued.len() < queued {
+        if let Some(at) = executor.queued.iter().position(|queued| queued.ids().any(|own| own == task)) {
+            // A group lives and dies as one.
+            let queued = executor.queued.remove(at);
             let message = "Task killed before it was handed to its executor";
-            self.own_update(&id, task, TaskState::TaskKilled, message, Reason::TaskKilledDuringLaunch);
+            for task in queued.ids() {
+                self.own_update(&id, task, TaskState::TaskKilled, message, Reason::TaskKilledDuringLaunch);
+            }
             return Ok(());
         }
         let policy = |grace| KillPolicy { grace_period: Some(DurationInfo::from_duration(grace)) };
-        let message = KillTaskMessage {
-            framework_id: self.options.framework_id.as_str().into(),
-            task_id: task.into(),
-            kill_policy: grace.map(policy),
-        };
-        self.send(&id, &message);
+        self.say(&id, Word::Kill { task: task.to_owned(), policy: grace.map(policy) });
         Ok(())
     }
 
@@ -149,19 +192,13 @@ impl Hub {
 
     pub(super) fn message(&mut self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
         let id = self.executor_of(task)?;
-        let message = FrameworkToExecutorMessage {
-            slave_id: self.options.slave_id.as_str().into(),
-            framework_id: self.options.framework_id.as_str().into(),
-            executor_id: id.as_str().into(),
-            data,
-        };
-        self.send(&id, &message);
+        self.say(&id, Word::Message(data));
         Ok(())
     }
 
     /// Sends the shutdown and arms what follows when it is ignored.
     pub(super) fn shut_down(&mut self, executor: &str) {
-        self.send(executor, &ShutdownExecutorMessage::default());
+        self.say(executor, Word::Shutdown);
         let Some(executor) = self.executors.get_mut(executor).filter(|executor| executor.is_alive()) else {
             return;
         };

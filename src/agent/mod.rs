@@ -3,7 +3,9 @@
 //! `calico-mesos run` uses it to try an app definition without a cluster; the tests use it as the
 //! executor's peer. One task (`hub`) owns all state; the handle sends it commands. What a real
 //! agent was seen to write is written byte for byte; what it was seen to forgive is forgiven but
-//! recorded in [`Agent::problems`].
+//! recorded in [`Agent::problems`]. A Docker task gets an executor of its own, the drop-in one; a task
+//! that brings its executor is handed to that, which may have several, and either may speak version 0
+//! of the executor API or version 1.
 //!
 //! ```text
 //!  launch ─► REGISTERING ──Register──► RUNNING ──Shutdown, Kill──► (executor ends) ─► TERMINATED
@@ -12,6 +14,9 @@
 //!           TASK_FAILED              RECOVERING ──Reregister within 2 s──► RUNNING
 //! ```
 
+mod api;
+mod custom;
+mod destroy;
 mod endings;
 mod executor;
 mod history;
@@ -24,6 +29,7 @@ pub mod ports;
 mod recovery;
 mod spawn;
 mod updates;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,13 +42,19 @@ pub use self::history::{Direction, Exit, Record, Update};
 use self::hub::{Command, Hub};
 pub use self::options::AgentOptions;
 use crate::mesos::libprocess::Upid;
-use crate::mesos::messages::{TaskInfo, TaskState, TaskStatus};
+use crate::mesos::messages::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error("cannot listen on {address}")]
     Listen {
         address: std::net::SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot open the domain socket {path}")]
+    Socket {
+        path: PathBuf,
         #[source]
         source: std::io::Error,
     },
@@ -60,6 +72,8 @@ pub enum AgentError {
     },
     #[error("task '{0}' is here already")]
     Duplicate(String),
+    #[error("executor '{executor}' {problem}")]
+    Executor { executor: String, problem: &'static str },
     #[error("no such task '{0}'")]
     Unknown(String),
     #[error("the agent is stopped")]
@@ -102,9 +116,19 @@ impl Agent {
         Ok(Self { commands, shared, options, pid })
     }
 
-    /// Starts an executor for the task; its agent id is filled in here.
+    /// Starts an executor for the task, or hands it to its own executor if that runs already; the
+    /// task's agent id is filled in here.
     pub async fn launch(&self, task: TaskInfo) -> Result<Launched, AgentError> {
         self.ask(|reply| Command::Launch { task: Box::new(task), reply }).await?
+    }
+
+    /// Tasks that their executor is to start together; the executor's info is put into each of them.
+    pub async fn launch_group(
+        &self,
+        executor: ExecutorInfo,
+        tasks: Vec<TaskInfo>,
+    ) -> Result<Launched, AgentError> {
+        self.ask(|reply| Command::LaunchGroup { executor: Box::new(executor), tasks, reply }).await?
     }
 
     /// Hands one more task to the executor of another task, as a careless scheduler would.
@@ -129,6 +153,13 @@ impl Agent {
     pub async fn message(&self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
         let task = task.to_owned();
         self.ask(|reply| Command::Message { task, data, reply }).await?
+    }
+
+    /// Ends the event stream to an executor of version 1, and nothing else: what is said until it
+    /// subscribes again is lost.
+    pub async fn cut(&self, task: &str) -> Result<(), AgentError> {
+        let task = task.to_owned();
+        self.ask(|reply| Command::Cut { task, reply }).await?
     }
 
     /// The framework goes away: every executor is shut down and no update is acknowledged any more.
@@ -216,8 +247,8 @@ impl Agent {
 
     /// Waits until the executor of the task has ended.
     pub async fn wait_exit(&self, task: &str, limit: Duration) -> Result<Exit, AgentError> {
-        let found =
-            |history: &history::History| history.exits.iter().find(|exit| exit.task_id == task).cloned();
+        let has = |exit: &&Exit| exit.tasks.iter().any(|own| own == task);
+        let found = |history: &history::History| history.exits.iter().find(has).cloned();
         self.shared.wait(limit, found).await.ok_or_else(|| AgentError::Timeout {
             task: task.to_owned(),
             wanted: "without its executor",

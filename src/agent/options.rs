@@ -32,6 +32,14 @@ pub struct AgentOptions {
     pub recovery_timeout: Duration,
     pub registration_timeout: Duration,
     pub reregistration_timeout: Duration,
+    /// Where executors find the API too; told to all of them.
+    pub domain_socket: Option<PathBuf>,
+    /// Executors of version 1 get a token and have to show it.
+    pub authenticate_http_executors: bool,
+    /// Between events over HTTP.
+    pub heartbeat: Duration,
+    /// How long after a restart the containerizer is busy and every call is refused.
+    pub containerizer_recovery: Duration,
     pub slave_id: String,
     /// What the agent offers; only told, never counted.
     pub resources: Vec<Resource>,
@@ -66,6 +74,10 @@ impl AgentOptions {
             recovery_timeout: Duration::from_secs(15 * 60),
             registration_timeout: Duration::from_secs(60),
             reregistration_timeout: Duration::from_secs(2),
+            domain_socket: None,
+            authenticate_http_executors: false,
+            heartbeat: Duration::from_secs(30 * 60),
+            containerizer_recovery: Duration::ZERO,
             slave_id: format!("{}-S0", uuid::Uuid::new_v4()),
             resources: vec![
                 Resource::scalar("cpus", cpus as f64, None),

@@ -1,4 +1,4 @@
-//! How an agent starts `mesos-docker-executor`: folders, command line, environment, process.
+//! How an agent starts an executor: folders, command line, environment, process.
 //!
 //! The process gets a group of its own (a real agent gives it a session; that needs `unsafe` in Rust
 //! and differs only for programs that look for a terminal), the sandbox as its working directory, a
@@ -16,9 +16,24 @@ use tokio::process::{Child, Command};
 use super::{AgentError, AgentOptions};
 use crate::mesos::duration;
 use crate::mesos::libprocess::Upid;
-use crate::mesos::messages::{ExecutorInfo, TaskInfo};
+use crate::mesos::messages::ExecutorInfo;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is executed.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub path: PathBuf,
+    /// Its own name first.
+    pub argv: Vec<String>,
+}
+
+/// One run of an executor.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub id: String,
+    pub folders: Folders,
+}
 
 /// Where the files of one container lie.
 #[derive(Debug, Clone)]
@@ -56,7 +71,7 @@ impl Folders {
     }
 }
 
-/// The command line, program name first: every flag that has a value, alphabetical.
+/// The command line of `mesos-docker-executor`, program name first: every flag that has a value, alphabetical.
 pub(super) fn argv(options: &AgentOptions, container: &str, sandbox: &Path) -> Vec<String> {
     let mut argv = vec![
         "mesos-docker-executor".to_owned(),
@@ -81,12 +96,13 @@ pub(super) fn argv(options: &AgentOptions, container: &str, sandbox: &Path) -> V
     argv
 }
 
-/// The whole environment; the task's own variables come last and win.
+/// The whole environment; the variables of the executor's command, which are a Docker task's own, come
+/// last and win. Only the MesosContainerizer tells the sandbox by that name.
 pub(super) fn environment(
     options: &AgentOptions,
     agent: &Upid,
     info: &ExecutorInfo,
-    task: &TaskInfo,
+    (tell_sandbox, token): (bool, Option<&str>),
     sandbox: &Path,
 ) -> BTreeMap<String, String> {
     let grace = info.shutdown_grace_period.as_ref().and_then(|grace| grace.to_duration());
@@ -107,15 +123,22 @@ pub(super) fn environment(
         set("MESOS_RECOVERY_TIMEOUT", duration::format(options.recovery_timeout));
         set("MESOS_SUBSCRIPTION_BACKOFF_MAX", duration::format(options.reregistration_timeout));
     }
+    let socket = options.domain_socket.as_ref().map(|path| path.display().to_string());
+    let told = tell_sandbox.then(|| sandbox.display().to_string());
+    let optional = [
+        ("MESOS_DOMAIN_SOCKET", socket),
+        ("MESOS_EXECUTOR_AUTHENTICATION_TOKEN", token.map(str::to_owned)),
+        ("MESOS_SANDBOX", told),
+    ];
+    environment.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
     environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
-    let own = task.command.iter().flat_map(|command| &command.environment).flat_map(|own| &own.variables);
+    let own = info.command.iter().flat_map(|command| &command.environment).flat_map(|own| &own.variables);
     environment.extend(own.map(|own| (own.name.clone(), own.value.clone().unwrap_or_default())));
     environment
 }
 
 pub(super) fn spawn(
-    options: &AgentOptions,
-    argv: &[String],
+    program: &Program,
     environment: &BTreeMap<String, String>,
     folders: &Folders,
 ) -> Result<Child, AgentError> {
@@ -128,10 +151,10 @@ pub(super) fn spawn(
             .map_err(|source| AgentError::Sandbox { path, source })
     };
     let (stdout, stderr) = (output("stdout")?, output("stderr")?);
-    let failed = |source: io::Error| AgentError::Spawn { program: options.executor.clone(), source };
-    let child = Command::new(&options.executor)
-        .arg0(&argv[0])
-        .args(&argv[1..])
+    let failed = |source: io::Error| AgentError::Spawn { program: program.path.clone(), source };
+    let child = Command::new(&program.path)
+        .arg0(program.argv.first().map_or("", String::as_str))
+        .args(program.argv.iter().skip(1))
         .env_clear()
         .envs(environment)
         .current_dir(&folders.sandbox)

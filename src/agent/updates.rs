@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::history::Update;
 use super::hub::Hub;
+use super::words::Word;
 use crate::mesos::messages::task_status::{Reason, Source};
 use crate::mesos::messages::{
     network_info, ContainerStatus, Message as _, NetworkInfo, StatusUpdate,
@@ -19,7 +20,6 @@ impl Hub {
         if self.torn_down {
             return;
         }
-        let at = Instant::now();
         let (update, pid) = (message.update, message.pid);
         let executor = update.executor_id.clone().unwrap_or_default().value;
         let task = update.status.task_id.value.clone();
@@ -27,15 +27,24 @@ impl Hub {
         if pid.is_none() {
             self.shared.problem(format!("update for task '{task}' without a pid is never acknowledged"));
         }
+        self.take(update);
+        if pid.is_some() {
+            self.acknowledge(&executor, pid.as_deref(), &task, uuid);
+        }
+    }
+
+    /// Stores a checked update and passes it on, unless it is known.
+    pub(super) fn take(&mut self, update: StatusUpdate) {
+        let at = Instant::now();
+        let executor = update.executor_id.clone().unwrap_or_default().value;
+        let task = update.status.task_id.value.clone();
+        let uuid = update.uuid.clone().unwrap_or_default();
         if let Some(news) = self.is_new(&executor, &task, &uuid) {
             self.store(&executor, &update);
             if news {
                 let status = self.complete(&executor, update.status);
-                self.shared.update(Update { task_id: task.clone(), status, at });
+                self.shared.update(Update { task_id: task, status, at });
             }
-        }
-        if pid.is_some() {
-            self.acknowledge(&executor, pid.as_deref(), &task, uuid);
         }
     }
 
@@ -89,13 +98,11 @@ impl Hub {
         status.source = Some(Source::Executor.into());
         status.executor_id = Some(executor.into());
         if let Some(known) = self.executors.get_mut(executor) {
+            let container_id = known.container_id();
             if let Some(task) = known.tasks.get_mut(&status.task_id.value) {
                 task.state = state;
                 let container = status.container_status.get_or_insert_with(ContainerStatus::default);
-                container.container_id = Some(crate::mesos::messages::ContainerId {
-                    value: known.container_id.clone(),
-                    parent: None,
-                });
+                container.container_id = Some(container_id);
                 if container.network_infos.is_empty() {
                     container.network_infos.push(agent_address(ip));
                 }
@@ -123,17 +130,19 @@ impl Hub {
 
     /// Goes to the pid in the update, not to the sender.
     fn acknowledge(&self, executor: &str, pid: Option<&str>, task: &str, uuid: Vec<u8>) {
-        let message = StatusUpdateAcknowledgementMessage {
-            slave_id: self.options.slave_id.as_str().into(),
-            framework_id: self.options.framework_id.as_str().into(),
-            task_id: task.into(),
-            uuid,
-        };
         let known = self.executors.get(executor).and_then(|executor| executor.pid.as_ref());
         match pid.map(str::parse) {
-            Some(Ok(pid)) if Some(&pid) == known => self.send(executor, &message),
+            Some(Ok(pid)) if Some(&pid) == known => {
+                self.say(executor, Word::Acknowledge { task: task.to_owned(), uuid });
+            }
             Some(Ok(pid)) => {
                 self.shared.problem(format!("update for task '{task}' names {pid}, not its executor"));
+                let message = StatusUpdateAcknowledgementMessage {
+                    slave_id: self.options.slave_id.as_str().into(),
+                    framework_id: self.options.framework_id.as_str().into(),
+                    task_id: task.into(),
+                    uuid,
+                };
                 self.send_to(&pid, &message);
             }
             _ => self.shared.problem(format!("update for task '{task}' names no address to acknowledge to")),

@@ -13,6 +13,7 @@ const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 64;
 /// A chunk's size line; extensions are allowed and ignored.
 const MAX_LINE: usize = 1 << 10;
+const API_HEADERS: [&str; 3] = ["content-type", "accept", "authorization"];
 
 /// The request that carries `body` from one actor to another.
 pub fn encode(from: &Upid, to: &Upid, name: &str, body: &[u8]) -> Vec<u8> {
@@ -42,10 +43,17 @@ pub struct Request {
     pub sender: Option<String>,
     /// The sender wants the connection closed afterwards.
     pub close: bool,
+    /// Those that version 1 of the executor API looks at.
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
 }
 
 impl Request {
+    /// One of the kept headers, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
     /// The message in it, when it is one for `actor`.
     pub fn for_actor(self, actor: &str) -> Option<Incoming> {
         let sender = self.sender.filter(|_| self.method == "POST")?;
@@ -187,6 +195,10 @@ fn after_head(parsed: &httparse::Request<'_, '_>) -> Result<State, Garbage> {
         path: percent_decode(parsed.path.unwrap_or_default().split('?').next().unwrap_or_default()),
         sender: header("libprocess-from").or(agent).map(str::to_owned),
         close: header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+        headers: API_HEADERS
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), header(name)?.to_owned())))
+            .collect(),
         body: Vec::new(),
     };
     if let Some(encoding) = header("transfer-encoding") {

@@ -4,6 +4,9 @@
 //! closes the connection right behind some messages. Pipelined messages and several connections at
 //! once are the rule. Garbage ends its connection and nothing else.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::framing::Decoder;
+use super::framing::{Decoder, Request};
 use super::Incoming;
 
 /// An agent needs three; beyond this many at once, new ones are closed at once.
@@ -23,6 +26,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Connections are read into buffers that grow by this much.
 const READ: usize = 4 << 10;
 
+/// A connection that turned out to speak something else, from its first such request on.
+pub struct Foreign {
+    pub request: Request,
+    /// Holds what has been read behind the request.
+    pub decoder: Decoder,
+    pub stream: TcpStream,
+}
+
+/// Serves such a connection to its end.
+pub type Api = Arc<dyn Fn(Foreign) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// Keeps the listener open; dropped, it closes with all its connections.
 #[derive(Debug)]
 pub struct Server {
@@ -32,7 +46,17 @@ pub struct Server {
 impl Server {
     /// Serves `actor` on `listener`; ends by itself when nobody takes the messages any more.
     pub fn start(listener: TcpListener, actor: &str, messages: mpsc::UnboundedSender<Incoming>) -> Self {
-        Self { task: tokio::spawn(accept(listener, actor.to_owned(), messages)) }
+        Self { task: tokio::spawn(accept(listener, actor.to_owned(), messages, None)) }
+    }
+
+    /// The same, and requests that are no messages and begin with `/api/` or `/<actor>/api/` go to `api`.
+    pub fn with_api(
+        listener: TcpListener,
+        actor: &str,
+        messages: mpsc::UnboundedSender<Incoming>,
+        api: Api,
+    ) -> Self {
+        Self { task: tokio::spawn(accept(listener, actor.to_owned(), messages, Some(api))) }
     }
 
     /// Closes the listener and every connection, and waits until that is done.
@@ -48,7 +72,12 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, actor: String, messages: mpsc::UnboundedSender<Incoming>) {
+async fn accept(
+    listener: TcpListener,
+    actor: String,
+    messages: mpsc::UnboundedSender<Incoming>,
+    api: Option<Api>,
+) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -56,7 +85,7 @@ async fn accept(listener: TcpListener, actor: String, messages: mpsc::UnboundedS
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() < MAX_CONNECTIONS => {
-                    connections.spawn(serve(stream, actor.clone(), messages.clone()));
+                    connections.spawn(serve(stream, actor.clone(), messages.clone(), api.clone()));
                 }
                 Ok(_) => {}
                 Err(error) => {
@@ -68,7 +97,12 @@ async fn accept(listener: TcpListener, actor: String, messages: mpsc::UnboundedS
     }
 }
 
-async fn serve(mut stream: TcpStream, actor: String, messages: mpsc::UnboundedSender<Incoming>) {
+async fn serve(
+    mut stream: TcpStream,
+    actor: String,
+    messages: mpsc::UnboundedSender<Incoming>,
+    api: Option<Api>,
+) {
     let mut decoder = Decoder::default();
     let mut answering = true;
     loop {
@@ -82,6 +116,9 @@ async fn serve(mut stream: TcpStream, actor: String, messages: mpsc::UnboundedSe
                     return;
                 }
             };
+            if let Some(api) = api.as_ref().filter(|_| is_for_api(&request, &actor)) {
+                return api(Foreign { request, decoder, stream }).await;
+            }
             let close = request.close;
             let reply = match request.for_actor(&actor) {
                 Some(message) => {
@@ -112,6 +149,12 @@ async fn serve(mut stream: TcpStream, actor: String, messages: mpsc::UnboundedSe
     }
 }
 
+fn is_for_api(request: &Request, actor: &str) -> bool {
+    let path = request.path.strip_prefix('/').unwrap_or_default();
+    let path = path.strip_prefix(actor).and_then(|path| path.strip_prefix('/')).unwrap_or(path);
+    request.sender.is_none() && path.starts_with("api/")
+}
+
 /// Answers are a courtesy: after the first failure there are none on this connection.
 async fn answer(stream: &mut TcpStream, answering: &mut bool, reply: &str) {
     if *answering {
@@ -120,7 +163,8 @@ async fn answer(stream: &mut TcpStream, answering: &mut bool, reply: &str) {
     }
 }
 
-fn accepted() -> String {
+/// Taken, nothing to say.
+pub fn accepted() -> String {
     format!("HTTP/1.1 202 Accepted\r\nDate: {}\r\nContent-Length: 0\r\n\r\n", date())
 }
 
@@ -137,6 +181,7 @@ fn bad_request() -> String {
     format!("HTTP/1.1 400 Bad Request\r\nDate: {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", date())
 }
 
-fn date() -> String {
+/// Now, as HTTP writes it.
+pub fn date() -> String {
     httpdate::fmt_http_date(std::time::SystemTime::now())
 }

@@ -1,0 +1,89 @@
+//! The end of a container without a warning.
+//!
+//! A real agent kills whatever is in the executor's cgroup. Here it is the executor's process group and
+//! all its descendants, whatever session they have put themselves into; only who has left the family
+//! altogether gets away.
+
+use std::collections::BTreeMap;
+
+use nix::sys::signal::{kill, killpg, Signal};
+use nix::unistd::Pid;
+
+/// Stops everybody first, so that nobody runs away from a list that was just made.
+pub(super) fn kill_all(leader: i32) {
+    let mut family = vec![leader];
+    loop {
+        for pid in &family {
+            // Gone already is what is wanted, here and below.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGSTOP);
+        }
+        let now = descendants(leader);
+        if now.len() <= family.len() {
+            break;
+        }
+        family = now;
+    }
+    let _ = killpg(Pid::from_raw(leader), Signal::SIGKILL);
+    for pid in family {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// The process itself first, then its children and theirs.
+fn descendants(leader: i32) -> Vec<i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok();
+        if let (Some(pid), Some(parent)) = (pid, stat.as_deref().and_then(parent)) {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![leader];
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(children.remove(pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// The fourth field; the second, the name, may hold anything.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn nobody_of_the_family_is_left() {
+        let mut leader = Command::new("sh")
+            .args(["-c", "setsid sh -c 'echo $$; sleep 1000; echo alive' & wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(leader.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let grandchild: i32 = line.trim().parse().unwrap();
+        let pid = i32::try_from(leader.id()).unwrap();
+        assert!(descendants(pid).contains(&grandchild));
+        kill_all(pid);
+        leader.wait().unwrap();
+        // The end of its output is the end of everybody who held it.
+        let mut rest = String::new();
+        output.read_line(&mut rest).unwrap();
+        assert_eq!(rest, "");
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        assert_eq!(parent("12 (a) b (c) S 7 12 12"), Some(7));
+        assert_eq!(parent("12 nonsense"), None);
+    }
+}

@@ -1,0 +1,147 @@
+//! What an agent tells an executor, in whichever version of the API that executor speaks.
+
+use std::time::Instant;
+
+use super::executor::Link;
+use super::history::{Direction, Record};
+use super::hub::Hub;
+use crate::mesos::messages::event::{self, Type};
+use crate::mesos::messages::{
+    Event, ExecutorRegisteredMessage, ExecutorReregisteredMessage, FrameworkToExecutorMessage, KillPolicy,
+    KillTaskMessage, Message as _, RunTaskMessage, ShutdownExecutorMessage,
+    StatusUpdateAcknowledgementMessage, TaskGroupInfo, TaskInfo,
+};
+
+/// A scheduler that speaks HTTP has no address of the older kind.
+const SCHEDULER: &str = "@0.0.0.0:0";
+
+#[derive(Debug)]
+pub(super) enum Word {
+    Registered,
+    Reregistered,
+    Run(Box<TaskInfo>),
+    /// Several at once; an executor of version 0 gets them one by one.
+    RunGroup(Vec<TaskInfo>),
+    Kill {
+        task: String,
+        policy: Option<KillPolicy>,
+    },
+    Acknowledge {
+        task: String,
+        uuid: Vec<u8>,
+    },
+    Message(Vec<u8>),
+    Shutdown,
+}
+
+impl Hub {
+    /// Lost when the executor has no link, as with a real agent.
+    pub(super) fn say(&self, executor: &str, word: Word) {
+        let link = self.executors.get(executor).and_then(|executor| executor.link.as_ref());
+        match link {
+            None => {}
+            Some(Link::Actor(_)) => self.say_by_message(executor, word),
+            Some(Link::Stream(stream)) => {
+                let Some(event) = self.worded(executor, word) else { return };
+                let body = event.encode_to_vec();
+                self.note(Direction::ToExecutor, &format!("Event.{}", event.r#type().as_str_name()), &body);
+                // The connection may have ended a moment ago.
+                let _ = stream.send(body);
+            }
+        }
+    }
+
+    /// What came or went over HTTP, under the name it has in Mesos.
+    pub(super) fn note(&self, direction: Direction, name: &str, body: &[u8]) {
+        let name = format!("mesos.v1.executor.{name}");
+        self.shared.record(Record {
+            at: Instant::now(),
+            direction,
+            name,
+            body: body.to_vec(),
+            wire: Vec::new(),
+        });
+    }
+
+    fn say_by_message(&self, executor: &str, word: Word) {
+        let options = &self.options;
+        let (slave_id, framework_id) =
+            (options.slave_id.as_str().into(), options.framework_id.as_str().into());
+        match word {
+            Word::Registered => {
+                let Some(info) = self.executors.get(executor).map(|executor| executor.info.clone()) else {
+                    return;
+                };
+                self.send(
+                    executor,
+                    &ExecutorRegisteredMessage {
+                        executor_info: info,
+                        framework_id,
+                        framework_info: options.framework_info(),
+                        slave_id,
+                        slave_info: options.slave_info(self.pid.address.port()),
+                    },
+                );
+            }
+            Word::Reregistered => {
+                let slave_info = options.slave_info(self.pid.address.port());
+                self.send(executor, &ExecutorReregisteredMessage { slave_id, slave_info });
+            }
+            Word::Run(task) => {
+                let framework = options.framework_info();
+                let pid = Some(SCHEDULER.into());
+                self.send(
+                    executor,
+                    &RunTaskMessage { framework, pid, task: *task, ..RunTaskMessage::default() },
+                );
+            }
+            Word::RunGroup(tasks) => {
+                for task in tasks {
+                    self.say_by_message(executor, Word::Run(Box::new(task)));
+                }
+            }
+            Word::Kill { task, policy } => self
+                .send(executor, &KillTaskMessage { framework_id, task_id: task.into(), kill_policy: policy }),
+            Word::Acknowledge { task, uuid } => self.send(
+                executor,
+                &StatusUpdateAcknowledgementMessage { slave_id, framework_id, task_id: task.into(), uuid },
+            ),
+            Word::Message(data) => self.send(
+                executor,
+                &FrameworkToExecutorMessage { slave_id, framework_id, executor_id: executor.into(), data },
+            ),
+            Word::Shutdown => self.send(executor, &ShutdownExecutorMessage::default()),
+        }
+    }
+
+    fn worded(&self, executor: &str, word: Word) -> Option<Event> {
+        let bare = |kind: Type| Event { r#type: Some(kind.into()), ..Event::default() };
+        Some(match word {
+            Word::Registered | Word::Reregistered => {
+                let known = self.executors.get(executor)?;
+                let subscribed = event::Subscribed {
+                    executor_info: known.info.clone(),
+                    framework_info: self.options.framework_info(),
+                    agent_info: self.options.slave_info(self.pid.address.port()),
+                    container_id: Some(known.container_id()),
+                };
+                Event { subscribed: Some(subscribed), ..bare(Type::Subscribed) }
+            }
+            Word::Run(task) => Event { launch: Some(event::Launch { task: *task }), ..bare(Type::Launch) },
+            Word::RunGroup(tasks) => {
+                let task_group = TaskGroupInfo { tasks };
+                Event { launch_group: Some(event::LaunchGroup { task_group }), ..bare(Type::LaunchGroup) }
+            }
+            Word::Kill { task, policy } => {
+                let kill = event::Kill { task_id: task.into(), kill_policy: policy };
+                Event { kill: Some(kill), ..bare(Type::Kill) }
+            }
+            Word::Acknowledge { task, uuid } => {
+                let acknowledged = event::Acknowledged { task_id: task.into(), uuid };
+                Event { acknowledged: Some(acknowledged), ..bare(Type::Acknowledged) }
+            }
+            Word::Message(data) => Event { message: Some(event::Message { data }), ..bare(Type::Message) },
+            Word::Shutdown => bare(Type::Shutdown),
+        })
+    }
+}
