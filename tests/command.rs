@@ -146,7 +146,7 @@ async fn it_gets_what_it_was_given_and_nothing_else() {
     // An open file that nobody marked to be closed.
     let leak = nix::unistd::dup(fs::File::open("/dev/zero").unwrap()).unwrap();
     let mut spec = sandbox.shell(
-        "cat /proc/$$/environ > env; pwd -P > cwd; umask > umask; ls -l /proc/self/fd > fds; cat /proc/$$/stat > stat; cat /proc/$$/status > status",
+        "cat /proc/$$/environ > env; pwd -P > cwd; umask > umask; ls -l /proc/self/fd > fds; cat /proc/$$/stat > stat; cat /proc/self/status > status",
     );
     spec.environment.insert("TEXT".into(), "two\nlines = 'quoted'".into());
     assert_eq!(code(&spec).await, 0);
@@ -275,12 +275,18 @@ async fn a_signal_reaches_each_of_its_processes_once() {
         b"trap 'echo term >> terms; exit 0' TERM\necho up >> ups\nwhile :; do sleep 0.01; done\n",
         0o755,
     );
-    let script = format!("set -m; {0} & setsid {0} & set +m; {0} & exec {0}", member.display());
+    // A job in a group of its own, one in a session of its own, one in the leader's group; the leader
+    // outlives them, because what it leaves is killed.
+    let script = format!(
+        "trap 'echo term >> terms' TERM; set -m; {0} & setsid {0} & set +m; {0} & echo up >> ups
+        until [ \"$(wc -l < terms)\" -ge 4 ]; do sleep 0.01; done; exit 0",
+        member.display()
+    );
+    sandbox.write("terms", b"", 0o666);
     let mut process = run(&sandbox.shell(&script)).await.unwrap();
     until(|| lines(&sandbox.path("ups")) == 4).await;
     process.signal(Signal::SIGTERM);
     assert_eq!(process.exit().await.unwrap().code, 0);
-    until(|| lines(&sandbox.path("terms")) >= 4).await;
     assert_eq!(lines(&sandbox.path("terms")), 4);
     // Its number may be somebody else's now.
     process.signal(Signal::SIGKILL);
