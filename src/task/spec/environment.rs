@@ -23,7 +23,7 @@ pub(super) fn is_secret(task: &TaskInfo, name: &str) -> bool {
     own.is_some_and(|variable| variable.r#type() == Type::Secret)
 }
 
-fn listed(task: &TaskInfo) -> &[Variable] {
+pub(super) fn listed(task: &TaskInfo) -> &[Variable] {
     let environment = task.command.as_ref().and_then(|command| command.environment.as_ref());
     environment.map_or(&[], |environment| &environment.variables)
 }
@@ -58,11 +58,15 @@ pub(super) fn variables(
     }
     insert(&mut variables, "MESOS_SANDBOX", &flags.mapped_directory)?;
     insert(&mut variables, "MESOS_CONTAINER_NAME", &flags.container)?;
-    let role = task.resources.first().and_then(|first| first.allocation_info.as_ref()?.role.as_deref());
-    if let Some(role) = role {
+    if let Some(role) = role(task) {
         insert(&mut variables, "MESOS_ALLOCATION_ROLE", role)?;
     }
     Ok(variables)
+}
+
+/// The role that the task's resources were allocated to.
+pub(super) fn role(task: &TaskInfo) -> Option<&str> {
+    task.resources.first()?.allocation_info.as_ref()?.role.as_deref()
 }
 
 /// Sets one variable, whatever it was before.

@@ -10,10 +10,13 @@
 //! | `container.docker.network`, port mappings, DNS | network mode, ports, DNS | `network` |
 //! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
 //!
+//! A custom executor's task can be a command as well; `custom` tells which it is.
+//!
 //! Pure: nothing is looked up or written. Whatever is wrong with a task is one sentence in one
 //! [`Failure`]; what the stock executor ignores too is told in [`Description::notes`], for the log.
 
 mod command;
+mod custom;
 mod environment;
 mod network;
 mod parameters;
@@ -30,6 +33,7 @@ use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskIn
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{CommandSpec, ContainerSpec, PortBinding};
 
+pub use custom::{container_name, describe_custom, Custom};
 pub use resources::total_memory;
 
 /// The name under which calico-runc is registered with Docker.
@@ -76,7 +80,6 @@ pub struct Description {
 /// Understands a task. `memory` is the host's in bytes ([`total_memory`]); only tasks with a memory limit of
 /// their own need it.
 pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<Description, Failure> {
-    let task_id = name("the task id", &task.task_id.value)?;
     refuse_unsupported(task)?;
     let (container, docker) = docker_container(task)?;
     let mut notes = Vec::new();
@@ -98,23 +101,33 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
     if !host_ports.is_empty() {
         notes.push("port mappings have no effect: the task is reached at its own address and ports".into());
     }
-    Ok(Description {
-        work: Work::Docker { container: spec, force_pull: docker.force_pull_image() },
-        calico,
-        host_ports,
-        kill_grace: duration(
-            "the kill policy's grace period",
-            task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref()),
-        )?,
-        max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
-        app: app(task),
-        task_id: task_id.to_owned(),
-        labels: labels(task),
-        notes,
-    })
+    let work = Work::Docker { container: spec, force_pull: docker.force_pull_image() };
+    Description::of(task, work, calico, host_ports, notes)
 }
 
 impl Description {
+    /// With what does not depend on the kind of work.
+    fn of(
+        task: &TaskInfo,
+        work: Work,
+        calico: Option<CalicoRequest>,
+        host_ports: Vec<PortBinding>,
+        notes: Vec<String>,
+    ) -> Result<Self, Failure> {
+        let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
+        Ok(Self {
+            work,
+            calico,
+            host_ports,
+            kill_grace: duration("the kill policy's grace period", kill_grace)?,
+            max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
+            app: app(task),
+            task_id: name("the task id", &task.task_id.value)?.to_owned(),
+            labels: labels(task),
+            notes,
+        })
+    }
+
     /// The container that is to run, if it is one.
     pub fn container(&self) -> Option<&ContainerSpec> {
         match &self.work {

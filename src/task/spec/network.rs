@@ -26,35 +26,45 @@ pub(super) fn calico_request(
     container: &ContainerInfo,
     docker: &DockerInfo,
 ) -> Result<Option<CalicoRequest>, Failure> {
-    let own = |name: &str| environment::own(task, name);
-    for (name, code) in [(CALICO_IP, "CM-IP-INVALID"), (CALICO_PROFILE, "CM-PROFILE-INVALID")] {
-        if environment::is_secret(task, name) {
-            return Err(Failure::app(code, format!("{name} is a secret, which cannot be read here")));
-        }
-    }
     let network = network(container, docker)?;
     let by_parameter = docker.parameters.iter().any(|parameter| is_network(&parameter.key));
     let by_network = docker.network() == Network::User && network == NETWORK;
     // A parameter replaces the network, except beside the variables, where it is refused as such.
-    let variables = own(CALICO_IP).is_some() || own(CALICO_PROFILE).is_some();
-    let request = CalicoRequest::read(own, by_network && !by_parameter)?;
-    if variables && !by_network {
-        let other = match docker.network() {
-            Network::Host | Network::Bridge => return Ok(request),
-            Network::User => format!("the Docker network {}", shown(&network)),
-            Network::None => "no network at all".to_owned(),
-        };
-        return Err(invalid(format!(
-            "the task sets {CALICO_IP} or {CALICO_PROFILE} and asks for {other} too; use the network {NETWORK} or leave the variables out"
-        )));
+    let request = request_of_variables(task, by_network && !by_parameter)?;
+    if !asks(task) || by_network {
+        return Ok(request);
     }
-    if request.is_some() && environment::is_secret(task, SERVICE_PORT) {
-        return Err(Failure::app(
-            "CM-PORT-INVALID",
-            format!("{SERVICE_PORT} is a secret, which cannot be read here"),
-        ));
+    let other = match docker.network() {
+        Network::Host | Network::Bridge => return Ok(request),
+        Network::User => format!("the Docker network {}", shown(&network)),
+        Network::None => "no network at all".to_owned(),
+    };
+    Err(invalid(format!(
+        "the task sets {CALICO_IP} or {CALICO_PROFILE} and asks for {other} too; use the network {NETWORK} or leave the variables out"
+    )))
+}
+
+/// What the task's variables ask of Calico; with `by_network` something else has asked already.
+pub(super) fn request_of_variables(
+    task: &TaskInfo,
+    by_network: bool,
+) -> Result<Option<CalicoRequest>, Failure> {
+    for (name, code) in [
+        (CALICO_IP, "CM-IP-INVALID"),
+        (CALICO_PROFILE, "CM-PROFILE-INVALID"),
+        (SERVICE_PORT, "CM-PORT-INVALID"),
+    ] {
+        // SERVICE_PORT alone is the app's own.
+        if environment::is_secret(task, name) && (by_network || asks(task)) {
+            return Err(Failure::app(code, format!("{name} is a secret, which cannot be read here")));
+        }
     }
-    Ok(request)
+    CalicoRequest::read(|name| environment::own(task, name), by_network)
+}
+
+/// Does the task set a variable that is for Calico alone?
+fn asks(task: &TaskInfo) -> bool {
+    [CALICO_IP, CALICO_PROFILE].iter().any(|name| environment::own(task, name).is_some())
 }
 
 /// Network mode, hostname and ports. Returns the ports of the host that a Calico task asked for.

@@ -53,6 +53,15 @@ pub(super) fn apply(
     Ok(())
 }
 
+/// For a task that the agent itself limits: whether its amounts are possible ones.
+pub(super) fn check(task: &TaskInfo) -> Result<(), Failure> {
+    for (name, max) in [("cpus", MAX_CPUS), ("mem", MAX_MEMORY_MIB)] {
+        requested(task, name, max)?;
+        limit(task, name, max)?;
+    }
+    Ok(())
+}
+
 /// A scalar resource, summed up over roles and reservations; that of an executor is part of it.
 fn requested(task: &TaskInfo, name: &str, max: f64) -> Result<Option<f64>, Failure> {
     let executors = task.executor.iter().flat_map(|executor| &executor.resources);

@@ -15,7 +15,7 @@ fn good_value(key: &str) -> &'static str {
 }
 
 prop_compose! {
-    fn any_task()(
+    pub(super) fn any_task()(
         texts in proptest::collection::vec(prop_oneof![40 => "[a-z]{1,9}", 1 => "(?s).{0,12}"], 12),
         numbers in proptest::collection::vec(prop_oneof![20 => 0.0..1e4, 1 => any::<f64>()], 4),
         integers in proptest::collection::vec(prop_oneof![4 => 1..4i32, 1 => any::<i32>()], 6),

@@ -2,6 +2,7 @@
 
 mod any;
 mod bad;
+mod custom;
 mod parts;
 
 use super::*;
