@@ -1,17 +1,24 @@
-//! The executor. Called as `mesos-docker-executor` it stands in for the stock one.
+//! The executor. Called as `mesos-docker-executor` it stands in for the stock one; under any other name it
+//! is a custom executor.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::future::Future;
+use std::path::Path;
 use std::process::ExitCode;
 
 use calico_mesos::error::chain;
-use calico_mesos::mesos::environment::Environment;
+use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::workload::init;
 use calico_mesos::{logging, task};
 
 /// Bad usage, as sysexits.h has it.
 const USAGE: u8 = 64;
+/// The stock executor's name.
+const DROP_IN: &str = "mesos-docker-executor";
+/// Every executor gets this one from its agent.
+const STARTED_BY_AGENT: &str = "MESOS_EXECUTOR_ID";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -19,28 +26,63 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|name| name == init::NAME) {
         return init::main();
     }
+    let name = arguments.first().and_then(|name| Path::new(name).file_name());
+    match name == Some(OsStr::new(DROP_IN)) {
+        true => drop_in(arguments),
+        false => custom(arguments),
+    }
+}
+
+fn drop_in(arguments: Vec<OsString>) -> ExitCode {
     let flags = match Flags::parse(arguments) {
         Ok(flags) => flags,
         Err(error) => return usage(&chain(&error)),
     };
     if flags.help {
-        println!("{}", HELP.trim());
-        return ExitCode::SUCCESS;
+        return help();
     }
     logging::executor();
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
-    let environment = match Environment::from(variables.clone()) {
-        Ok(environment) => environment,
-        Err(error) => return usage(&chain(&error)),
+    match Environment::from(variables.clone()) {
+        Ok(environment) => run(task::drop_in::run(flags, environment, variables)),
+        Err(error) => usage(&chain(&error)),
+    }
+}
+
+/// The command line belongs to the app: it is the command of Marathon's path executors.
+fn custom(arguments: Vec<OsString>) -> ExitCode {
+    if std::env::var_os(STARTED_BY_AGENT).is_none() {
+        return match arguments.get(1).and_then(|argument| argument.to_str()) {
+            Some("--help" | "-h") => help(),
+            _ => usage("it is started by a Mesos agent and not by hand; see --help"),
+        };
+    }
+    let arguments = arguments.into_iter().skip(1).map(OsString::into_string);
+    let Ok(arguments) = arguments.collect::<Result<Vec<String>, _>>() else {
+        return usage("the task's command line is not valid UTF-8");
     };
-    // One thread: an executor waits nearly all its life, and there may be hundreds on a host.
+    logging::executor();
+    let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    match HttpEnvironment::from(variables.clone()) {
+        Ok(environment) => run(task::custom::run(arguments, environment, variables)),
+        Err(error) => usage(&chain(&error)),
+    }
+}
+
+/// On one thread: an executor waits nearly all its life, and there may be hundreds on a host.
+fn run(executor: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(task::drop_in::run(flags, environment, variables)),
+        Ok(runtime) => runtime.block_on(executor),
         Err(error) => {
             eprintln!("calico-executor: cannot start: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn help() -> ExitCode {
+    println!("{}", HELP.trim());
+    ExitCode::SUCCESS
 }
 
 fn usage(message: &str) -> ExitCode {
@@ -49,10 +91,15 @@ fn usage(message: &str) -> ExitCode {
 }
 
 const HELP: &str = "
-calico-executor: runs one Docker task of Apache Mesos, with a Calico interface if it asks for one
+calico-executor: runs tasks of Apache Mesos, with a Calico interface if they ask for one
 
-It is started by the Mesos agent under the name mesos-docker-executor, which must stand in the agent's
---launcher_dir; see the README. The flags are those of the stock mesos-docker-executor; besides them:
+It is started by the Mesos agent, in one of two ways; see the README.
+
+As mesos-docker-executor, a name that must stand in the agent's --launcher_dir, it runs one Docker task in
+place of the stock executor. The flags are those of the stock one; besides them:
 
   --config=FILE   configuration (default /etc/calico-mesos/config.toml)
+
+Under any other name it is a custom executor, for the field executor of a Marathon app and for any framework's
+ExecutorInfo: it runs commands and Docker containers. Its command line is then the command of the task.
 ";

@@ -11,10 +11,10 @@ use crate::error::{chain, Failure};
 use crate::mesos::driver;
 use crate::mesos::environment::Environment;
 use crate::mesos::flags::Flags;
-use crate::mesos::messages::TaskInfo;
+use crate::mesos::messages::{ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 
-use super::executor::{self, Registered, Way};
+use super::executor::{self, Way};
 use super::link::Order;
 use super::{docker_host, spec};
 
@@ -43,7 +43,7 @@ struct DropIn {
 }
 
 impl Way for DropIn {
-    fn registered(&mut self, _: Registered) {}
+    fn registered(&mut self, _: ExecutorInfo) {}
 
     fn most_tasks(&self) -> usize {
         1

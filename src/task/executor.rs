@@ -24,7 +24,7 @@ use tokio::time::{sleep, sleep_until, Instant};
 use crate::error::{chain, Failure};
 use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
-use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, TaskInfo, TaskState, TaskStatus};
+use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
 use super::link::{Cause, Change, Command, Ended, Link, Order, Outcome};
 use super::spec::Work;
@@ -40,8 +40,8 @@ const REAP_MARGIN: Duration = Duration::from_secs(2);
 
 /// A way in.
 pub trait Way: 'static {
-    /// The agent has taken us in.
-    fn registered(&mut self, registered: Registered);
+    /// The agent has taken us in, as this executor.
+    fn registered(&mut self, executor: ExecutorInfo);
     /// Understands a task.
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure>;
     /// How many tasks may live at once.
@@ -50,14 +50,6 @@ pub trait Way: 'static {
     fn kill_grace(&self) -> Duration;
     /// What the agent grants between a shutdown and the end of this process.
     fn shutdown_grace(&self) -> Duration;
-}
-
-/// What the agent tells an executor that has registered.
-pub struct Registered {
-    pub agent: Box<SlaveInfo>,
-    pub executor: Box<ExecutorInfo>,
-    /// Told by the HTTP API only.
-    pub container: Option<String>,
 }
 
 /// Serves the driver until no task is left.
@@ -197,11 +189,11 @@ impl<W: Way> Executor<W> {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Registered { framework, agent, executor, container } => {
+            Event::Registered { framework, agent, executor, .. } => {
                 tracing::info!("registered with agent {}", agent.hostname);
-                self.agent.clone_from(&agent.hostname);
+                self.agent = agent.hostname;
                 self.framework = Some(*framework);
-                self.way.registered(Registered { agent, executor, container });
+                self.way.registered(*executor);
             }
             Event::Reregistered => tracing::info!("registered again after the agent's restart"),
             Event::Launch(task) => self.launch(*task, None),

@@ -15,6 +15,7 @@
 //! Calico adds.
 
 mod calico_life;
+pub mod custom;
 pub mod docker_host;
 pub mod drop_in;
 mod executor;
