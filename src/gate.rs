@@ -20,6 +20,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
+
 /// The only version of these words so far.
 pub const VERSION: u32 = 1;
 
@@ -140,6 +143,13 @@ pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
     }
 }
 
+/// The process that listens at the gate, as seen from here; `None` when nobody does, or it cannot be seen.
+pub fn owner(socket: &Path) -> Option<i32> {
+    let stream = nearby(socket).and_then(|near| UnixStream::connect(near.path())).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(peer.pid()).filter(|pid| *pid > 0)
+}
+
 /// The socket's folder, held open: a socket's whole path may have 107 bytes at most, and a folder chosen
 /// by an operator together with two ids may be longer.
 #[derive(Debug)]
@@ -223,6 +233,15 @@ mod tests {
         fn no_line_upsets_the_parser(line in ".{0,200}") {
             let _ = Request::parse(&line);
         }
+    }
+
+    #[test]
+    fn the_owner_is_who_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        assert_eq!(owner(&path), None);
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(owner(&path), i32::try_from(std::process::id()).ok());
     }
 
     #[test]

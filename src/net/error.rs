@@ -18,11 +18,6 @@ pub enum NetError {
     NotANamespace(PathBuf),
     #[error("{} is this host's own network namespace", .0.display())]
     HostNamespace(PathBuf),
-    #[error(
-        "network namespace {} is invisible to Docker: this program runs in a mount namespace of its own (systemd PrivateTmp or ProtectSystem, or an agent in a container)",
-        .0.display()
-    )]
-    Hidden(PathBuf),
     #[error("cannot run a thread for a network namespace")]
     Thread(#[source] io::Error),
     #[error("cannot open a netlink socket")]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{oci, prepared, Call, RuntimeError};
 use crate::config::Config;
+use crate::gate;
 use crate::net::netns;
 
 /// Edits the bundle; what remains is to exec the runtime beneath.
@@ -14,8 +15,7 @@ pub fn prepare(call: &Call, config: &Config) -> Result<(), RuntimeError> {
     let folder = prepared(call, config)?;
     // The task's own folder, not the link, which goes with the container's first teardown step.
     let folder = fs::canonicalize(&folder).map_err(|source| file("look at", &folder, source))?;
-    let namespace = folder.join("netns");
-    check(&namespace)?;
+    let namespace = namespace(&folder)?;
     let bundle = call.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
     let path = bundle.join("config.json");
     let text = fs::read_to_string(&path).map_err(|source| file("read", &path, source))?;
@@ -27,6 +27,22 @@ pub fn prepare(call: &Call, config: &Config) -> Result<(), RuntimeError> {
         point(&link, &hosts).map_err(|source| file("make", &link, source))?;
     }
     Ok(())
+}
+
+/// Where the prepared namespace is to be found from here.
+///
+/// An executor in a mount namespace of its own (an agent in a container, the isolator `filesystem/linux`,
+/// systemd's PrivateTmp) has bound it where only itself sees it: then the way leads through its root.
+fn namespace(folder: &Path) -> Result<PathBuf, RuntimeError> {
+    let path = folder.join("netns");
+    match check(&path) {
+        Err(RuntimeError::NotANamespace) => {}
+        result => return result.map(|()| path),
+    }
+    let Some(owner) = gate::owner(&folder.join("gate")) else { return Err(RuntimeError::NotANamespace) };
+    let path =
+        Path::new("/proc").join(owner.to_string()).join("root").join(path.strip_prefix("/").unwrap_or(&path));
+    check(&path).map(|()| path)
 }
 
 /// A container that slipped into the host's own namespace could do anything to the host's network.

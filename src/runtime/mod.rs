@@ -48,7 +48,7 @@ pub enum RuntimeError {
     #[error("{} must belong to root and be writable by root only", .0.display())]
     Untrusted(PathBuf),
     #[error(
-        "the network namespace prepared for this container is a plain file to Docker; is the executor in a mount namespace of its own (systemd PrivateTmp or ProtectSystem, an agent in a container)?"
+        "the network namespace prepared for this container is a plain file to Docker, and its executor cannot be reached to hand it over"
     )]
     NotANamespace,
     #[error("the network namespace prepared for this container is the host's own")]

@@ -79,6 +79,12 @@ impl Way for Custom {
             container: &container,
         };
         let description = spec::describe_custom(info, &custom, spec::total_memory())?;
+        if description.calico.is_some() && !nix::unistd::geteuid().is_root() {
+            return Err(Failure::app(
+                "CM-ROOT",
+                "the executor does not run as root, which it needs for network namespaces; set the app's user to root, or run the agent with --no-switch_user",
+            ));
+        }
         let config_path = self.operators(CONFIG, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
         let docker = match description.work {
             Work::Command(_) => None,

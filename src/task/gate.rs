@@ -133,7 +133,10 @@ async fn serve(
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut request = String::new();
-    BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut request).await?;
+    if BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut request).await? == 0 {
+        // It only wanted to know who listens.
+        return Ok(());
+    }
     let verdict = match gate::Request::parse(&request) {
         Ok(_) => {
             knock.send_replace(true);

@@ -22,9 +22,19 @@ pub struct HostProcess {
 }
 
 impl HostProcess {
-    pub fn open(pid: i32) -> Self {
+    /// A process that is certainly the one meant: a child of this one.
+    pub fn child(pid: i32) -> Self {
         let fd = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Self { path: Path::new("/proc").join(pid.to_string()), fd }
+    }
+
+    /// The process that Docker calls a container's first. `None` when a process of that number is not in this
+    /// container, whose cgroup is named after its id: it has ended, Docker runs on another machine, or this
+    /// program in a pid namespace of its own.
+    pub fn of_container(pid: i32, id: &str) -> Option<Self> {
+        let process = Self::child(pid);
+        let cgroup = fs::read_to_string(process.path.join("cgroup")).ok()?;
+        (!id.is_empty() && cgroup.contains(id)).then_some(process)
     }
 
     /// The network namespace it lives in.
@@ -51,11 +61,9 @@ impl HostProcess {
         }
     }
 
-    /// SIGKILL, if it is of the container with this id: its cgroup is named after it. Tells whether it was sent.
-    pub fn kill_in(&self, container: &str) -> bool {
-        let Some(fd) = &self.fd else { return false };
-        let cgroup = fs::read_to_string(self.path.join("cgroup")).unwrap_or_default();
-        !container.is_empty() && cgroup.contains(container) && pidfd_send_signal(fd, Signal::KILL).is_ok()
+    /// SIGKILL; tells whether it was sent.
+    pub fn kill(&self) -> bool {
+        self.fd.as_ref().is_some_and(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
     }
 }
 
@@ -64,14 +72,16 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_is_seen_and_strangers_are_left_alone() {
+    async fn the_end_is_seen_and_strangers_are_not_taken_for_a_container() {
         let mut child = tokio::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = HostProcess::open(i32::try_from(child.id().unwrap()).unwrap());
-        assert!(!process.kill_in("no cgroup of this name"));
-        assert!(!process.kill_in(""));
+        let pid = i32::try_from(child.id().unwrap()).unwrap();
+        assert!(HostProcess::of_container(pid, "no cgroup of this name").is_none());
+        assert!(HostProcess::of_container(pid, "").is_none());
+        let process = HostProcess::child(pid);
         assert!(tokio::time::timeout(Duration::from_millis(50), process.gone()).await.is_err());
-        child.kill().await.unwrap();
+        assert!(process.kill());
         process.gone().await;
-        assert!(!process.network().exists());
+        child.wait().await.unwrap();
+        assert!(!process.network().exists() && !process.kill());
     }
 }

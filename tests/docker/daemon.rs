@@ -157,7 +157,7 @@ pub async fn run(docker: &Docker, spec: &ContainerSpec) -> Result<Ran, DockerErr
     docker.start(&id).await?;
     let (tell_pid, pid) = oneshot::channel();
     if let Some(pid) = docker.inspect(&id).await?.pid {
-        let _ = tell_pid.send(HostProcess::open(pid).into());
+        let _ = tell_pid.send(HostProcess::child(pid).into());
     }
     let (exit, ()) = tokio::join!(
         waiting.exit(pid),

@@ -34,7 +34,7 @@ async fn a_container_outlives_its_daemon_and_is_still_heard() {
     let output = docker.attach(&id).await.unwrap();
     docker.start(&id).await.unwrap();
     let (tell_pid, pid) = oneshot::channel();
-    tell_pid.send(HostProcess::open(docker.inspect(&id).await.unwrap().pid.unwrap()).into()).unwrap();
+    tell_pid.send(HostProcess::child(docker.inspect(&id).await.unwrap().pid.unwrap()).into()).unwrap();
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     let pump = tokio::spawn(output.pump(append(&out), append(&err)));
     let waiting = tokio::spawn(waiting.exit(pid));
@@ -80,7 +80,7 @@ async fn a_daemon_that_hangs_hangs_nobody() {
 
     // The process dies, and nobody tells: the second source must lead to an end once Docker can be asked.
     let (tell_pid, pid) = oneshot::channel();
-    tell_pid.send(HostProcess::open(container).into()).unwrap();
+    tell_pid.send(HostProcess::child(container).into()).unwrap();
     let waiting = tokio::spawn(waiting.exit(pid));
     kill(Pid::from_raw(container), Signal::SIGKILL).unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;

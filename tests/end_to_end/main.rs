@@ -1,6 +1,7 @@
 //! The main job from end to end: the embedded agent launches real executors on real daemons.
 
 mod bad_input;
+mod custom;
 mod faults;
 mod launch;
 #[path = "../netlab/mod.rs"]

@@ -58,7 +58,7 @@ impl CommandLine {
             }
         }
         let process = held.release().await.map_err(|error| error.failure())?;
-        attached.process = Some(HostProcess::open(process.pid()).into());
+        attached.process = Some(HostProcess::child(process.pid()).into());
         if let Some(started) = attached.control.as_mut().and_then(|control| control.started.take()) {
             // The one who waits lives as long as `attached`.
             let _ = started.send(process);

@@ -17,8 +17,6 @@ pub(in crate::task) struct Container {
     docker: Docker,
     id: String,
     hostname: Option<String>,
-    /// Its network and processes are this machine's: only then does a pid mean anything here.
-    local: bool,
 }
 
 /// Connects to Docker and creates the container, for which the image is brought where it is missing.
@@ -36,8 +34,7 @@ pub(super) async fn create(
         let docker = Docker::connect(&chosen.host, &chosen.source.to_string())
             .await
             .map_err(|error| error.failure())?;
-        let local = docker.is_local().await.map_err(|error| error.failure())?;
-        if calico && !local {
+        if calico && !docker.is_local().await.map_err(|error| error.failure())? {
             return Err(remote(&docker));
         }
         if force_pull {
@@ -64,7 +61,7 @@ pub(super) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container { docker, id, hostname: container.hostname.clone(), local })
+        Ok(Container { docker, id, hostname: container.hostname.clone() })
     })
     .await
 }
@@ -140,9 +137,9 @@ impl Container {
     pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
         match self.docker.inspect(&self.id).await {
             Ok(inspected) => {
-                let pid = inspected.pid.filter(|_| self.local);
+                let process = inspected.pid.and_then(|pid| HostProcess::of_container(pid, &self.id));
                 let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
-                (seen, pid.map(HostProcess::open))
+                (seen, process)
             }
             Err(error) => {
                 tracing::warn!("{}", chain(&error));

@@ -93,6 +93,6 @@ async fn ask(ready: &Ready, control: Option<&Control>, until: Option<Instant>) {
 
 /// True when the container's first process, and with it everything in its pid namespace, is dead.
 async fn kill_process(ready: &Ready, process: Option<&HostProcess>) -> bool {
-    let (Some(id), Some(process)) = (ready.docker_id(), process) else { return false };
-    process.kill_in(id) && timeout(DYING, process.gone()).await.is_ok()
+    let (Ready::Container(_), Some(process)) = (ready, process) else { return false };
+    process.kill() && timeout(DYING, process.gone()).await.is_ok()
 }

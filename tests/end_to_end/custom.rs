@@ -1,0 +1,334 @@
+//! Way in B: commands and containers through the custom executor, over the executor API's version 1.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use calico_mesos::agent::AgentOptions;
+use calico_mesos::mesos::messages::environment::Variable;
+use calico_mesos::mesos::messages::{
+    container_info, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo, TaskState,
+};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+
+use crate::world::{addresses, sh, Task, World, EXECUTOR};
+
+const CALICO: [(&str, &str); 2] = [("CALICO_IP", "auto"), ("CALICO_PROFILE", "dev")];
+
+/// A world whose operator tells custom executors where Docker and our configuration are.
+async fn world() -> World {
+    configured(|_| ()).await
+}
+
+async fn configured(change: impl FnOnce(&mut AgentOptions)) -> World {
+    World::with(
+        |_| (),
+        |agent| {
+            let config = agent.extra_flags[0].trim_start_matches("--config=").to_owned();
+            let docker = format!("unix://{}", agent.docker_socket);
+            agent.executor_environment = BTreeMap::from([
+                ("CALICO_MESOS_CONFIG".to_owned(), config),
+                ("DOCKER_HOST".to_owned(), docker),
+            ]);
+            change(agent);
+        },
+    )
+    .await
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    let variable = |(name, value): &(&str, &str)| Variable {
+        name: (*name).into(),
+        value: Some((*value).into()),
+        ..Default::default()
+    };
+    Environment { variables: variables.iter().map(variable).collect() }
+}
+
+/// As a framework starts it: the program, and what follows it on the command line.
+fn executor(words: &[&str], variables: &[(&str, &str)]) -> ExecutorInfo {
+    let arguments = [&[EXECUTOR], words].concat();
+    ExecutorInfo {
+        executor_id: format!("e-{}", uuid::Uuid::new_v4()).into(),
+        command: Some(CommandInfo {
+            shell: Some(false),
+            value: Some(EXECUTOR.into()),
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+            environment: Some(environment(variables)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// As Marathon starts it: a line for the shell.
+fn by_shell(line: &str, variables: &[(&str, &str)]) -> ExecutorInfo {
+    let mut info = executor(&[], variables);
+    let command = info.command.as_mut().unwrap();
+    (command.shell, command.value) = (Some(true), Some(line.into()));
+    command.arguments.clear();
+    info
+}
+
+fn task(executor: &ExecutorInfo) -> TaskInfo {
+    TaskInfo {
+        name: "batch".into(),
+        task_id: format!("batch.{}", uuid::Uuid::new_v4()).into(),
+        executor: Some(executor.clone()),
+        ..Default::default()
+    }
+}
+
+fn command(line: &str, variables: &[(&str, &str)]) -> CommandInfo {
+    let environment = Some(environment(variables));
+    CommandInfo { value: Some(line.into()), environment, ..Default::default() }
+}
+
+async fn running(world: &World, info: TaskInfo) -> Task<'_> {
+    let task = world.launch_info(info).await;
+    task.reaches(TaskState::TaskRunning).await;
+    task
+}
+
+async fn is_killed(task: &Task<'_>) {
+    let status = task.kill().await;
+    assert_eq!(status.state(), TaskState::TaskKilled, "{status:?}\n{}", task.log());
+}
+
+#[tokio::test]
+async fn marathons_path_executor_runs_the_apps_command() {
+    let world = world().await;
+    let line = format!(
+        "chmod ug+rx '{EXECUTOR}' && exec '{EXECUTOR}' sh -c 'env > env; (ip -4 -o addr show eth0; pwd) > seen.tmp; mv seen.tmp seen; exec sleep 1000'"
+    );
+    let variables =
+        [&CALICO[..], &[("MARATHON_APP_ID", "/prod/batch"), ("GREETING", "hello world")]].concat();
+    let info = task(&by_shell(&line, &variables));
+    let task = running(&world, info).await;
+    let [address] = task.addresses().try_into().unwrap();
+    let seen = task.file("seen").await;
+    assert!(seen.contains(&format!(" {address}/32 ")), "{seen} is not {address}");
+    assert!(seen.contains(&format!("{}\n", task.sandbox().display())), "{seen}");
+    let env = task.file("env").await;
+    assert!(env.contains("GREETING=hello world\n") && env.contains("MESOS_SANDBOX="), "{env}");
+    for foreign in ["CALICO_MESOS_CONFIG", "DOCKER_HOST", "LIBPROCESS", "MESOS_SLAVE_PID"] {
+        assert!(!env.contains(foreign), "the executor's own environment leaks: {env}");
+    }
+    let [endpoint] = world.endpoints().await.try_into().unwrap();
+    assert_eq!(endpoint["spec"]["orchestrator"], "mesos");
+    assert!(endpoint["spec"]["workload"].as_str().unwrap().starts_with("prod-batch."), "{endpoint}");
+    assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
+    assert!(world.containers().await.is_empty());
+    is_killed(&task).await;
+    assert_eq!(addresses(&task.ends().await), [address]);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn exits_are_told_in_the_words_of_a_command() {
+    let world = world().await;
+    for (line, state, words) in [
+        ("exit 0", TaskState::TaskFinished, "Command exited with status 0"),
+        ("exit 4", TaskState::TaskFailed, "Command exited with status 4"),
+        ("kill -KILL $$", TaskState::TaskFailed, "Command exited with status 137"),
+    ] {
+        let mut info = task(&executor(&[], &[]));
+        info.command = Some(command(line, &CALICO));
+        let task = world.launch_info(info).await;
+        let status = task.ends().await;
+        assert_eq!((status.state(), status.message()), (state, words), "{}", task.log());
+        task.executor_exit().await;
+    }
+    let mut info = task(&executor(&[], &[]));
+    info.command = Some(CommandInfo {
+        shell: Some(false),
+        value: Some("no-such-program".into()),
+        ..command("", &CALICO)
+    });
+    let message = world.launch_info(info).await.fails().await;
+    assert!(message.contains("no-such-program") && message.contains("CM-COMMAND"), "{message}");
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn without_the_variables_a_command_has_the_hosts_network() {
+    let world = world().await;
+    let mut info = task(&executor(&[], &[]));
+    info.command = Some(command(
+        "readlink /proc/self/ns/net > seen; trap 'echo bye > bye; exit 0' TERM; while :; do sleep 0.1; done",
+        &[],
+    ));
+    let task = running(&world, info).await;
+    assert_eq!(task.file("seen").await.trim(), sh("readlink /proc/self/ns/net").trim());
+    world.agent.kill(&task.id, Some(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskKilled);
+    assert_eq!(task.file("bye").await, "bye\n");
+    task.executor_exit().await;
+    assert!(!world.config.paths.journal().exists());
+}
+
+#[tokio::test]
+async fn a_command_that_ignores_sigterm_leaves_nobody_behind() {
+    let world = world().await;
+    let mut info = task(&executor(&[], &[]));
+    let line = "trap '' TERM; (setsid sleep 4242 &) ; echo up > up; while :; do sleep 0.1; done";
+    info.command = Some(command(line, &CALICO));
+    let task = running(&world, info).await;
+    task.file("up").await;
+    world.agent.kill(&task.id, Some(Duration::from_secs(1))).await.unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskKilled, "{}", task.log());
+    task.executor_exit().await;
+    assert_eq!(sh("pgrep -f 'sleep 424[2]'"), "");
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_group_shares_its_fate_and_every_task_has_its_own_address() {
+    let world = world().await;
+    let executor = executor(&[], &[]);
+    let member = |line: &str| {
+        let mut info = task(&executor);
+        info.executor = None;
+        info.command = Some(command(line, &CALICO));
+        info
+    };
+    let (first, second) = (member("until [ -e go ]; do sleep 0.05; done; exit 3"), member("exec sleep 1000"));
+    let ids = [first.task_id.value.clone(), second.task_id.value.clone()];
+    let launched = world.agent.launch_group(executor.clone(), vec![first, second]).await.unwrap();
+    let mut seen = Vec::new();
+    for id in &ids {
+        let status = world.agent.wait_for(id, TaskState::TaskRunning, crate::world::LIMIT).await.unwrap();
+        seen.extend(addresses(&status));
+    }
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0], seen[1]);
+    std::fs::write(launched.sandbox.join("go"), "").unwrap();
+    for (id, state) in [(&ids[0], TaskState::TaskFailed), (&ids[1], TaskState::TaskKilled)] {
+        world.agent.wait_for(id, state, crate::world::LIMIT).await.unwrap();
+    }
+    world.agent.wait_exit(&ids[1], crate::world::LIMIT).await.unwrap();
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn containers_by_container_info_label_and_variable() {
+    let world = world().await;
+    let label =
+        Labels { labels: vec![Label { key: "CALICO_DOCKER_IMAGE".into(), value: Some("busybox".into()) }] };
+    let mut by_info = task(&executor(&[], &[]));
+    by_info.command = Some(command("exec sleep 1000", &CALICO));
+    by_info.container = Some(ContainerInfo {
+        r#type: container_info::Type::Docker.into(),
+        docker: Some(container_info::DockerInfo { image: "busybox".into(), ..Default::default() }),
+        ..Default::default()
+    });
+    let mut by_label = task(&executor(&["sleep", "1000"], &CALICO));
+    by_label.labels = Some(label);
+    let variables = [&CALICO[..], &[("CALICO_DOCKER_IMAGE", "busybox")]].concat();
+    let by_variable = task(&executor(&["sleep", "1000"], &variables));
+    for info in [by_info, by_label, by_variable] {
+        let task = running(&world, info).await;
+        let [container] = world.containers().await.try_into().unwrap();
+        let name = container["Names"][0].as_str().unwrap().to_owned();
+        assert!(name.starts_with("/calico-mesos-"), "an agent that starts would kill {name}");
+        assert_eq!(task.addresses().len(), 1);
+        is_killed(&task).await;
+        world.nothing_left().await;
+        world.stack.docker.request("DELETE", &format!("/containers{name}?force=1"), b"").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn agent_restarts_and_lost_streams() {
+    let world = world().await;
+    let mut info = task(&executor(&[], &[]));
+    info.command = Some(command("until [ -e go ]; do sleep 0.05; done; exit 0", &CALICO));
+    let task = running(&world, info).await;
+    world.agent.stop().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    world.agent.restart().await.unwrap();
+    world.agent.cut(&task.id).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!task.states().iter().any(|state| state.is_terminal()), "{:?}\n{}", task.states(), task.log());
+    // Its last update has to wait for the agent.
+    world.agent.stop().await.unwrap();
+    std::fs::write(task.sandbox().join("go"), "").unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.agent.restart().await.unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
+    task.executor_exit().await;
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn the_cleaner_finishes_what_a_killed_cgroup_leaves() {
+    let world = world().await;
+    let mut info = task(&executor(&[], &[]));
+    info.command = Some(command("exec sleep 1000", &CALICO));
+    let task = running(&world, info).await;
+    let mut info = self::task(&executor(&["sleep", "1000"], &CALICO));
+    info.labels = Some(Labels {
+        labels: vec![Label { key: "CALICO_DOCKER_IMAGE".into(), value: Some("busybox".into()) }],
+    });
+    let container = running(&world, info).await;
+    for task in [&task, &container] {
+        // What the agent does to an executor's cgroup; the container lives in Docker's.
+        kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), Signal::SIGKILL).unwrap();
+        assert_eq!(task.ends().await.state(), TaskState::TaskFailed);
+    }
+    assert!(!world.leftovers().await.is_empty());
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn in_private_mount_and_pid_namespaces() {
+    let world = world().await;
+    let inside = "exec unshare -m -p --fork --mount-proc --propagation slave";
+    let image = [&CALICO[..], &[("CALICO_DOCKER_IMAGE", "busybox")]].concat();
+    for variables in [&CALICO[..], &image] {
+        let line = format!("{inside} '{EXECUTOR}' sh -c 'ip -4 -o addr show eth0; exec sleep 1000'");
+        let task = running(&world, task(&by_shell(&line, variables))).await;
+        let [address] = task.addresses().try_into().unwrap();
+        assert!(task.file("stdout").await.contains(&format!(" {address}/32 ")), "{}", task.log());
+        is_killed(&task).await;
+        world.nothing_left().await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_root_is_told_what_to_do() {
+    let world = world().await;
+    let line = format!("exec setpriv --reuid=65534 --regid=65534 --clear-groups '{EXECUTOR}' sleep 1000");
+    let message = world.launch_info(task(&by_shell(&line, &CALICO))).await.fails().await;
+    assert!(message.contains("CM-ROOT") && message.contains("switch_user"), "{message}");
+}
+
+#[tokio::test]
+async fn what_a_task_sets_steers_nothing() {
+    let world = world().await;
+    for (name, value) in [("CALICO_MESOS_CONFIG", "/nonexistent"), ("DOCKER_HOST", "unix:///nonexistent")] {
+        let mut info = task(&executor(&[], &[(name, value)]));
+        info.command = Some(command("exec sleep 1000", &[]));
+        let task = running(&world, info).await;
+        is_killed(&task).await;
+    }
+}
+
+#[tokio::test]
+async fn malformed_tasks_end_in_one_sentence() {
+    let world = world().await;
+    let nothing = task(&executor(&[], &CALICO));
+    let mut no_value = task(&executor(&[], &CALICO));
+    no_value.command = Some(CommandInfo { shell: Some(true), ..Default::default() });
+    let mut control = task(&executor(&[], &CALICO));
+    control.command = Some(CommandInfo { value: Some("a\0b".into()), ..Default::default() });
+    for info in [nothing, no_value, control] {
+        let task = world.launch_info(info).await;
+        let message = task.fails().await;
+        assert!(message.contains("CM-TASK-INVALID"), "{message}");
+        task.executor_exit().await;
+        let terminal = task.states().iter().filter(|state| state.is_terminal()).count();
+        assert_eq!(terminal, 1, "{:?}", task.states());
+    }
+}
