@@ -22,13 +22,14 @@ fn context(app: &App, instance: &Instance) -> BTreeMap<String, String> {
         ("MESOS_TASK_ID".to_owned(), app.task_id(instance)),
         ("MARATHON_APP_ID".to_owned(), app.id.clone()),
         ("MARATHON_APP_VERSION".to_owned(), instance.version.clone()),
-        ("MARATHON_APP_DOCKER_IMAGE".to_owned(), app.docker.image.clone()),
         ("MARATHON_APP_RESOURCE_CPUS".to_owned(), format!("{:?}", resources.cpus)),
         ("MARATHON_APP_RESOURCE_MEM".to_owned(), format!("{:?}", resources.mem)),
         ("MARATHON_APP_RESOURCE_DISK".to_owned(), format!("{:?}", resources.disk)),
         ("MARATHON_APP_RESOURCE_GPUS".to_owned(), resources.gpus.to_string()),
         ("MARATHON_APP_ENFORCE_GROUP_ROLE".to_owned(), "FALSE".to_owned()),
     ]);
+    let image = app.docker.iter().map(|docker| docker.image.clone());
+    all.extend(image.map(|image| ("MARATHON_APP_DOCKER_IMAGE".to_owned(), image)));
     let mut names = Vec::new();
     for (key, value) in &app.labels {
         if key.len() > LABEL_NAME_MAX || value.len() > LABEL_VALUE_MAX {

@@ -7,6 +7,7 @@
 
 mod container;
 mod environment;
+mod executor;
 mod fields;
 mod health;
 mod model;

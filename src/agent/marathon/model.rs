@@ -18,7 +18,10 @@ pub struct App {
     pub resources: Resources,
     pub env: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
-    pub docker: Docker,
+    /// The program that is to run the task in place of Mesos' own.
+    pub executor: Option<String>,
+    /// None only with an executor.
+    pub docker: Option<Docker>,
     pub network: Network,
     pub volumes: Vec<Volume>,
     pub fetch: Vec<command_info::Uri>,

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::container;
 use super::fields::Fields;
 use super::model::{App, Command, Resources};
+use super::{container, executor};
 use super::{health, networks, AppError};
 use crate::mesos::messages::command_info::Uri;
 
@@ -22,6 +22,11 @@ const REFUSED: [(&str, &str); 4] = [
 impl App {
     /// Reads one app definition.
     pub fn parse(json: &str) -> Result<App, AppError> {
+        Self::parse_with(json, None)
+    }
+
+    /// The same, with what Marathon was given as `--executor`.
+    pub fn parse_with(json: &str, default_executor: Option<&str>) -> Result<App, AppError> {
         let value: Value = serde_json::from_str(json).map_err(AppError::Json)?;
         if value.is_array() {
             return Err(AppError::Several("a list of apps"));
@@ -35,17 +40,20 @@ impl App {
                 return Err(top.error(name, problem));
             }
         }
-        if let Some(executor) = top.text("executor")?.filter(|executor| !["", "//cmd"].contains(executor)) {
-            return Err(top.error("executor", format!("'{executor}' is not supported: leave it out")));
-        }
         let id = id(top)?;
-        let (docker, volumes) = container::read(top)?;
         let network = networks::read(top)?;
+        let command = command(top)?;
+        let executor = executor::read(top, default_executor, &command, &network)?;
+        let (docker, volumes) = match executor {
+            Some(_) => (None, Vec::new()),
+            None => container::read(top).map(|(docker, volumes)| (Some(docker), volumes))?,
+        };
         let health_check = health::read(top, network.ports())?;
         Ok(App {
             id,
             instances: top.whole("instances", u32::MAX)?.unwrap_or(1),
-            command: command(top)?,
+            command,
+            executor,
             user: top.text("user")?.map(str::to_owned),
             resources: resources(top)?,
             env: env(top)?,

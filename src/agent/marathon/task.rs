@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::environment;
-use super::model::{App, Command, Instance, Network, Port};
+use super::model::{App, Command, Docker, Instance, Network, Port};
 use crate::mesos::messages::container_info::{docker_info, DockerInfo};
 use crate::mesos::messages::{
     self, container_info, discovery_info, value, CommandInfo, ContainerInfo, DiscoveryInfo, DurationInfo,
@@ -18,12 +18,18 @@ impl App {
     pub fn task_info(&self, instance: &Instance) -> TaskInfo {
         let ports = self.host_ports(instance);
         let task_id = self.task_id(instance);
+        let command = self.command_info(instance, &ports);
+        let (command, executor) = match &self.executor {
+            Some(path) => (None, Some(self.executor_info(path, &task_id, command))),
+            None => (Some(command), None),
+        };
         TaskInfo {
             name: self.task_name(),
             resources: self.task_resources(&ports),
-            command: Some(self.command_info(instance, &ports)),
+            command,
+            executor,
             health_check: self.health_check.clone(),
-            container: Some(self.container_info(&task_id, &ports)),
+            container: self.docker.as_ref().map(|docker| self.container_info(docker, &task_id, &ports)),
             labels: labels(&self.labels),
             discovery: Some(self.discovery(&ports)),
             kill_policy: self
@@ -86,7 +92,7 @@ impl App {
         }
     }
 
-    fn container_info(&self, task_id: &str, ports: &[Option<u16>]) -> ContainerInfo {
+    fn container_info(&self, docker: &Docker, task_id: &str, ports: &[Option<u16>]) -> ContainerInfo {
         let (network, network_infos) = match &self.network {
             Network::Host(_) => (docker_info::Network::Host, Vec::new()),
             Network::Bridge(_) => (docker_info::Network::Bridge, Vec::new()),
@@ -96,18 +102,18 @@ impl App {
                 vec![NetworkInfo { name: name.clone(), ..NetworkInfo::default() }],
             ),
         };
-        let mut parameters = self.docker.parameters.clone();
+        let mut parameters = docker.parameters.clone();
         parameters.push(Parameter { key: "label".into(), value: format!("MESOS_TASK_ID={task_id}") });
         ContainerInfo {
             r#type: container_info::Type::Docker.into(),
             volumes: self.volumes.clone(),
             docker: Some(DockerInfo {
-                image: self.docker.image.clone(),
+                image: docker.image.clone(),
                 network: Some(network.into()),
                 port_mappings: self.port_mappings(ports),
-                privileged: Some(self.docker.privileged),
+                privileged: Some(docker.privileged),
                 parameters,
-                force_pull_image: Some(self.docker.force_pull),
+                force_pull_image: Some(docker.force_pull),
                 volume_driver: None,
             }),
             network_infos,

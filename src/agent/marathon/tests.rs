@@ -236,3 +236,41 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_executor() {
+    let app = r#"{"id": "/shop/web", "executor": "/opt/our executor", "cmd": "serve --port $PORT0", "env": {"A": "b"}}"#;
+    let task = task(app, &[31000]);
+    assert!(task.command.is_none() && task.container.is_none());
+    let executor = task.executor.unwrap();
+    assert_eq!(executor.executor_id.value, format!("marathon-{}", task.task_id));
+    let command = executor.command.unwrap();
+    let line = "chmod ug+rx '/opt/our executor' && exec '/opt/our executor' serve --port $PORT0";
+    assert!(command.shell());
+    assert_eq!(command.value(), line);
+    let names: Vec<_> = command.environment.unwrap().variables.into_iter().map(|own| own.name).collect();
+    assert!(names.contains(&"A".to_owned()) && names.contains(&"MARATHON_APP_ID".to_owned()));
+    assert!(!names.contains(&"MARATHON_APP_DOCKER_IMAGE".to_owned()));
+}
+
+#[test]
+fn marathons_own_executor_by_default() {
+    let json = r#"{"id": "a", "cmd": "x"}"#;
+    assert_eq!(App::parse_with(json, Some("/x")).unwrap().executor.as_deref(), Some("/x"));
+    let json = r#"{"id": "a", "cmd": "x", "executor": "//cmd", "container": {"docker": {"image": "x"}}}"#;
+    assert_eq!(App::parse_with(json, Some("/x")).unwrap().executor, None);
+}
+
+#[test]
+fn what_a_path_executor_cannot_do() {
+    for (rest, words) in [
+        (r#""cmd": "x", "container": {"docker": {"image": "x"}}"#, "CALICO_DOCKER_IMAGE"),
+        (r#""args": ["x"]"#, "needs a cmd"),
+        (r#""cmd": " ""#, "needs a cmd"),
+        (r#""cmd": "x", "networks": [{"mode": "container", "name": "n"}]"#, "host's network"),
+    ] {
+        let told = refusal(&format!(r#"{{"id": "a", "executor": "/x", {rest}}}"#));
+        assert!(told.contains("executor '/x'") && told.contains(words), "{told}");
+    }
+    assert!(refusal(r#"{"id": "a", "executor": "/it's", "cmd": "x"}"#).contains("single quote"));
+}

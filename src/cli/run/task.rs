@@ -117,9 +117,11 @@ fn addresses(status: &TaskStatus) -> Vec<IpAddr> {
     addresses.filter_map(|address| address.ip_address.as_deref()?.parse().ok()).collect()
 }
 
-/// The value of a variable in the app's environment, the last one winning.
+/// The value of a variable in the app's environment, the last one winning. An app with an executor of its
+/// own has it there.
 pub fn variable<'a>(info: &'a TaskInfo, name: &str) -> Option<&'a str> {
-    let variables = info.command.as_ref()?.environment.as_ref()?.variables.iter();
+    let executor = info.executor.as_ref().and_then(|executor| executor.command.as_ref());
+    let variables = info.command.as_ref().or(executor)?.environment.as_ref()?.variables.iter();
     variables.rev().find(|variable| variable.name == name)?.value.as_deref()
 }
 

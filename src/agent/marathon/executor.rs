@@ -1,0 +1,62 @@
+//! Marathon's path executor: a program on the agent runs the task, the app's command is its arguments.
+//!
+//! Marathon puts it into one shell line, quoted by single quotes and nothing else, and puts the app's
+//! container into the executor's own: with an image, Mesos runs the executor inside it.
+
+use super::fields::Fields;
+use super::model::{App, Command, Network};
+use super::AppError;
+use crate::mesos::messages::{CommandInfo, ExecutorInfo};
+
+/// What Marathon calls its own way of running commands.
+const COMMAND_MODE: &str = "//cmd";
+
+/// The executor's path, unless the task is run in Marathon's own way.
+pub(super) fn read(
+    top: Fields<'_>,
+    default: Option<&str>,
+    command: &Command,
+    network: &Network,
+) -> Result<Option<String>, AppError> {
+    let own = top.text("executor")?.filter(|executor| !executor.is_empty());
+    let Some(path) = own.or(default).filter(|executor| *executor != COMMAND_MODE) else { return Ok(None) };
+    let wrong = |problem: String| Err(top.error("executor", format!("'{path}' {problem}")));
+    if path.contains(['\'', '\0']) {
+        return wrong("holds a single quote, which Marathon's shell line cannot carry".to_owned());
+    }
+    if top.has("container") {
+        return wrong(
+            "cannot be used with a container: Mesos would run the executor inside the app's image. Leave executor \
+             out and let our mesos-docker-executor run the app as it is, or leave container out and name the image \
+             in CALICO_DOCKER_IMAGE"
+                .to_owned(),
+        );
+    }
+    match command {
+        Command::Shell(line) if !line.trim().is_empty() => {}
+        _ => {
+            return wrong(
+                "needs a cmd: without one Marathon asks Mesos for a program of that whole line".to_owned(),
+            )
+        }
+    }
+    if !matches!(network, Network::Host(_)) {
+        return wrong(
+            "needs the host's network: Mesos would put the executor itself into any other".to_owned(),
+        );
+    }
+    Ok(Some(path.to_owned()))
+}
+
+impl App {
+    /// `command` is the app's own, with its variables and files.
+    pub(super) fn executor_info(&self, path: &str, task_id: &str, command: CommandInfo) -> ExecutorInfo {
+        let arguments = command.value.unwrap_or_default();
+        let line = format!("chmod ug+rx '{path}' && exec '{path}' {arguments}");
+        ExecutorInfo {
+            executor_id: format!("marathon-{task_id}").into(),
+            command: Some(CommandInfo { value: Some(line), ..command }),
+            ..ExecutorInfo::default()
+        }
+    }
+}
