@@ -318,6 +318,9 @@ impl State {
     }
 
     fn pause(&mut self) -> Vec<Effect> {
+        if self.phase == Phase::Gone {
+            return Vec::new();
+        }
         self.paused = true;
         vec![Effect::RetryLater]
     }
