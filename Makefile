@@ -1,6 +1,7 @@
 # make demo    two tasks with addresses of their own, on this machine alone, in about a minute
 # make test    everything that can be tested, against real etcd, Docker and Consul
 # make test-peers CALICO_PEERS=<folder>   the same beside Calico's own Felix, calicoctl and IPAM plugin, taken from there
+# make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make bench   the speed goals, one line each
 # make lint    clippy and documentation, warnings are errors
 # make build   the three programs, optimised, in target/bin/
@@ -11,8 +12,9 @@ CARGO ?= cargo
 PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-network
 # Offline inside it: there is no way out, and cargo would wait for one.
 OFFLINE := CARGO_NET_OFFLINE=true
+DOCKER_TESTS := --test docker --test runtime --test end_to_end --test dev --test cli
 
-.PHONY: demo test test-peers bench lint build setup
+.PHONY: demo test test-docker test-peers bench lint build setup
 
 # It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
 demo:
@@ -21,6 +23,12 @@ demo:
 test: setup
 	$(CARGO) test --locked --no-run
 	$(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast
+
+# Whatever starts a Docker daemon takes it from PATH; the docker CLI stays the installed one.
+test-docker:
+	@scripts/setup.sh --docker-engine
+	$(CARGO) test --locked --no-run $(DOCKER_TESTS)
+	PATH="$$(scripts/docker-engine.sh):$$PATH" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast $(DOCKER_TESTS)
 
 test-peers: setup
 	$(CARGO) test --locked --no-run --test calico_peers

@@ -4,6 +4,7 @@
 #   scripts/setup.sh           installs what is missing, builds Consul when there is none
 #   scripts/setup.sh --check   only says what is missing (exit code 1 then)
 #   scripts/setup.sh --consul-if-possible   goes on without Consul where it cannot be had
+#   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
 # enables none. Root, cargo and (only when Consul must be built) go are needed beforehand.
@@ -12,10 +13,11 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-only_check=false consul_needed=true
+only_check=false consul_needed=true engine_needed=false
 case "${1:-}" in
     --check) only_check=true ;;
     --consul-if-possible) consul_needed=false ;;
+    --docker-engine) engine_needed=true ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -44,6 +46,7 @@ check_beforehand() {
         die "cargo is $got, but $wanted or later is needed: rustup update"
     ! $consul_needed || "$here/consul.sh" --find >/dev/null || have go ||
         die "needs Consul, or Go to build it with: install one of them, then try again"
+    ! $engine_needed || have go || die "needs Go to build a Docker engine with: install it, then try again"
 }
 
 # protoc's own files, which Debian only recommends beside it, are imported by etcd's messages.
@@ -77,6 +80,10 @@ missing_packages() {
     # Static linking needs libc.a.
     [ -n "$(find /usr/lib /usr/lib64 -name libc.a 2>/dev/null | head -1)" ] || echo libc6-dev
     static_busybox || have busybox || echo busybox-static
+    if $engine_needed; then
+        have pkg-config || echo pkg-config
+        [ -e /usr/include/seccomp.h ] || echo libseccomp-dev
+    fi
 }
 
 # Runs a command while no package script may start a service, and undoes that whatever happens.
@@ -150,4 +157,5 @@ if ! "$here/consul.sh" >/dev/null; then
     say "everything but Consul is there: no names in DNS"
     exit 0
 fi
+if $engine_needed; then "$here/docker-engine.sh" >/dev/null; fi
 say "everything is there"

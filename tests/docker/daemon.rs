@@ -65,10 +65,13 @@ impl Shared {
         Docker::connect(&DockerHost::Unix(self.socket.clone()), "").await.unwrap()
     }
 
-    pub fn cli(&self, arguments: &[&str]) -> String {
+    /// The docker CLI, in the API version that `docker` speaks: answers differ from version to version.
+    pub fn cli(&self, docker: &Docker, arguments: &[&str]) -> String {
         let host = format!("unix://{}", self.socket.display());
-        let output = Command::new("docker").args(["-H", &host]).args(arguments).stdin(Stdio::null()).output();
-        let output = output.expect("this test needs the docker CLI");
+        let api = docker.version().rsplit(' ').next().unwrap();
+        let mut command = Command::new("docker");
+        command.env("DOCKER_API_VERSION", api).args(["-H", &host]).args(arguments).stdin(Stdio::null());
+        let output = command.output().expect("this test needs the docker CLI");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }

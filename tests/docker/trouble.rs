@@ -67,8 +67,10 @@ async fn a_daemon_that_hangs_hangs_nobody() {
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     let api = docker.version().rsplit(' ').next().unwrap();
     for call in ["containers/create", &format!("containers/{id}/wait"), &format!("containers/{id}/start")] {
-        let line = format!("Calling POST /v{api}/{call}");
-        assert!(log.contains(&line), "no '{line}' in the daemon's log");
+        // "Calling POST /v1.41/…" in 20.10, fields of their own in later ones.
+        let path = format!("/v{api}/{call}");
+        let named = log.lines().any(|line| line.contains("POST") && line.contains(&path));
+        assert!(named, "no POST {path} in the daemon's log");
     }
     daemon.freeze();
 
