@@ -426,8 +426,13 @@ fn the_runtime_is_installed_and_taken_out_of_a_running_daemon() {
     let docker = Docker::start(before);
     let daemon_json = docker.path("daemon.json");
     fs::set_permissions(&daemon_json, fs::Permissions::from_mode(0o640)).unwrap();
-    let add = InstallArgs { daemon_json: daemon_json.clone(), runtime: Some(RUNTIME.into()), reload: true };
-    let remove = UninstallArgs { daemon_json: daemon_json.clone(), reload: true };
+    let add = InstallArgs {
+        daemon_json: daemon_json.clone(),
+        runtime: Some(RUNTIME.into()),
+        reload: true,
+        dry_run: false,
+    };
+    let remove = UninstallArgs { daemon_json: daemon_json.clone(), reload: true, dry_run: false };
     let knows = || docker.ok(&["info", "--format", "{{json .Runtimes}}"]).contains("\"calico\"");
     assert!(!knows());
 
@@ -454,7 +459,12 @@ fn a_runtime_on_dockerds_command_line_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let daemon_json = folder.path().join("daemon.json");
     fs::write(&daemon_json, "{}").unwrap();
-    let args = InstallArgs { daemon_json: daemon_json.clone(), runtime: Some(RUNTIME.into()), reload: true };
+    let args = InstallArgs {
+        daemon_json: daemon_json.clone(),
+        runtime: Some(RUNTIME.into()),
+        reload: true,
+        dry_run: false,
+    };
     for (flags, wanted) in
         [("--add-runtime calico=/x", "'--add-runtime calico'"), ("--add-runtime k=/k", "forget")]
     {

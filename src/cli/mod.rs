@@ -8,6 +8,7 @@ mod gc;
 mod interrupt;
 mod node;
 mod output;
+mod programs;
 mod run;
 pub mod runtime;
 

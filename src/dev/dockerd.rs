@@ -22,7 +22,7 @@ const LONGEST_DIR: usize = 68;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// `--bridge=none --iptables=false --ip-forward=false`: networks `none` and `host` only, the machine stays as it is.
+    /// `--bridge=none --iptables=false --ip6tables=false --ip-forward=false`: networks `none` and `host` only, the machine stays as it is.
     #[default]
     None,
     /// Docker's usual bridge with its iptables rules; refused in the machine's own network namespace.
@@ -264,7 +264,8 @@ fn arguments(
         arguments.push("--tls=false".to_owned());
     }
     if options.network == Network::None {
-        let quiet = ["--bridge=none", "--iptables=false", "--ip-forward=false"];
+        // Docker 27 and later write rules of IPv6 too unless told otherwise.
+        let quiet = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"];
         arguments.extend(quiet.map(str::to_owned));
     }
     arguments.extend(options.arguments.iter().cloned());

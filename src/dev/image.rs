@@ -39,15 +39,17 @@ pub async fn import_busybox(docker: &Dockerd) -> Result<(), DevError> {
 
 /// The system's, unless that needs libraries, which the image has not; else what the set-up put aside.
 fn static_busybox() -> Option<PathBuf> {
-    let is_static = |path: &PathBuf| {
-        // The loader's path stands right behind the headers.
-        let names_a_loader = |window: &[u8]| window == b"/ld-linux";
-        fs::read(path).is_ok_and(|text| !text[..text.len().min(4096)].windows(9).any(names_a_loader))
-    };
     [find_program("busybox"), cache().map(|cache| cache.join("busybox"))]
         .into_iter()
         .flatten()
-        .find(is_static)
+        .find(|path| is_static(path))
+}
+
+/// A program that no dynamic loader is asked for.
+pub fn is_static(program: &Path) -> bool {
+    // The loader's path stands right behind the headers: /lib64/ld-linux…, /lib/ld-musl….
+    let names_a_loader = |window: &[u8]| matches!(window, b"/ld-linux" | b"/ld-musl-");
+    fs::read(program).is_ok_and(|text| !text[..text.len().min(4096)].windows(9).any(names_a_loader))
 }
 
 fn fill(root: &Path, busybox: &Path) -> std::io::Result<()> {

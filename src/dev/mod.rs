@@ -31,7 +31,7 @@ use std::process::ExitStatus;
 pub use consul::{find_consul, Consul, ConsulOptions};
 pub use dockerd::{Dockerd, DockerdOptions, Network};
 pub use etcd::{Etcd, EtcdOptions};
-pub use image::import_busybox;
+pub use image::{import_busybox, is_static};
 pub use pool::{free_pool, overlapping};
 pub use ports::free_port;
 pub use stack::{Stack, StackOptions};

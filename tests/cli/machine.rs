@@ -184,12 +184,19 @@ pub fn testapp() -> String {
 
 /// Runs the program without a namespace of its own: for verbs that touch nothing.
 pub fn plain(arguments: &[&str]) -> Outcome {
-    let output = Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().unwrap();
-    Outcome {
-        code: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        differences: String::new(),
+    Outcome::of(Command::new(PROGRAM).args(arguments))
+}
+
+impl Outcome {
+    /// Of a command that runs to its end at once.
+    pub fn of(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            differences: String::new(),
+        }
     }
 }
 

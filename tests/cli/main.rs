@@ -3,5 +3,6 @@
 mod machine;
 #[path = "../netlab/mod.rs"]
 mod netlab;
+mod node;
 mod run;
 mod usage;

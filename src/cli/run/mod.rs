@@ -16,7 +16,6 @@ mod follow;
 mod hook;
 mod instances;
 mod place;
-mod programs;
 mod remains;
 mod report;
 mod session;
@@ -33,7 +32,7 @@ use crate::agent::marathon::{App, AppError};
 
 use super::interrupt::Interrupt;
 use super::output::Out;
-use super::Failed;
+use super::{programs, Failed};
 
 use place::Place;
 use visit::Visit;

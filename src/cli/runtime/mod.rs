@@ -34,6 +34,9 @@ pub struct InstallArgs {
     /// Tell the running Docker daemon at once (SIGHUP; no container is stopped)
     #[arg(long)]
     pub reload: bool,
+    /// Only tell what would be changed; exit code 3 when there is something
+    #[arg(long, visible_alias = "check")]
+    pub dry_run: bool,
 }
 
 /// What is asked for on the command line.
@@ -45,12 +48,15 @@ pub struct UninstallArgs {
     /// Tell the running Docker daemon at once (SIGHUP; no container is stopped)
     #[arg(long)]
     pub reload: bool,
+    /// Only tell what would be changed; exit code 3 when there is something
+    #[arg(long, visible_alias = "check")]
+    pub dry_run: bool,
 }
 
-/// What was done, for the user to read.
+/// What was done, or in a dry run would be, for the user to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
-    /// Was the file changed?
+    /// Was the file changed, or would it be?
     pub changed: bool,
     /// Daemons that were told.
     pub reloaded: Vec<i32>,
@@ -101,12 +107,19 @@ pub fn install(args: &InstallArgs) -> Result<Done, RuntimeSetupError> {
     refuse_command_lines(&daemons, args.reload)?;
     let new = json::add(&read(&file)?, &program).map_err(|source| edit(&file, source))?;
     let mut done = Done { changed: new.is_some(), reloaded: Vec::new(), sentences: Vec::new() };
-    done.sentences.push(if let Some(text) = &new {
-        replace(&file, text)?;
-        format!("{}: runtime 'calico' is {}", file.display(), program.display())
-    } else {
-        format!("{}: runtime 'calico' is {} already", file.display(), program.display())
+    done.sentences.push(match &new {
+        None => format!("{}: runtime 'calico' is {} already", file.display(), program.display()),
+        Some(_) if args.dry_run => {
+            format!("{}: to add: runtime 'calico', {}", file.display(), program.display())
+        }
+        Some(text) => {
+            replace(&file, text)?;
+            format!("{}: runtime 'calico' is {}", file.display(), program.display())
+        }
     });
+    if args.dry_run {
+        return Ok(done);
+    }
     finish(&mut done, &daemons, args.reload)?;
     Ok(done)
 }
@@ -131,6 +144,10 @@ pub fn uninstall(
     if !users.is_empty() {
         return Err(RuntimeSetupError::InUse(users));
     }
+    if args.dry_run {
+        done.sentences.push(format!("{}: to remove: runtime 'calico'", file.display()));
+        return Ok(done);
+    }
     replace(&file, &text)?;
     done.sentences.push(format!("{}: runtime 'calico' is removed", file.display()));
     finish(&mut done, &daemons, args.reload)?;
@@ -145,7 +162,8 @@ pub fn uninstall(
     Ok(done)
 }
 
-fn program(named: Option<&Path>) -> Result<PathBuf, RuntimeSetupError> {
+/// The runtime's program: the one that was named, else the one next to this program.
+pub fn program(named: Option<&Path>) -> Result<PathBuf, RuntimeSetupError> {
     let program = match named {
         Some(program) => program.to_owned(),
         None => {

@@ -1,4 +1,4 @@
-//! The programs that a run needs besides this one.
+//! The programs that are installed next to this one.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,106 @@
+//! The flags that the agent needs, as its operator has to write them. Pure.
+
+use std::path::Path;
+
+use crate::workload::DockerHost;
+
+use super::agents::Agent;
+
+/// Where the agent and its executors look for Docker when nobody tells them.
+const SOCKET: &str = "/var/run/docker.sock";
+const ATTRIBUTE: &str = "calico:true";
+
+/// Lines for a person. `docker`: where Docker is said to be by DOCKER_HOST or config.toml.
+pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<String> {
+    let mut lines = vec![
+        "the Mesos agent needs these flags (it is never restarted by this program):".to_owned(),
+        format!("  --launcher_dir={}", dir.display()),
+    ];
+    let known = |flag: fn(&Agent) -> Option<&str>| agents.iter().find_map(flag);
+    let socket = known(|agent| agent.docker_socket.as_deref()).unwrap_or(SOCKET);
+    match docker {
+        // The agent itself looks there for containers after a restart, and removes them.
+        Some(DockerHost::Unix(path)) if path != Path::new(socket) => {
+            lines.push(format!("  --docker_socket={}", path.display()));
+        }
+        // --docker_socket can only be a path.
+        Some(host @ DockerHost::Tcp { .. }) => lines.push(format!(
+            "  --executor_environment_variables='{}'",
+            serde_json::json!({ "DOCKER_HOST": host.to_string() })
+        )),
+        Some(DockerHost::Unix(_)) | None => {}
+    }
+    let attributes = known(|agent| agent.attributes.as_deref());
+    if !attributes.is_some_and(|set| set.split(';').any(|one| one == ATTRIBUTE)) {
+        lines.extend(attribute(attributes));
+    }
+    for agent in agents {
+        lines.push(match agent.launches_from(dir) {
+            true => format!("the agent that runs (pid {}) launches from there already", agent.pid),
+            false => format!(
+                "the agent that runs (pid {}) does not launch from there yet: restart it with them",
+                agent.pid
+            ),
+        });
+    }
+    lines
+}
+
+/// Only for clusters in which some agents have Calico and others have not.
+fn attribute(set: Option<&str>) -> Vec<String> {
+    let value = match set {
+        // A file that only the operator can add a line to.
+        Some(file) if file.starts_with('/') || file.starts_with("file://") => {
+            return vec![format!("if not every agent of the cluster has Calico, add {ATTRIBUTE} to {file}")]
+        }
+        Some(others) if !others.is_empty() => format!("{others};{ATTRIBUTE}"),
+        _ => ATTRIBUTE.to_owned(),
+    };
+    vec![
+        "and, if not every agent of the cluster has Calico:".to_owned(),
+        format!("  --attributes='{value}'    for \"constraints\": [[\"calico\", \"LIKE\", \"true\"]]"),
+        "  --reconfiguration_policy=additive    or an agent that knew other attributes refuses to start (Mesos 1.5 or later)"
+            .to_owned(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(docker: Option<&str>, agents: &[Agent]) -> String {
+        let docker = docker.map(|text| DockerHost::parse(text).unwrap());
+        advice(Path::new("/farm"), docker.as_ref(), agents).join("\n")
+    }
+
+    #[test]
+    fn where_docker_is() {
+        for usual in [None, Some("unix:///var/run/docker.sock")] {
+            let lines = told(usual, &[]);
+            assert!(lines.contains("  --launcher_dir=/farm\n") && !lines.contains("docker"), "{lines}");
+        }
+        assert!(told(Some("unix:///run/d.sock"), &[]).contains("\n  --docker_socket=/run/d.sock\n"));
+        let agent = Agent { docker_socket: Some("/run/d.sock".into()), ..Agent::default() };
+        assert!(!told(Some("unix:///run/d.sock"), &[agent]).contains("--docker_socket"));
+        let lines = told(Some("tcp://localhost:2377"), &[]);
+        let wanted = r#"--executor_environment_variables='{"DOCKER_HOST":"tcp://localhost:2377"}'"#;
+        assert!(lines.contains(wanted), "{lines}");
+    }
+
+    #[test]
+    fn attributes_are_added_to() {
+        let with = |text: &str| told(None, &[Agent { attributes: Some(text.into()), ..Agent::default() }]);
+        assert!(told(None, &[]).contains("--attributes='calico:true'"));
+        assert!(with("rack:2").contains("--attributes='rack:2;calico:true'"));
+        assert!(with("/etc/attributes").contains("add calico:true to /etc/attributes"));
+        assert!(!with("rack:2;calico:true").contains("--attributes"));
+    }
+
+    #[test]
+    fn the_agents_that_run() {
+        let agent = |pid, dir: &str| Agent { pid, launcher_dir: Some(dir.into()), ..Agent::default() };
+        let lines = told(None, &[agent(7, "/farm"), agent(8, "/usr/libexec/mesos")]);
+        assert!(lines.contains("(pid 7) launches from there already"), "{lines}");
+        assert!(lines.contains("(pid 8) does not launch from there yet"), "{lines}");
+    }
+}

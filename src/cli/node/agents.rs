@@ -1,0 +1,89 @@
+//! The Mesos agents that run on this host, as /proc tells: their flags, given as words or variables.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const NAMES: [&str; 4] = ["mesos-agent", "mesos-slave", "lt-mesos-agent", "lt-mesos-slave"];
+
+/// A running agent and those of its flags that concern us; `None`: left to their defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Agent {
+    pub pid: i32,
+    pub launcher_dir: Option<PathBuf>,
+    pub docker_socket: Option<String>,
+    pub attributes: Option<String>,
+}
+
+impl Agent {
+    /// From a command line and an environment; `None` when it is another program's.
+    fn parse(pid: i32, words: &[String], variables: &[String]) -> Option<Self> {
+        let (program, words) = words.split_first()?;
+        let name = Path::new(program).file_name()?.to_str()?;
+        if !NAMES.contains(&name) {
+            return None;
+        }
+        let flag = |name: &str| {
+            let word = format!("--{name}=");
+            let variable = format!("MESOS_{}=", name.to_ascii_uppercase());
+            // The command line wins over the environment, as in Mesos.
+            let value = words.iter().find_map(|text| text.strip_prefix(&word));
+            value
+                .or_else(|| variables.iter().find_map(|text| text.strip_prefix(&variable)))
+                .map(str::to_owned)
+        };
+        Some(Self {
+            pid,
+            launcher_dir: flag("launcher_dir").map(PathBuf::from),
+            docker_socket: flag("docker_socket"),
+            attributes: flag("attributes"),
+        })
+    }
+
+    /// Does it start its executors from this folder?
+    pub fn launches_from(&self, dir: &Path) -> bool {
+        let same = |theirs: &PathBuf| {
+            theirs == dir
+                || fs::canonicalize(theirs)
+                    .is_ok_and(|theirs| fs::canonicalize(dir).is_ok_and(|dir| theirs == dir))
+        };
+        self.launcher_dir.as_ref().is_some_and(same)
+    }
+}
+
+/// Every running agent.
+pub fn running() -> Vec<Agent> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    // The environment can be read by root only, and only as long as the process lives.
+    let words = |pid: i32, name: &str| {
+        let text = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        text.split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect::<Vec<_>>()
+    };
+    pids.filter_map(|pid| Agent::parse(pid, &words(pid, "cmdline"), &words(pid, "environ"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_as_words_and_as_variables() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let agent = Agent::parse(
+            7,
+            &words("/usr/sbin/mesos-slave --master=zk://m/mesos --launcher_dir=/a --attributes=rack:2"),
+            &words("MESOS_LAUNCHER_DIR=/b MESOS_DOCKER_SOCKET=/run/d.sock PATH=/bin"),
+        );
+        let wanted = Agent {
+            pid: 7,
+            launcher_dir: Some("/a".into()),
+            docker_socket: Some("/run/d.sock".into()),
+            attributes: Some("rack:2".into()),
+        };
+        assert_eq!(agent, Some(wanted));
+        assert_eq!(Agent::parse(7, &words("vi mesos-agent"), &[]), None);
+        assert_eq!(Agent::parse(7, &words("mesos-agent"), &[]), Some(Agent { pid: 7, ..Agent::default() }));
+    }
+}

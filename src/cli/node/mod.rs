@@ -1,0 +1,189 @@
+//! `calico-mesos node …`: what a host needs before its first task, and the way back.
+//!
+//! ```text
+//!  install:    all that could refuse ─► runtime into daemon.json ─► farm made ─► flags for the agent, printed
+//!  uninstall:  all that could refuse ─► runtime out of daemon.json ─► farm removed
+//! ```
+//!
+//! The runtime comes first: without it a Calico task fails, without the farm none reaches us.
+
+mod advice;
+mod agents;
+mod farm;
+mod launcher;
+mod trust;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::error::chain;
+use crate::workload::{Docker, DockerHost};
+
+use super::output::Out;
+use super::runtime::{self, Done, NAME};
+use super::{programs, Failed};
+
+use farm::{Farm, DEFAULT_DIR};
+
+/// What `docker` itself would talk to.
+const DOCKER: &str = "unix:///var/run/docker.sock";
+/// A dry run found something.
+const FOUND: u8 = 3;
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Make the agent's launcher folder and register the runtime; tells which flags the agent needs.
+    Install(Install),
+    /// The way back: refused while an agent or a container still needs it.
+    Uninstall(Uninstall),
+    /// Register calico-runc with Docker as the runtime 'calico'.
+    InstallRuntime(runtime::InstallArgs),
+    /// Take the runtime 'calico' out of Docker again.
+    UninstallRuntime(runtime::UninstallArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct Install {
+    /// The folder to make, for the agent's --launcher_dir
+    #[arg(long, default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+    /// The agent's own launcher folder; default: the running agent's, or a usual place
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// The executor; default: calico-executor next to this program
+    #[arg(long, value_name = "PROGRAM")]
+    executor: Option<PathBuf>,
+    #[command(flatten)]
+    runtime: runtime::InstallArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Uninstall {
+    /// The folder that `node install` made
+    #[arg(long, default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+    #[command(flatten)]
+    runtime: runtime::UninstallArgs,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NodeError {
+    #[error("node {0} needs root: it changes Docker's configuration and {1} (try sudo)")]
+    NotRoot(&'static str, PathBuf),
+    #[error(
+        "the Mesos agent (pid {0}) still launches from {1}; restart it with its own --launcher_dir first"
+    )]
+    AgentUses(i32, PathBuf),
+    #[error("cannot tell which folder {0} is")]
+    Folder(PathBuf, #[source] std::io::Error),
+}
+
+/// Repeating any of them changes nothing and is no error.
+pub async fn node(verb: Verb, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+    match verb {
+        Verb::Install(arguments) => install(&arguments, config, out),
+        Verb::Uninstall(arguments) => uninstall(&arguments, config, out).await,
+        Verb::InstallRuntime(arguments) => {
+            let done = runtime::install(&arguments)?;
+            tell(&done, out);
+            Ok(exit_code(arguments.dry_run && done.changed))
+        }
+        Verb::UninstallRuntime(arguments) => {
+            let done = without_runtime(&arguments, config).await?;
+            tell(&done, out);
+            Ok(exit_code(arguments.dry_run && done.changed))
+        }
+    }
+}
+
+fn install(arguments: &Install, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+    let (dir, dry_run) = (absolute(&arguments.dir)?, arguments.runtime.dry_run);
+    require_root("install", &dir, dry_run)?;
+    let agents = agents::running();
+    let executor = programs::executor(arguments.executor.as_deref())?;
+    let runc = runtime::program(arguments.runtime.runtime.as_deref())?;
+    let warnings = trust::look_at(&[&executor, &runc])?;
+    let from = launcher::find(arguments.from.as_deref(), &dir, &executor, &agents)?;
+    let farm = Farm::of(&dir, &from, &executor)?;
+    let mut steps = farm.steps()?;
+    let done = runtime::install(&arguments.runtime)?;
+    if !dry_run {
+        steps = farm.make()?;
+    }
+    tell(&done, out);
+    let told = farm::told(&steps, dry_run).unwrap_or_else(|| "is as it should be".to_owned());
+    out.line(format!("{} (links to {}): {told}", dir.display(), from.display()));
+    for line in warnings.into_iter().chain(advice::advice(&dir, docker_elsewhere(config).as_ref(), &agents)) {
+        out.line(line);
+    }
+    Ok(exit_code(dry_run && (done.changed || !steps.is_empty())))
+}
+
+async fn uninstall(arguments: &Uninstall, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+    let (dir, dry_run) = (absolute(&arguments.dir)?, arguments.runtime.dry_run);
+    require_root("uninstall", &dir, dry_run)?;
+    if let Some(agent) = agents::running().iter().find(|agent| agent.launches_from(&dir)) {
+        return Err(NodeError::AgentUses(agent.pid, dir).into());
+    }
+    let there = farm::remove_farm(&dir, true)?;
+    let done = without_runtime(&arguments.runtime, config).await?;
+    if !dry_run {
+        farm::remove_farm(&dir, false)?;
+    }
+    tell(&done, out);
+    out.line(match (there, dry_run) {
+        (false, _) => format!("{}: there is no such launcher folder", dir.display()),
+        (true, true) => format!("to remove: {}", dir.display()),
+        (true, false) => format!("{} is removed", dir.display()),
+    });
+    Ok(exit_code(dry_run && (done.changed || there)))
+}
+
+async fn without_runtime(arguments: &runtime::UninstallArgs, config: &Path) -> Result<Done, Failed> {
+    // Asked beforehand, because the question is asked over the network and the removal is not.
+    let users = users(config).await;
+    Ok(runtime::uninstall(arguments, || users.map_err(Into::into))?)
+}
+
+/// A dry run only reads.
+fn require_root(verb: &'static str, dir: &Path, dry_run: bool) -> Result<(), NodeError> {
+    match dry_run || nix::unistd::geteuid().is_root() {
+        true => Ok(()),
+        false => Err(NodeError::NotRoot(verb, dir.into())),
+    }
+}
+
+fn absolute(dir: &Path) -> Result<PathBuf, NodeError> {
+    std::path::absolute(dir).map_err(|source| NodeError::Folder(dir.into(), source))
+}
+
+fn exit_code(found: bool) -> ExitCode {
+    if found {
+        ExitCode::from(FOUND)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+fn tell(done: &Done, out: &Out) {
+    for sentence in &done.sentences {
+        out.line(sentence);
+    }
+}
+
+/// The address that somebody has set; one that cannot be understood is a task's failure, not ours.
+fn docker_elsewhere(config: &Path) -> Option<DockerHost> {
+    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_host_only(config))?;
+    DockerHost::parse(&address).ok()
+}
+
+/// Containers of the daemon that `docker` would talk to here. No daemon: no containers that run.
+async fn users(config: &Path) -> Result<Vec<String>, String> {
+    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_host_only(config));
+    let host = DockerHost::parse(address.as_deref().unwrap_or(DOCKER)).map_err(|error| chain(&error))?;
+    let docker = Docker::connect(&host, "").await.map_err(|error| chain(&error))?;
+    docker.users_of_runtime(NAME).await.map_err(|error| chain(&error))
+}

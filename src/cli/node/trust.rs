@@ -1,0 +1,76 @@
+//! Whether the programs that run as root for every task are safe from everybody else.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::dev::is_static;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// The agent merges a task's variables into the executor's environment.
+    #[error(
+        "{} is dynamically linked, so a task's LD_PRELOAD would run in it as root; install the one that `make build` made", .0.display()
+    )]
+    Dynamic(PathBuf),
+}
+
+/// Refuses what a task could take over; returns what other users could, as warnings.
+pub fn look_at(programs: &[&Path]) -> Result<Vec<String>, TrustError> {
+    if let Some(dynamic) = programs.iter().find(|program| !is_static(program)) {
+        return Err(TrustError::Dynamic(dynamic.to_path_buf()));
+    }
+    let mut paths: Vec<&Path> = programs.iter().flat_map(|program| program.ancestors()).collect();
+    paths.sort();
+    paths.dedup();
+    Ok(paths.into_iter().filter_map(weakness).collect())
+}
+
+fn weakness(path: &Path) -> Option<String> {
+    let meta = fs::metadata(path).ok()?;
+    // In a sticky folder everybody may write, but not rename or remove what is root's. Debian's
+    // /usr/local belongs to a group of administrators.
+    let writable = match (meta.is_dir(), meta.mode() & 0o1000 != 0) {
+        (true, true) => 0,
+        (true, false) => 0o002,
+        (false, _) => 0o022,
+    };
+    let what = match (meta.uid(), meta.mode() & writable) {
+        (0, 0) => return None,
+        (0, _) => "is writable by others than root".to_owned(),
+        (uid, _) => format!("belongs to user {uid}, not to root"),
+    };
+    Some(format!("warning: {} {what}: whoever that is can become root here", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_others_may_write_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        fs::write(&program, "#!/bin/sh").unwrap();
+        let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let told = || look_at(&[&program, &program]).unwrap();
+        mode(&program, 0o755);
+        let before = told().len();
+        mode(&program, 0o775);
+        mode(dir.path(), 0o777);
+        let lines = told();
+        assert_eq!(lines.len(), before + 2, "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains(&format!("{} is writable", program.display()))));
+    }
+
+    #[test]
+    fn a_dynamic_program_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("program");
+        fs::write(&program, b"\x7fELF...../lib64/ld-linux-x86-64.so.2\0").unwrap();
+        let error = look_at(&[&program]).unwrap_err().to_string();
+        assert!(error.contains("LD_PRELOAD"), "{error}");
+    }
+}
