@@ -177,6 +177,31 @@ async fn the_bridge_of_another_docker_is_left_alone() {
     machines.stop().await;
 }
 
+/// Runs once more where a containerd of the machine seems to listen: dockerd would take it for its own.
+#[tokio::test]
+async fn the_machines_containerd_is_left_alone() {
+    const ROLE: &str = "CALICO_MESOS_TEST_CONTAINERD";
+    if std::env::var_os(ROLE).is_none() {
+        let script = "mount -t tmpfs none /run && mkdir /run/containerd && exec \"$@\"";
+        let again = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["the_machines_containerd", "--nocapture"])
+            .env(ROLE, "1")
+            .output()
+            .unwrap();
+        assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+        return;
+    }
+    let machines = std::os::unix::net::UnixListener::bind("/run/containerd/containerd.sock").unwrap();
+    machines.set_nonblocking(true).unwrap();
+    let stack = Stack::start(StackOptions::default()).await.unwrap();
+    run_container(&stack.docker, "mine").await;
+    stack.stop().await.unwrap();
+    let asked = machines.accept().map(|_| ()).unwrap_err();
+    assert_eq!(asked.kind(), std::io::ErrorKind::WouldBlock);
+}
+
 #[tokio::test]
 async fn a_broken_daemon_tells_its_last_words() {
     let dir = tempfile::tempdir().unwrap();

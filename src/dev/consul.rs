@@ -97,7 +97,7 @@ impl Consul {
             environment: Default::default(),
             log: dir.join("log"),
             netns: Netns::Here,
-            parent_death: Signal::SIGKILL,
+            parent_death: Some(Signal::SIGKILL),
         };
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (http, dns) = (at(http), at(dns));

@@ -2,8 +2,8 @@
 //!
 //! By default it has no bridge and touches no iptables rule, so it may run beside the machine's own
 //! one. But a dockerd without a bridge *deletes* a link `docker0` that it finds: where there is one, ours
-//! gets a network namespace of its own, and with it the containers on its host network. dockerd starts its own containerd, which dies with it; what outlives it is removed by
-//! `sweep::daemon`, see there.
+//! gets a network namespace of its own. Its containerd is a private one too, see `containerd`; what
+//! outlives both is removed by `sweep::daemon`, see there.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{json, Map, Value};
 
+use super::containerd::Containerd;
 use super::process::{find_program, Daemon, Netns, Recipe};
 use super::{free_port, http, sweep, DevError};
 
@@ -54,6 +55,7 @@ pub struct Dockerd {
     pub dir: PathBuf,
     folders: Folders,
     daemon: Daemon,
+    containerd: Containerd,
 }
 
 /// Where one private dockerd keeps its things; all of it derived from its folder, so that a sweep can find it.
@@ -69,18 +71,6 @@ impl Folders {
         let name: String =
             dir.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         Self { exec_root: dir.join("x"), data_root: dir.join("root"), cgroup: format!("/cm{name}") }
-    }
-
-    /// containerd gets SIGKILL when dockerd dies, but a little later; and a dockerd that is started in
-    /// between, or while nobody has reaped it, would trust the pid file and wait for its answer in vain.
-    fn kill_containerd(&self) {
-        let pid_file = self.exec_root.join("containerd/containerd.pid");
-        let pid = std::fs::read_to_string(&pid_file).ok().and_then(|text| text.trim().parse().ok());
-        let name = pid.and_then(|pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-        if let (Some(pid), Some("containerd\n")) = (pid, name.as_deref()) {
-            sweep::kill_and_wait(pid);
-        }
-        let _ = std::fs::remove_file(pid_file);
     }
 }
 
@@ -119,29 +109,37 @@ impl Dockerd {
             ))),
             false => None,
         };
+        let environment: BTreeMap<_, _> = options
+            .environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.into()))
+            // Where containerd writes its stacks when dockerd thinks that it hangs.
+            .chain([("TMPDIR".to_owned(), dir.into())])
+            .collect();
+        // What a crashed predecessor in this folder left would be taken for running containers.
+        sweep::daemon(&folders.exec_root, &folders.data_root, &folders.cgroup);
+        let netns = options.netns.clone().map_or(Netns::Here, Netns::At);
+        let log = dir.join("containerd.log");
+        let containerd =
+            Containerd::start(&folders.exec_root, &folders.data_root, log, environment.clone(), netns)
+                .await?;
+        let mut arguments = arguments(dir, &folders, &socket, tcp, &options);
+        arguments.push(format!("--containerd={}", containerd.socket.display()).into());
         let recipe = Recipe {
             name: "dockerd",
             program,
-            arguments: arguments(dir, &folders, &socket, tcp, &options),
-            environment: options
-                .environment
-                .iter()
-                .map(|(name, value)| (name.clone(), value.into()))
-                // Where containerd writes its stacks when dockerd thinks that it hangs.
-                .chain([("TMPDIR".to_owned(), dir.into())])
-                .collect(),
+            arguments,
+            environment,
             log: dir.join("log"),
             netns: match options.netns {
                 Some(path) => Netns::At(path),
                 None if keep_away => Netns::Fresh,
                 None => Netns::Here,
             },
-            parent_death: Signal::SIGTERM,
+            parent_death: Some(Signal::SIGTERM),
         };
-        // What a crashed predecessor in this folder left would be taken for running containers.
-        sweep::daemon(&folders.exec_root, &folders.data_root, &folders.cgroup);
         let daemon = Daemon::start(recipe, LIMIT, || ready(&socket)).await?;
-        Ok(Self { socket: socket.clone(), tcp, dir: dir.into(), folders, daemon })
+        Ok(Self { socket: socket.clone(), tcp, dir: dir.into(), folders, daemon, containerd })
     }
 
     /// `unix:///…/docker.sock`, as DOCKER_HOST and the agent's flags want it.
@@ -159,6 +157,7 @@ impl Dockerd {
             self.kill_containers().await;
         }
         self.daemon.stop(Duration::from_secs(10)).await;
+        self.containerd.stop().await;
         self.sweep();
     }
 
@@ -166,17 +165,18 @@ impl Dockerd {
     /// [`Dockerd::restart`] to find; [`Dockerd::stop`] and drop remove them.
     pub fn kill(&mut self) {
         self.daemon.kill();
-        self.folders.kill_containerd();
+        self.containerd.kill();
     }
 
     /// Again on the same socket, with the same data and containers.
     pub async fn restart(&mut self) -> Result<(), DevError> {
         let socket = self.socket.clone();
         let _ = std::fs::remove_file(self.dir.join("pid"));
+        self.containerd.restart().await?;
         self.daemon.restart(LIMIT, || ready(&socket)).await
     }
 
-    /// SIGTERM and wait, containers stopped by dockerd itself, as `systemctl stop docker` does.
+    /// SIGTERM and wait, containers stopped by dockerd itself, as `systemctl stop docker` does; containerd stays.
     pub async fn shut_down(&mut self, patience: Duration) {
         self.daemon.stop(patience).await;
     }

@@ -80,7 +80,7 @@ impl Etcd {
             environment,
             log: dir.join("log"),
             netns: Netns::Here,
-            parent_death: Signal::SIGKILL,
+            parent_death: Some(Signal::SIGKILL),
         };
         let tls = options.tls.is_some();
         let daemon = Daemon::start(recipe, LIMIT, move || ready(address, tls)).await?;

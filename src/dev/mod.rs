@@ -11,10 +11,11 @@
 //! ```
 //!
 //! Should our own process be killed, the kernel ends the daemons (`setpriv --pdeathsig`); whatever
-//! even that leaves behind is found by the next [`Stack`], see [`sweep`]. [`Stack`] puts all three
+//! even that leaves behind, such as containerd, is found by the next [`Stack`], see [`sweep`]. [`Stack`] puts all three
 //! together with a `config.toml` that names them.
 
 mod consul;
+mod containerd;
 mod dockerd;
 mod etcd;
 mod http;

@@ -32,8 +32,8 @@ pub(super) struct Recipe {
     pub environment: BTreeMap<String, OsString>,
     pub log: PathBuf,
     pub netns: Netns,
-    /// What the kernel sends when this process dies.
-    pub parent_death: Signal,
+    /// What the kernel sends when this process dies, if anything.
+    pub parent_death: Option<Signal>,
 }
 
 /// The network namespace to start in.
@@ -178,8 +178,8 @@ fn launch(recipe: &Recipe) -> io::Result<Child> {
             words.extend([tool("nsenter")?.into(), net, "--".into()]);
         }
     }
-    if let Some(setpriv) = find_program("setpriv") {
-        let signal = recipe.parent_death.as_str().trim_start_matches("SIG");
+    if let (Some(setpriv), Some(signal)) = (find_program("setpriv"), recipe.parent_death) {
+        let signal = signal.as_str().trim_start_matches("SIG");
         words.extend([setpriv.into(), "--pdeathsig".into(), signal.into(), "--".into()]);
     }
     words.push(recipe.program.clone().into());

@@ -131,15 +131,6 @@ fn names(argument: &[u8], path: &[u8]) -> bool {
     argument.strip_prefix(b"--exec-root=").unwrap_or(argument).starts_with(path)
 }
 
-/// SIGKILL, and back when it is dead, though perhaps not yet reaped by its parent.
-pub(super) fn kill_and_wait(pid: i32) {
-    let begin = Instant::now();
-    while !is_zombie(pid) && begin.elapsed() < Duration::from_secs(5) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// Dead already, merely not waited for by its parent.
 fn is_zombie(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat"))
