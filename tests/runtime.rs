@@ -15,6 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, RuntimeSetupError, UninstallArgs};
+use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::net::{self, Namespace};
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
@@ -22,33 +23,24 @@ const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 /// A dockerd with its data, its runtime `calico` and our configuration in one folder.
 struct Docker {
     folder: tempfile::TempDir,
-    daemon: Child,
+    daemon: Dockerd,
     tokio: tokio::runtime::Runtime,
 }
 
 impl Docker {
-    fn start(daemon_json: &str) -> Self {
+    fn start(mut options: DockerdOptions) -> Self {
         netlab::require_private_network();
         let folder = tempfile::Builder::new().prefix("cm").tempdir_in("/tmp").unwrap();
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        fs::write(path("daemon.json"), daemon_json).unwrap();
-        let log = fs::File::create(path("dockerd.log")).unwrap();
-        let daemon = Command::new("dockerd")
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false"])
-            .args(["--config-file", &path("daemon.json"), "--data-root", &path("data")])
-            .args(["--exec-root", &path("exec"), "--pidfile", &path("pid")])
-            .args(["-H", &format!("unix://{}", path("sock"))])
-            .env("CALICO_MESOS_CONFIG", path("config.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let config = folder.path().join("config.toml").display().to_string();
+        options.environment.insert("CALICO_MESOS_CONFIG".into(), config);
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let daemon = tokio.block_on(async {
+            let daemon = Dockerd::start(&folder.path().join("d"), options).await.unwrap();
+            import_busybox(&daemon).await.unwrap();
+            daemon
+        });
         let docker = Self { folder, daemon, tokio };
         docker.configure("");
-        eventually("dockerd answers", Duration::from_secs(60), || docker.cli(&["version"]).status.success());
-        docker.import_busybox();
         docker
     }
 
@@ -63,8 +55,12 @@ impl Docker {
     }
 
     fn cli(&self, args: &[&str]) -> Output {
-        let host = format!("unix://{}", self.path("sock").display());
-        Command::new("docker").args(["-H", &host]).args(args).env_remove("DOCKER_HOST").output().unwrap()
+        Command::new("docker")
+            .args(["-H", &self.daemon.host()])
+            .args(args)
+            .env_remove("DOCKER_HOST")
+            .output()
+            .unwrap()
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -77,19 +73,6 @@ impl Docker {
         let output = self.cli(args);
         assert!(!output.status.success(), "docker {args:?} succeeded");
         String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn import_busybox(&self) {
-        let root = self.path("image");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in ["sh", "sleep", "ip", "cat"] {
-            symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        let tar = self.path("image.tar").display().to_string();
-        let status = Command::new("tar").args(["-C", &root.display().to_string(), "-cf", &tar, "."]).status();
-        assert!(status.unwrap().success());
-        self.ok(&["import", &tar, "busybox"]);
     }
 
     /// A created container with everything that an executor prepares before `docker start`.
@@ -108,13 +91,7 @@ impl Docker {
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let left = self.ok(&["ps", "-aq"]);
-        for id in left.lines() {
-            self.cli(&["rm", "-f", id]);
-        }
-        let pid = nix::unistd::Pid::from_raw(self.daemon.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
-        let status = self.daemon.wait().unwrap();
+        self.tokio.block_on(self.daemon.stop());
         // A failed scenario could not do it itself.
         for task in fs::read_dir(self.path("run/tasks")).into_iter().flatten().flatten() {
             let namespace = task.path().join("netns");
@@ -124,9 +101,9 @@ impl Drop for Docker {
             let _ = Namespace::unbind(&namespace);
         }
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.path("dockerd.log")).unwrap();
+            let log = fs::read_to_string(self.path("d/log")).unwrap();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("dockerd ended with {status}; its last words:");
+            eprintln!("dockerd's last words:");
             eprintln!("{}", lines[lines.len().saturating_sub(20)..].join("\n"));
         }
     }
@@ -198,7 +175,7 @@ fn states(docker: &Docker, id: &str) -> Vec<PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(&docker.path("exec"), id, &mut found);
+    walk(&docker.path("d/x"), id, &mut found);
     found
 }
 
@@ -212,7 +189,8 @@ fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) 
 
 #[test]
 fn containers_start_only_through_the_gate() {
-    let docker = Docker::start(&format!("{{\"runtimes\": {{\"calico\": {{\"path\": \"{RUNTIME}\"}}}}}}"));
+    let runtimes = [("calico".to_owned(), RUNTIME.into())].into();
+    let docker = Docker::start(DockerdOptions { runtimes, ..Default::default() });
     type Scenario = fn(&Docker);
     let scenarios: [(&str, Scenario); 12] = [
         ("a whole life", whole_life),
@@ -423,8 +401,9 @@ fn everything_else_is_runcs() {
 #[test]
 fn the_runtime_is_installed_and_taken_out_of_a_running_daemon() {
     let before = "{\n    \"max-concurrent-downloads\": 2,\n    \"debug\": false\n}\n";
-    let docker = Docker::start(before);
-    let daemon_json = docker.path("daemon.json");
+    let docker = Docker::start(DockerdOptions::default());
+    let daemon_json = docker.path("d/daemon.json");
+    fs::write(&daemon_json, before).unwrap();
     fs::set_permissions(&daemon_json, fs::Permissions::from_mode(0o640)).unwrap();
     let add = InstallArgs {
         daemon_json: daemon_json.clone(),
@@ -437,11 +416,12 @@ fn the_runtime_is_installed_and_taken_out_of_a_running_daemon() {
     assert!(!knows());
 
     let later = install(&InstallArgs { reload: false, ..add.clone() }).unwrap();
-    let hint = format!("kill -HUP {}", docker.daemon.id());
+    let pid = docker.daemon.pid().unwrap();
+    let hint = format!("kill -HUP {pid}");
     assert!(later.changed && later.sentences.iter().any(|s| s.contains(&hint)), "{later:?}");
     let done = install(&add).unwrap();
     assert!(!done.changed, "installing twice changes nothing");
-    assert_eq!(done.reloaded, [docker.daemon.id() as i32]);
+    assert_eq!(done.reloaded, [pid as i32]);
     eventually("dockerd knows the runtime", Duration::from_secs(10), knows);
     assert_eq!(fs::metadata(&daemon_json).unwrap().permissions().mode() & 0o777, 0o640);
 
