@@ -134,7 +134,7 @@ mod tests {
             ("mesos-docker-executor", "/opt/1/calico-executor"),
             ("mesos-fetcher", "/libexec/mesos-fetcher"),
             ("mesos-old", "/libexec/mesos-old"),
-            ("tool", "/home/me/tool"),
+            ("tool", "/opt/tool"),
         ]);
         let programs = names(&["mesos-docker-executor", "mesos-fetcher", "mesos-new"]);
         assert_eq!(
