@@ -81,6 +81,8 @@ pub struct Consul {
 pub struct Docker {
     /// `unix:///path`, `tcp://host:port` or `host:port`; decides only when the agent sets no DOCKER_HOST.
     pub host: Option<String>,
+    /// The docker CLI's config.json with credentials for registries, for tasks that bring none themselves.
+    pub config_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -343,6 +345,9 @@ impl Config {
         if self.etcd.username.is_some() != self.etcd.password_file.is_some() {
             problems.push("etcd.username and etcd.password_file need each other".to_owned());
         }
+        if self.docker.config_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+            problems.push("docker.config_file must be an absolute path".to_owned());
+        }
         if !self.consul.address.starts_with("http://") && !self.consul.address.starts_with("https://") {
             problems.push(format!(
                 "consul.address: '{}' must begin with http:// or https://",
@@ -355,10 +360,15 @@ impl Config {
         problems
     }
 
-    /// Docker's address out of a file that may otherwise be broken: tasks without Calico need no more.
-    pub fn docker_host_only(path: &Path) -> Option<String> {
-        let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
-        Some(table.get("docker")?.get("host")?.as_str()?.to_owned())
+    /// The section `[docker]` out of a file that may otherwise be broken: tasks without Calico need no more.
+    pub fn docker_only(path: &Path) -> Docker {
+        let read = || {
+            let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
+            let docker = table.get("docker")?;
+            let text = |key: &str| Some(docker.get(key)?.as_str()?.to_owned());
+            Some(Docker { host: text("host"), config_file: text("config_file").map(PathBuf::from) })
+        };
+        read().unwrap_or_default()
     }
 }
 
@@ -420,6 +430,6 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "[docker]\nhost = \"unix:///x\"\n[nonsense]\na = 1").unwrap();
         assert!(Config::load(file.path()).is_err());
-        assert_eq!(Config::docker_host_only(file.path()).as_deref(), Some("unix:///x"));
+        assert_eq!(Config::docker_only(file.path()).host.as_deref(), Some("unix:///x"));
     }
 }

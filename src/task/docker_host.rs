@@ -45,7 +45,7 @@ pub fn choose(
 ) -> Result<Chosen, Failure> {
     let (text, source) = match environment.filter(|text| !text.is_empty() && !task_sets_it) {
         Some(text) => (text.to_owned(), Source::Agent),
-        None => match Config::docker_host_only(config) {
+        None => match Config::docker_only(config).host {
             Some(text) => (text, Source::Config),
             None => (socket(docker_socket), Source::Socket),
         },

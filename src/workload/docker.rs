@@ -4,9 +4,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
-use bollard::query_parameters::{
-    CreateContainerOptions, KillContainerOptions, RemoveContainerOptions, StopContainerOptions,
-};
+use bollard::models::ContainerCreateResponse;
+use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptions, StopContainerOptions};
+use http_body_util::BodyExt;
 
 use hyper::Method;
 use tokio::time::timeout;
@@ -14,6 +14,8 @@ use tokio::time::timeout;
 use super::body::create_body;
 use super::error::DockerError;
 use super::host::DockerHost;
+use super::inspect::{daemon_words, segment};
+use super::profile::with_profiles;
 use super::spec::ContainerSpec;
 use super::transport::{for_bollard, Address, SendError, Transport};
 
@@ -23,6 +25,7 @@ const NEWEST_API: (u32, u32) = (1, 53);
 const HELLO: Duration = Duration::from_secs(5);
 /// Creating may unpack or copy the image's volumes, hence the patience.
 const CREATE: Duration = Duration::from_secs(120);
+const CREATING: &str = "create the container";
 /// Killing and removing; twice what a busy daemon needs.
 const SHORT: Duration = Duration::from_secs(20);
 /// How many times a harmless question is repeated when the daemon is away or slow, and how soon.
@@ -37,6 +40,8 @@ pub struct Docker {
     /// The address, with who set it, for error messages.
     address: String,
     version: String,
+    /// The negotiated one.
+    api_version: (u32, u32),
 }
 
 impl Docker {
@@ -57,9 +62,10 @@ impl Docker {
             bollard::API_DEFAULT_VERSION,
         )
         .map_err(|source| DockerError::Away { address: address.clone(), source: source.into() })?;
-        let mut docker = Self { api, transport, address, version: String::new() };
+        let mut docker = Self { api, transport, address, version: String::new(), api_version: NEWEST_API };
         let (server, newest) = docker.say_hello().await?;
-        let api_version = negotiate(newest.as_deref());
+        docker.api_version = negotiate(newest.as_deref());
+        let api_version = format!("{}.{}", docker.api_version.0, docker.api_version.1);
         docker.transport.set_version(&api_version);
         docker.version = format!("{}, API {api_version}", server.as_deref().unwrap_or("Docker"));
         Ok(docker)
@@ -95,16 +101,43 @@ impl Docker {
     /// Creates the container and returns its id. Not repeated after a lost answer: the second try would
     /// find its own name taken.
     pub async fn create(&self, name: &str, spec: &ContainerSpec) -> Result<String, DockerError> {
-        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
-        let call = self.api.create_container(Some(options), create_body(spec));
-        let created = self
-            .limited("create the container", CREATE, call)
-            .await
-            .map_err(|error| error.of_create(name, &spec.image))?;
+        if let Some((what, needs)) = spec.needs().filter(|(_, needs)| *needs > self.api_version) {
+            return Err(DockerError::TooOld { what, needs, speaks: self.api_version });
+        }
+        let security_options = with_profiles(&spec.security_options)?;
+        let spec = &ContainerSpec { security_options, ..spec.clone() };
+        let created = match timeout(CREATE, self.create_once(name, spec)).await {
+            Ok(created) => created.map_err(|error| error.of_create(name, &spec.image))?,
+            Err(_) => return Err(self.slow(CREATING, CREATE)),
+        };
         for warning in &created.warnings {
             tracing::warn!("Docker warns about the container: {warning}");
         }
         Ok(created.id)
+    }
+
+    /// Not by bollard, whose types have lost a field that Docker 20.10 needs.
+    async fn create_once(
+        &self,
+        name: &str,
+        spec: &ContainerSpec,
+    ) -> Result<ContainerCreateResponse, DockerError> {
+        let odd = |words: String| DockerError::Daemon { doing: CREATING.to_owned(), status: None, words };
+        let mut path = format!("/containers/create?name={}", segment(name));
+        if let Some(platform) = &spec.platform {
+            path += &format!("&platform={}", segment(platform));
+        }
+        let body = serde_json::to_vec(&create_body(spec, self.api_version))
+            .map_err(|error| odd(format!("the request cannot be written: {error}")))?;
+        let answer =
+            self.transport.post(&path, body).await.map_err(|error| self.send_error(CREATING, error))?;
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
+        match status.is_success() {
+            true => serde_json::from_slice(&bytes)
+                .map_err(|error| odd(format!("its answer is not the one expected: {error}"))),
+            false => Err(status_error(CREATING, status.as_u16(), daemon_words(&bytes))),
+        }
     }
 
     /// Starts it. No time limit: calico-runc waits at the gate inside this call and has a deadline of its own.
@@ -248,13 +281,12 @@ async fn resolve(host: &DockerHost, address: &str) -> Result<Address, DockerErro
 }
 
 /// The lower of the daemon's newest version and ours; ours when the daemon's cannot be read.
-fn negotiate(daemon: Option<&str>) -> String {
+fn negotiate(daemon: Option<&str>) -> (u32, u32) {
     let parse = |text: &str| {
         let (major, minor) = text.split_once('.')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
-    let (major, minor) = daemon.and_then(parse).map_or(NEWEST_API, |daemon| NEWEST_API.min(daemon));
-    format!("{major}.{minor}")
+    daemon.and_then(parse).map_or(NEWEST_API, |daemon| NEWEST_API.min(daemon))
 }
 
 #[cfg(test)]
@@ -263,10 +295,10 @@ mod tests {
 
     #[test]
     fn the_lower_version_is_spoken() {
-        assert_eq!(negotiate(Some("1.41")), "1.41");
-        assert_eq!(negotiate(Some("1.56")), "1.53");
-        assert_eq!(negotiate(Some("1.9")), "1.9");
-        assert_eq!(negotiate(Some("nonsense")), "1.53");
-        assert_eq!(negotiate(None), "1.53");
+        assert_eq!(negotiate(Some("1.41")), (1, 41));
+        assert_eq!(negotiate(Some("1.56")), (1, 53));
+        assert_eq!(negotiate(Some("1.9")), (1, 9));
+        assert_eq!(negotiate(Some("nonsense")), (1, 53));
+        assert_eq!(negotiate(None), (1, 53));
     }
 }

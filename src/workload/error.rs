@@ -26,6 +26,15 @@ pub enum DockerError {
     Command { code: i64, words: String },
     #[error("Docker does not know the runtime '{runtime}'")]
     Runtime { runtime: String },
+    /// An older daemon would leave it out without a word.
+    #[error("{what} needs a newer Docker (API {}.{}); the one on this agent speaks {}.{}", needs.0, needs.1, speaks.0, speaks.1)]
+    TooOld { what: &'static str, needs: (u32, u32), speaks: (u32, u32) },
+    #[error("the seccomp profile {path} cannot be used")]
+    Profile {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("a container named {name} exists already")]
     NameTaken { name: String },
     /// calico-runc refused to let the workload begin; the reason is its own sentence.
@@ -52,6 +61,7 @@ impl DockerError {
                 Failure { code: "CM-IMAGE", blame: *blame, message: self.to_string() }
             }
             Self::Command { .. } => Failure::app("CM-COMMAND", self.to_string()),
+            Self::TooOld { .. } | Self::Profile { .. } => Failure::app("CM-PARAMETER", chain(self)),
             Self::Runtime { runtime } => Failure::host(
                 "CM-RUNTIME",
                 format!("Docker on this agent does not know the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
@@ -79,7 +89,11 @@ impl DockerError {
         let Self::Daemon { status, words, .. } = &self else { return self };
         let words = words.clone();
         match status {
-            Some(404) if words.contains("No such image") || words.contains("no such image") => {
+            Some(404)
+                if ["No such image", "no such image", "specified platform"]
+                    .iter()
+                    .any(|w| words.contains(w)) =>
+            {
                 Self::Image { image: image.to_owned(), words, blame: Blame::App }
             }
             Some(400) if words.contains("invalid reference format") => {

@@ -10,6 +10,7 @@ use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
 
+use super::credentials::Credentials;
 use super::docker::Docker;
 use super::error::DockerError;
 use crate::error::Blame;
@@ -19,15 +20,27 @@ const LOOK: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(600);
 const EVERY: Duration = Duration::from_secs(5);
 
+/// An image that a container needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImageRequest<'a> {
+    pub image: &'a str,
+    pub platform: Option<&'a str>,
+    /// Pull it even if it is there.
+    pub force: bool,
+    /// For its registry.
+    pub credentials: Option<&'a Credentials>,
+}
+
 impl Docker {
     /// Sees to it that the image is on the host. `progress` gets lines for a log.
     pub async fn ensure_image(
         &self,
-        image: &str,
-        force: bool,
+        request: ImageRequest<'_>,
         progress: &mut (dyn FnMut(&str) + Send),
     ) -> Result<(), DockerError> {
-        if !force {
+        let ImageRequest { image, platform, force, .. } = request;
+        // Whether an image is of the right platform shows when the container is made.
+        if !force && platform.is_none() {
             let tagged = with_tag(image);
             let look = || self.api.inspect_image(&tagged);
             match self.repeated("look for the image", LOOK, look).await {
@@ -39,20 +52,30 @@ impl Docker {
                 Err(error) => return Err(error),
             }
         }
-        self.pull(image, progress).await
+        self.pull(request, progress).await
     }
 
-    async fn pull(&self, image: &str, progress: &mut (dyn FnMut(&str) + Send)) -> Result<(), DockerError> {
+    async fn pull(
+        &self,
+        request: ImageRequest<'_>,
+        progress: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<(), DockerError> {
+        let image = request.image;
         progress(&format!("pulling image {image}"));
-        let options = CreateImageOptions { from_image: Some(with_tag(image)), ..Default::default() };
-        let mut events = std::pin::pin!(self.api.create_image(Some(options), None, None));
+        let options = CreateImageOptions {
+            from_image: Some(with_tag(image)),
+            platform: request.platform.unwrap_or_default().to_owned(),
+            ..Default::default()
+        };
+        let credentials = request.credentials.map(Credentials::for_docker);
+        let mut events = std::pin::pin!(self.api.create_image(Some(options), None, credentials));
         let mut thinner = Thinner::new(Instant::now());
         loop {
             let event = match tokio::time::timeout(SILENCE, events.next()).await {
                 Err(_) => return Err(self.slow("go on pulling the image", SILENCE)),
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(error))) => return Err(pull_error(image, self.error("pull", error))),
+                Ok(Some(Err(error))) => return Err(pull_error(request, self.error("pull", error))),
             };
             if let Some(line) = thinner.line(&event, Instant::now()) {
                 progress(&line);
@@ -76,22 +99,35 @@ fn is_id(image: &str) -> bool {
     image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn pull_error(image: &str, error: DockerError) -> DockerError {
+fn pull_error(request: ImageRequest<'_>, error: DockerError) -> DockerError {
     match error {
-        DockerError::Daemon { status, words, .. } => {
+        DockerError::Daemon { status, mut words, .. } => {
             let blame = blame_of_pull(status, &words);
-            DockerError::Image { image: image.to_owned(), words, blame }
+            if request.credentials.is_none() && wants_credentials(&words) {
+                words += "; credentials come from .docker/config.json, fetched into the sandbox by a URI of the app, \
+                          or from docker.config_file in the agent's config.toml";
+            }
+            DockerError::Image { image: request.image.to_owned(), words, blame }
         }
         other => other,
     }
 }
 
+fn wants_credentials(words: &str) -> bool {
+    let lower = words.to_ascii_lowercase();
+    ["access denied", "no basic auth credentials", "unauthorized", "authentication required"]
+        .iter()
+        .any(|phrase| lower.contains(phrase))
+}
+
 /// A name that no registry knows stays wrong; a registry that cannot be reached may come back.
 fn blame_of_pull(status: Option<u16>, words: &str) -> Blame {
-    let apps =
-        ["not found", "manifest unknown", "access denied", "invalid reference", "no matching manifest"];
+    let apps = ["not found", "manifest unknown", "invalid reference", "no matching manifest"];
     let lower = words.to_ascii_lowercase();
-    if matches!(status, Some(400 | 404)) || apps.iter().any(|phrase| lower.contains(phrase)) {
+    if matches!(status, Some(400 | 404))
+        || wants_credentials(words)
+        || apps.iter().any(|phrase| lower.contains(phrase))
+    {
         Blame::App
     } else {
         Blame::Host

@@ -18,6 +18,7 @@
 mod accounts;
 mod body;
 mod command;
+mod credentials;
 mod docker;
 mod error;
 mod frames;
@@ -27,6 +28,7 @@ pub mod init;
 mod inspect;
 mod logs;
 mod process;
+mod profile;
 mod session;
 mod spec;
 mod transport;
@@ -34,11 +36,16 @@ mod users;
 mod wait;
 
 pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process};
+pub use credentials::{find as find_credentials, Credentials};
 pub use docker::Docker;
 pub use error::DockerError;
 pub use host::{DockerHost, InvalidDockerHost};
+pub use image::ImageRequest;
 pub use inspect::Inspected;
 pub use logs::{Output, Sink};
 pub use process::HostProcess;
-pub use spec::{ContainerSpec, PortBinding, Ulimit};
+pub use spec::{
+    ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,
+    Published, Recursion, Throttle, Throttled, Ulimit,
+};
 pub use wait::{Exit, Waiting};

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{HeaderValue, HOST};
+use hyper::header::{HeaderMap, HeaderValue, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -73,6 +73,12 @@ impl Transport {
             request = request.header(*name, *value);
         }
         self.send(request.body(Full::<Bytes>::default()).map_err(SendError::Form)?).await
+    }
+
+    /// A request with JSON.
+    pub(super) async fn post(&self, path: &str, json: Vec<u8>) -> Result<Response<Incoming>, SendError> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        self.send(request.body(Full::<Bytes>::from(json)).map_err(SendError::Form)?).await
     }
 
     async fn send<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, SendError>
@@ -137,8 +143,9 @@ where
 pub(super) fn for_bollard(
     transport: Transport,
 ) -> impl Fn(BollardRequest) -> BollardAnswer + Send + Sync + 'static {
-    move |request| {
+    move |mut request| {
         let transport = transport.clone();
+        url_alphabet(request.headers_mut());
         Box::pin(async move {
             transport.send(request).await.map_err(|error| match error {
                 SendError::Connect(err) => bollard::errors::Error::IOError { err },
@@ -149,4 +156,30 @@ pub(super) fn for_bollard(
     }
 }
 
+/// bollard writes credentials in base64's usual alphabet. Docker reads that of URLs, and takes what it
+/// cannot read for no credentials at all.
+fn url_alphabet(headers: &mut HeaderMap) {
+    let Some(value) = headers.get_mut("X-Registry-Auth") else { return };
+    let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");
+    // Letters, digits and three signs: every such text is a header's value.
+    *value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+}
+
 type BollardAnswer = Pin<Box<dyn Future<Output = Result<Response<Incoming>, bollard::errors::Error>> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_written_in_the_alphabet_of_urls() {
+        let mut headers = HeaderMap::new();
+        url_alphabet(&mut headers);
+        assert!(headers.is_empty());
+        headers.insert("X-Registry-Auth", HeaderValue::from_static("a+b/c=="));
+        url_alphabet(&mut headers);
+        assert_eq!(headers["X-Registry-Auth"], "a-b_c==");
+        assert!(headers["X-Registry-Auth"].is_sensitive());
+    }
+}

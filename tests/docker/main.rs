@@ -5,6 +5,8 @@
 //! start another ([`trouble`]).
 
 mod daemon;
+mod parameters;
+mod registry;
 mod trouble;
 
 use std::path::Path;
@@ -14,7 +16,7 @@ use calico_mesos::error::Blame;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
 use calico_mesos::task::spec::{describe, total_memory};
-use calico_mesos::workload::{ContainerSpec, DockerError, PortBinding, Sink, Ulimit};
+use calico_mesos::workload::{ContainerSpec, DockerError, ImageRequest, PortBinding, Sink, Ulimit};
 use tokio::sync::oneshot;
 
 use daemon::{run, shared, shell, unique, Ran};
@@ -246,15 +248,16 @@ async fn a_stale_container_of_the_same_name() {
 async fn images_are_pulled_only_when_missing() {
     let daemon = shared();
     let docker = daemon.connect().await;
+    let image = |image| ImageRequest { image, ..ImageRequest::default() };
     let mut lines = Vec::new();
-    docker.ensure_image("busybox", false, &mut |line| lines.push(line.to_owned())).await.unwrap();
+    docker.ensure_image(image("busybox"), &mut |line| lines.push(line.to_owned())).await.unwrap();
     assert!(lines.is_empty());
-    let error = docker.ensure_image("localhost:1/none", false, &mut |line| lines.push(line.to_owned())).await;
+    let error = docker.ensure_image(image("localhost:1/none"), &mut |line| lines.push(line.to_owned())).await;
     let failure = error.unwrap_err().failure();
     assert_eq!(failure.code, "CM-IMAGE", "{failure}");
     assert!(failure.message.contains("localhost:1/none"), "{failure}");
     assert_eq!(lines, ["pulling image localhost:1/none"]);
-    let error = docker.ensure_image("UPPER CASE", false, &mut |_| ()).await;
+    let error = docker.ensure_image(image("UPPER CASE"), &mut |_| ()).await;
     let failure = error.unwrap_err().failure();
     assert_eq!((failure.code, failure.blame), ("CM-IMAGE", Blame::App), "{failure}");
 }

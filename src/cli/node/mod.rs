@@ -176,13 +176,13 @@ fn tell(done: &Done, out: &Out) {
 
 /// The address that somebody has set; one that cannot be understood is a task's failure, not ours.
 fn docker_elsewhere(config: &Path) -> Option<DockerHost> {
-    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_host_only(config))?;
+    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_only(config).host)?;
     DockerHost::parse(&address).ok()
 }
 
 /// Containers of the daemon that `docker` would talk to here. No daemon: no containers that run.
 async fn users(config: &Path) -> Result<Vec<String>, String> {
-    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_host_only(config));
+    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_only(config).host);
     let host = DockerHost::parse(address.as_deref().unwrap_or(DOCKER)).map_err(|error| chain(&error))?;
     let docker = Docker::connect(&host, "").await.map_err(|error| chain(&error))?;
     docker.users_of_runtime(NAME).await.map_err(|error| chain(&error))

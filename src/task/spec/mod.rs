@@ -24,6 +24,7 @@ mod resources;
 mod volumes;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::Config;
@@ -31,7 +32,7 @@ use crate::error::Failure;
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::task::request::{shown, CalicoRequest};
-use crate::workload::{CommandSpec, ContainerSpec, PortBinding};
+use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials, PortBinding};
 
 pub use custom::{container_name, describe_custom, Custom};
 pub use resources::total_memory;
@@ -48,9 +49,11 @@ const MAX_NAME: usize = 4096;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
     Docker {
-        container: ContainerSpec,
+        container: Box<ContainerSpec>,
         /// The image is pulled even if it is there.
         force_pull: bool,
+        /// Where the task's URIs are, credentials for its image among them.
+        sandbox: PathBuf,
     },
     Command(CommandSpec),
 }
@@ -91,9 +94,18 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
     resources::apply(task, flags, memory, &mut spec)?;
     volumes::apply(container, docker, flags, &mut spec, &mut notes)?;
     let host_ports = network::apply(task, container, docker, calico.is_some(), &mut spec)?;
-    parameters::apply(&docker.parameters, calico.is_some(), &mut spec, &mut variables)?;
+    let always_pull = parameters::apply(
+        &docker.parameters,
+        calico.is_some(),
+        &flags.sandbox_directory,
+        &mut spec,
+        &mut variables,
+        &mut notes,
+    )?;
     network::default_dns(docker, container, flags, calico.is_some(), &mut spec)?;
-    spec.environment = environment::lines(variables);
+    // What a parameter only names takes the image's variable away, unless the task has one of that name.
+    spec.environment.retain(|name| !variables.contains_key(name));
+    spec.environment.extend(environment::lines(variables));
     if calico.is_some() {
         spec.runtime = Some(RUNTIME.to_owned());
     }
@@ -101,7 +113,11 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
     if !host_ports.is_empty() {
         notes.push("port mappings have no effect: the task is reached at its own address and ports".into());
     }
-    let work = Work::Docker { container: spec, force_pull: docker.force_pull_image() };
+    let work = Work::Docker {
+        container: Box::new(spec),
+        force_pull: docker.force_pull_image() || always_pull,
+        sandbox: flags.sandbox_directory.clone(),
+    };
     Description::of(task, work, calico, host_ports, notes)
 }
 
@@ -136,13 +152,20 @@ impl Description {
         }
     }
 
+    /// The credentials for the image's registry: the task's own, else the operator's in `config`.
+    pub fn credentials(&self, config: &Path) -> Option<Credentials> {
+        let Work::Docker { container, sandbox, .. } = &self.work else { return None };
+        let configured = Config::docker_only(config).config_file;
+        find_credentials(&container.image, sandbox, configured.as_deref())
+    }
+
     /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
     /// Only for tasks with a Calico request; looks at the file system to see through links.
     pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
         let Some(request) = self.calico.take() else { return Ok(self) };
         self.calico = Some(request.within(config)?);
         if let Work::Docker { container, .. } = &mut self.work {
-            volumes::refuse_our_folders(&container.binds, config)?;
+            volumes::refuse_our_folders(container, config)?;
             network::configured_dns(config, container);
         }
         Ok(self)

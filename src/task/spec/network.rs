@@ -10,7 +10,7 @@
 //!
 //! The parameter `network` (or `net`) replaces the first column for tasks without Calico.
 
-use super::{environment, invalid, name};
+use super::{environment, invalid, name, parameters};
 use super::{Failure, NETWORK};
 use crate::config::Config;
 use crate::mesos::flags::{DockerDns, Flags};
@@ -79,13 +79,12 @@ pub(super) fn apply(
     spec.network = match by_parameter {
         _ if calico => "none".to_owned(),
         Some(parameter) => {
-            // Docker shows `default` as it is written, and Mesos finds no address under that name.
             let value = name("the parameter network", &parameter.value)?;
-            if value == "default" {
-                "bridge".to_owned()
-            } else {
-                value.to_owned()
-            }
+            let end = parameters::network::attachment(value)
+                .map_err(|reason| parameters::wrong(&parameter.key, value, &reason))?;
+            let network = end.network.clone();
+            spec.endpoints.push(end);
+            network
         }
         None => network(container, docker)?,
     };

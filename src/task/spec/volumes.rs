@@ -11,7 +11,7 @@ use crate::mesos::messages::volume::source::{DockerVolume, Type};
 use crate::mesos::messages::volume::Mode;
 use crate::mesos::messages::{ContainerInfo, Volume};
 use crate::task::request::shown;
-use crate::workload::ContainerSpec;
+use crate::workload::{ContainerSpec, Mount, MountKind};
 
 /// All volumes of the task in its order, then the sandbox.
 pub(super) fn apply(
@@ -102,16 +102,14 @@ fn plain<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
     }
 }
 
-/// Refuses binds through which a Calico task would see or replace the namespaces, gates, journals and
+/// Refuses volumes through which a Calico task would see or replace the namespaces, gates, journals and
 /// credentials of all of them. Links are followed, as Docker would.
-pub(super) fn refuse_our_folders(binds: &[String], config: &Config) -> Result<(), Failure> {
+pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Result<(), Failure> {
     let etc = Path::new(crate::config::DEFAULT_PATH).parent().unwrap_or(Path::new("/"));
     let ours = [&config.paths.run, &config.paths.state, etc];
-    for bind in binds {
-        let source = bind.split(':').next().unwrap_or_default();
-        if !source.starts_with('/') {
-            continue;
-        }
+    let binds = spec.binds.iter().map(|bind| bind.split(':').next().unwrap_or_default());
+    let mounts = spec.mounts.iter().flat_map(sources);
+    for source in binds.chain(mounts).filter(|source| source.starts_with('/')) {
         let real = real_path(Path::new(source));
         for folder in ours {
             let folder = real_path(folder);
@@ -128,6 +126,20 @@ pub(super) fn refuse_our_folders(binds: &[String], config: &Config) -> Result<()
         }
     }
     Ok(())
+}
+
+/// What a mount shows of the host. Docker's own volumes can be told to bind a folder, or to lay an overlay
+/// over some; those on a file server have paths that are not this host's.
+fn sources(mount: &Mount) -> Vec<&str> {
+    let option = |name: &str| mount.driver_options.get(name).map_or("", String::as_str);
+    let remote = ["nfs", "cifs", "smb"].iter().any(|kind| option("type").starts_with(kind));
+    match mount.kind {
+        MountKind::Bind => vec![&mount.source],
+        MountKind::Volume if !remote => {
+            option("device").split(':').chain(option("o").split([',', '=', ':'])).collect()
+        }
+        MountKind::Volume | MountKind::Tmpfs | MountKind::Image => Vec::new(),
+    }
 }
 
 /// The path without links; what does not exist yet stays as it is written, without `..`.
@@ -149,8 +161,29 @@ fn real_path(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn refused(bind: &str, config: &Config) -> bool {
-        refuse_our_folders(&[format!("{bind}:/x:ro")], config).is_err()
+    /// The same for every way of showing a folder.
+    fn refused(path: &str, config: &Config) -> bool {
+        let options = |list: &[(&str, &str)]| {
+            list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let volume = |list: &[(&str, &str)]| Mount { driver_options: options(list), ..Mount::default() };
+        let mounts = [
+            Mount { kind: MountKind::Bind, source: path.to_owned(), ..Mount::default() },
+            volume(&[("type", "none"), ("o", "bind"), ("device", path)]),
+            volume(&[
+                ("type", "overlay"),
+                ("device", "overlay"),
+                ("o", &format!("lowerdir=/srv:{path},upperdir=/srv")),
+            ]),
+        ];
+        let with = |binds, mounts| {
+            refuse_our_folders(&ContainerSpec { binds, mounts, ..ContainerSpec::default() }, config).is_err()
+        };
+        let bind = with(vec![format!("{path}:/x:ro")], Vec::new());
+        for mount in mounts {
+            assert_eq!(with(Vec::new(), vec![mount.clone()]), bind, "{mount:?}");
+        }
+        bind
     }
 
     #[test]
@@ -188,6 +221,12 @@ mod tests {
         {
             assert!(!refused(bind, &config), "{bind}");
         }
-        assert!(refuse_our_folders(&["volume-name:/x".into()], &config).is_ok());
+        let named = ContainerSpec { binds: vec!["volume-name:/x".into()], ..ContainerSpec::default() };
+        assert!(refuse_our_folders(&named, &config).is_ok());
+        // The root of a file server is not this host's.
+        let options = [("type", "nfs"), ("o", "addr=10.0.0.1,rw"), ("device", ":/")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let nfs = Mount { driver_options: options.into(), ..Mount::default() };
+        assert!(refuse_our_folders(&ContainerSpec { mounts: vec![nfs], ..named }, &config).is_ok());
     }
 }

@@ -38,13 +38,13 @@ pub(super) async fn create(
             return Err(remote(&docker));
         }
         if force_pull {
-            bring_image(&docker, container, true, &cancel).await?;
+            bring_image(&docker, order, container, true, &cancel).await?;
         }
         let create = || docker.create(&order.name, container);
         let id = match create().await {
             // Nearly always the image is there: that is not asked beforehand.
             Err(DockerError::Image { .. }) if !force_pull => {
-                bring_image(&docker, container, false, &cancel).await?;
+                bring_image(&docker, order, container, false, &cancel).await?;
                 create().await
             }
             // The answer to an earlier try was lost; what it made is ours.
@@ -80,13 +80,16 @@ fn remote(docker: &Docker) -> Failure {
 /// Pulls the image, unless the task is killed meanwhile.
 async fn bring_image(
     docker: &Docker,
+    order: &Order,
     container: &ContainerSpec,
     force: bool,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
+    let credentials = order.description.credentials(&order.config_path);
+    let request = container.image_request(force, credentials.as_ref());
     let mut progress = |line: &str| tracing::info!("{line}");
     tokio::select! {
-        pulled = docker.ensure_image(&container.image, force, &mut progress) => {
+        pulled = docker.ensure_image(request, &mut progress) => {
             pulled.map_err(|error| error.failure())
         }
         () = cancel.cancelled() => Err(Failure::host("CM-KILLED", "the task was killed")),

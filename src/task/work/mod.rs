@@ -44,8 +44,8 @@ pub(super) async fn create(
     cancel: CancellationToken,
 ) -> Result<Ready, Failure> {
     match &order.description.work {
-        Work::Docker { container, force_pull } => {
-            let spec = (container, *force_pull);
+        Work::Docker { container, force_pull, .. } => {
+            let spec = (&**container, *force_pull);
             docker::create(&order, spec, retry_for, cancel).await.map(Ready::Container)
         }
         Work::Command(spec) => Ok(Ready::Command(CommandLine { spec: spec.clone(), namespace })),

@@ -1,80 +1,9 @@
-//! Parameters, and tasks that are none.
+//! Tasks that are none.
 
 use super::*;
-use crate::workload::Ulimit;
 
 fn limit(task: &mut TaskInfo, value: f64) {
     task.limits.insert("mem".into(), value::Scalar { value });
-}
-
-#[test]
-fn parameters_that_are_understood() {
-    let mut task = testapp();
-    docker(&mut task).parameters = [
-        ("label", "a=b=c"),
-        ("label", "flag"),
-        ("add-host", "db:10.0.0.5"),
-        ("add-host", "db6=fd00::5"),
-        ("dns", "10.0.0.53"),
-        ("dns-search", "svc"),
-        ("dns-opt", "ndots:2"),
-        ("dns-option", "rotate"),
-        ("hostname", "first"),
-        ("hostname", "web"),
-        ("cap-add", "NET_ADMIN"),
-        ("cap-drop", "ALL"),
-        ("ulimit", "nofile=1"),
-        ("ulimit", "nofile=10:20"),
-        ("ulimit", "core=-1"),
-    ]
-    .map(|(key, value)| parameter(key, value))
-    .into();
-    let spec = understood(&task).container().unwrap().clone();
-    assert_eq!((spec.labels["a"].as_str(), spec.labels["flag"].as_str()), ("b=c", ""));
-    assert_eq!(spec.extra_hosts, ["db:10.0.0.5", "db6:fd00::5"]);
-    assert_eq!((spec.dns.len(), spec.dns_search.len(), spec.dns_options.len()), (1, 1, 2));
-    assert_eq!((spec.hostname.as_deref(), spec.cap_add.len(), spec.cap_drop.len()), (Some("web"), 1, 1));
-    let ulimit = |name: &str, soft, hard| Ulimit { name: name.into(), soft, hard };
-    assert_eq!(spec.ulimits, [ulimit("nofile", 10, 20), ulimit("core", -1, -1)]);
-}
-
-#[test]
-fn parameters_that_are_refused() {
-    let code = |task: TaskInfo, key: &str, value: &str| {
-        let mut task = task;
-        docker(&mut task).parameters.push(parameter(key, value));
-        refusal(&task).code
-    };
-    for key in
-        ["runtime", "network", "net", "ip", "ip6", "link", "mac-address", "userns", "name", "restart", "rm"]
-    {
-        assert_eq!(code(testapp(), key, "x"), "CM-PARAMETER", "{key}");
-    }
-    for key in ["runtime", "restart", "memory-swap", "device", "nonsense", "", "Label"] {
-        assert_eq!(code(plain(), key, "x"), "CM-UNSUPPORTED", "{key}");
-    }
-    for (key, value) in [
-        ("label", "=x"),
-        ("env", ""),
-        ("volume", " "),
-        ("add-host", "db"),
-        ("add-host", ":10.0.0.1"),
-        ("add-host", "db:nowhere"),
-        ("dns", "ns.example"),
-        ("hostname", "x"),
-        ("hostname", "a\0"),
-        ("ulimit", "nofile"),
-        ("ulimit", "files=1"),
-        ("ulimit", "nofile=2:1"),
-        ("ulimit", "nofile=-1:1"),
-        ("ulimit", "nofile=-2"),
-        ("ulimit", "nofile=1:2:3"),
-        ("cap-add", ""),
-        ("cap-add", "A\nB"),
-    ] {
-        assert_eq!(code(plain(), key, value), "CM-PARAMETER", "{key}={value}");
-    }
-    assert_eq!(code(plain(), "env", "=x"), "CM-TASK-INVALID");
 }
 
 #[test]
