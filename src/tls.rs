@@ -1,4 +1,4 @@
-//! Certificates and keys for the connections to etcd, Consul and the Mesos agent.
+//! Certificates and keys for the connections to etcd, Consul and the Mesos agent, and for health checks.
 //!
 //! Files are read anew for each connection, so that a renewed certificate needs no restart. Roots come
 //! from the configured CA file, else from the system's bundle at its fixed places: never from
@@ -8,12 +8,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::ServerCertVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{VerifierBuilderError, WantsClientCert};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
+};
 
 /// Debian and Alpine, Fedora and RHEL, SUSE.
 const SYSTEM_BUNDLES: [&str; 3] =
@@ -103,6 +105,51 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// For a client that speaks plain HTTP, but whose library wants to be told all the same: trusts nobody.
 pub fn trust_nobody() -> Result<ClientConfig, TlsError> {
     Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+/// For health checks of a task by the host it runs on, where Mesos has always asked curl with `-k`: who can
+/// answer on the task's own loopback is the task, and its certificate names some other place.
+pub fn trust_everybody() -> Result<ClientConfig, TlsError> {
+    client_with_verifier(Arc::new(AnyCertificate(provider())), None)
+}
+
+/// Accepts whatever it is shown. Nothing secret may be sent on such a connection.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn store(ca: &[u8]) -> RootCertStore {

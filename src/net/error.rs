@@ -1,6 +1,7 @@
 //! What can go wrong with namespaces and links: each variant says what this layer was doing.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::error::Failure;
@@ -20,6 +21,12 @@ pub enum NetError {
     HostNamespace(PathBuf),
     #[error("cannot run a thread for a network namespace")]
     Thread(#[source] io::Error),
+    #[error("cannot connect to {address}")]
+    Connect {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot open a netlink socket")]
     Socket(#[source] io::Error),
     #[error("cannot {action} interface {link}")]

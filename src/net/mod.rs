@@ -5,6 +5,7 @@
 //! made in. [`plan`] decides without touching anything, [`link`] applies. [`local`] does what Felix
 //! does elsewhere, for `dataplane = "local"`.
 
+mod dial;
 mod error;
 mod firewall;
 mod host;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod sysctl;
 mod veth;
 
+pub use dial::connect;
 pub use error::NetError;
 pub use link::{assign, delete_link, has_host_route, mtu};
 pub use netns::Namespace;

@@ -8,6 +8,7 @@
 //!                 │────────► network     read, namespace, veth │ write, addresses
 //!                 │────────► launch      docker start beside all that, and the gate
 //!                 │────────► services    Consul, in the background
+//!                 │────────► health      checks, as long as it runs
 //!                 └────────► teardown    the way back, from the journal alone  ◄── gc
 //! ```
 //!
@@ -21,6 +22,7 @@ pub mod drop_in;
 mod executor;
 pub mod gate;
 pub mod gc;
+pub mod health;
 pub mod journal;
 mod launch;
 mod life;

@@ -68,7 +68,7 @@ impl Sink {
         }))
     }
 
-    async fn write(&mut self, chunk: &[u8]) {
+    pub(super) async fn write(&mut self, chunk: &[u8]) {
         let written = match &mut self.0 {
             Target::File(file) => file.write_all(chunk),
             Target::Slow(file) => match file.write_all(chunk).await {

@@ -8,7 +8,7 @@
 //!                                      │         │      │                  │ pid
 //!                                      │         │      └► Output::pump    ▼
 //!                                      │         └───────► Waiting::exit ──► Exit
-//!                                      └► stop, kill, remove
+//!                                      └► stop, kill, remove, exec
 //! ```
 //!
 //! bollard is named in this folder only. Each request has a connection of its own (`transport`), so
@@ -21,6 +21,7 @@ mod command;
 mod credentials;
 mod docker;
 mod error;
+mod exec;
 mod frames;
 mod host;
 mod image;
@@ -32,6 +33,7 @@ mod profile;
 mod session;
 mod spec;
 mod transport;
+mod tree;
 mod users;
 mod wait;
 
@@ -39,6 +41,7 @@ pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process};
 pub use credentials::{find as find_credentials, Credentials};
 pub use docker::Docker;
 pub use error::DockerError;
+pub use exec::Running;
 pub use host::{DockerHost, InvalidDockerHost};
 pub use image::ImageRequest;
 pub use inspect::Inspected;

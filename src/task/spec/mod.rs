@@ -8,6 +8,7 @@
 //! | `resources`, `limits` | cpu shares and quota, memory | `resources` |
 //! | `container.volumes`, the sandbox | binds | `volumes` |
 //! | `container.docker.network`, port mappings, DNS | network mode, ports, DNS | `network` |
+//! | `health_check` | a check beside the task | `health` |
 //! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
 //!
 //! A custom executor's task can be a command as well; `custom` tells which it is.
@@ -18,6 +19,7 @@
 mod command;
 mod custom;
 mod environment;
+mod health;
 mod network;
 mod parameters;
 mod resources;
@@ -31,6 +33,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
+use crate::task::health::Check;
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials, PortBinding};
 
@@ -66,6 +69,7 @@ pub struct Description {
     pub calico: Option<CalicoRequest>,
     /// The port mappings of a Calico task, which Docker cannot serve; of other tasks they are in `container`.
     pub host_ports: Vec<PortBinding>,
+    pub health: Option<Check>,
     /// How long the task may take to end, if it says so itself.
     pub kill_grace: Option<Duration>,
     /// Running longer than this is a failure.
@@ -128,13 +132,15 @@ impl Description {
         work: Work,
         calico: Option<CalicoRequest>,
         host_ports: Vec<PortBinding>,
-        notes: Vec<String>,
+        mut notes: Vec<String>,
     ) -> Result<Self, Failure> {
+        let health = health::read(task, &work, &mut notes)?;
         let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
         Ok(Self {
             work,
             calico,
             host_ports,
+            health,
             kill_grace: duration("the kill policy's grace period", kill_grace)?,
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
             app: app(task),
@@ -204,10 +210,7 @@ fn image(docker: &container_info::DockerInfo) -> Result<String, Failure> {
 
 /// What the stock executor does and this one does not yet: better no task than half of one.
 fn refuse_unsupported(task: &TaskInfo) -> Result<(), Failure> {
-    let asked = [
-        (task.health_check.is_some(), "a Mesos health check (use a Marathon HTTP or TCP health check)"),
-        (task.check.is_some(), "a general check"),
-    ];
+    let asked = [(task.check.is_some(), "a general check")];
     match asked.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(unsupported(what)),
         None => Ok(()),

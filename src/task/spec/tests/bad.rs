@@ -57,7 +57,6 @@ fn what_makes_no_task() {
     for (number, change) in invalid.iter().enumerate() {
         assert_eq!(refused(change), "CM-TASK-INVALID", "number {number}");
     }
-    assert_eq!(refused(&|task| task.health_check = Some(HealthCheck::default())), "CM-UNSUPPORTED");
     assert_eq!(refused(&|task| task.check = Some(CheckInfo::default())), "CM-UNSUPPORTED");
     let duration = DurationInfo { nanoseconds: -1 };
     assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), "CM-TASK-INVALID");

@@ -4,6 +4,7 @@ mod any;
 mod bad;
 mod custom;
 mod parameters;
+mod health;
 mod parts;
 
 use super::*;

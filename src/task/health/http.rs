@@ -1,0 +1,169 @@
+//! A GET as `curl -L -k -g` makes it, which is what the stock executor runs.
+//!
+//! | curl | here |
+//! | --- | --- |
+//! | `-L` | redirects are followed, anywhere that can be reached from the task's namespace, fifty at most |
+//! | `-k` | no certificate is refused; TLS 1.2 and 1.3 |
+//! | `-g` | the path is taken as it stands |
+//! | `-o /dev/null` | the body is read, up to a bound, and thrown away |
+//! | HTTP/2 | not spoken: a server that speaks nothing else fails its check |
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::{Host, Position, Url};
+
+use super::probe::{dial, ProbeError};
+use super::Scheme;
+use crate::net::Namespace;
+use crate::task::request::shown;
+use crate::{resolve, tls};
+
+/// curl's own bound.
+const REDIRECTS: usize = 50;
+/// What is read of an answer's body; one that is longer is as good as one that ends.
+const MOST: usize = 1 << 20;
+const AGENT: &str = concat!("calico-mesos/", env!("CARGO_PKG_VERSION"), " (health check)");
+
+/// Healthy is what is answered with 200 to 399 in the end.
+pub(super) async fn get(
+    namespace: &Namespace,
+    scheme: Scheme,
+    candidates: &[SocketAddr],
+    path: &str,
+) -> Result<(), ProbeError> {
+    let (mut stream, at) = dial(namespace, candidates).await?;
+    let scheme = match scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+    };
+    let start = format!("{scheme}://{at}{path}");
+    let mut url =
+        Url::parse(&start).map_err(|_| ProbeError::Location { url: shown(&start), location: shown(path) })?;
+    for _ in 0..=REDIRECTS {
+        let answer = ask(stream, &url).await?;
+        let Some(location) = answer.location else {
+            return match answer.status {
+                200..=399 => Ok(()),
+                status => Err(ProbeError::Status { url: shown(url.as_str()), status }),
+            };
+        };
+        url = follow(&url, &location)?;
+        (stream, _) = dial(namespace, &addresses(&url).await?).await?;
+    }
+    Err(ProbeError::Redirects { url: shown(&start) })
+}
+
+/// Where a redirect leads; not to other protocols than those of the web.
+fn follow(url: &Url, location: &str) -> Result<Url, ProbeError> {
+    let joined = url.join(location).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    joined.ok_or_else(|| ProbeError::Location { url: shown(url.as_str()), location: shown(location) })
+}
+
+async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, ProbeError> {
+    let port = url.port_or_known_default().unwrap_or_default();
+    // A web address always has a host; an empty name is one that is not found.
+    let found = resolve::lookup(url.host_str().unwrap_or_default()).await?;
+    Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+struct Answer {
+    status: u16,
+    /// Where a redirect points to.
+    location: Option<String>,
+}
+
+async fn ask(stream: TcpStream, url: &Url) -> Result<Answer, ProbeError> {
+    if url.scheme() == "http" {
+        return exchange(stream, url).await;
+    }
+    let failed = |source| ProbeError::Handshake { url: shown(url.as_str()), source };
+    let name = match url.host() {
+        Some(Host::Ipv4(address)) => ServerName::from(std::net::IpAddr::from(address)),
+        Some(Host::Ipv6(address)) => ServerName::from(std::net::IpAddr::from(address)),
+        domain => ServerName::try_from(domain.map(|domain| domain.to_string()).unwrap_or_default())
+            .map_err(|error| failed(std::io::Error::other(error)))?,
+    };
+    // Made anew each time: an executor waits nearly all its life, and so would this.
+    let connector = TlsConnector::from(Arc::new(tls::trust_everybody()?));
+    exchange(connector.connect(name, stream).await.map_err(failed)?, url).await
+}
+
+/// One request on a connection of its own. Nothing runs beside it: dropping it ends it.
+async fn exchange<S>(stream: S, url: &Url) -> Result<Answer, ProbeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |source| ProbeError::Exchange { url: shown(url.as_str()), source };
+    let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
+        .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
+        .header(USER_AGENT, AGENT)
+        .header(ACCEPT, "*/*")
+        .body(Empty::<Bytes>::new())
+        .map_err(|source| ProbeError::Request { url: shown(url.as_str()), source })?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let talk = async {
+        let reply = sender.send_request(request).await.map_err(broken)?;
+        let status = reply.status();
+        let location = reply.headers().get(LOCATION).filter(|_| status.is_redirection());
+        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        if location.is_none() {
+            discard(reply.into_body()).await.map_err(broken)?;
+        }
+        Ok(Answer { status: status.as_u16(), location })
+    };
+    let drive = async {
+        // The exchange gets the same error.
+        let _ = connection.await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        answer = talk => answer,
+        answer = drive => answer,
+    }
+}
+
+async fn discard(mut body: hyper::body::Incoming) -> Result<(), hyper::Error> {
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame?.data_ref().map_or(0, Bytes::len);
+        if read > MOST {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follows(from: &str, location: &str) -> Result<String, String> {
+        let url = follow(&Url::parse(from).unwrap(), location);
+        url.map(|url| url.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn redirects_lead_where_browsers_would_go() {
+        let from = "http://127.0.0.1:8080/a/b?c";
+        assert_eq!(follows(from, "/x").unwrap(), "http://127.0.0.1:8080/x");
+        assert_eq!(follows(from, "x").unwrap(), "http://127.0.0.1:8080/a/x");
+        assert_eq!(follows(from, "https://[::1]/x#y").unwrap(), "https://[::1]/x#y");
+        assert_eq!(follows(from, "//web.example/").unwrap(), "http://web.example/");
+        for bad in ["ftp://127.0.0.1/", "file:///etc/passwd", "http://", "gopher:x"] {
+            assert!(follows(from, bad).unwrap_err().contains("cannot be followed"), "{bad}");
+        }
+        let error = follows(from, "ftp://a\nb").unwrap_err();
+        assert!(!error.contains(char::is_control), "{error}");
+    }
+}

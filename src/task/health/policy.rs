@@ -1,0 +1,150 @@
+//! What a check's results mean, as the stock executor counts them. Pure: the caller brings the clock.
+
+use std::time::Duration;
+
+use super::Verdict;
+
+/// When checks are made, and how many may fail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timing {
+    /// Before the first check.
+    pub delay: Duration,
+    /// From the end of one check to the begin of the next.
+    pub interval: Duration,
+    /// For one check; `None` lets it take as long as it takes.
+    pub timeout: Option<Duration>,
+    /// As long as nothing has succeeded yet, failures within this time after the start count for nothing.
+    pub grace: Duration,
+    /// Failures in a row that end the task; none has the meaning of one.
+    pub failures: u32,
+}
+
+/// The results so far, as far as they matter.
+#[derive(Debug)]
+pub struct Policy {
+    grace: Duration,
+    limit: u32,
+    /// Failures since the last success.
+    failures: u32,
+    ever_healthy: bool,
+    over: bool,
+}
+
+impl Policy {
+    pub fn new(timing: &Timing) -> Self {
+        Self {
+            grace: timing.grace,
+            limit: timing.failures.max(1),
+            failures: 0,
+            ever_healthy: false,
+            over: false,
+        }
+    }
+
+    /// Takes one result, `age` after the start; `None` when there is nothing to tell.
+    pub fn judge(&mut self, result: Result<(), String>, age: Duration) -> Option<Verdict> {
+        if self.over {
+            return None;
+        }
+        match result {
+            Ok(()) => {
+                let news = !self.ever_healthy || self.failures > 0;
+                self.ever_healthy = true;
+                self.failures = 0;
+                news.then(|| Verdict { healthy: true, kill: false, why: "the health check succeeds".into() })
+            }
+            Err(_) if !self.ever_healthy && age < self.grace => None,
+            Err(why) => {
+                self.failures = self.failures.saturating_add(1);
+                self.over = self.failures >= self.limit;
+                Some(Verdict { healthy: false, kill: self.over, why })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy(grace: u64, failures: u32) -> Policy {
+        Policy::new(&Timing {
+            delay: Duration::ZERO,
+            interval: Duration::ZERO,
+            timeout: None,
+            grace: Duration::from_secs(grace),
+            failures,
+        })
+    }
+
+    /// `+` and `-` in, one a second; out come `H`ealthy, `U`nhealthy, `K`ill, and `.` for nothing.
+    fn told(grace: u64, failures: u32, results: &str) -> String {
+        let mut policy = policy(grace, failures);
+        let results = results.chars().enumerate();
+        results
+            .map(|(second, result)| {
+                let result = if result == '+' { Ok(()) } else { Err("no".to_owned()) };
+                match policy.judge(result, Duration::from_secs(second as u64)) {
+                    None => '.',
+                    Some(Verdict { healthy: true, .. }) => 'H',
+                    Some(Verdict { kill: true, .. }) => 'K',
+                    Some(_) => 'U',
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_news_is_told_but_every_failure_is_news() {
+        assert_eq!(told(0, 9, "+++--+-+"), "H..UUHUH");
+    }
+
+    #[test]
+    fn so_many_failures_in_a_row_kill_and_then_nothing_is_told() {
+        assert_eq!(told(0, 3, "+--+---+-"), "HUUHUUK..");
+        assert_eq!(told(0, 1, "+-+"), "HK.");
+        assert_eq!(told(0, 0, "+-+"), "HK.");
+    }
+
+    #[test]
+    fn grace_ends_with_its_time_or_with_the_first_success() {
+        assert_eq!(told(3, 9, "------"), "...UUU");
+        assert_eq!(told(9, 9, "--+-+"), "..HUH");
+        // Failures of the grace period are not counted afterwards either.
+        assert_eq!(told(2, 2, "-----"), "..UK.");
+        assert_eq!(told(0, 2, "---"), "UK.");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes(
+            grace in 0u64..20, limit in 0u32..6, results in proptest::collection::vec(any::<bool>(), 0..60),
+        ) {
+            let mut policy = policy(grace, limit);
+            let (mut row, mut ever, mut last, mut dead) = (0u32, false, None, false);
+            for (second, ok) in results.into_iter().enumerate() {
+                let age = Duration::from_secs(second as u64);
+                let verdict = policy.judge(if ok { Ok(()) } else { Err("no".into()) }, age);
+                if dead {
+                    prop_assert!(verdict.is_none());
+                    continue;
+                }
+                let ignored = !ok && !ever && (second as u64) < grace;
+                ever |= ok;
+                row = match (ok, ignored) { (true, _) => 0, (_, true) => row, _ => row + 1 };
+                match verdict {
+                    Some(verdict) => {
+                        prop_assert_eq!(verdict.healthy, ok);
+                        prop_assert!(!ignored);
+                        prop_assert!(!ok || last != Some(true), "healthy is told twice");
+                        prop_assert_eq!(verdict.kill, !ok && row >= limit.max(1));
+                        last = Some(ok);
+                        dead = verdict.kill;
+                    }
+                    None => prop_assert!(ignored || (ok && last == Some(true))),
+                }
+            }
+        }
+    }
+}
