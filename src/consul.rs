@@ -5,6 +5,10 @@
 //! | `<app>-direct` | the task's own | each of SERVICE_PORT, its name as tag | one an address and port |
 //! | `<app>` | the host's | none | one, unless mesos-consul or the configuration sees to it |
 //!
+//! A task with a health check has one on each entry, which its executor keeps up to date: a TTL check whose time
+//! never comes. So nobody asks anybody anything while nothing changes, an agent that is restarted reads the state
+//! back from its disk, and DNS leaves out what is critical.
+//!
 //! Every id begins with [`PREFIX`] and the Mesos ContainerID: instances of one app never overwrite each
 //! other, and whatever does not begin so is somebody else's and left alone. A [`Client`] reads token and
 //! certificates when it is made and keeps no connection: make one when needed, drop it afterwards.
@@ -18,7 +22,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Method, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::Config;
 use crate::names::ContainerId;
@@ -30,6 +34,10 @@ pub const PREFIX: &str = "calico-mesos-";
 const MESOS_CONSUL: &str = "mesos-consul:";
 /// For one request to an agent on the same host. Callers in a hurry have shorter limits of their own.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A state holds until another is told: ten years.
+const TTL: &str = "87600h";
+/// What is kept of a reason.
+const REASON_MAX: usize = 400;
 /// Consul's limit for a value of a service's metadata.
 const META_MAX: usize = 512;
 
@@ -92,6 +100,35 @@ pub struct Service {
     pub tags: Vec<String>,
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
+    /// What a check of the entry's own says; without one it always counts as well.
+    #[serde(rename = "Check", skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
+}
+
+/// What is known of a task's health.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub healthy: bool,
+    /// For people, in Consul's own pages.
+    pub why: String,
+}
+
+impl Health {
+    fn status(&self) -> &'static str {
+        match self.healthy {
+            true => "passing",
+            false => "critical",
+        }
+    }
+}
+
+impl Serialize for Health {
+    /// A check that comes with its entry; the id is Consul's to choose, see [`Client::report`].
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let check =
+            [("Name", "Mesos health check"), ("TTL", TTL), ("Status", self.status()), ("Notes", &self.why)];
+        serializer.collect_map(check)
+    }
 }
 
 /// A running task, as far as Consul is concerned.
@@ -121,6 +158,7 @@ impl Instance<'_> {
                     port,
                     tags,
                     meta: self.meta(),
+                    health: None,
                 });
             };
             if self.ports.is_empty() {
@@ -143,16 +181,21 @@ impl Instance<'_> {
             port: None,
             tags: Vec::new(),
             meta: self.meta(),
+            health: None,
         }
     }
 
     fn meta(&self) -> BTreeMap<String, String> {
-        let cut = |text: &str| text[..text.floor_char_boundary(META_MAX)].to_owned();
         BTreeMap::from([
-            ("mesos-app".to_owned(), cut(self.app_id)),
-            ("mesos-task".to_owned(), cut(self.task_id)),
+            ("mesos-app".to_owned(), cut(self.app_id, META_MAX).to_owned()),
+            ("mesos-task".to_owned(), cut(self.task_id, META_MAX).to_owned()),
         ])
     }
+}
+
+/// The first `most` bytes, or a few less.
+fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 impl Service {
@@ -209,10 +252,24 @@ impl Client {
         self.ask(Method::PUT, "/v1/agent/service/register", Some(service), what).await.map(drop)
     }
 
+    /// Tells the state of an entry's check. `false` when Consul does not know the entry, or its check, (any more).
+    pub async fn report(&self, id: &str, health: &Health) -> Result<bool, ConsulError> {
+        let path = format!("/v1/agent/check/update/service:{id}");
+        let body = BTreeMap::from([("Status", health.status()), ("Output", cut(&health.why, REASON_MAX))]);
+        match self.ask(Method::PUT, &path, Some(&body), format!("tell the health of {id}")).await {
+            Err(ConsulError::Refused { status: 404, .. }) => Ok(false),
+            // What older agents answer.
+            Err(ConsulError::Refused { answer, .. }) if answer.contains("does not have associated TTL") => {
+                Ok(false)
+            }
+            result => result.map(|_| true),
+        }
+    }
+
     /// Removes the entry; one that is not there is fine.
     pub async fn deregister(&self, id: &str) -> Result<(), ConsulError> {
         let path = format!("/v1/agent/service/deregister/{id}");
-        match self.ask(Method::PUT, &path, None, format!("deregister {id}")).await {
+        match self.ask(Method::PUT, &path, None::<&()>, format!("deregister {id}")).await {
             Err(ConsulError::Refused { status: 404, .. }) => Ok(()),
             result => result.map(drop),
         }
@@ -246,14 +303,14 @@ impl Client {
     }
 
     async fn list(&self, path: &str, what: &str) -> Result<String, ConsulError> {
-        self.ask(Method::GET, path, None, what.to_owned()).await
+        self.ask(Method::GET, path, None::<&()>, what.to_owned()).await
     }
 
-    async fn ask(
+    async fn ask<B: Serialize>(
         &self,
         method: Method,
         path: &str,
-        body: Option<&Service>,
+        body: Option<&B>,
         what: String,
     ) -> Result<String, ConsulError> {
         let mut request = self.http.request(method, format!("{}{path}", self.address));
@@ -357,9 +414,19 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_has_a_check_only_for_a_task_with_one() {
+        let host = |health| Service { health, ..serde_json::from_str(LISTED).unwrap() };
+        let json = |service| serde_json::to_value(service).unwrap();
+        assert_eq!(json(host(None)).get("Check"), None);
+        let check = json(host(Some(Health { healthy: false, why: "not yet".into() })))["Check"].clone();
+        assert_eq!((&check["Status"], &check["TTL"]), (&"critical".into(), &"87600h".into()));
+    }
+
+    const LISTED: &str = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
+
+    #[test]
     fn a_listed_entry_is_read_back() {
-        let listed = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
-        let service: Service = serde_json::from_str(listed).unwrap();
+        let service: Service = serde_json::from_str(LISTED).unwrap();
         assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
     }
 }

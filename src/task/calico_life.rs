@@ -245,7 +245,8 @@ impl CalicoLife<'_> {
         let first_kill = match launch.run(prepared, &mut link.commands).await {
             Started::Running(wired) => {
                 let services = services(&self.order, self.request, self.config, &wired.addresses);
-                self.registrar = Registrar::start(self.config, services);
+                self.registrar =
+                    Registrar::start(self.config, services, self.order.description.health.is_some());
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
                 link.tell(Change::Running {
                     inspect: seen.inspect,

@@ -1,15 +1,17 @@
 //! The task's Consul entries: registered beside its life, never in its way.
 //!
-//! Consul absent or down never fails a task and never delays one. Registration is tried until it
-//! succeeds or the task ends; what stands in the log is the first error and the success.
+//! Consul absent or down never fails a task and never delays one. What has not reached it is tried until it
+//! does or the task ends; what stands in the log is the first error and the success. The entries of a task with a
+//! health check follow it; of what changed while Consul was away only the newest state is told.
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::consul::{Client, ConsulError, Service};
+use crate::consul::{Client, ConsulError, Health, Service};
 use crate::error::chain;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -29,27 +31,29 @@ impl Services {
     }
 }
 
-/// Registers in the background until it is done or told to stop.
+/// Registers in the background, and keeps the entries of a task with a health check up to date.
 pub struct Registrar {
     stop: CancellationToken,
+    health: watch::Sender<Option<Health>>,
     work: JoinHandle<bool>,
 }
 
 impl Registrar {
-    pub fn start(config: &Config, services: Services) -> Option<Self> {
+    /// `checked`: the task has a health check, and counts as ill until it is told otherwise.
+    pub fn start(config: &Config, services: Services, checked: bool) -> Option<Self> {
         if !config.consul.enabled {
             return None;
         }
-        let client = match Client::new(config) {
-            Ok(client) => client,
-            Err(error) => {
-                tracing::warn!("the task is not registered in Consul: {}", chain(&error));
-                return None;
-            }
-        };
+        let unknown = Health { healthy: false, why: "no health check has succeeded yet".into() };
+        let (health, newest) = watch::channel(checked.then_some(unknown));
         let stop = CancellationToken::new();
-        let work = tokio::spawn(register_all(client, services, stop.clone()));
-        Some(Self { stop, work })
+        let work = tokio::spawn(keep(config.clone(), services, newest, stop.clone()));
+        Some(Self { stop, health, work })
+    }
+
+    /// What the entries of a task with a health check shall say from now on.
+    pub fn tell(&self, healthy: bool, why: &str) {
+        self.health.send_replace(Some(Health { healthy, why: why.to_owned() }));
     }
 
     /// Ends the work; a request under way is waited for, so that it cannot overtake the removal. Tells whether
@@ -60,51 +64,121 @@ impl Registrar {
     }
 }
 
-/// True when anything may have been registered.
-async fn register_all(client: Client, services: Services, stop: CancellationToken) -> bool {
-    let mut registered = false;
-    let Services { direct, host } = services;
-    let direct = direct.into_iter().map(|service| (service, false));
-    for (service, yields) in direct.chain(host.map(|service| (service, true))) {
-        let mut pause = FIRST_PAUSE;
-        let mut told = false;
-        while !stop.is_cancelled() {
-            match register(&client, &service, yields).await {
-                Ok(Done::Registered) => {
-                    registered = true;
-                    tracing::info!("registered {} in Consul at {}", service.name, service.address);
-                    break;
-                }
-                Ok(Done::LeftOut) => {
-                    tracing::info!("{} is in Consul already, registered by another program", service.name);
-                    break;
-                }
-                Err(error) => {
-                    // An answer that never came may have been a success.
-                    registered |= !error.never_arrived();
-                    if !told {
-                        tracing::warn!("cannot register {}: {}; trying on", service.name, chain(&error));
-                    }
-                    told = true;
-                }
-            }
-            let _ = tokio::time::timeout(pause, stop.cancelled()).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-    registered
+/// One entry on its way into Consul.
+struct Entry {
+    service: Service,
+    /// Not registered when another program, such as mesos-consul, has registered the name already.
+    yields: bool,
+    state: State,
+    /// An error stands in the log; the next one says nothing new.
+    complained: bool,
 }
 
-enum Done {
-    Registered,
+enum State {
+    Missing,
+    /// With this health.
+    Told(Option<Health>),
     LeftOut,
 }
 
-/// `yields`: not when another program, such as mesos-consul, has registered the name already.
-async fn register(client: &Client, service: &Service, yields: bool) -> Result<Done, ConsulError> {
-    if yields && client.has_foreign_instance(&service.name).await? {
-        return Ok(Done::LeftOut);
+/// True when anything may have been registered.
+async fn keep(
+    config: Config,
+    services: Services,
+    mut newest: watch::Receiver<Option<Health>>,
+    stop: CancellationToken,
+) -> bool {
+    let Services { direct, host } = services;
+    let direct = direct.into_iter().map(|service| (service, false));
+    let mut entries: Vec<Entry> = direct
+        .chain(host.map(|service| (service, true)))
+        .map(|(service, yields)| Entry { service, yields, state: State::Missing, complained: false })
+        .collect();
+    let mut registered = false;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let health = newest.borrow_and_update().clone();
+        let mut done = true;
+        for entry in &mut entries {
+            if stop.is_cancelled() {
+                return registered;
+            }
+            // Made anew each time: most of its life the task has nothing to tell.
+            match Client::new(&config) {
+                Ok(client) => done &= entry.catch_up(&client, &health, &mut registered).await,
+                Err(error) => done = entry.complain(&error),
+            }
+        }
+        let wait = async {
+            match (done, &health) {
+                // Nothing will ever change.
+                (true, None) => return true,
+                (true, Some(_)) => pause = FIRST_PAUSE,
+                (false, _) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    return false;
+                }
+            }
+            newest.changed().await.is_err()
+        };
+        tokio::select! {
+            over = wait => if over { return registered },
+            () = stop.cancelled() => return registered,
+        }
     }
-    client.register(service).await?;
-    Ok(Done::Registered)
+}
+
+impl Entry {
+    /// True when Consul knows all there is to know.
+    async fn catch_up(&mut self, client: &Client, health: &Option<Health>, registered: &mut bool) -> bool {
+        let result = match (&self.state, health) {
+            (State::LeftOut, _) => return true,
+            (State::Told(told), health) if told == health => return true,
+            (State::Told(_), Some(newest)) => self.report(client, newest).await,
+            _ => self.register(client, health).await,
+        };
+        match result {
+            Ok(state) => {
+                *registered |= matches!(state, State::Told(_));
+                self.complained = false;
+                self.state = state;
+                !matches!(self.state, State::Missing)
+            }
+            Err(error) => {
+                // An answer that never came may have been a success.
+                *registered |= !error.never_arrived();
+                self.complain(&error)
+            }
+        }
+    }
+
+    /// False, for not being done.
+    fn complain(&mut self, error: &ConsulError) -> bool {
+        if !self.complained {
+            tracing::warn!("cannot register {}: {}; trying on", self.service.name, chain(error));
+        }
+        self.complained = true;
+        false
+    }
+
+    async fn register(&mut self, client: &Client, health: &Option<Health>) -> Result<State, ConsulError> {
+        let name = &self.service.name;
+        if self.yields && client.has_foreign_instance(name).await? {
+            tracing::info!("{name} is in Consul already, registered by another program");
+            return Ok(State::LeftOut);
+        }
+        self.service.health.clone_from(health);
+        client.register(&self.service).await?;
+        tracing::info!("registered {} in Consul at {}", self.service.name, self.service.address);
+        Ok(State::Told(health.clone()))
+    }
+
+    /// A Consul that has lost the entry gets it anew.
+    async fn report(&self, client: &Client, health: &Health) -> Result<State, ConsulError> {
+        match client.report(&self.service.id, health).await? {
+            true => Ok(State::Told(Some(health.clone()))),
+            false => Ok(State::Missing),
+        }
+    }
 }
