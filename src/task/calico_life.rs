@@ -18,7 +18,7 @@ use super::launch::{Launch, Started};
 use super::life;
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
-use super::network::{self, Interface};
+use super::network::{self, Interface, Wired};
 use super::request::CalicoRequest;
 use super::retry::host_faults;
 use super::services::{Registrar, Services};
@@ -242,21 +242,22 @@ impl CalicoLife<'_> {
             gate,
             claim: &mut self.claim,
         };
-        let first_kill = match launch.run(prepared, &mut link.commands).await {
+        let (first_kill, addresses) = match launch.run(prepared, &mut link.commands).await {
             Started::Running(wired) => {
                 let services = services(&self.order, self.request, self.config, &wired.addresses);
                 self.registrar =
                     Registrar::start(self.config, services, self.order.description.health.is_some());
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
+                let Wired { addresses, timing, .. } = *wired;
                 link.tell(Change::Running {
                     inspect: seen.inspect,
-                    addresses: wired.addresses,
-                    timing: Some(wired.timing),
+                    addresses: addresses.clone(),
+                    timing: Some(timing),
                 });
-                first_kill
+                (first_kill, addresses)
             }
             Started::Failed(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
-            Started::KilledRunning(command) => Some(command),
+            Started::KilledRunning(command) => (Some(command), Vec::new()),
             Started::Killed(command) => {
                 link.announce(command);
                 return (command.before_start(), Workload::NeverStarted);
@@ -264,7 +265,19 @@ impl CalicoLife<'_> {
         };
         let event = match first_kill {
             Some(command) => Err(command),
-            None => attached.end_or_kill(link).await,
+            None => {
+                let namespace = network::namespace(self.config, &self.order.container);
+                let check = self.order.description.health.as_ref();
+                let checks = attached.begin_checks(ready, check, Some(namespace), addresses);
+                let registrar = self.registrar.as_ref();
+                attached
+                    .end_or_kill(link, checks, |verdict| {
+                        if let Some(registrar) = registrar {
+                            registrar.tell(verdict.healthy, &verdict.why);
+                        }
+                    })
+                    .await
+            }
         };
         let (end, stopped) = match event {
             Ok(end) => (end, None),

@@ -21,7 +21,7 @@ use crate::error::{chain, Failure};
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
-use super::work::{self, Attached, End};
+use super::work::{self, Attached, End, Seen};
 
 /// Lives the task to its end.
 pub async fn live(order: Order, mut link: Link) -> Ended {
@@ -36,7 +36,8 @@ pub async fn live(order: Order, mut link: Link) -> Ended {
 
 /// A task that stock Mesos could run just as well.
 async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
-    let mut creation = Making::start(|cancel| work::create(order, None, RETRY_NOTHING, cancel));
+    let created = order.clone();
+    let mut creation = Making::start(|cancel| work::create(created, None, RETRY_NOTHING, cancel));
     let made = link.unless_killed(creation.made()).await;
     let ready = match made {
         Ok(Ok(ready)) => ready,
@@ -55,10 +56,15 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         return Outcome::Failed(failure);
     }
     let (seen, first_kill) = attached.look_unless_killed(&ready, link).await;
-    link.tell(Change::Running { inspect: seen.inspect, addresses: seen.addresses, timing: None });
+    let Seen { inspect, addresses } = seen;
+    link.tell(Change::Running { inspect, addresses: addresses.clone(), timing: None });
     let event = match first_kill {
         Some(command) => Err(command),
-        None => attached.end_or_kill(link).await,
+        None => {
+            let check = order.description.health.as_ref();
+            let checks = attached.begin_checks(&ready, check, None, addresses);
+            attached.end_or_kill(link, checks, |_| ()).await
+        }
     };
     let (end, stopped) = match event {
         Ok(end) => (end, None),

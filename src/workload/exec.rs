@@ -20,6 +20,7 @@ use tokio::time::{sleep, Instant};
 use super::docker::Docker;
 use super::error::DockerError;
 use super::logs::Sink;
+use super::process::Process;
 use super::tree::kill_tree;
 
 /// Creating and asking; twice what a busy daemon needs.
@@ -147,7 +148,7 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
     while begun.elapsed() < HUNT {
         match docker.look_at_exec(id).await {
             Ok(Seen { running: false, code: Some(_), .. }) => return,
-            Ok(Seen { running: true, pid: Some(pid), .. }) if !lives_in(pid, container) => {
+            Ok(Seen { running: true, pid: Some(pid), .. }) if !Process::open(pid).is_of(container) => {
                 tracing::warn!("a command left in container {container} cannot be killed: pid {pid} is not to be seen from here");
                 return;
             }
@@ -160,9 +161,4 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
         }
         sleep(PAUSE).await;
     }
-}
-
-/// An agent in a container may have pids of its own: then the number means another process, or none.
-fn lives_in(pid: i32, container: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|groups| groups.contains(container))
 }

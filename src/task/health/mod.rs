@@ -27,8 +27,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::{sleep, Instant};
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::chain;
 use crate::workload::Docker;
@@ -83,7 +85,8 @@ pub struct CommandLine {
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The task's network namespace: a bound one of ours, or `/proc/<pid>/ns/net`.
-    pub namespace: PathBuf,
+    /// Not known where Docker could not be asked, or runs elsewhere.
+    pub namespace: Option<PathBuf>,
     /// Tried when nobody listens on loopback: a task may be bound to its Calico address alone.
     pub addresses: Vec<IpAddr>,
     pub exec: Exec,
@@ -105,7 +108,38 @@ pub struct Verdict {
     pub why: String,
 }
 
-/// Checks until it is dropped, which also ends a probe under way, or until there is nothing more to say.
+impl Verdict {
+    fn log(&self) {
+        match self {
+            Self { healthy: true, .. } => tracing::info!("healthy"),
+            Self { kill: false, why, .. } => tracing::warn!("unhealthy: {why}"),
+            Self { kill: true, why, .. } => tracing::warn!("unhealthy for good: {why}"),
+        }
+    }
+}
+
+/// Checks under way. Dropped, they end, and with them a probe that has not come back.
+pub struct Checks {
+    verdicts: UnboundedReceiver<Verdict>,
+    _work: AbortOnDropHandle<()>,
+}
+
+impl Checks {
+    pub fn begin(check: Check, target: Target) -> Self {
+        let (sender, verdicts) = mpsc::unbounded_channel();
+        Self { verdicts, _work: AbortOnDropHandle::new(tokio::spawn(watch(check, target, sender))) }
+    }
+
+    /// The next verdict. None follows one that wants the task to end.
+    pub async fn verdict(&mut self) -> Verdict {
+        match self.verdicts.recv().await {
+            Some(verdict) => verdict,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Checks until it is dropped, or until there is nothing more to say.
 pub async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdict>) {
     let Check { timing, probe } = check;
     let begun = Instant::now();
@@ -129,6 +163,7 @@ pub async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdi
         };
         let verdict = result.and_then(|result| policy.judge(result, begun.elapsed()));
         if let Some(verdict) = verdict {
+            verdict.log();
             let over = verdict.kill;
             if verdicts.send(verdict).is_err() || over {
                 return;

@@ -20,6 +20,8 @@ pub(super) enum ProbeError {
     NotBegun { limit: Duration },
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error("the task's network namespace is not known: Docker runs elsewhere, or did not answer")]
+    Unknown,
     #[error("there is no address to connect to")]
     Nowhere,
     #[error("cannot ask for {url}")]
@@ -63,6 +65,7 @@ impl ProbeError {
         matches!(
             self,
             Self::NotBegun { .. }
+                | Self::Unknown
                 | Self::Net(NetError::Thread(_))
                 | Self::Docker(DockerError::Away { .. } | DockerError::Slow { .. })
         )
@@ -102,7 +105,7 @@ impl Prober {
         self.begun = true;
         let namespace = match self.namespace.take() {
             Some(namespace) => namespace,
-            None => Namespace::open(&self.target.namespace)?,
+            None => Namespace::open(self.target.namespace.as_deref().ok_or(ProbeError::Unknown)?)?,
         };
         let namespace = self.namespace.insert(namespace);
         match &self.probe {

@@ -25,7 +25,8 @@ use crate::error::Failure;
 use crate::workload::{Exit, HostProcess};
 
 use super::gate::Gate;
-use super::link::{Command, Link, Order};
+use super::health::{Check, Checks, Exec, Target, Verdict};
+use super::link::{Change, Command, Link, Order};
 use super::spec::Work;
 use command::{CommandLine, Control};
 use docker::Container;
@@ -110,6 +111,14 @@ impl Ready {
         }
     }
 
+    /// How a health check's command gets beside it.
+    fn exec(&self) -> Exec {
+        match self {
+            Self::Container(container) => container.exec(),
+            Self::Command(command) => command.exec(),
+        }
+    }
+
     /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
     pub async fn explain(&self, exit: Exit) -> Exit {
         match self {
@@ -145,16 +154,36 @@ impl Attached {
         }
     }
 
-    /// The network namespace of the workload's first process, where it is known.
-    pub fn network(&self) -> Option<PathBuf> {
-        self.process.as_ref().map(|process| process.network())
+    /// Begins the health checks of a workload that runs and has been looked at. Without a `namespace` that is
+    /// known from elsewhere they go to that of its first process.
+    pub fn begin_checks(
+        &self,
+        ready: &Ready,
+        check: Option<&Check>,
+        namespace: Option<PathBuf>,
+        addresses: Vec<IpAddr>,
+    ) -> Option<Checks> {
+        let namespace = namespace.or_else(|| self.process.as_ref().map(|process| process.network()));
+        check.map(|check| Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec() }))
     }
 
-    /// Waits until the workload ends by itself, or a kill comes.
-    pub async fn end_or_kill(&mut self, link: &mut Link) -> Result<End, Command> {
-        tokio::select! {
-            end = &mut self.exit => Ok(told(end)),
-            Some(command) = link.commands.recv() => Err(command),
+    /// Waits until the workload ends by itself, or a kill comes; until then verdicts on its health are passed on.
+    pub async fn end_or_kill(
+        &mut self,
+        link: &mut Link,
+        mut checks: Option<Checks>,
+        heard: impl Fn(&Verdict),
+    ) -> Result<End, Command> {
+        loop {
+            tokio::select! {
+                biased;
+                end = &mut self.exit => return Ok(told(end)),
+                Some(command) = link.commands.recv() => return Err(command),
+                verdict = next(&mut checks) => {
+                    heard(&verdict);
+                    link.tell(Change::Health { healthy: verdict.healthy, kill: verdict.kill });
+                }
+            }
         }
     }
 
@@ -163,6 +192,13 @@ impl Attached {
         if tokio::time::timeout(LOG_DRAIN, &mut self.logs).await.is_err() {
             tracing::warn!("the task's output goes on after its end; it is cut off");
         }
+    }
+}
+
+async fn next(checks: &mut Option<Checks>) -> Verdict {
+    match checks {
+        Some(checks) => checks.verdict().await,
+        None => std::future::pending().await,
     }
 }
 
