@@ -140,35 +140,108 @@ impl Checks {
 }
 
 /// Checks until it is dropped, or until there is nothing more to say.
-pub async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdict>) {
-    let Check { timing, probe } = check;
-    let begun = Instant::now();
-    let mut policy = Policy::new(&timing);
-    let mut prober = Prober::new(probe, target);
+async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdict>) {
+    let limit = check.timing.timeout;
+    let mut rounds = Rounds::new(check.timing);
+    let mut prober = Prober::new(check.probe, target);
     let mut blind = false;
-    sleep(timing.delay).await;
     loop {
-        let result = match prober.look(timing.timeout).await {
+        rounds.due().await;
+        let result = match prober.look(limit).await {
             Err(error) if error.tells_nothing() => {
-                if !blind {
+                if !std::mem::replace(&mut blind, true) {
                     tracing::warn!("a health check cannot be made: {}", chain(&error));
                 }
-                blind = true;
-                None
+                continue;
             }
-            result => {
-                blind = false;
-                Some(result.map_err(|error| chain(&error)))
-            }
+            result => result.map_err(|error| chain(&error)),
         };
-        let verdict = result.and_then(|result| policy.judge(result, begun.elapsed()));
-        if let Some(verdict) = verdict {
+        blind = false;
+        if let Some(verdict) = rounds.judge(result) {
             verdict.log();
             let over = verdict.kill;
             if verdicts.send(verdict).is_err() || over {
                 return;
             }
         }
-        sleep(timing.interval.max(SHORTEST_PAUSE)).await;
+    }
+}
+
+/// When the next check is due, and what it means.
+struct Rounds {
+    policy: Policy,
+    begun: Instant,
+    /// Before the next check.
+    pause: Duration,
+    interval: Duration,
+}
+
+impl Rounds {
+    fn new(timing: Timing) -> Self {
+        Self {
+            policy: Policy::new(&timing),
+            begun: Instant::now(),
+            pause: timing.delay,
+            interval: timing.interval.max(SHORTEST_PAUSE),
+        }
+    }
+
+    /// To be awaited when the last check is over.
+    async fn due(&mut self) {
+        sleep(std::mem::replace(&mut self.pause, self.interval)).await;
+    }
+
+    fn judge(&mut self, result: Result<(), String>) -> Option<Verdict> {
+        self.policy.judge(result, self.begun.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When checks of one second each begin, and what is told when, in seconds.
+    async fn diary(interval: u64, results: &[Option<bool>]) -> (Vec<u64>, Vec<(u64, bool, bool)>) {
+        let begun = Instant::now();
+        let now = || begun.elapsed().as_secs();
+        let mut rounds = Rounds::new(Timing {
+            delay: Duration::from_secs(15),
+            interval: Duration::from_secs(interval),
+            timeout: None,
+            grace: Duration::from_secs(30),
+            failures: 2,
+        });
+        let (mut looks, mut told) = (Vec::new(), Vec::new());
+        for result in results {
+            rounds.due().await;
+            looks.push(now());
+            sleep(Duration::from_secs(1)).await;
+            let Some(ok) = result else { continue };
+            if let Some(verdict) = rounds.judge(ok.then_some(()).ok_or_else(|| "no".to_owned())) {
+                told.push((now(), verdict.healthy, verdict.kill));
+            }
+        }
+        (looks, told)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_interval_begins_when_a_check_is_over() {
+        let (looks, told) = diary(10, &[Some(false), Some(true), Some(false), Some(false)]).await;
+        assert_eq!(looks, [15, 26, 37, 48]);
+        assert_eq!(told, [(27, true, false), (38, false, false), (49, false, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_cannot_be_made_counts_for_nothing() {
+        let (looks, told) = diary(20, &[None, Some(false), None, Some(false)]).await;
+        assert_eq!(looks, [15, 36, 57, 78]);
+        assert_eq!(told, [(37, false, false), (79, false, true)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_interval_is_not_no_pause() {
+        let begun = Instant::now();
+        let (looks, _) = diary(0, &[Some(true); 11]).await;
+        assert_eq!((looks.len(), begun.elapsed()), (11, Duration::from_secs(27)));
     }
 }
