@@ -7,6 +7,7 @@
 mod daemon;
 mod parameters;
 mod registry;
+mod exec;
 mod trouble;
 
 use std::path::Path;
