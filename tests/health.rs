@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_mesos::net::{self, netns, Namespace};
-use calico_mesos::task::health::{Check, Checks, Exec, Family, Probe, Scheme, Target, Timing};
-use calico_mesos::workload::{Docker, DockerHost};
+use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Family, Probe, Scheme, Target, Timing};
+use calico_mesos::workload::CommandSpec;
 use netlab::Lab;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,15 +26,13 @@ struct Inside {
     lab: Lab,
     namespace: Namespace,
     addresses: Vec<IpAddr>,
-    docker: Docker,
 }
 
 impl Inside {
     async fn new() -> Self {
         let lab = Lab::new();
         let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
-        let docker = silent_docker(&lab).await;
-        Self { lab, namespace, addresses: Vec::new(), docker }
+        Self { lab, namespace, addresses: Vec::new() }
     }
 
     async fn listen(&self, at: &str) -> (TcpListener, u16) {
@@ -66,7 +64,11 @@ impl Inside {
         Target {
             namespace: Some(self.namespace.path().into()),
             addresses: self.addresses.clone(),
-            exec: Exec::Docker { docker: self.docker.clone(), id: String::new() },
+            exec: Exec::Process {
+                executor: env!("CARGO_BIN_EXE_calico-executor").into(),
+                spec: task(),
+                namespace: Some(self.namespace.path().into()),
+            },
         }
     }
 
@@ -82,16 +84,16 @@ impl Inside {
     }
 }
 
-/// These checks never speak to Docker; it only has to be there to be known.
-async fn silent_docker(lab: &Lab) -> Docker {
-    let path = lab.path("docker.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let _ = stream.read(&mut [0; 1024]).await.unwrap();
-        stream.write_all(OK.as_bytes()).await.unwrap();
-    });
-    Docker::connect(&DockerHost::Unix(path), "").await.unwrap()
+/// A command workload, for the checks that run beside one.
+fn task() -> CommandSpec {
+    let variables = [("PATH", "/usr/bin:/bin"), ("A", "task"), ("B", "task")];
+    CommandSpec {
+        program: "sleep".into(),
+        arguments: vec!["sleep".into(), "1000".into()],
+        environment: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        user: Some("65534:65534".into()),
+        directory: "/".into(),
+    }
 }
 
 async fn converse(
@@ -311,6 +313,43 @@ async fn the_host_is_not_asked_in_place_of_the_task() {
     let host = Target { namespace: Some("/proc/self/ns/net".into()), ..inside.target() };
     let verdict = Checks::begin(check(Probe::Tcp { port, family: Family::V4 }), host).verdict().await;
     assert!(verdict.healthy, "{}", verdict.why);
+}
+
+fn command(script: &str) -> Probe {
+    Probe::Command(CommandLine {
+        program: "sh".into(),
+        arguments: vec!["sh".into(), "-c".into(), script.into()],
+        environment: [("B".to_owned(), "check".to_owned())].into(),
+    })
+}
+
+#[tokio::test]
+async fn a_command_runs_as_the_task_does() {
+    let inside = Inside::new().await;
+    inside
+        .look(command("test $A = task && test $B = check && test $(id -u) = 65534 && test $PWD = /"))
+        .await
+        .unwrap();
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    inside
+        .look(command(&format!("test $(readlink /proc/self/ns/net) != '{}'", own.display())))
+        .await
+        .unwrap();
+    assert_eq!(inside.look(command("exit 7")).await.unwrap_err(), "the command exits with status 7");
+}
+
+#[tokio::test]
+async fn a_command_that_hangs_is_killed_with_its_children() {
+    let inside = Inside::new().await;
+    let mut check = check(command("sleep 1000 & trap '' TERM; sleep 1000"));
+    check.timing.timeout = Some(Duration::from_millis(700));
+    let verdict = Checks::begin(check, inside.target()).verdict().await;
+    assert_eq!(verdict.why, "no answer within 0.7 s");
+    let begun = std::time::Instant::now();
+    while !inside.namespace.processes().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", inside.namespace.processes());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ use super::wait::Exit;
 use crate::error::{chain, Failure};
 
 /// The program that becomes the command; the link leads to the right file even after an upgrade.
-const OWN_PROGRAM: &str = "/proc/self/exe";
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What the command leaves behind is killed for so long; longer only a broken disk or driver holds it.
 const LEFTOVERS: Duration = Duration::from_secs(5);
 

@@ -14,14 +14,16 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures_util::StreamExt;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, Instant};
 
 use super::docker::Docker;
 use super::error::DockerError;
 use super::logs::Sink;
-use super::process::Process;
-use super::tree::kill_tree;
+use super::process::HostProcess;
+use super::session;
 
 /// Creating and asking; twice what a busy daemon needs.
 const SHORT: Duration = Duration::from_secs(20);
@@ -29,6 +31,9 @@ const SHORT: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long an exec that nobody waits for any more is hunted.
 const HUNT: Duration = Duration::from_secs(30);
+
+/// How long what the command has started may take to die.
+const DYING: Duration = Duration::from_secs(5);
 
 /// A command that Docker was asked to run. Dropped before its end, it is killed in the background.
 #[derive(Debug)]
@@ -148,11 +153,11 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
     while begun.elapsed() < HUNT {
         match docker.look_at_exec(id).await {
             Ok(Seen { running: false, code: Some(_), .. }) => return,
-            Ok(Seen { running: true, pid: Some(pid), .. }) if !Process::open(pid).is_of(container) => {
+            Ok(Seen { running: true, pid: Some(pid), .. }) if !HostProcess::open(pid).is_of(container) => {
                 tracing::warn!("a command left in container {container} cannot be killed: pid {pid} is not to be seen from here");
                 return;
             }
-            Ok(Seen { running: true, pid: Some(pid), .. }) => kill_tree(pid).await,
+            Ok(Seen { running: true, pid: Some(pid), .. }) => kill_all(pid).await,
             // Not started yet, if it ever will be.
             Ok(_) => {}
             Err(error) if error.is_passing() => {}
@@ -161,4 +166,15 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Stopped, a process gets no more children, and alive it shows which are its own.
+async fn kill_all(leader: i32) {
+    let send = |signal| {
+        // It may be gone by itself, which is what is wanted.
+        let _ = kill(Pid::from_raw(leader), signal);
+    };
+    send(Signal::SIGSTOP);
+    session::kill(leader, DYING).await;
+    send(Signal::SIGKILL);
 }

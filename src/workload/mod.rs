@@ -33,11 +33,10 @@ mod profile;
 mod session;
 mod spec;
 mod transport;
-mod tree;
 mod users;
 mod wait;
 
-pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process};
+pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process, OWN_PROGRAM};
 pub use credentials::{find as find_credentials, Credentials};
 pub use docker::Docker;
 pub use error::DockerError;

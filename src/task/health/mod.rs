@@ -33,7 +33,7 @@ use tokio::time::{sleep, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::chain;
-use crate::workload::Docker;
+use crate::workload::{CommandSpec, Docker};
 
 pub use policy::{Policy, Timing};
 use probe::Prober;
@@ -95,7 +95,15 @@ pub struct Target {
 /// How a command gets into the task's surroundings.
 #[derive(Debug, Clone)]
 pub enum Exec {
+    /// Beside a container's processes.
     Docker { docker: Docker, id: String },
+    /// As the task itself was started: its user, its variables, its folder.
+    Process {
+        /// Whose child becomes the command: this program, but in tests.
+        executor: PathBuf,
+        spec: CommandSpec,
+        namespace: Option<PathBuf>,
+    },
 }
 
 /// What the checks so far amount to.

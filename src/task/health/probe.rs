@@ -10,7 +10,7 @@ use super::{command, http, Family, Probe, Target};
 use crate::net::{self, Namespace, NetError};
 use crate::resolve::ResolveError;
 use crate::tls::TlsError;
-use crate::workload::DockerError;
+use crate::workload::{CommandError, DockerError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
@@ -56,6 +56,8 @@ pub(super) enum ProbeError {
     Exit(i64),
     #[error(transparent)]
     Docker(#[from] DockerError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
 }
 
 impl ProbeError {
@@ -67,6 +69,7 @@ impl ProbeError {
             Self::NotBegun { .. }
                 | Self::Unknown
                 | Self::Net(NetError::Thread(_))
+                | Self::Command(CommandError::Start(_))
                 | Self::Docker(DockerError::Away { .. } | DockerError::Slow { .. })
         )
     }
