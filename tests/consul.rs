@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use calico_mesos::config::Config;
-use calico_mesos::consul::{Client, ConsulError, Instance, Service};
+use calico_mesos::consul::{Client, ConsulError, Health, Instance, Service};
 use calico_mesos::dev::{find_consul, free_port, Consul, ConsulOptions};
 use calico_mesos::error::chain;
 use calico_mesos::names::{service_name, ContainerId};
@@ -100,6 +100,38 @@ async fn two_families_and_named_ports() {
 }
 
 #[tokio::test]
+async fn only_healthy_instances_are_resolved_and_a_restart_forgets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = ConsulOptions { any_dns_port: true, persistent: true, ..Default::default() };
+    let mut consul = Consul::start(dir.path(), options).await.unwrap();
+    let client = client(&consul.url());
+    let health = |healthy, why: &str| Health { healthy, why: why.to_owned() };
+    let [checked, plain]: [Service; 2] =
+        ["192.168.17.64", "192.168.17.65"].map(|address| direct("web", &[address], &[(80, None)]).remove(0));
+    let checked = Service { health: Some(health(false, "not yet")), ..checked };
+    client.register(&checked).await.unwrap();
+    client.register(&plain).await.unwrap();
+    let name = "web-direct.service.consul";
+    dig_until(&consul, "A", name, &["192.168.17.65"]).await;
+
+    assert!(client.report(&checked.id, &health(true, "well")).await.unwrap());
+    dig_until(&consul, "A", name, &["192.168.17.64", "192.168.17.65"]).await;
+    consul.kill();
+    consul.restart().await.unwrap();
+    dig_until(&consul, "A", name, &["192.168.17.64", "192.168.17.65"]).await;
+    assert!(client.report(&checked.id, &health(false, &"ill ".repeat(1000))).await.unwrap());
+    dig_until(&consul, "A", name, &["192.168.17.65"]).await;
+    consul.stop().await;
+    consul.restart().await.unwrap();
+    dig_until(&consul, "A", name, &["192.168.17.65"]).await;
+
+    assert!(!client.report("calico-mesos-nobody", &health(true, "")).await.unwrap());
+    assert!(!client.report(&plain.id, &health(true, "")).await.unwrap(), "it has no check");
+    client.deregister(&checked.id).await.unwrap();
+    assert!(!client.report(&checked.id, &health(true, "")).await.unwrap(), "the check outlives its entry");
+}
+
+#[tokio::test]
 async fn another_registrator_is_noticed() {
     let Peer { consul: _consul, client, _dir } = peer().await;
     let container = ContainerId::random();
@@ -179,7 +211,7 @@ async fn the_token_comes_from_its_file() {
     let acl = format!(
         "acl {{\n enabled = true\n default_policy = \"deny\"\n tokens {{ initial_management = \"{secret}\" agent = \"{secret}\" }}\n}}"
     );
-    let options = ConsulOptions { configuration: Some(acl), any_dns_port: true };
+    let options = ConsulOptions { configuration: Some(acl), any_dns_port: true, ..Default::default() };
     let consul = Consul::start(dir.path(), options).await.unwrap();
     let service = &direct("testapp", &["10.0.0.1"], &[])[0];
     let error = client(&consul.url()).register(service).await.unwrap_err();
@@ -214,7 +246,8 @@ async fn certificates_on_both_sides() {
         path("dc1-server-consul-0.pem"),
         path("dc1-server-consul-0-key.pem"),
     );
-    let options = ConsulOptions { configuration: Some(configuration), any_dns_port: true };
+    let options =
+        ConsulOptions { configuration: Some(configuration), any_dns_port: true, ..Default::default() };
     let _consul = Consul::start(&path("agent"), options).await.unwrap();
 
     let mut config = Config::default();

@@ -1,5 +1,6 @@
-//! A private Consul: the real program in its development mode, in memory, on free ports.
+//! A private Consul: the real program on free ports, in its development mode, which keeps everything in memory.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub struct ConsulOptions {
     pub configuration: Option<String>,
     /// Always a free DNS port, never 8600.
     pub any_dns_port: bool,
+    /// Keeps its data on disk, as a real agent does, and has them again after a restart.
+    pub persistent: bool,
 }
 
 /// See the module's documentation.
@@ -65,18 +68,34 @@ impl Consul {
         loop {
             tries += 1;
             let usual = !options.any_dns_port && tries == 1 && ports::is_free(USUAL_DNS_PORT);
-            match Self::try_start(&program, dir, usual.then_some(USUAL_DNS_PORT), acl).await {
+            let mode: Vec<OsString> = match options.persistent {
+                false => vec!["-dev".into()],
+                true => vec![
+                    "-server".into(),
+                    "-bootstrap-expect=1".into(),
+                    "-data-dir".into(),
+                    dir.join("data").into(),
+                ],
+            };
+            match Self::try_start(&program, dir, mode, usual.then_some(USUAL_DNS_PORT), acl).await {
                 Err(error) if error.port_was_taken() && tries < 4 => (),
                 result => return result,
             }
         }
     }
 
-    async fn try_start(program: &Path, dir: &Path, dns: Option<u16>, acl: bool) -> Result<Self, DevError> {
+    async fn try_start(
+        program: &Path,
+        dir: &Path,
+        mode: Vec<OsString>,
+        dns: Option<u16>,
+        acl: bool,
+    ) -> Result<Self, DevError> {
         let port = || free_port().ok_or_else(|| DevError::Unusable("no free port for Consul".into()));
         let (http, dns) = (port()?, dns.map_or_else(port, Ok)?);
-        let mut arguments: Vec<_> = vec!["agent".into(), "-dev".into(), "-config-file".into()];
-        arguments.push(dir.join("consul.hcl").into());
+        let mut arguments: Vec<OsString> = vec!["agent".into()];
+        arguments.extend(mode);
+        arguments.extend(["-config-file".into(), dir.join("consul.hcl").into()]);
         for (flag, value) in [
             ("-bind", "127.0.0.1".to_owned()),
             ("-client", "127.0.0.1".to_owned()),
@@ -117,12 +136,12 @@ impl Consul {
         self.daemon.stop(Duration::from_secs(5)).await;
     }
 
-    /// As in a crash; everything registered is forgotten, for it lives in memory.
+    /// As in a crash; everything registered is forgotten, unless it is persistent.
     pub fn kill(&mut self) {
         self.daemon.kill();
     }
 
-    /// Again on the same ports, with nothing registered.
+    /// Again on the same ports.
     pub async fn restart(&mut self) -> Result<(), DevError> {
         let (http, acl) = (self.http, self.acl);
         self.daemon.restart(LIMIT, move || ready(http, acl)).await

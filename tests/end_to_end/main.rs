@@ -4,6 +4,7 @@ mod agents;
 mod bad_input;
 mod custom;
 mod faults;
+mod health;
 mod launch;
 #[path = "../netlab/mod.rs"]
 mod netlab;
