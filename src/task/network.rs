@@ -194,11 +194,6 @@ async fn read(
     }
 }
 
-/// Where the task's network namespace is bound.
-pub(super) fn namespace(config: &Config, container: &ContainerId) -> PathBuf {
-    config.paths.task_run(container).join("netns")
-}
-
 /// Makes the namespace and the veth pair, retried like everything that is the host's fault.
 pub(super) async fn make_interface(
     config: Config,

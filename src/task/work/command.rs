@@ -10,7 +10,8 @@ use super::{Attached, End};
 use crate::error::Failure;
 use crate::gate::Verdict;
 use crate::task::gate::Gate;
-use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process};
+use crate::task::health::Exec;
+use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process, OWN_PROGRAM};
 
 /// A command that has not been started.
 pub(in crate::task) struct CommandLine {
@@ -43,6 +44,15 @@ impl CommandLine {
             watcher: None,
             process: None,
             control: Some(Control { started: Some(started), signals }),
+        }
+    }
+
+    /// How a health check's command gets beside it.
+    pub fn exec(&self) -> Exec {
+        Exec::Process {
+            executor: OWN_PROGRAM.into(),
+            spec: self.spec.clone(),
+            namespace: self.namespace.clone(),
         }
     }
 

@@ -56,6 +56,16 @@ prop_compose! {
                 host_port: integers[4] as u32, container_port: integers[5] as u32, protocol: (bit(12) && bit(14)).then(|| texts[3].clone()),
             }];
         }
+        let spare = texts[0].clone();
+        task.health_check = bit(14).then(|| HealthCheck {
+            r#type: (!bit(13)).then_some(integers[5]),
+            delay_seconds: bit(12).then_some(numbers[0]),
+            timeout_seconds: bit(11).then_some(numbers[3]),
+            tcp: (integers[4] % 3 == 0).then(|| health_check::TcpCheckInfo { port: integers[3] as u32, protocol: maybe(10, &spare).map(|_| integers[2]) }),
+            http: (integers[4] % 3 == 1).then(|| health_check::HttpCheckInfo { port: 80, path: maybe(9, &format!("/{}", texts[7])), ..Default::default() }),
+            command: (integers[4] % 3 == 2).then(|| CommandInfo { shell: Some(bit(8)), value: maybe(7, &spare), arguments: vec![texts[6].clone()], ..Default::default() }),
+            ..Default::default()
+        });
         task.kill_policy = Some(KillPolicy { grace_period: Some(DurationInfo { nanoseconds: i64::from(integers[4]) }) });
         task
     }

@@ -106,6 +106,31 @@ fn commands_run_once_whoever_writes_them() {
     assert_eq!(line(command(Some("test"), Some(&["-f"]))).program, "test");
 }
 
+/// Where the task is a command, too, the arguments are argv, as Mesos has it there.
+#[test]
+fn beside_a_command_the_arguments_are_argv() {
+    let spec = crate::workload::CommandSpec {
+        program: "sleep".into(),
+        arguments: vec!["sleep".into()],
+        environment: Default::default(),
+        user: None,
+        directory: "/".into(),
+    };
+    let line = |check| {
+        let check = super::super::health::read(&with(check), &Work::Command(spec.clone()), &mut Vec::new());
+        match check.unwrap().unwrap().probe {
+            Probe::Command(line) => line,
+            other => panic!("{other:?}"),
+        }
+    };
+    let renamed = line(command(Some("/bin/busybox"), Some(&["test", "-f"])));
+    assert_eq!(
+        (renamed.program.as_str(), renamed.arguments),
+        ("/bin/busybox", vec!["test".into(), "-f".to_owned()])
+    );
+    assert_eq!(line(command(Some("true"), Some(&[]))).arguments, ["true"]);
+}
+
 #[test]
 fn a_command_has_variables_of_its_own() {
     let mut check = command(Some("exit 0"), None);
