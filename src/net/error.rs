@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::forward::Taken;
 use crate::error::Failure;
 
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,8 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    #[error("{0}")]
+    PortTaken(Taken),
     #[error("'{command}' failed: {output}")]
     Firewall { command: String, output: String },
 }

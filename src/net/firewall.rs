@@ -3,25 +3,18 @@
 //!
 //! A verdict "accept" in our own table would not help: every base chain has its say. No chain is
 //! ever made in a foreign table; that is why `iptables` itself is not used: it leaves empty ones.
-//!
-//! The programs run with an empty environment and are looked for in fixed folders only: an
-//! executor's environment holds what the task put there.
-
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use ipnet::IpNet;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
 
 use super::marker::Chain;
-use super::nftables::{self, Family};
+use super::netfilter::Family;
+use super::nftables::{self, list};
+use super::program::{locate, run};
 use super::NetError;
 
 /// Our table, and the comment on our rules in other people's chains.
 const NAME: &str = "calico-mesos";
-const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// Every interface of a container begins like this.
 const LINKS: &str = "cali";
 
@@ -29,7 +22,7 @@ const LINKS: &str = "cali";
 pub(super) fn is_present(pools: &[IpNet]) -> bool {
     [(Family::Ip, true), (Family::Ip6, false)].iter().all(|(family, is_v4)| {
         !pools.iter().any(|pool| pool.addr().is_ipv4() == *is_v4)
-            || matches!(nftables::has_table(*family, NAME), Ok(true))
+            || matches!(nftables::table(*family, NAME), Ok(Some(_)))
     })
 }
 
@@ -89,7 +82,7 @@ pub(super) async fn apply(pools: &Vec<IpNet>, chains: &[Chain], legacy: &[String
             }
         }
     }
-    run("nft", &["-f", "-"], &script).await?;
+    nftables::apply(&script).await?;
     for program in legacy {
         for direction in ["-i", "-o"] {
             let rule = legacy_rule(direction);
@@ -114,7 +107,7 @@ pub(super) async fn remove(chains: &[Chain], legacy: &[String]) -> Result<(), Ne
             script.push_str(&format!("delete rule {family} {table} {name} handle {handle}\n"));
         }
     }
-    run("nft", &["-f", "-"], &script).await?;
+    nftables::apply(&script).await?;
     for program in legacy {
         for direction in ["-i", "-o"] {
             let rule = legacy_rule(direction);
@@ -168,16 +161,6 @@ fn as_chain(chain: &Value) -> Option<Chain> {
     })
 }
 
-async fn list(arguments: &[&str]) -> Result<Vec<Value>, NetError> {
-    let arguments: Vec<&str> = [&["-j"], arguments].concat();
-    let text = run("nft", &arguments, "").await?;
-    let answer: Value = serde_json::from_str(&text).map_err(|error| NetError::Firewall {
-        command: format!("nft {}", arguments.join(" ")),
-        output: format!("not JSON: {error}"),
-    })?;
-    Ok(answer["nftables"].as_array().cloned().unwrap_or_default())
-}
-
 fn legacy_rule(direction: &'static str) -> [String; 8] {
     let link = format!("{LINKS}+");
     [direction, &link, "-m", "comment", "--comment", NAME, "-j", "ACCEPT"].map(str::to_owned)
@@ -185,40 +168,4 @@ fn legacy_rule(direction: &'static str) -> [String; 8] {
 
 fn arguments<'a>(action: &'a str, rule: &'a [String]) -> Vec<&'a str> {
     ["-w", action, "FORWARD"].into_iter().chain(rule.iter().map(String::as_str)).collect()
-}
-
-fn locate(program: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
-}
-
-async fn run(program: &str, arguments: &[&str], input: &str) -> Result<String, NetError> {
-    let command = [&[program], arguments].concat().join(" ");
-    let failed = |source| NetError::Program { command: command.clone(), source };
-    let path = locate(program).ok_or_else(|| {
-        failed(std::io::Error::new(
-            std::io::ErrorKind::NotFound,
-            format!("it is in none of {}; dataplane \"local\" needs it", FOLDERS.join(", ")),
-        ))
-    })?;
-    let mut child = Command::new(path)
-        .args(arguments)
-        .env_clear()
-        .env("PATH", FOLDERS.join(":"))
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // It may have ended without reading; its status and words tell more.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let output = child.wait_with_output().await.map_err(failed)?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
-        return Err(NetError::Firewall { command, output: words });
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -5,21 +5,16 @@
 //! the volatile folder: a reboot undoes the changes and forgets the marker alike.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, TryLockError};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::NetError;
-
-/// Nobody holds the lock for longer than a few runs of `nft`.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
-const LOCK_PAUSE: Duration = Duration::from_millis(2);
+use super::{lock, NetError};
 
 /// A chain that got our accept rules, as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -70,19 +65,7 @@ impl Held {
         };
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700).create(state_dir).map_err(failed("make", state_dir))?;
-        let lock_path = state_dir.join("lock");
-        let lock = File::create(&lock_path).map_err(failed("open", &lock_path))?;
-        let ends = Instant::now() + LOCK_LIMIT;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::Error(source)) => return Err(failed("lock", &lock_path)(source)),
-                Err(TryLockError::WouldBlock) if Instant::now() >= ends => {
-                    return Err(NetError::Locked { path: lock_path, seconds: LOCK_LIMIT.as_secs() })
-                }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
-            }
-        }
+        let lock = lock::take(&state_dir.join("lock")).await?;
         let path = state_dir.join("host.json");
         let own = Path::new("/proc/self/ns/net");
         let namespace = fs::metadata(own).map_err(failed("look at", own))?.ino();

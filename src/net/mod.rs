@@ -3,19 +3,25 @@
 //! Every namespace is entered only by a fresh thread that dies afterwards ([`netns`]); netlink
 //! sockets are opened there and used from outside, because a socket stays in the namespace it was
 //! made in. [`plan`] decides without touching anything, [`link`] applies. [`local`] does what Felix
-//! does elsewhere, for `dataplane = "local"`.
+//! does elsewhere, for `dataplane = "local"`; [`forward`] leads ports of the host to a task.
 
 mod dial;
+mod conntrack;
 mod error;
 mod firewall;
+pub mod forward;
 mod host;
 pub mod link;
 pub mod local;
+mod lock;
 mod marker;
+mod netfilter;
 pub mod netlink;
 pub mod netns;
 mod nftables;
 pub mod plan;
+mod program;
+mod sockets;
 pub mod sysctl;
 mod veth;
 
