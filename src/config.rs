@@ -41,6 +41,7 @@ pub struct Config {
     pub profile: Profile,
     pub policy: Policy,
     pub launch: Launch,
+    pub ports: Ports,
     pub dns: Dns,
     pub runtime: Runtime,
     pub limits: Limits,
@@ -146,6 +147,14 @@ pub struct Launch {
     /// How long an explicit address that another task still holds is waited for.
     #[serde(with = "duration")]
     pub ip_wait: Duration,
+}
+
+/// Ports of this host that a Calico task was given.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ports {
+    /// Lead them to the task's address; `false`: it is reached at its own address only.
+    pub forward: bool,
 }
 
 /// resolv.conf of Calico tasks that say nothing themselves; empty lists leave it to the Docker daemon.
@@ -264,6 +273,12 @@ impl Default for Policy {
 impl Default for Launch {
     fn default() -> Self {
         Self { retry_for: Duration::from_secs(30), ip_wait: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { forward: true }
     }
 }
 

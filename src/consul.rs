@@ -3,7 +3,7 @@
 //! | name | address | port | entries |
 //! | --- | --- | --- | --- |
 //! | `<app>-direct` | the task's own | each of SERVICE_PORT, its name as tag | one an address and port |
-//! | `<app>` | the host's | none | one, unless mesos-consul or the configuration sees to it |
+//! | `<app>` | the host's | each that leads to the task, its name as tag | one a port or, where none leads to the task, one without; unless mesos-consul or the configuration sees to it |
 //!
 //! A task with a health check has one on each entry, which its executor keeps up to date: a TTL check whose time
 //! never comes. So nobody asks anybody anything while nothing changes, an agent that is restarted reads the state
@@ -173,16 +173,25 @@ impl Instance<'_> {
 
     /// `<app>` at the host. Whether it is wanted is for [`Client::has_foreign_instance`] and the
     /// configuration's `consul.host_service` to say.
-    pub fn host(&self, host: IpAddr) -> Service {
-        Service {
-            id: format!("{PREFIX}{}-host", self.container),
+    ///
+    /// `ports` of the host that lead to the task; whoever looks for one of several asks for its tag.
+    pub fn host(&self, host: IpAddr, ports: &BTreeMap<u16, Option<String>>) -> Vec<Service> {
+        let entry = |suffix: &str, port, tags| Service {
+            id: format!("{PREFIX}{}-host{suffix}", self.container),
             name: self.name.to_owned(),
             address: host,
-            port: None,
-            tags: Vec::new(),
+            port,
+            tags,
             meta: self.meta(),
             health: None,
+        };
+        if ports.is_empty() {
+            return vec![entry("", None, Vec::new())];
         }
+        let with_port = |(port, name): (&u16, &Option<String>)| {
+            entry(&format!("-{port}"), Some(*port), name.iter().cloned().collect())
+        };
+        ports.iter().map(with_port).collect()
     }
 
     fn meta(&self) -> BTreeMap<String, String> {
@@ -423,6 +432,31 @@ mod tests {
     }
 
     const LISTED: &str = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
+
+    fn the_hosts_entry_has_the_ports_that_lead_to_the_task() {
+        let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
+        let instance = Instance {
+            name: "web",
+            app_id: "/web",
+            task_id: "web.1",
+            container: &container,
+            addresses: &[],
+            ports: &[(80, None)],
+        };
+        let host = "10.0.0.17".parse().unwrap();
+        let [alone] = instance.host(host, &BTreeMap::new()).try_into().unwrap();
+        assert_eq!((alone.id, alone.port), (format!("{PREFIX}{container}-host"), None));
+        let ports = BTreeMap::from([(31001, Some("admin".to_owned())), (31000, None)]);
+        let seen =
+            instance.host(host, &ports).into_iter().map(|service| (service.id, service.port, service.tags));
+        assert_eq!(
+            seen.collect::<Vec<_>>(),
+            [
+                (format!("{PREFIX}{container}-host-31000"), Some(31000), vec![]),
+                (format!("{PREFIX}{container}-host-31001"), Some(31001), vec!["admin".to_owned()]),
+            ]
+        );
+    }
 
     #[test]
     fn a_listed_entry_is_read_back() {

@@ -143,7 +143,8 @@ async fn another_registrator_is_noticed() {
         addresses: &[],
         ports: &[],
     }
-    .host("10.0.0.1".parse().unwrap());
+    .host("10.0.0.1".parse().unwrap(), &Default::default())
+    .remove(0);
     client.register(&ours).await.unwrap();
     assert!(!client.has_foreign_instance("testapp").await.unwrap());
 

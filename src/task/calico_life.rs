@@ -19,9 +19,11 @@ use super::life;
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
 use super::network::{self, Interface, Wired};
+use super::ports::Keeper;
 use super::request::CalicoRequest;
 use super::retry::host_faults;
 use super::services::{Registrar, Services};
+use super::spec::HostPort;
 use super::teardown::{self, Claim, Patience, Workload};
 use super::work::{self, Ready};
 
@@ -42,10 +44,14 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         entry,
         claim: Claim::None,
         registrar: None,
+        keeper: None,
         registered: false,
     };
     let (outcome, workload) = life.up_and_down(&mut link).await;
     life.settle_services().await;
+    if let Some(keeper) = life.keeper.take() {
+        keeper.stop().await;
+    }
     let CalicoLife { entry, claim, .. } = life;
     let report = teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE).await;
     let afterwards = Box::pin(async move {
@@ -99,6 +105,7 @@ fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String)
             task_id: description.task_id.clone(),
         },
         services: services(order, request, config, &placeholders(request)).ids(),
+        ports: forwarded(order, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
         owner: Owner::current(),
         written: journal::timestamp(),
@@ -120,7 +127,18 @@ fn services(order: &Order, request: &CalicoRequest, config: &Config, addresses: 
         ports: &ports,
     };
     let host = config.node.host_address.or(order.host_address).filter(|_| config.consul.host_service);
-    Services { direct: instance.direct(), host: host.map(|host| instance.host(host)) }
+    let forwarded = forwarded(order, config).map(|port| (port.mapping.host, port.name.clone())).collect();
+    let host = host.map(|host| instance.host(host, &forwarded));
+    Services { direct: instance.direct(), host: host.unwrap_or_default() }
+}
+
+/// The host's ports that lead to the task.
+fn forwarded<'a>(order: &'a Order, config: &Config) -> std::slice::Iter<'a, HostPort> {
+    if config.ports.forward {
+        order.description.host_ports.iter()
+    } else {
+        [].iter()
+    }
 }
 
 /// An address of each family that is asked for, in place of those that are not known yet.
@@ -146,6 +164,7 @@ struct CalicoLife<'a> {
     entry: Entry,
     claim: Claim,
     registrar: Option<Registrar>,
+    keeper: Option<Keeper>,
     /// Consul may know of the task.
     registered: bool,
 }
@@ -198,7 +217,7 @@ impl CalicoLife<'_> {
         };
         let wanted = self.wanted();
         let work = async {
-            let network = network::prepare(self.config, &self.entry.record.identity, &wanted, interface);
+            let network = network::prepare(self.config, &self.entry.record, &wanted, interface);
             let (ready, prepared, ()) = tokio::try_join!(container.made(), network, journal)?;
             if let Some(id) = ready.docker_id() {
                 network::publish(self.config, &self.order.container, id)?;
@@ -244,11 +263,12 @@ impl CalicoLife<'_> {
         };
         let (first_kill, addresses) = match launch.run(prepared, &mut link.commands).await {
             Started::Running(wired) => {
-                let services = services(&self.order, self.request, self.config, &wired.addresses);
+                let Wired { addresses, timing, forward, .. } = *wired;
+                let services = services(&self.order, self.request, self.config, &addresses);
                 self.registrar =
                     Registrar::start(self.config, services, self.order.description.health.is_some());
+                self.keeper = forward.map(Keeper::start);
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
-                let Wired { addresses, timing, .. } = *wired;
                 link.tell(Change::Running {
                     inspect: seen.inspect,
                     addresses: addresses.clone(),

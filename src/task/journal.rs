@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calico::Identity;
 use crate::names::ContainerId;
+use crate::net::forward::Mapping;
 
 /// The version written by this release. Release N reads N-1 and leaves an unknown newer one alone.
 pub const FORMAT: u32 = 1;
@@ -72,6 +73,11 @@ pub struct Record {
     pub identity: Identity,
     /// Consul ids, registered or not.
     pub services: Vec<String>,
+    /// Ports of the host that lead to the task, or shall. Records of releases before ports were forwarded have none;
+    /// those releases read past the field, and what they do not remove is taken over by the next task that gets
+    /// the port.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Mapping>,
     /// `dataplane = "local"`: routes and sysctls are ours to restore.
     pub local: bool,
     pub owner: Owner,
@@ -180,6 +186,11 @@ impl Journal {
             }
         }
         Ok(found)
+    }
+
+    /// What a record says, whoever owns it; for people.
+    pub fn look(&self, container: &ContainerId) -> Option<Record> {
+        fs::read_to_string(self.path(container)).ok().and_then(|text| parse(&text).ok())
     }
 
     /// Number of records, owned or not; for people.
@@ -294,6 +305,7 @@ pub fn timestamp() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::forward::Protocol;
 
     pub(crate) fn record() -> Record {
         let container = ContainerId::random();
@@ -313,6 +325,7 @@ mod tests {
                 task_id: "web.1".into(),
             },
             services: vec![],
+            ports: vec![],
             local: true,
             owner: Owner::current(),
             written: timestamp(),
@@ -337,6 +350,20 @@ mod tests {
         assert!(journal.orphans().unwrap().is_empty(), "taken over twice");
         orphan.finish().unwrap();
         assert!(journal.is_empty());
+    }
+
+    /// A release that knows nothing of a field reads past it, as serde does unless told otherwise.
+    #[test]
+    fn ports_are_readable_both_ways() {
+        let old = serde_json::to_string(&record()).unwrap();
+        assert!(!old.contains("\"ports\""), "{old}");
+        assert_eq!(parse(&old).unwrap().ports, []);
+        let ports = vec![Mapping { protocol: Protocol::Tcp, host: 31000, task: 80 }];
+        let new = serde_json::to_string(&Record { ports: ports.clone(), ..record() }).unwrap();
+        assert!(new.contains(r#""ports":[{"protocol":"tcp","host":31000,"task":80}]"#), "{new}");
+        assert_eq!(parse(&new).unwrap().ports, ports);
+        let newer = new.replacen('{', r#"{"later": {"a": 1}, "#, 1);
+        assert_eq!(parse(&newer).unwrap().ports, ports);
     }
 
     #[test]

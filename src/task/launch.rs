@@ -48,7 +48,7 @@ pub enum Started {
 impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
-        let wiring = prepared.wire(self.config, self.identity);
+        let wiring = prepared.wire(self.config, self.container, self.identity);
         let starting = self.ready.start(self.attached, Some(self.gate));
         pin!(wiring, starting);
         let mut wired: Option<Result<Wired, Unwired>> = None;

@@ -29,6 +29,7 @@ mod life;
 mod link;
 mod making;
 pub mod network;
+mod ports;
 pub mod request;
 pub mod retry;
 mod services;

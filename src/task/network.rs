@@ -22,10 +22,13 @@ use crate::calico::{self, CalicoError, Datastore, Identity, Wanted};
 use crate::config::{Config, Dataplane, PolicyWait};
 use crate::error::{chain, Failure};
 use crate::names::{ContainerId, ENDPOINT};
+use crate::net::forward::{self, Forward, Mapping};
 use crate::net::{self, local::Local, Namespace, Veth};
 
 use super::gate::Gate;
+use super::journal::Record;
 use super::making::Making;
+use super::ports;
 use super::retry::{host_faults, host_faults_until};
 
 /// How often the dataplane is asked whether Felix is done.
@@ -59,6 +62,7 @@ pub struct Prepared {
     datastore: Datastore,
     claim: calico::Prepared,
     interface: Interface,
+    ports: Vec<Mapping>,
     timing: Timing,
 }
 
@@ -74,6 +78,8 @@ pub(super) struct Interface {
 pub struct Wired {
     pub addresses: Vec<IpAddr>,
     pub profiles_created: Vec<String>,
+    /// The host's ports that lead to the task, where there are any.
+    pub forward: Option<Forward>,
     pub timing: Timing,
 }
 
@@ -142,14 +148,17 @@ pub fn publish(config: &Config, container: &ContainerId, docker_id: &str) -> Res
 /// Everything that can be slow or refused, before Docker is asked to start: reads and interface, side by side.
 pub(super) async fn prepare(
     config: &Config,
-    identity: &Identity,
+    record: &Record,
     wanted: &Wanted,
     interface: &mut Making<Interface>,
 ) -> Result<Prepared, Failure> {
-    let ((datastore, claim, address), interface) =
-        tokio::try_join!(read(config, identity, wanted), interface.made())?;
+    let ((datastore, claim, address), interface, ()) = tokio::try_join!(
+        read(config, &record.identity, wanted),
+        interface.made(),
+        ports::available(config, record)
+    )?;
     let timing = Timing { address, interface: interface.took, gate: Duration::ZERO };
-    Ok(Prepared { datastore, claim, interface, timing })
+    Ok(Prepared { datastore, claim, interface, ports: record.ports.clone(), timing })
 }
 
 /// The datastore's reads and the choice, retried; an address that is still held is waited for.
@@ -222,8 +231,14 @@ impl Prepared {
     }
 
     /// Writes endpoint and address, and makes the interface work. Runs beside `docker start`.
-    pub async fn wire(self, config: &Config, identity: &Identity) -> Result<Wired, Unwired> {
-        let Self { mut datastore, claim, interface: Interface { namespace, veth, .. }, mut timing } = self;
+    pub async fn wire(
+        self,
+        config: &Config,
+        container: &ContainerId,
+        identity: &Identity,
+    ) -> Result<Wired, Unwired> {
+        let Self { mut datastore, claim, interface, ports, mut timing } = self;
+        let Interface { namespace, veth, .. } = interface;
         let started = Instant::now();
         let committed = datastore.commit(claim, &veth.mac).await?;
         // The connection has done its work: a running task holds none.
@@ -250,11 +265,26 @@ impl Prepared {
                 Failure::host("CM-NET", format!("cannot set up the host's side: {}", chain(&error)))
             })?;
         }
-        timing.interface += started.elapsed();
-        if config.node.dataplane == Dataplane::Felix {
-            wait_for_felix(config, identity, &committed.addresses).await?;
-        }
-        Ok(Wired { addresses: committed.addresses, profiles_created: committed.profiles_created, timing })
+        let forward = ports::forward(config, container, ports, &committed.addresses);
+        let forwarding = async {
+            let result = match &forward {
+                Some(forward) => forward::add(forward).await,
+                None => Ok(()),
+            };
+            timing.interface += started.elapsed();
+            result.map_err(|error| ports::failure(config, &error))
+        };
+        let felix = async {
+            match config.node.dataplane {
+                Dataplane::Felix => wait_for_felix(config, identity, &committed.addresses).await,
+                Dataplane::Local => Ok(()),
+            }
+        };
+        // Neither is dropped half done.
+        let (forwarded, felix) = tokio::join!(forwarding, felix);
+        forwarded.and(felix)?;
+        let calico::Committed { addresses, profiles_created, .. } = committed;
+        Ok(Wired { addresses, profiles_created, forward, timing })
     }
 }
 

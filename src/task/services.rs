@@ -22,7 +22,7 @@ pub struct Services {
     /// `<app>-direct` at the Calico addresses.
     pub direct: Vec<Service>,
     /// `<app>` at the host's address.
-    pub host: Option<Service>,
+    pub host: Vec<Service>,
 }
 
 impl Services {
@@ -91,7 +91,7 @@ async fn keep(
     let Services { direct, host } = services;
     let direct = direct.into_iter().map(|service| (service, false));
     let mut entries: Vec<Entry> = direct
-        .chain(host.map(|service| (service, true)))
+        .chain(host.into_iter().map(|service| (service, true)))
         .map(|(service, yields)| Entry { service, yields, state: State::Missing, complained: false })
         .collect();
     let mut registered = false;

@@ -1,9 +1,10 @@
 //! The way back, from nothing but the journal's record.
 //!
-//! Order: Consul entry, workload, interface and namespace, then the datastore in one transaction.
+//! Order: Consul entry, workload, the host's ports, interface and namespace, then the datastore in one transaction.
 //! Every step accepts "already gone"; errors are collected and the next step is tried all the same,
 //! with one exception: the address is given back only when nothing of the workload lives any more,
-//! because an address that is handed out twice is worse than one that is held too long.
+//! and no port of the host leads to it, because an address that is handed out twice is worse than one that
+//! is held too long.
 //!
 //! A living executor calls this for its own task, and whoever inherits a journal calls it for a dead
 //! one's; both end with the record removed, or with the record in place for the next cleaner.
@@ -18,7 +19,7 @@ use crate::calico::{Datastore, Pending};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
-use crate::net::{self, local::Local, Namespace, NetError};
+use crate::net::{self, forward, local::Local, Namespace, NetError};
 use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::journal::{Entry, Record};
@@ -66,6 +67,8 @@ pub struct Report {
     pub services: usize,
     pub container: bool,
     pub killed: usize,
+    /// Ports of the host that led to the task, one an address family.
+    pub ports: usize,
     pub interface: bool,
     pub endpoint: bool,
     pub addresses: Vec<IpAddr>,
@@ -121,9 +124,11 @@ pub async fn give_back(
     report.took.push(lap("consul"));
     let at_rest = stop(record, config, workload, &mut report).await;
     report.took.push(lap("workload"));
+    let unreached = ports(record, &mut report).await;
+    report.took.push(lap("ports"));
     interface(record, config, at_rest, &mut report).await;
     report.took.push(lap("interface"));
-    if at_rest && claim != Claim::None {
+    if at_rest && unreached && claim != Claim::None {
         datastore(record, config, &claim, patience, &mut report).await;
         report.took.push(lap("address"));
     }
@@ -223,6 +228,24 @@ async fn stop_container(record: &Record, workload: Workload, report: &mut Report
     }
     report.container = true;
     Ok(())
+}
+
+/// True when no port of the host leads to the task any more. Before the interface goes: without it anybody may
+/// take the ports over.
+async fn ports(record: &Record, report: &mut Report) -> bool {
+    if record.ports.is_empty() {
+        return true;
+    }
+    match forward::remove(&record.container).await {
+        Ok(removed) => {
+            report.ports = removed;
+            true
+        }
+        Err(error) => {
+            report.note("ports", &error);
+            false
+        }
+    }
 }
 
 /// The namespace stays as long as something lives in it: the next cleaner finds it by that.

@@ -119,6 +119,7 @@ fn orphan() -> Record {
             task_id: "web.instance-1._app.1".into(),
         },
         services: Vec::new(),
+        ports: vec![],
         local: false,
         owner: Owner::current(),
         written: timestamp(),

@@ -9,5 +9,6 @@ mod launch;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 mod policy;
+mod ports;
 mod stock;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use calico_mesos::agent::marathon::{App, Instance};
@@ -25,6 +26,7 @@ pub struct World {
     pub config: Config,
     /// Host ends of all tasks so far: other tests' links are in the same network namespace.
     interfaces: std::sync::Mutex<Vec<String>>,
+    containers: std::sync::Mutex<Vec<String>>,
 }
 
 /// Settings that make a test quick; single tests override them.
@@ -55,7 +57,13 @@ impl World {
         options.docker_socket = stack.docker.socket.display().to_string();
         agent(&mut options);
         let config = Config::load(&stack.config).unwrap();
-        Self { agent: Agent::start(options).await.unwrap(), stack, config, interfaces: Default::default() }
+        Self {
+            agent: Agent::start(options).await.unwrap(),
+            stack,
+            config,
+            interfaces: Default::default(),
+            containers: Default::default(),
+        }
     }
 
     /// Launches without waiting for anything.
@@ -68,6 +76,7 @@ impl World {
         let launched = self.agent.launch(info).await.unwrap();
         let interface = ContainerId::parse(&launched.container_id).unwrap().interface();
         self.interfaces.lock().unwrap().push(interface);
+        self.containers.lock().unwrap().push(launched.container_id.clone());
         Task { world: self, id, launched }
     }
 
@@ -132,6 +141,11 @@ impl World {
             {
                 left.push(line.to_owned());
             }
+        }
+        for family in ["ip", "ip6"] {
+            let ports = sh(&format!("nft list table {family} calico-mesos-ports 2> /dev/null"));
+            let ours = |line: &&str| self.containers.lock().unwrap().iter().any(|id| line.contains(id));
+            left.extend(ports.lines().filter(ours).map(|line| format!("forwarded {line}")));
         }
         let run = self.config.paths.run.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -281,7 +295,9 @@ pub fn addresses(status: &TaskStatus) -> Vec<String> {
 /// One instance of an app, as Marathon would order it from this agent.
 pub fn task_info(app: &Value) -> TaskInfo {
     let app = App::parse(&app.to_string()).unwrap();
-    let ports = (0..app.free_ports()).map(|index| 31000 + u16::try_from(index).unwrap()).collect();
+    // As an agent does: what one task has no other gets. All worlds share one host.
+    static GIVEN: AtomicU16 = AtomicU16::new(31000);
+    let ports = (0..app.free_ports()).map(|_| GIVEN.fetch_add(1, Ordering::Relaxed)).collect();
     app.task_info(&Instance::new("localhost", ports))
 }
 

@@ -237,6 +237,7 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
         framework: "fw-0".into(),
         identity,
         services: Vec::new(),
+        ports: Vec::new(),
         local: false,
         owner: Owner::current(),
         written: journal::timestamp(),

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{describe, labels, Description, Work};
-use super::{environment, invalid, name, network, refuse_unsupported, resources, without_nul};
+use super::{environment, invalid, name, network, ports, refuse_unsupported, resources, without_nul};
 use crate::error::{chain, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::{self, DockerInfo};
@@ -77,7 +77,8 @@ fn command(task: &TaskInfo, custom: &Custom<'_>) -> Result<Description, Failure>
     let mut notes = Vec::new();
     let calico = network::request_of_variables(task, false)?;
     let spec = command_spec(task, custom, &mut notes)?;
-    Description::of(task, Work::Command(spec), calico, Vec::new(), notes)
+    let host_ports = calico.is_some().then(|| ports::own(task)).unwrap_or_default();
+    Description::of(task, Work::Command(spec), calico, host_ports, notes)
 }
 
 /// With `--executor` or `executor` and a Docker app of Marathon, Mesos starts us in the app's image.

@@ -7,7 +7,8 @@
 //! | `command.environment`, the agent's hooks | environment | `environment` |
 //! | `resources`, `limits` | cpu shares and quota, memory | `resources` |
 //! | `container.volumes`, the sandbox | binds | `volumes` |
-//! | `container.docker.network`, port mappings, DNS | network mode, ports, DNS | `network` |
+//! | `container.docker.network`, DNS | network mode, DNS | `network` |
+//! | port mappings, the resource `ports` | Docker's ports, or ports that lead to a Calico address | `ports` |
 //! | `health_check` | a check beside the task | `health` |
 //! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
 //!
@@ -22,6 +23,7 @@ mod environment;
 mod health;
 mod network;
 mod parameters;
+mod ports;
 mod resources;
 mod volumes;
 
@@ -35,9 +37,10 @@ use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::task::health::Check;
 use crate::task::request::{shown, CalicoRequest};
-use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials, PortBinding};
+use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
 
 pub use custom::{container_name, describe_custom, Custom};
+pub use ports::HostPort;
 pub use resources::total_memory;
 
 /// The name under which calico-runc is registered with Docker.
@@ -67,8 +70,8 @@ pub struct Description {
     pub work: Work,
     /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
     pub calico: Option<CalicoRequest>,
-    /// The port mappings of a Calico task, which Docker cannot serve; of other tasks they are in `container`.
-    pub host_ports: Vec<PortBinding>,
+    /// The host's ports that shall lead to a Calico task; those of other tasks are Docker's, in `work`.
+    pub host_ports: Vec<HostPort>,
     pub health: Option<Check>,
     /// How long the task may take to end, if it says so itself.
     pub kill_grace: Option<Duration>,
@@ -114,9 +117,6 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
         spec.runtime = Some(RUNTIME.to_owned());
     }
     ignored(container, &mut notes);
-    if !host_ports.is_empty() {
-        notes.push("port mappings have no effect: the task is reached at its own address and ports".into());
-    }
     let work = Work::Docker {
         container: Box::new(spec),
         force_pull: docker.force_pull_image() || always_pull,
@@ -131,7 +131,7 @@ impl Description {
         task: &TaskInfo,
         work: Work,
         calico: Option<CalicoRequest>,
-        host_ports: Vec<PortBinding>,
+        host_ports: Vec<HostPort>,
         mut notes: Vec<String>,
     ) -> Result<Self, Failure> {
         let health = health::read(task, &work, &mut notes)?;

@@ -10,6 +10,7 @@
 //!
 //! The parameter `network` (or `net`) replaces the first column for tasks without Calico.
 
+use super::ports::{self, HostPort};
 use super::{environment, invalid, name, parameters};
 use super::{Failure, NETWORK};
 use crate::config::Config;
@@ -18,7 +19,7 @@ use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::DockerInfo;
 use crate::mesos::messages::{ContainerInfo, TaskInfo};
 use crate::task::request::{shown, CalicoRequest, CALICO_IP, CALICO_PROFILE, SERVICE_PORT};
-use crate::workload::{ContainerSpec, PortBinding};
+use crate::workload::ContainerSpec;
 
 /// What the task asks of Calico, and whether its other wishes leave room for that.
 pub(super) fn calico_request(
@@ -67,14 +68,14 @@ fn asks(task: &TaskInfo) -> bool {
     [CALICO_IP, CALICO_PROFILE].iter().any(|name| environment::own(task, name).is_some())
 }
 
-/// Network mode, hostname and ports. Returns the ports of the host that a Calico task asked for.
+/// Network mode, hostname and ports. Returns the ports of the host that shall lead to a Calico task.
 pub(super) fn apply(
     task: &TaskInfo,
     container: &ContainerInfo,
     docker: &DockerInfo,
     calico: bool,
     spec: &mut ContainerSpec,
-) -> Result<Vec<PortBinding>, Failure> {
+) -> Result<Vec<HostPort>, Failure> {
     let by_parameter = docker.parameters.iter().find(|parameter| is_network(&parameter.key));
     spec.network = match by_parameter {
         _ if calico => "none".to_owned(),
@@ -94,9 +95,12 @@ pub(super) fn apply(
         }
         spec.hostname = Some(name("the hostname", hostname)?.to_owned());
     }
-    let ports = ports(task, docker)?;
+    let ports = ports::mapped(task, docker)?;
     if calico {
-        return Ok(ports);
+        return match docker.network() {
+            Network::Host if ports.is_empty() => Ok(ports::own(task)),
+            _ => ports::forwarded(task, &ports),
+        };
     }
     if !ports.is_empty() && matches!(spec.network.as_str(), "host" | "none") {
         return Err(invalid(format!(
@@ -127,42 +131,6 @@ fn network(container: &ContainerInfo, docker: &DockerInfo) -> Result<String, Fai
             _ => return Err(invalid("the task names several networks; Docker joins one")),
         },
     })
-}
-
-/// Marathon names each protocol in an entry of its own; the list form of its app definitions is read, too.
-fn ports(task: &TaskInfo, docker: &DockerInfo) -> Result<Vec<PortBinding>, Failure> {
-    let mut ports = Vec::new();
-    for mapping in &docker.port_mappings {
-        let port = |what: &str, port: u32| match u16::try_from(port) {
-            Ok(port) if port > 0 => Ok(port),
-            _ => Err(invalid(format!("the {what} port {port} of a port mapping is not between 1 and 65535"))),
-        };
-        let host_port = port("host", mapping.host_port)?;
-        let container_port = port("container", mapping.container_port)?;
-        if !is_offered(task, host_port) {
-            return Err(invalid(format!(
-                "the host port {host_port} is not among the ports that Mesos gave to the task"
-            )));
-        }
-        for protocol in mapping.protocol.as_deref().unwrap_or("tcp").split(',') {
-            let protocol = protocol.trim().to_ascii_lowercase();
-            if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-                return Err(invalid(format!(
-                    "the protocol {} of a port mapping is not tcp, udp or sctp",
-                    shown(&protocol)
-                )));
-            }
-            ports.push(PortBinding { host_port, container_port, protocol });
-        }
-    }
-    Ok(ports)
-}
-
-fn is_offered(task: &TaskInfo, port: u16) -> bool {
-    let resources = task.resources.iter().filter(|resource| resource.name == "ports");
-    let mut ranges =
-        resources.filter_map(|resource| resource.ranges.as_ref()).flat_map(|ranges| &ranges.range);
-    ranges.any(|range| (range.begin..=range.end).contains(&u64::from(port)))
 }
 
 /// The agent's `--default_container_dns`, for tasks that say nothing about DNS themselves. Calico counts as

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attached, Seen};
 use crate::error::{chain, Failure};
+use crate::task::health::Exec;
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
 use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Sink};
@@ -126,6 +127,11 @@ impl Container {
     /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
     pub async fn start(&self) -> Result<(), Failure> {
         self.docker.start(&self.id).await.map_err(|error| error.failure())
+    }
+
+    /// How a command gets beside it.
+    pub fn exec(&self) -> Exec {
+        Exec::Docker { docker: self.docker.clone(), id: self.id.clone() }
     }
 
     pub async fn stop(&self, grace: Duration) -> Result<(), DockerError> {

@@ -160,7 +160,10 @@ fn port_mappings() {
     assert_eq!(found, [(31000, 80, "tcp"), (31005, 53, "udp"), (31005, 53, "tcp")]);
     set(&mut task, "CALICO_PROFILE", "dev");
     let description = understood(&task);
-    assert_eq!((description.host_ports.len(), description.container().unwrap().ports.len()), (3, 0));
+    assert_eq!(forwarded(&description), ["31000/tcp 80 -", "31005/tcp 53 -", "31005/udp 53 -"]);
+    assert_eq!(description.container().unwrap().ports.len(), 0);
+    docker(&mut task).port_mappings = vec![mapping(31000, 80, None), mapping(31000, 81, None)];
+    assert!(refusal(&task).message.contains("31000 is mapped to two ports"));
     task.command.as_mut().unwrap().environment = None;
     for (bad, reason) in [
         (mapping(31006, 80, None), "31006 is not among"),
@@ -174,6 +177,47 @@ fn port_mappings() {
     docker(&mut task).port_mappings = vec![mapping(31000, 80, None)];
     docker(&mut task).network = Some(Network::Host as i32);
     assert!(refusal(&task).message.contains("'host'"));
+}
+
+/// `host/protocol task name`
+fn forwarded(description: &Description) -> Vec<String> {
+    let shown = |port: &HostPort| {
+        let (mapping, name) = (port.mapping, port.name.as_deref().unwrap_or("-"));
+        format!("{}/{} {} {name}", mapping.host, mapping.protocol.name(), mapping.task)
+    };
+    description.host_ports.iter().map(shown).collect()
+}
+
+/// With HOST networking a task listens on $PORT0 and so on itself.
+#[test]
+fn a_calico_task_that_believes_to_be_on_the_hosts_network_keeps_its_ports() {
+    let mut task = testapp();
+    docker(&mut task).network = Some(Network::Host as i32);
+    docker(&mut task).port_mappings.clear();
+    assert_eq!(forwarded(&understood(&task)), [""; 0]);
+    task.resources.extend([ports(31004, 31004), ports(31000, 31001)]);
+    assert_eq!(
+        forwarded(&understood(&task)),
+        ["31000/tcp 31000 -", "31001/tcp 31001 -", "31004/tcp 31004 -"]
+    );
+    let declared = |number, protocol: &str, name: &str| Port {
+        number,
+        protocol: Some(protocol.into()),
+        name: Some(name.into()),
+        ..Default::default()
+    };
+    let discovery =
+        vec![declared(31001, "udp", "dns"), declared(31001, "tcp", "dns"), declared(9, "tcp", "no")];
+    task.discovery = Some(DiscoveryInfo { ports: Some(Ports { ports: discovery }), ..Default::default() });
+    assert_eq!(
+        forwarded(&understood(&task)),
+        ["31000/tcp 31000 -", "31001/tcp 31001 dns", "31001/udp 31001 dns", "31004/tcp 31004 -"]
+    );
+    // Nonsense from a framework takes no time.
+    task.resources = vec![ports(0, u64::MAX), ports(70000, 80000), ports(5, 4)];
+    assert_eq!(understood(&task).host_ports.len(), 65536, "one of them for two protocols");
+    task.resources.clear();
+    assert_eq!(forwarded(&understood(&task)), [""; 0]);
 }
 
 #[test]
