@@ -433,6 +433,7 @@ mod tests {
 
     const LISTED: &str = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
 
+    #[test]
     fn the_hosts_entry_has_the_ports_that_lead_to_the_task() {
         let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
         let instance = Instance {

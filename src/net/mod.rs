@@ -5,8 +5,8 @@
 //! made in. [`plan`] decides without touching anything, [`link`] applies. [`local`] does what Felix
 //! does elsewhere, for `dataplane = "local"`; [`forward`] leads ports of the host to a task.
 
-mod dial;
 mod conntrack;
+mod dial;
 mod error;
 mod firewall;
 pub mod forward;

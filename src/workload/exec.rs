@@ -153,7 +153,9 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
     while begun.elapsed() < HUNT {
         match docker.look_at_exec(id).await {
             Ok(Seen { running: false, code: Some(_), .. }) => return,
-            Ok(Seen { running: true, pid: Some(pid), .. }) if HostProcess::of_container(pid, container).is_none() => {
+            Ok(Seen { running: true, pid: Some(pid), .. })
+                if HostProcess::of_container(pid, container).is_none() =>
+            {
                 tracing::warn!("a command left in container {container} cannot be killed: pid {pid} is not to be seen from here");
                 return;
             }

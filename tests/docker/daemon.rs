@@ -65,12 +65,21 @@ impl Shared {
         Docker::connect(&DockerHost::Unix(self.socket.clone()), "").await.unwrap()
     }
 
-    /// The docker CLI, in the API version that `docker` speaks: answers differ from version to version.
-    pub fn cli(&self, docker: &Docker, arguments: &[&str]) -> String {
-        let host = format!("unix://{}", self.socket.display());
-        let api = docker.version().rsplit(' ').next().unwrap();
+    /// The docker CLI.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        self.run_cli(Command::new("docker"), arguments)
+    }
+
+    /// The docker CLI in the API version that `docker` speaks: answers differ from version to version.
+    pub fn cli_as(&self, docker: &Docker, arguments: &[&str]) -> String {
         let mut command = Command::new("docker");
-        command.env("DOCKER_API_VERSION", api).args(["-H", &host]).args(arguments).stdin(Stdio::null());
+        command.env("DOCKER_API_VERSION", docker.version().rsplit(' ').next().unwrap());
+        self.run_cli(command, arguments)
+    }
+
+    fn run_cli(&self, mut command: Command, arguments: &[&str]) -> String {
+        let host = format!("unix://{}", self.socket.display());
+        command.args(["-H", &host]).args(arguments).stdin(Stdio::null());
         let output = command.output().expect("this test needs the docker CLI");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

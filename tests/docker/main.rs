@@ -5,9 +5,9 @@
 //! start another ([`trouble`]).
 
 mod daemon;
+mod exec;
 mod parameters;
 mod registry;
-mod exec;
 mod trouble;
 
 use std::path::Path;
@@ -167,7 +167,7 @@ async fn inspect_is_the_text_of_the_cli() {
     assert!(inspected.running && inspected.started);
     assert!(Path::new("/proc").join(inspected.pid.unwrap().to_string()).exists());
     assert_eq!(inspected.addresses.len(), 1, "{}", inspected.text);
-    let cli = daemon.cli(&docker, &["inspect", "--type=container", &name]);
+    let cli = daemon.cli_as(&docker, &["inspect", "--type=container", &name]);
     // Go escapes what HTML could mistake; the values are the same.
     let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
     assert_eq!(json(&inspected.text), json(&cli));

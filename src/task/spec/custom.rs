@@ -77,7 +77,10 @@ fn command(task: &TaskInfo, custom: &Custom<'_>) -> Result<Description, Failure>
     let mut notes = Vec::new();
     let calico = network::request_of_variables(task, false)?;
     let spec = command_spec(task, custom, &mut notes)?;
-    let host_ports = calico.is_some().then(|| ports::own(task)).unwrap_or_default();
+    let host_ports = match calico {
+        Some(_) => ports::own(task),
+        None => Vec::new(),
+    };
     Description::of(task, Work::Command(spec), calico, host_ports, notes)
 }
 

@@ -3,8 +3,8 @@
 mod any;
 mod bad;
 mod custom;
-mod parameters;
 mod health;
+mod parameters;
 mod parts;
 
 use super::*;
