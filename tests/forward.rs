@@ -130,6 +130,13 @@ async fn ask_here(protocol: Protocol, address: &'static str, port: u16) -> io::R
     tokio::task::spawn_blocking(move || ask(protocol, address, port)).await.unwrap()
 }
 
+/// A masqueraded client has an address of the host; which, the kernel chooses.
+fn is_the_hosts(answer: &str) {
+    let address = answer.strip_prefix("task sees ").unwrap();
+    let own = run("ip", &["-o", "addr"]).contains(&format!(" {address}/"));
+    assert!(own && address != "127.0.0.1", "{answer}, which is no address of the host");
+}
+
 fn ruleset() -> String {
     run("nft", &["-s", "list", "ruleset"])
 }
@@ -153,8 +160,6 @@ async fn every_way_in(lab: &Lab) {
                 (ask_from(&machine, protocol, host, PORT).await, machines),
                 (ask_from(&neighbour.namespace, protocol, host, PORT).await, neighbours),
                 (ask_here(protocol, host, PORT).await, host),
-                // It would throw away what comes from its own address.
-                (ask_from(&task.namespace, protocol, host, PORT).await, host),
             ];
             for (answer, who) in answers {
                 assert_eq!(
@@ -163,6 +168,8 @@ async fn every_way_in(lab: &Lab) {
                     "{protocol:?}"
                 );
             }
+            // It would throw away what comes from its own address.
+            is_the_hosts(&ask_from(&task.namespace, protocol, host, PORT).await.unwrap());
         }
     }
     assert_eq!(remove(&task.container).await.unwrap(), 4);
@@ -210,7 +217,7 @@ async fn loopback_leads_to_the_task_where_its_interface_allows_that() {
     std::fs::write(setting, "1").unwrap();
     forward.loopback = true;
     add(&forward).await.unwrap();
-    assert_eq!(ask_here(Protocol::Tcp, "127.0.0.1", PORT).await.unwrap(), "task sees 10.77.0.1");
+    is_the_hosts(&ask_here(Protocol::Tcp, "127.0.0.1", PORT).await.unwrap());
     remove(&task.container).await.unwrap();
     task.end().await;
     net::delete_link("wire0").await.unwrap();
