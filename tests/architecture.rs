@@ -268,3 +268,47 @@ fn every_failure_code_stands_in_the_readme() {
     assert!(known > 40, "only {known} uses of codes found");
     assert!(missing.is_empty(), "not in README.md: {missing:#?}");
 }
+
+/// `end_to_end::faults::the_agent_restarts` is a function of tests/end_to_end/, `lib::…` one of src/, and two words
+/// are a function of the program's own file or a whole module of it.
+fn exists(name: &str) -> bool {
+    let words: Vec<&str> = name.split("::").collect();
+    let (program, function) = (words[0], words[words.len() - 1]);
+    let folder = match program {
+        "lib" => root().join("src").join(words[1..words.len() - 1].join("/")),
+        program => root().join("tests").join(program),
+    };
+    let whole = |path: &Path| path.with_extension("rs").exists() || path.is_dir();
+    let text: String = files_of(&folder).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    text.contains(&format!(" fn {function}("))
+        || text.contains(&format!("\nfn {function}("))
+        || whole(&folder.join(function))
+}
+
+/// The files of a module: `folder.rs`, and everything in `folder`.
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let own = folder.with_extension("rs");
+    let mut found = if folder.is_dir() { files(folder) } else { Vec::new() };
+    found.extend(own.exists().then_some(own));
+    found
+}
+
+#[test]
+fn every_duty_of_the_readme_names_tests_that_exist() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## The stock executor's duties").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let is_test = |word: &&str| word.contains("::") && !word.contains('…');
+    let rows: Vec<&str> =
+        section.lines().filter(|line| line.starts_with("| ") && !line.contains("**")).skip(2).collect();
+    assert!(rows.len() > 30, "only {} duties", rows.len());
+    let mut wrong = Vec::new();
+    for row in rows {
+        let named: Vec<&str> = row.split('`').filter(is_test).collect();
+        if named.is_empty() {
+            wrong.push(format!("no test in: {row}"));
+        }
+        wrong.extend(named.into_iter().filter(|name| !exists(name)).map(str::to_owned));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

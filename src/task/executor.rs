@@ -218,7 +218,11 @@ impl<W: Way> Executor<W> {
     fn launch(&mut self, info: TaskInfo, group: Option<usize>) {
         self.served = true;
         let id = info.task_id.value.clone();
-        if let Some(refused) = self.refuse(&id) {
+        if self.tasks.contains_key(&id) {
+            // An update about it would be taken for the end of the one that lives.
+            return tracing::warn!(task = id, "a second launch of the task is ignored");
+        }
+        if let Some(refused) = self.refuse() {
             tracing::warn!(task = id, "{refused}");
             let message = refused.on(&self.agent);
             self.driver.update(TaskStatus::new(info.task_id, TaskState::TaskFailed).with_message(message));
@@ -246,10 +250,7 @@ impl<W: Way> Executor<W> {
         self.tasks.insert(id, Task { statuses, grace, calico, commands, group, life });
     }
 
-    fn refuse(&self, id: &str) -> Option<Failure> {
-        if self.tasks.contains_key(id) {
-            return Some(Failure::app("CM-BUSY", format!("attempted to run {id} twice at once")));
-        }
+    fn refuse(&self) -> Option<Failure> {
         let (first, _) = self.tasks.first_key_value()?;
         (self.tasks.len() >= self.way.most_tasks()).then(|| {
             Failure::app("CM-BUSY", format!("attempted to run a second task; this executor runs {first}"))
@@ -384,3 +385,6 @@ async fn overdue(commands: UnboundedSender<Command>, limit: Duration) {
         () = commands.closed() => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

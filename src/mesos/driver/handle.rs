@@ -28,6 +28,22 @@ impl Driver {
         Self { commands, pid }
     }
 
+    /// A driver without an agent, which acknowledges whatever it is given.
+    #[cfg(test)]
+    pub(crate) fn recorded() -> (Self, mpsc::UnboundedReceiver<TaskStatus>) {
+        let (commands, mut queue) = mpsc::unbounded_channel();
+        let (record, recorded) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(command) = queue.recv().await {
+                match command {
+                    Command::Update(status) => drop(record.send(*status)),
+                    Command::Drained(answer) => drop(answer.send(true)),
+                }
+            }
+        });
+        (Self::new(commands, None), recorded)
+    }
+
     /// Queues a status for the agent, with uuid and time filled in, and whatever else the agent wants.
     ///
     /// Nothing is sent for a task whose terminal update has been queued already: an agent would
