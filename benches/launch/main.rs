@@ -26,6 +26,7 @@ const AT_REST: Duration = Duration::from_secs(10);
 #[derive(Default)]
 struct Figures {
     launch: Figure,
+    command: Figure,
     running: Figure,
     registered: Figure,
     ended: Figure,
@@ -51,6 +52,7 @@ fn main() {
         for round in 0..WARM_UP + ROUNDS {
             let mut one = Figures::default();
             launch(&world, &mut one).await;
+            command(&world, &mut one).await;
             one.bridge.add(reference::create_and_start(&world, "bridge", round).await);
             one.host.add(reference::create_and_start(&world, "host", round).await);
             if round >= WARM_UP {
@@ -88,6 +90,16 @@ async fn launch(world: &World, figures: &mut Figures) {
     world.clean_up(task).await;
 }
 
+/// One command without a container, from LAUNCH to its first instruction.
+async fn command(world: &World, figures: &mut Figures) {
+    let mut task = world.launch_command().await;
+    let first_instruction = task.first_instruction().await;
+    figures.command.add(first_instruction.duration_since(task.launched_by_event(world)));
+    task.let_end().await;
+    task.terminal(world).await;
+    world.over(task).await;
+}
+
 /// Memory of one executor alone.
 async fn memory(world: &World, figures: &mut Figures) {
     let mut task = world.launch().await;
@@ -106,6 +118,7 @@ impl Figures {
     fn take(&mut self, one: &Self) {
         let pairs = [
             (&mut self.launch, &one.launch),
+            (&mut self.command, &one.command),
             (&mut self.running, &one.running),
             (&mut self.registered, &one.registered),
             (&mut self.ended, &one.ended),
@@ -120,6 +133,7 @@ impl Figures {
     fn print(&self, took: Duration) {
         println!("{}", header());
         println!("{}", self.launch.row("LAUNCH to the task's first instruction, with address", "ms"));
+        println!("{}", self.command.row("LAUNCH to a command's first instruction, with address", "ms"));
         println!("{}", self.bridge.row("docker create + start, network bridge", "ms"));
         println!("{}", self.host.row("docker create + start, network host", "ms"));
         println!("{}", self.running.row("\"Launching\" to TASK_RUNNING at the agent", "ms"));

@@ -22,6 +22,8 @@ pub struct World {
     agent: Agent,
     app: App,
     sleeper: App,
+    /// A command without a container, through the custom executor.
+    command: App,
 }
 
 pub struct Task {
@@ -41,8 +43,11 @@ impl World {
         let mut options = AgentOptions::new(stack.dir.join("w"), env!("CARGO_BIN_EXE_calico-executor"));
         options.extra_flags.push(format!("--config={}", stack.config.display()));
         options.docker_socket = stack.docker.socket.display().to_string();
+        options.executor_environment =
+            [("CALICO_MESOS_CONFIG".to_owned(), stack.config.display().to_string())].into();
         let agent = Agent::start(options).await.expect("an agent on loopback");
-        Self { stack, agent, app: app(COMMAND), sleeper: app("exec sleep 1000") }
+        let (app, sleeper, command) = (app(COMMAND), app("exec sleep 1000"), command());
+        Self { stack, agent, app, sleeper, command }
     }
 
     /// A task that needs no hand held; its id.
@@ -75,12 +80,26 @@ impl World {
     }
 
     pub async fn launch(&self) -> Task {
-        let info = self.app.task_info(&Instance::new("localhost", Vec::new()));
+        self.launch_app(&self.app).await
+    }
+
+    /// The same without a container.
+    pub async fn launch_command(&self) -> Task {
+        self.launch_app(&self.command).await
+    }
+
+    async fn launch_app(&self, app: &App) -> Task {
+        let info = app.task_info(&Instance::new("localhost", Vec::new()));
         let id = info.task_id.value.clone();
         let launched = self.agent.launch(info).await.expect("the executor starts");
         // In time: the container starts tens of milliseconds later.
         let started = watch_pipes(&launched.sandbox);
         Task { id, launched, started }
+    }
+
+    /// Waits for an executor without a container.
+    pub async fn over(&self, task: Task) {
+        self.agent.wait_exit(&task.id, LIMIT).await.expect("the executor ends");
     }
 
     pub async fn clean_up(&self, task: Task) {
@@ -102,6 +121,17 @@ fn app(command: &str) -> App {
     App::parse(&text.to_string()).expect("a good app definition")
 }
 
+/// As Marathon's path executors start it; the agent's shell takes one pair of quotes away.
+fn command() -> App {
+    let text = serde_json::json!({
+        "id": "bench-command", "cpus": 0.1, "mem": 32, "user": "root",
+        "executor": env!("CARGO_BIN_EXE_calico-executor"),
+        "cmd": "': > started; read end < end'",
+        "env": { "CALICO_IP": "auto", "CALICO_PROFILE": "dev" },
+    });
+    App::parse(&text.to_string()).expect("a good app definition")
+}
+
 impl Task {
     pub fn container_name(&self) -> String {
         format!("mesos-{}", self.launched.container_id)
@@ -116,6 +146,11 @@ impl Task {
     /// When the agent wrote RunTask.
     pub fn handed_over(&self, world: &World) -> Instant {
         self.message(world, Direction::ToExecutor, "mesos.internal.RunTaskMessage")
+    }
+
+    /// When the agent wrote LAUNCH, to a custom executor.
+    pub fn launched_by_event(&self, world: &World) -> Instant {
+        self.message(world, Direction::ToExecutor, "mesos.v1.executor.Event.LAUNCH")
     }
 
     /// When the executor's registration reached the agent.
