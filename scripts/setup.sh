@@ -73,6 +73,7 @@ missing_packages() {
 		cc gcc
 		make make
 		tar tar
+		openssl openssl
 	END
     protoc_is_complete || echo libprotobuf-dev
     # Debian's docker.io conflicts with docker-ce, so any dockerd will do. runc and containerd come with it.

@@ -1,0 +1,88 @@
+//! A health check of each kind.
+
+use std::time::{Duration, Instant};
+
+use calico_mesos::mesos::messages::task_status::Reason;
+
+use crate::world::{addresses, sh, Task, LIMIT};
+use crate::{fetched, world, world_with_consul, Example, HOST};
+
+/// Waits for the update that says so.
+pub async fn becomes_well(task: &Task<'_>) {
+    let begun = Instant::now();
+    loop {
+        let history = task.world.agent.history(&task.id);
+        if let Some(update) = history.iter().find(|update| update.status.healthy == Some(true)) {
+            assert_eq!(update.status.reason, Some(Reason::TaskHealthCheckStatusUpdated.into()));
+            assert_eq!(addresses(&update.status), task.addresses());
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "it never becomes healthy\n{}", task.log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn address(task: &Task<'_>) -> String {
+    let [address] = task.addresses().try_into().unwrap();
+    address
+}
+
+pub async fn health_http(example: Example) {
+    let world = world_with_consul().await;
+    let task = example.running(&world).await;
+    becomes_well(&task).await;
+    assert_eq!(fetched(&format!("http://{}:8080/health", address(&task))).await, "well\n");
+    // Others find it there, and only because it is healthy.
+    let begun = Instant::now();
+    loop {
+        let passing = world.consul("/v1/health/service/http-health-direct?passing").await;
+        if !passing.as_array().unwrap().is_empty() {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "Consul never hears of it\n{}", task.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    task.is_over().await;
+}
+
+pub async fn health_https(example: Example) {
+    let world = world().await;
+    let task = example.running(&world).await;
+    becomes_well(&task).await;
+    let page = fetched(&format!("https://{}:8443/", address(&task))).await;
+    assert!(page.contains("s_server"), "{page}");
+    assert!(world.containers().await.is_empty());
+    task.is_over().await;
+}
+
+pub async fn health_tcp(example: Example) {
+    let world = world().await;
+    let task = example.running(&world).await;
+    becomes_well(&task).await;
+    let begun = Instant::now();
+    // It takes one connection after the other, and the check's own may come in between.
+    while sh(&format!("echo hello | busybox nc -w 5 {} 6379", address(&task))) != "hello\n" {
+        assert!(begun.elapsed() < LIMIT, "it does not answer\n{}", task.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    task.is_over().await;
+}
+
+pub async fn health_command(example: Example) {
+    let world = world().await;
+    let task = example.running(&world).await;
+    becomes_well(&task).await;
+    task.is_over().await;
+}
+
+/// The test plays Marathon, which knows the agent and the port, and not the task's address.
+pub async fn health_marathon_http(example: Example) {
+    let world = world().await;
+    assert_eq!(example.info.health_check, None, "Marathon keeps it to itself");
+    let check = &example.app["healthChecks"][0];
+    let port = example.ports()[usize::try_from(check["portIndex"].as_u64().unwrap()).unwrap()];
+    let task = example.running(&world).await;
+    let url = format!("http://{HOST}:{port}{}", check["path"].as_str().unwrap());
+    assert_eq!(fetched(&url).await, "well\n");
+    task.is_over().await;
+}
