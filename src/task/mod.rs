@@ -12,7 +12,7 @@
 //!                 └────────► teardown    the way back, from the journal alone  ◄── gc
 //! ```
 //!
-//! Both lives use `work`, the workload's stages. Start with [`life`]; then [`calico_life`](self) tells what
+//! Both lives use `work`, the workload's stages. Start with `life`; then `calico_life` tells what
 //! Calico adds.
 
 mod calico_life;

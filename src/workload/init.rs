@@ -1,4 +1,4 @@
-//! `calico-init`: what becomes the command of a task. See [`super::command`] for the other side.
+//! `calico-init`: what becomes the command of a task. See `command` for the other side.
 //!
 //! This is the whole of a process of its own, with one thread and no runtime. Whatever is in the way is
 //! told over the channel; nothing is ever printed, because standard output and error are the task's.
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts;
 use super::command::CommandSpec;
 
-/// The argv[0] that makes `calico-executor` this program.
+/// The name (the first argument) that makes `calico-executor` this program.
 pub const NAME: &str = "calico-init";
 /// The word that lets the command begin.
 pub(super) const GO: &[u8] = b"go\n";

@@ -1,4 +1,4 @@
-//! The workload: one Docker container, from image to exit code, or one [`command`].
+//! The workload: one Docker container, from image to exit code, or one `command`.
 //!
 //! The order in which a task uses it (each step is one call, so that a network can be built between
 //! `create` and `start`):

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Probes work inside the task's network namespace, on sockets made there (`net::dial`): no process is
-//! started, but for the command of a COMMAND check itself. [`policy`] decides what a result means;
+//! started, but for the command of a COMMAND check itself. `policy` decides what a result means;
 //! what follows from a [`Verdict`] is the life's to do. Facts: Mesos' `health_checker.cpp`, whose results,
 //! timing and counting are kept; what differs is said where it differs.
 
