@@ -1,14 +1,14 @@
-//! Project Calico networking for Docker tasks of Apache Mesos and Marathon.
+//! Project Calico networking for tasks of Apache Mesos and Marathon.
 //!
 //! One task's way through the code:
 //!
 //! ```text
 //!  Mesos agent                                                      Consul
-//!      │ RunTask, Kill                                                ▲ <app>-direct
+//!      │ RunTask or LAUNCH, Kill                                      ▲ <app>-direct
 //!      ▼                                                              │
 //!  mesos ──► task ──► calico    address, endpoint, profile (etcd)     consul
-//!              │────► net       namespace, veth, routes               ▲
-//!              │────► workload  the Docker container                  │
+//!              │────► net       namespace, veth, routes, ports        ▲
+//!              │────► workload  a Docker container, or a command      │
 //!              │────► gate ◄──  runtime (calico-runc, called by Docker)
 //!              └──────────────────────────────────────────────────────┘
 //! ```

@@ -26,7 +26,7 @@ use output::Out;
 /// What clap itself would use, 2, is taken by scripts for "found nothing" and the like.
 const USAGE: u8 = 64;
 
-/// Project Calico networking for Docker tasks of Apache Mesos and Marathon.
+/// Project Calico networking for tasks of Apache Mesos and Marathon.
 #[derive(Debug, Parser)]
 #[command(name = "calico-mesos", version, subcommand_required = true, arg_required_else_help = false)]
 struct Cli {

@@ -1,8 +1,9 @@
 //! A task's life: what happens between the agent's RunTask and the last trace of it.
 //!
 //! ```text
-//!  drop_in ──► executor ──► spec, request      what was asked for (pure)
-//!                 │ link: Order, Command, Change, Outcome
+//!  drop_in │ custom ──► executor ──► spec, request      what was asked for (pure)
+//!                          │ link: Order, Command, Change, Outcome
+//!                 ┌────────┘
 //!                 ▼
 //!   life ──► calico_life ──► journal     ownership: a lock that dies with us
 //!                 │────────► network     read, namespace, veth │ write, addresses
