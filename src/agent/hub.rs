@@ -1,7 +1,8 @@
 //! The one task that owns the agent's state: commands, messages, exits and timers come in here.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -79,12 +80,10 @@ pub(super) struct Hub {
 
 impl Hub {
     pub async fn start(options: Arc<AgentOptions>, shared: Arc<Shared>) -> Result<Self, AgentError> {
-        // Below the ephemeral ports: no outgoing connection shall sit on ours while we restart.
-        let port = match options.port {
-            0 => ports::own(),
-            port => port,
+        let listener = match options.port {
+            0 => listen_anywhere(options.ip).await?,
+            port => listen(SocketAddr::new(options.ip, port)).await?,
         };
-        let listener = listen(SocketAddr::new(options.ip, port)).await?;
         let address = listener.local_addr().map_err(|source| AgentError::Listen {
             address: SocketAddr::new(options.ip, options.port),
             source,
@@ -286,6 +285,25 @@ pub(super) fn open_socket(
         Socket::start(path, hub.clone()).map_err(|source| AgentError::Socket { path: path.clone(), source })
     };
     options.domain_socket.as_ref().map(open).transpose()
+}
+
+/// Below the ephemeral ports: no outgoing connection shall sit on ours while we restart.
+///
+/// A port that was free a moment ago may not be: a program that another thread starts holds whatever we had
+/// open, until it runs. Then it is the next one's turn.
+async fn listen_anywhere(ip: IpAddr) -> Result<TcpListener, AgentError> {
+    const TRIES: usize = 20;
+    let mut tried = 1;
+    loop {
+        match listen(SocketAddr::new(ip, ports::own())).await {
+            Err(AgentError::Listen { source, .. })
+                if source.kind() == io::ErrorKind::AddrInUse && tried < TRIES =>
+            {
+                tried += 1;
+            }
+            result => return result,
+        }
+    }
 }
 
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
