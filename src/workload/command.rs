@@ -20,8 +20,10 @@
 //! cleaner that finds its journal.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{lchown, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -29,11 +31,13 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
+use super::accounts;
 use super::init::{Answer, Instructions, Kind, Obstacle, GO, NAME};
 use super::session;
 use super::wait::Exit;
@@ -81,6 +85,29 @@ pub enum CommandError {
     Obstacle(Obstacle),
     #[error("how the command ended cannot be learned")]
     ExitUnknown(#[source] io::Error),
+    #[error("cannot give the sandbox to the user {user}")]
+    Directory {
+        user: String,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CommandSpec {
+    /// Gives the directory to the command's user, as an agent gives a sandbox to the task's: nobody else gets
+    /// into it. Only as long as it is root's: the tasks of one executor share it, and what one of them has been
+    /// given is not taken away.
+    pub fn give_directory(&self) -> Result<(), CommandError> {
+        let Some(user) = &self.user else { return Ok(()) };
+        // Who the user is not, and what only root can do, is told by the process that is to become the command.
+        let Ok(account) = accounts::find(user) else { return Ok(()) };
+        let failed = |source| CommandError::Directory { user: user.clone(), source };
+        let owner = fs::symlink_metadata(&self.directory).map_err(failed)?.uid();
+        if account.uid == 0 || owner != 0 || !geteuid().is_root() {
+            return Ok(());
+        }
+        lchown(&self.directory, Some(account.uid), Some(account.gid)).map_err(failed)
+    }
 }
 
 impl CommandError {

@@ -1,5 +1,8 @@
 //! Commands without a container, what containers are given, how they end, and those that are none of ours.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions, Network};
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::net::Namespace;
@@ -10,10 +13,15 @@ use crate::{fetched, fetched_by, world, world_with, Example};
 
 pub async fn command(example: Example) {
     let world = world().await;
+    // An agent's work_dir lets everybody pass, and the sandbox its owner alone.
+    std::fs::set_permissions(&world.stack.dir, Permissions::from_mode(0o711)).unwrap();
     let task = example.running(&world).await;
     let [address] = task.addresses().try_into().unwrap();
     let log = task.tells(&format!(" {address}/32 ")).await;
     assert!(log.contains("--- stdout\nnobody\n"), "{log}");
+    let sandbox = std::fs::metadata(task.sandbox()).unwrap();
+    assert_eq!(sandbox.mode() & 0o777, 0o750);
+    assert_eq!(format!("{}\n", sandbox.uid()), sh("id -u nobody"));
     assert!(world.containers().await.is_empty());
     assert!(sh(&format!("busybox ping -c 1 -W 5 {address}")).contains(" 0% packet loss"));
     task.is_over().await;

@@ -58,6 +58,7 @@ impl CommandLine {
 
     /// Returns when the first instruction has run; before that the process waits at the gate, if there is one.
     pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
+        self.spec.give_directory().map_err(|error| error.failure())?;
         let held = Held::start(&self.spec, self.namespace.as_deref(), CommandOutput::Inherited)
             .await
             .map_err(|error| error.failure())?;
