@@ -12,7 +12,7 @@ CARGO ?= cargo
 PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-network
 # Offline inside it: there is no way out, and cargo would wait for one.
 OFFLINE := CARGO_NET_OFFLINE=true
-DOCKER_TESTS := --test docker --test runtime --test end_to_end --test dev --test cli
+DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
 
 .PHONY: demo test test-docker test-peers bench lint build setup
 

@@ -74,6 +74,8 @@ missing_packages() {
 		make make
 		tar tar
 		openssl openssl
+		curl curl
+		pgrep procps
 	END
     protoc_is_complete || echo libprotobuf-dev
     # Debian's docker.io conflicts with docker-ce, so any dockerd will do. runc and containerd come with it.
