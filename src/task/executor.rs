@@ -73,6 +73,7 @@ pub async fn run(
     let mut goodbye: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
     loop {
         if executor.is_idle() && goodbye.is_none() {
+            executor.launched = false;
             goodbye = Some(Box::pin(executor.goodbye()));
         }
         tokio::select! {
@@ -84,10 +85,10 @@ pub async fn run(
             // What is left to do by then is the next cleaner's.
             () = until(executor.ends_at) => break,
             () = done(&mut goodbye) => {
-                if executor.is_idle() {
+                if executor.is_idle() && !executor.launched {
                     break;
                 }
-                // Another task came meanwhile.
+                // Another task came meanwhile; what that one leaves to do has not been waited for.
                 goodbye = None;
             }
         }
@@ -140,6 +141,8 @@ struct Executor<W> {
     groups: usize,
     /// A first task has come, or none will come any more.
     served: bool,
+    /// A task has come since the last goodbye began.
+    launched: bool,
     /// What lives have left to do once their outcome is told.
     afterwards: JoinSet<()>,
     /// The agent waits for our exit.
@@ -159,6 +162,7 @@ impl<W: Way> Executor<W> {
             changes,
             groups: 0,
             served: false,
+            launched: false,
             afterwards: JoinSet::new(),
             ends_at: None,
             hurried: false,
@@ -217,6 +221,7 @@ impl<W: Way> Executor<W> {
 
     fn launch(&mut self, info: TaskInfo, group: Option<usize>) {
         self.served = true;
+        self.launched = true;
         let id = info.task_id.value.clone();
         if self.tasks.contains_key(&id) {
             // An update about it would be taken for the end of the one that lives.
@@ -251,6 +256,10 @@ impl<W: Way> Executor<W> {
     }
 
     fn refuse(&self) -> Option<Failure> {
+        if self.hurried {
+            // Nobody would be there to stop it.
+            return Some(Failure::host("CM-KILLED", "the executor is shutting down"));
+        }
         let (first, _) = self.tasks.first_key_value()?;
         (self.tasks.len() >= self.way.most_tasks()).then(|| {
             Failure::app("CM-BUSY", format!("attempted to run a second task; this executor runs {first}"))

@@ -63,6 +63,14 @@ async fn a_shutdown_before_any_task_ends_it() {
 }
 
 #[tokio::test]
+async fn nothing_begins_after_a_shutdown() {
+    let shutdown = Event::Shutdown { reason: "the agent asked for it".into() };
+    let sent = statuses(vec![shutdown, Event::Launch(Box::new(task("a")))]).await;
+    assert_eq!(states(&sent), [("a", TaskState::TaskFailed)]);
+    assert_eq!(sent[0].message(), "the executor is shutting down [agent-17, CM-KILLED]");
+}
+
+#[tokio::test]
 async fn a_task_that_makes_no_sense_ends_in_one_sentence() {
     let sent = statuses(vec![
         Event::Malformed { what: "a RunTaskMessage that does not parse".into() },
