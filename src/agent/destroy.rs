@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
-/// Stops everybody first, so that nobody runs away from a list that was just made.
-pub(super) fn kill_all(leader: i32) {
+/// The executor's process and everybody of its family. Stops all of them first, so that nobody runs away from a
+/// list that was just made.
+pub fn kill_all(leader: i32) {
     let mut family = vec![leader];
     loop {
         for pid in &family {

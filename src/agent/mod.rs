@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+pub use self::destroy::kill_all;
 use self::history::Shared;
 pub use self::history::{Direction, Exit, Record, Update};
 use self::hub::{Command, Hub};

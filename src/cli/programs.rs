@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 pub enum ProgramError {
     #[error("cannot find out where this program lies")]
     Here(#[source] std::io::Error),
-    #[error("{path} is missing: install {name} next to calico-mesos (cargo builds both){hint}")]
-    Missing { name: &'static str, path: PathBuf, hint: &'static str },
+    #[error("{path} is missing: install {name} next to calico-mesos (cargo builds both)")]
+    Missing { name: &'static str, path: PathBuf },
     #[error("{path} is not a program")]
     NotAProgram { path: PathBuf },
 }
@@ -16,14 +16,14 @@ pub enum ProgramError {
 /// The executor: the one that was named, else the one next to this program.
 pub fn executor(named: Option<&Path>) -> Result<PathBuf, ProgramError> {
     match named {
-        Some(path) => check(path, "calico-executor", ""),
-        None => check(&neighbour("calico-executor")?, "calico-executor", ", or name it with --executor"),
+        Some(path) => check(path, "calico-executor"),
+        None => check(&neighbour("calico-executor")?, "calico-executor"),
     }
 }
 
 /// The OCI runtime next to this program.
 pub fn runtime() -> Result<PathBuf, ProgramError> {
-    check(&neighbour("calico-runc")?, "calico-runc", "")
+    check(&neighbour("calico-runc")?, "calico-runc")
 }
 
 fn neighbour(name: &str) -> Result<PathBuf, ProgramError> {
@@ -32,9 +32,9 @@ fn neighbour(name: &str) -> Result<PathBuf, ProgramError> {
 }
 
 /// Absolute, because the executor starts in another folder.
-fn check(path: &Path, name: &'static str, hint: &'static str) -> Result<PathBuf, ProgramError> {
+fn check(path: &Path, name: &'static str) -> Result<PathBuf, ProgramError> {
     let Ok(path) = path.canonicalize() else {
-        return Err(ProgramError::Missing { name, path: path.into(), hint });
+        return Err(ProgramError::Missing { name, path: path.into() });
     };
     match path.metadata() {
         Ok(meta) if meta.is_file() && meta.permissions().mode() & 0o111 != 0 => Ok(path),

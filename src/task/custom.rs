@@ -24,7 +24,7 @@ use super::spec::{self, Work};
 
 /// Our own variable for private set-ups: the agent's `--executor_environment_variables` may set it, a task
 /// may not.
-const CONFIG: &str = "CALICO_MESOS_CONFIG";
+pub const CONFIG: &str = "CALICO_MESOS_CONFIG";
 
 /// Serves tasks until none is left. `arguments`: what follows the program's name on the command line, which is
 /// the command of Marathon's path executors.

@@ -233,13 +233,14 @@ impl<W: Way> Executor<W> {
             self.driver.update(TaskStatus::new(info.task_id, TaskState::TaskFailed).with_message(message));
             return;
         }
-        tracing::info!(task = id, "starting");
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.driver.update(statuses.starting());
         let (commands, receiver) = mpsc::unbounded_channel();
         let link = Link { task_id: id.clone(), commands: receiver, changes: self.changes.clone() };
         let (grace, calico, life) = match self.way.order(&info) {
             Ok(order) => {
+                // Before anything is made: who wants to know what bears this name finds it in the sandbox.
+                tracing::info!(task = id, "starting, ContainerID {}", order.container);
                 let description = &order.description;
                 if matches!(description.work, Work::Command(_)) {
                     statuses = statuses.of_command();

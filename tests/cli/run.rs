@@ -113,6 +113,73 @@ fn an_app_that_ends_by_itself_ends_the_run() {
     outcome.says("| done");
 }
 
+/// Way B: the app names our executor where it is installed, and there is no container.
+#[test]
+fn commands_of_a_custom_executor() {
+    let text = r#"{"id": "batch", "cpus": 0.1, "mem": 32, "executor": "/nowhere/bin/calico-executor",
+        "cmd": "'echo hello from $MARATHON_APP_ID; ip -4 -o addr show eth0; exec sleep 1000'",
+        "env": {"CALICO_IP": "auto", "SERVICE_PORT": "8080"}}"#;
+    let app = App::new(text);
+    let then = "test \"$CM_CONTAINERS\" = '- -' && grep -h inet $CM_LOGS && ping -c 1 ${CM_ADDRESSES% *}";
+    let arguments = ["run", &app.path, "--dev", "--instances", "2", "--then", then];
+    let outcome = Machine::start(&arguments).finish();
+    outcome.expect(0);
+    outcome.says("executor /nowhere/bin/calico-executor is not on this machine; taken instead: ");
+    outcome.says("/batch  a command  2 instances  profile dev");
+    outcome.says(", rest executor)");
+    outcome.says("DNS  batch-direct.service.consul > ");
+    outcome.says("eth0    inet 192.168.");
+    outcome.says("1 packets received, 0% packet loss");
+    outcome.says("stopping 2 tasks ... KILLED KILLED");
+    outcome.says(
+        "removed 4 Consul entries, 2 endpoints, 2 veths, 2 namespaces, 2 addresses; left behind: nothing",
+    );
+}
+
+#[test]
+fn a_command_ends_as_it_likes_and_when_it_is_asked_to() {
+    let app = |cmd: &str| App::new(&format!(r#"{{"id": "batch", "cpus": 0.1, "mem": 32, "cmd": "{cmd}"}}"#));
+    let executor = ["--dev", "--executor", "/nowhere/calico-executor"];
+    for (cmd, code, words) in [("'echo done; exit 0'", 0, "FINISHED"), ("'exit 3'", 1, "status 3")] {
+        let app = app(cmd);
+        let outcome = Machine::start(&[&["run", &app.path], &executor[..]].concat()).finish();
+        outcome.expect(code);
+        outcome.says(words);
+        outcome.says("left behind: nothing");
+    }
+    // With the first Ctrl-C the grace begins, the second one cuts it short; nobody of the family is left.
+    let app = app("'trap : TERM; echo up; (setsid sleep 1000 &) ; while :; do sleep 0.2; done'");
+    let mut machine = Machine::start(&[&["run", &app.path], &executor[..]].concat());
+    machine.wait_for("| up");
+    machine.signal(Signal::SIGINT);
+    machine.wait_for("stopping 1 task ...");
+    machine.signal(Signal::SIGINT);
+    let outcome = machine.finish();
+    outcome.expect(0);
+    outcome.says(" KILLED");
+}
+
+#[test]
+fn a_container_of_a_custom_executor() {
+    let text = r#"{"id": "hello", "cpus": 0.1, "mem": 32, "executor": "/nowhere/calico-executor",
+        "cmd": "'echo hello from $HOSTNAME; while sleep 1; do date; done'",
+        "env": {"CALICO_IP": "auto", "CALICO_DOCKER_IMAGE": "busybox"}}"#;
+    let app = App::new(text);
+    let mut machine = Machine::start(&["run", &app.path, "--dev"]);
+    machine.wait_for("| hello from");
+    machine.signal(Signal::SIGTERM);
+    let outcome = machine.finish();
+    outcome.expect(0);
+    outcome.says("/hello  busybox  1 instance  profile dev");
+    outcome.says(", rest Docker)");
+    outcome
+        .says("removed 2 Consul entries, 1 endpoint, 1 veth, 1 namespace, 1 address; left behind: nothing");
+
+    let then = "case $CM_CONTAINERS in calico-mesos-*) ;; *) exit 1 ;; esac";
+    let outcome = Machine::start(&["run", &app.path, "--dev", "--then", then]).finish();
+    outcome.expect(0);
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_the_run() {
     let app = App::calico(TICKING);

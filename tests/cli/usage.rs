@@ -51,10 +51,25 @@ fn a_bad_app_definition_is_refused_by_the_name_of_the_field() {
 }
 
 #[test]
-fn a_missing_executor_is_told_before_anything_starts() {
-    let outcome = plain(&["run", &testapp(), "--dev", "--executor", "/nowhere/calico-executor"]);
-    assert_eq!((outcome.code, &*outcome.stdout), (1, ""));
-    assert!(outcome.stderr.contains("/nowhere/calico-executor is missing"), "{outcome:?}");
+fn an_executor_that_cannot_be_used_is_told_before_anything_starts() {
+    let app = App::new(r#"{"id": "x", "cmd": "sleep 1000"}"#);
+    let refused = |app: &str, arguments: &[&str], words: &[&str]| {
+        let outcome = plain(&[&["run", app], arguments].concat());
+        assert_eq!((outcome.code, &*outcome.stdout), (1, ""), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+        assert!(words.iter().all(|word| outcome.stderr.contains(word)), "{outcome:?}");
+    };
+    // In --dev only our own executor has a stand-in.
+    refused(&app.path, &["--dev", "--executor", "/nowhere/executor"], &["/nowhere/executor is not on"]);
+    refused(&app.path, &["--executor", "/nowhere/calico-executor"], &["/nowhere/calico-executor is not on"]);
+    refused(&app.path, &["--dev", "--executor", "/tmp"], &["/tmp is not a file"]);
+    refused(&app.path, &["--dev", "--executor", "./calico-executor"], &["no absolute path"]);
+    // A Docker app: by either remedy it can be run.
+    let remedies = ["leave container out", "CALICO_DOCKER_IMAGE", "--executor) out", "mesos-docker-executor"];
+    refused(&testapp(), &["--dev", "--executor", "/usr/local/bin/calico-executor"], &remedies);
+    let volumes =
+        r#"{"id": "x", "cmd": "y", "executor": "/z", "container": {"type": "MESOS", "volumes": []}}"#;
+    refused(&App::new(volumes).path, &["--dev"], &["container of type MESOS", "CALICO_DOCKER_IMAGE"]);
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Marathon puts it into one shell line, quoted by single quotes and nothing else, and puts the app's
 //! container into the executor's own: with an image, Mesos runs the executor inside it.
 
+use serde_json::Value;
+
 use super::fields::Fields;
 use super::model::{App, Command, Network};
 use super::AppError;
@@ -24,13 +26,8 @@ pub(super) fn read(
     if path.contains(['\'', '\0']) {
         return wrong("holds a single quote, which Marathon's shell line cannot carry".to_owned());
     }
-    if top.has("container") {
-        return wrong(
-            "cannot be used with a container: Mesos would run the executor inside the app's image. Leave executor \
-             out and let our mesos-docker-executor run the app as it is, or leave container out and name the image \
-             in CALICO_DOCKER_IMAGE"
-                .to_owned(),
-        );
+    if let Some(container) = top.get("container") {
+        return wrong(with_a_container(container).to_owned());
     }
     match command {
         Command::Shell(line) if !line.trim().is_empty() => {}
@@ -46,6 +43,21 @@ pub(super) fn read(
         );
     }
     Ok(Some(path.to_owned()))
+}
+
+/// Why an executor and a container exclude each other, and what to do about it.
+fn with_a_container(container: &Value) -> &'static str {
+    match container["type"].as_str() {
+        Some("MESOS") => {
+            "cannot be used with a container of type MESOS: Mesos would put the executor itself into it. Leave \
+             container out: a command sees the host's files, and an image can be named in CALICO_DOCKER_IMAGE"
+        }
+        _ => {
+            "cannot be used with a Docker container: Mesos would run the executor inside the app's image. Leave \
+             executor (or Marathon's --executor) out and let our mesos-docker-executor run the app as it is, or \
+             leave container out and name the image in CALICO_DOCKER_IMAGE"
+        }
+    }
 }
 
 impl App {

@@ -265,6 +265,8 @@ fn marathons_own_executor_by_default() {
 fn what_a_path_executor_cannot_do() {
     for (rest, words) in [
         (r#""cmd": "x", "container": {"docker": {"image": "x"}}"#, "CALICO_DOCKER_IMAGE"),
+        (r#""cmd": "x", "container": {"type": "DOCKER", "docker": {"image": "x"}}"#, "mesos-docker-executor"),
+        (r#""cmd": "x", "container": {"type": "MESOS", "volumes": []}"#, "type MESOS"),
         (r#""args": ["x"]"#, "needs a cmd"),
         (r#""cmd": " ""#, "needs a cmd"),
         (r#""cmd": "x", "networks": [{"mode": "container", "name": "n"}]"#, "host's network"),

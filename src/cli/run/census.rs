@@ -25,6 +25,8 @@ pub struct Census<'a> {
     config: &'a Config,
     docker: &'a str,
     containers: Vec<ContainerId>,
+    /// Docker's names of those that are its containers.
+    names: Vec<String>,
     /// What endpoints of these tasks were seen with, or the tasks themselves told.
     addresses: BTreeSet<IpAddr>,
     /// Tasks without Calico are not looked for in etcd.
@@ -99,13 +101,16 @@ impl Seen {
 }
 
 impl<'a> Census<'a> {
-    pub fn new(config: &'a Config, docker: &'a str, tasks: &[Task], calico: bool) -> Self {
-        let containers = tasks.iter().map(|task| task.container.clone()).collect();
-        let addresses = tasks.iter().flat_map(|task| task.addresses.clone()).collect();
-        Self { config, docker, containers, addresses, calico }
+    pub fn new(config: &'a Config, docker: &'a str, calico: bool) -> Self {
+        let addresses = BTreeSet::new();
+        Self { config, docker, containers: Vec::new(), names: Vec::new(), addresses, calico }
     }
 
-    pub async fn take(&mut self) -> Seen {
+    /// Looks for what the tasks are known by now to be called. A task without a name has made nothing.
+    pub async fn take(&mut self, tasks: &[Task]) -> Seen {
+        self.containers = tasks.iter().filter_map(|task| task.container.clone()).collect();
+        self.names = tasks.iter().filter_map(Task::container_name).collect();
+        self.addresses.extend(tasks.iter().flat_map(|task| &task.addresses));
         let mut seen = Seen::default();
         if self.containers.is_empty() {
             return seen;
@@ -116,7 +121,9 @@ impl<'a> Census<'a> {
         }
         self.kernel(&mut seen);
         self.files(&mut seen);
-        self.docker(&mut seen).await;
+        if !self.names.is_empty() {
+            self.docker(&mut seen).await;
+        }
         seen
     }
 
@@ -223,10 +230,9 @@ impl<'a> Census<'a> {
         let ask = async {
             let docker = connect(self.docker).await?;
             let mut found = BTreeSet::new();
-            for container in &self.containers {
-                let name = format!("mesos-{container}");
-                match docker.inspect_once(&name, LIMIT).await {
-                    Ok(_) => drop(found.insert(name)),
+            for name in &self.names {
+                match docker.inspect_once(name, LIMIT).await {
+                    Ok(_) => drop(found.insert(name.clone())),
                     Err(DockerError::NoContainer { .. }) => {}
                     Err(error) => return Err(chain(&error)),
                 }
@@ -242,9 +248,12 @@ impl<'a> Census<'a> {
 
     /// Removes the exited containers, as an agent does after its delay. What stays is seen by the next look.
     pub async fn remove_containers(&self) {
+        if self.names.is_empty() {
+            return;
+        }
         let Ok(docker) = connect(self.docker).await else { return };
-        for container in &self.containers {
-            let _ = tokio::time::timeout(LIMIT, docker.remove(&format!("mesos-{container}"), true)).await;
+        for name in &self.names {
+            let _ = tokio::time::timeout(LIMIT, docker.remove(name, true)).await;
         }
     }
 

@@ -48,7 +48,9 @@ async fn describe(place: &Place, words: &Words, instances: usize) -> Vec<String>
     let mut lines =
         vec![format!("launching {} of {} on this machine:", count(instances, "instance"), words.app)];
     let mut fact = |name: &str, value: String| lines.push(format!("  {name:<8}{value}"));
-    fact("Docker", place.docker.clone());
+    if words.image.is_some() {
+        fact("Docker", place.docker.clone());
+    }
     if words.is_calico() {
         fact("etcd", place.config.etcd.endpoints.join(" "));
         let overview = report::overview(place, words).await;

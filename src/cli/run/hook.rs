@@ -1,6 +1,7 @@
 //! `--then COMMAND`: a command of the user's that runs while the tasks run.
 //!
-//! It learns from its environment what there is: one word an instance in each of the lists.
+//! It learns from its environment what there is: one word an instance in each of the lists, `-` where there
+//! is no such thing.
 //!
 //! | variable | example |
 //! | --- | --- |
@@ -31,7 +32,7 @@ pub fn environment(tasks: &[Task], place: &Place, words: &Words) -> BTreeMap<Str
     let mut environment = BTreeMap::from([
         ("CM_TASKS", list(&|task| task.id.clone())),
         ("CM_SHORT_IDS", list(&|task| task.short.clone())),
-        ("CM_CONTAINERS", list(&|task| task.container_name.clone())),
+        ("CM_CONTAINERS", list(&|task| task.container_name().unwrap_or_else(|| "-".to_owned()))),
         ("CM_ADDRESSES", list(&|task| task.address())),
         ("CM_LOGS", list(&|task| task.sandbox.join("stdout").display().to_string())),
         ("CM_PROFILE", words.profile()),

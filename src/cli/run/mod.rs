@@ -12,6 +12,7 @@
 mod census;
 mod confirm;
 mod derived;
+mod executor;
 mod follow;
 mod hook;
 mod instances;
@@ -58,9 +59,9 @@ pub struct Arguments {
     /// Register the tasks in Consul.
     #[arg(long)]
     register: bool,
-    /// The executor; default: calico-executor next to this program.
+    /// As Marathon's option of that name: the custom executor of apps that name none; //cmd is Marathon's own way.
     #[arg(long, value_name = "PATH")]
-    executor: Option<PathBuf>,
+    executor: Option<String>,
     /// Run this shell command when all tasks run (see CM_* in its environment), then kill the tasks.
     #[arg(long = "then", value_name = "COMMAND")]
     hook: Option<String>,
@@ -91,12 +92,12 @@ enum RunError {
 
 /// Exit code 0 when every task ran and everything is gone, 1 otherwise.
 pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
-    let app = read(&arguments.app)?;
+    let mut app = read(&arguments.app, arguments.executor.as_deref())?;
     let instances = arguments.instances.unwrap_or(app.instances);
     if instances == 0 {
         return Err(RunError::NoInstances(app.id.clone()).into());
     }
-    let executor = programs::executor(arguments.executor.as_deref())?;
+    let executor = executor::choose(&mut app, arguments.dev)?;
     let runtime = arguments.dev.then(programs::runtime).transpose()?;
     if !nix::unistd::geteuid().is_root() {
         return Err(RunError::NotRoot.into());
@@ -106,6 +107,10 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     let place = match runtime {
         Some(runtime) => {
             out.line(report::dev_banner());
+            executor
+                .replaces
+                .iter()
+                .for_each(|missing| out.line(report::replaced(missing, &executor.program)));
             Place::dev(runtime).await?
         }
         None => {
@@ -120,7 +125,7 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     };
     // No `?` from here on until the place is closed.
     let visit = Visit { place: &place, arguments: &arguments, interrupt: &interrupt, out };
-    let mut result = visit.pay(executor, infos).await;
+    let mut result = visit.pay(executor.program, infos).await;
     let keep = arguments.keep && result.has_failed();
     let folder = place.folder.clone();
     result.left.extend(place.close(keep).await);
@@ -131,8 +136,8 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     Ok(if result.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read(path: &Path) -> Result<App, RunError> {
+fn read(path: &Path, default_executor: Option<&str>) -> Result<App, RunError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.into(), source })?;
-    App::parse(&text).map_err(|source| RunError::App { path: path.into(), source })
+    App::parse_with(&text, default_executor).map_err(|source| RunError::App { path: path.into(), source })
 }

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use crate::agent::AgentOptions;
 use crate::config::{Config, ConfigError};
 use crate::dev::{find_consul, DevError, Stack, StackOptions};
+use crate::task::custom;
 
 use super::{derived, remains};
 
@@ -114,7 +115,11 @@ impl Place {
         options.recovery_timeout = RECOVERY;
         options.hostname = hostname.to_string_lossy().into_owned();
         options.extra_flags = vec![format!("--config={}", self.config_path.display())];
-        options.executor_environment = BTreeMap::from([("DOCKER_HOST".to_owned(), self.docker.clone())]);
+        // The drop-in executor has it on its command line; that of a custom executor belongs to the app.
+        options.executor_environment = BTreeMap::from([
+            ("DOCKER_HOST".to_owned(), self.docker.clone()),
+            (custom::CONFIG.to_owned(), self.config_path.display().to_string()),
+        ]);
         if let Some(socket) = self.docker.strip_prefix("unix://") {
             options.docker_socket = socket.to_owned();
         }

@@ -1,4 +1,4 @@
-//! What is left of a place after it was closed: its folder, mounts in it, processes that name it.
+//! What is left of a place after it was closed: its folder, mounts in it, processes that name it or are in it.
 
 use std::path::Path;
 
@@ -20,12 +20,17 @@ pub fn of(folder: &Path) -> Vec<String> {
         let words: Vec<String> =
             line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
         if pid.parse::<u32>().is_ok_and(|pid| pid != std::process::id())
-            && words.iter().any(|word| word.contains(&*name))
+            && (words.iter().any(|word| word.contains(&*name)) || is_in(&entry.path(), folder))
         {
             left.push(format!("process {pid} ({})", words.join(" ").trim()));
         }
     }
     left
+}
+
+/// Executors and commands have their sandbox as the working directory.
+fn is_in(process: &Path, folder: &Path) -> bool {
+    std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(folder))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The words of a run: what it is about to do, the table, and how to find the tasks.
 
+use std::path::Path;
+
 use crate::calico::{self, Datastore, Overview};
 use crate::cli::output::{self, count};
 use crate::dev::find_consul;
@@ -15,6 +17,11 @@ pub fn dev_banner() -> String {
                  no Consul found: no DNS names this time (scripts/consul.sh builds one)"
             .to_owned(),
     }
+}
+
+/// Where the app was told of an executor that is not installed here.
+pub fn replaced(missing: &str, program: &Path) -> String {
+    format!("  executor {missing} is not on this machine; taken instead: {}", program.display())
 }
 
 /// What the datastore says beforehand; `None` when it cannot be asked, which the executor then explains.
@@ -34,7 +41,8 @@ pub fn dev_details(place: &Place) -> String {
 
 /// `/testapp  busybox  2 instances  profile dev (will be created)`
 pub fn headline(words: &Words, instances: usize, overview: Option<&Overview>) -> String {
-    let mut line = format!("{}  {}  {}", words.app, words.image, count(instances, "instance"));
+    let image = words.image.as_deref().unwrap_or("a command");
+    let mut line = format!("{}  {image}  {}", words.app, count(instances, "instance"));
     if words.is_calico() {
         line.push_str(&format!("  profile {}", words.profile()));
         if overview.is_some_and(|overview| !overview.missing_profiles.is_empty()) {

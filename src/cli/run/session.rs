@@ -8,16 +8,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
 use tokio::sync::broadcast::{error::RecvError, Receiver};
 use tokio::time::{interval, timeout, Instant, MissedTickBehavior};
 
-use crate::agent::{Agent, AgentError, Update};
+use crate::agent::{kill_all, Agent, AgentError, Update};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{count, Out};
 use crate::mesos::messages::TaskInfo;
-use crate::names::ContainerId;
 
 use super::place::Place;
 use super::task::{short_ids, Task};
@@ -68,9 +65,7 @@ impl<'a> Session<'a> {
                 // Only a shorter way to the same place.
                 Err(_) => launched.sandbox.clone(),
             };
-            let container =
-                ContainerId::parse(&launched.container_id).unwrap_or_else(|_| ContainerId::random());
-            self.tasks.push(Task::new(&info, short, container, &launched, sandbox));
+            self.tasks.push(Task::new(&info, short, &launched, sandbox));
         }
         Ok(())
     }
@@ -166,12 +161,13 @@ impl<'a> Session<'a> {
                 continue;
             }
             if let Ok(pid) = i32::try_from(task.executor_pid) {
-                // Gone already is what is wanted.
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                kill_all(pid);
             }
             // A killed process ends; the limit is for the case that even that goes wrong.
             let _ = self.agent.wait_exit(&task.id, limit).await;
         }
+        // Also of those that never told a status.
+        self.tasks.iter_mut().for_each(Task::learn);
     }
 
     fn heard(&mut self, update: Result<Update, RecvError>) {
@@ -180,7 +176,7 @@ impl<'a> Session<'a> {
         let Some(state) = task.state() else { return };
         if task.is_running() && task.states.len() <= 2 {
             let parts = Parts::read(&task.sandbox.join("stderr"));
-            let took = describe(task.launched.elapsed(), parts);
+            let took = describe(task.launched.elapsed(), parts, task.kind);
             self.out.line(format!("  {}  {}  {took}", task.short, task.story()));
         } else if state.is_terminal() {
             let message = task.message.as_deref().unwrap_or_default();

@@ -1,25 +1,48 @@
 //! One launched task as a person sees it.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::agent::{Launched, Update};
 use crate::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 use crate::names::ContainerId;
+use crate::task::spec;
 
 use super::follow::Follow;
 
 /// How many characters of an instance's id are shown, at least.
 const SHORT: usize = 4;
 
+/// What runs the task, and as what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A container of the drop-in executor.
+    DropIn,
+    /// A container of the app's own executor.
+    Container,
+    /// A command of the app's own executor.
+    Command,
+}
+
+impl Kind {
+    pub fn of(info: &TaskInfo) -> Self {
+        match (&info.executor, image(info)) {
+            (None, _) => Self::DropIn,
+            (Some(_), Some(_)) => Self::Container,
+            (Some(_), None) => Self::Command,
+        }
+    }
+}
+
 pub struct Task {
     pub id: String,
     /// A few characters that tell it from the other instances.
     pub short: String,
-    pub container: ContainerId,
-    /// Docker's name of the container.
-    pub container_name: String,
+    pub kind: Kind,
+    /// Everything of the task is named after it. The agent makes it for its own executors; an executor of the
+    /// app's makes it itself, see [`Task::learn`].
+    pub container: Option<ContainerId>,
     /// Its sandbox, by a path that fits on a line.
     pub sandbox: PathBuf,
     pub launched: Instant,
@@ -34,19 +57,17 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(
-        info: &TaskInfo,
-        short: String,
-        container: ContainerId,
-        launched: &Launched,
-        sandbox: PathBuf,
-    ) -> Self {
+    pub fn new(info: &TaskInfo, short: String, launched: &Launched, sandbox: PathBuf) -> Self {
+        let kind = Kind::of(info);
         Self {
             id: info.task_id.value.clone(),
             has_kill_policy: info.kill_policy.is_some(),
             short,
-            container_name: format!("mesos-{container}"),
-            container,
+            container: match kind {
+                Kind::DropIn => ContainerId::parse(&launched.container_id).ok(),
+                Kind::Container | Kind::Command => None,
+            },
+            kind,
             output: Follow::new(sandbox.join("stdout")),
             sandbox,
             launched: launched.at,
@@ -57,8 +78,26 @@ impl Task {
         }
     }
 
+    /// Docker's name of its container; none for a command.
+    pub fn container_name(&self) -> Option<String> {
+        let container = self.container.as_ref()?;
+        match self.kind {
+            Kind::DropIn => Some(format!("mesos-{container}")),
+            Kind::Container => Some(spec::container_name(container)),
+            Kind::Command => None,
+        }
+    }
+
+    /// Looks up a ContainerID that the app's executor has made: it is in its log before anything else is.
+    pub fn learn(&mut self) {
+        if self.container.is_none() {
+            self.container = told_container(&self.sandbox.join("stderr"));
+        }
+    }
+
     /// Takes over what a status says.
     pub fn apply(&mut self, update: &Update) {
+        self.learn();
         let status = &update.status;
         if self.states.last() != Some(&status.state()) {
             self.states.push(status.state());
@@ -125,6 +164,24 @@ pub fn variable<'a>(info: &'a TaskInfo, name: &str) -> Option<&'a str> {
     variables.rev().find(|variable| variable.name == name)?.value.as_deref()
 }
 
+/// The image of the task's container, where it has one: the app's own, or what the app's executor is told.
+pub fn image(info: &TaskInfo) -> Option<&str> {
+    let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
+    let labels = info.labels.iter().flat_map(|labels| &labels.labels);
+    let label = || labels.rev().find(|label| label.key == spec::IMAGE)?.value.as_deref();
+    docker
+        .map(|docker| docker.image.as_str())
+        .or_else(|| info.executor.as_ref().and_then(|_| variable(info, spec::IMAGE).or_else(label)))
+}
+
+/// The first that a log names: whatever a task writes comes later.
+fn told_container(stderr: &Path) -> Option<ContainerId> {
+    // Not there yet, or not any more: nothing is known then.
+    let text = String::from_utf8_lossy(&std::fs::read(stderr).ok()?).into_owned();
+    let told = text.lines().find_map(|line| line.split_once(" starting, ContainerID ")?.1.split(' ').next());
+    ContainerId::parse(told?).ok()
+}
+
 /// Where the UUID of a Marathon instance begins in the task's id, and the UUID.
 fn instance(id: &str) -> Option<(usize, &str)> {
     let start = id.find(".instance-")? + ".instance-".len();
@@ -154,6 +211,17 @@ pub fn short_ids(ids: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_container_of_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("stderr");
+        assert_eq!(told_container(&log), None);
+        let (own, other) = (ContainerId::random(), ContainerId::random());
+        let line = |id| format!("I1123 19:02:01.123456 4711 starting, ContainerID {id} task=a\n");
+        std::fs::write(&log, format!("registered\n{}{}", line(&own), line(&other))).unwrap();
+        assert_eq!(told_container(&log), Some(own));
+    }
 
     #[test]
     fn ids_as_short_as_they_can_be() {

@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::task::Kind;
+
 /// Milliseconds, as the executor measured them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parts {
@@ -36,11 +38,12 @@ impl Parts {
 }
 
 /// `  94 ms  (address 4, veth 6, gate waited 0, rest Docker)`
-pub fn describe(total: Duration, parts: Option<Parts>) -> String {
+pub fn describe(total: Duration, parts: Option<Parts>, kind: Kind) -> String {
+    let rest = if kind == Kind::Command { "executor" } else { "Docker" };
     let total = format!("{:>4} ms", total.as_millis());
     match parts {
         Some(Parts { address, interface, gate }) => {
-            format!("{total}  (address {address}, veth {interface}, gate waited {gate}, rest Docker)")
+            format!("{total}  (address {address}, veth {interface}, gate waited {gate}, rest {rest})")
         }
         None => total,
     }
@@ -56,10 +59,10 @@ mod tests {
         let parts = Parts::parse(line).unwrap();
         assert_eq!(parts, Parts { address: 4, interface: 6, gate: 0 });
         assert_eq!(
-            describe(Duration::from_millis(94), Some(parts)),
+            describe(Duration::from_millis(94), Some(parts), Kind::DropIn),
             "  94 ms  (address 4, veth 6, gate waited 0, rest Docker)"
         );
         assert_eq!(Parts::parse("running"), None);
-        assert_eq!(describe(Duration::from_millis(94), None), "  94 ms");
+        assert_eq!(describe(Duration::from_millis(94), None, Kind::Command), "  94 ms");
     }
 }

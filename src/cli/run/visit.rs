@@ -75,18 +75,17 @@ impl Visit<'_> {
             result.failed = true;
         }
         session.settle().await;
-        let mut census =
-            Census::new(&self.place.config, &self.place.docker, &session.tasks, words.is_calico());
+        let mut census = Census::new(&self.place.config, &self.place.docker, words.is_calico());
         // Twice: Consul's entries come a little later, and some tasks are gone by then.
-        let mut before = census.take().await;
+        let mut before = census.take(&session.tasks).await;
         result.failed |= session.tasks.iter().any(Task::has_failed);
         if !result.failed && self.interrupt.count() == 0 {
             result.failed |= self.attend(&mut session, &words, &census).await;
-            before.add(census.take().await);
+            before.add(census.take(&session.tasks).await);
         }
         session.stop().await;
         result.failed |= session.tasks.iter().any(Task::has_failed);
-        let after = self.tidy(&mut census).await;
+        let after = self.tidy(&mut census, &session.tasks).await;
         result.removed = before.without(&after);
         result.left = after.list();
         result
@@ -143,9 +142,13 @@ impl Visit<'_> {
     }
 
     /// Removes containers and whatever an executor could not take down itself, and looks again.
-    async fn tidy(&self, census: &mut Census<'_>) -> Seen {
+    async fn tidy(&self, census: &mut Census<'_>, tasks: &[Task]) -> Seen {
+        let first = census.take(tasks).await;
+        if first.is_empty() {
+            return first;
+        }
         census.remove_containers().await;
-        let after = census.take().await;
+        let after = census.take(tasks).await;
         if after.is_empty() {
             return after;
         }
@@ -154,7 +157,7 @@ impl Visit<'_> {
             Err(error) => self.complain(&error),
         }
         census.remove_containers().await;
-        census.take().await
+        census.take(tasks).await
     }
 
     fn complain(&self, error: &(dyn std::error::Error + 'static)) {

@@ -4,12 +4,13 @@ use crate::config::Config;
 use crate::mesos::messages::TaskInfo;
 use crate::names::service_name;
 
-use super::task::variable;
+use super::task::{image, variable};
 
 #[derive(Debug, Clone)]
 pub struct Words {
     pub app: String,
-    pub image: String,
+    /// None: the task is a command.
+    pub image: Option<String>,
     /// What Calico applies; empty for an app without CALICO variables.
     pub profiles: Vec<String>,
     pub ports: Vec<u16>,
@@ -19,7 +20,6 @@ pub struct Words {
 
 impl Words {
     pub fn of(info: &TaskInfo, config: &Config) -> Self {
-        let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
         let app = variable(info, "MARATHON_APP_ID").unwrap_or(&info.name).to_owned();
         let calico = is_calico(info);
         let mut profiles = list(variable(info, "CALICO_PROFILE").unwrap_or_default());
@@ -28,7 +28,7 @@ impl Words {
         }
         let service = service_name(&app);
         Self {
-            image: docker.map_or("no image", |docker| docker.image.as_str()).to_owned(),
+            image: image(info).map(str::to_owned),
             profiles: if calico { profiles } else { Vec::new() },
             ports: ports(variable(info, "SERVICE_PORT").unwrap_or_default()),
             dns: (calico && config.consul.enabled && !service.is_empty())
