@@ -17,6 +17,7 @@ use crate::error::Failure;
 use crate::names::ContainerId;
 
 use super::gate::Gate;
+use super::life::START_PATIENCE;
 use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
 use super::spec::RUNTIME;
@@ -56,6 +57,7 @@ impl Launch<'_> {
         let mut killed = None;
         let mut opened = false;
         let mut knocked_at = None;
+        let mut give_up = tokio::time::Instant::now();
         // Neither half is ever dropped half done: a write whose answer nobody hears would be lost.
         while wired.is_none() || started.is_none() {
             let ready = matches!(wired, Some(Ok(_)));
@@ -81,6 +83,11 @@ impl Launch<'_> {
                 Some(command) = commands.recv(), if killed.is_none() => {
                     self.gate.close("the task is being killed");
                     killed = Some(command);
+                    give_up = tokio::time::Instant::now() + START_PATIENCE;
+                }
+                // Docker has not even called the runtime: teardown ends what may come of it.
+                () = tokio::time::sleep_until(give_up), if killed.is_some() && started.is_none() => {
+                    started = Some(Err(Failure::host("CM-DOCKER", "Docker does not answer the start")));
                 }
             }
         }

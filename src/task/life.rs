@@ -52,10 +52,14 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         Ok(attached) => attached,
         Err(failure) => return Outcome::Failed(failure),
     };
-    if let Err(failure) = ready.start(&mut attached, None).await {
-        return Outcome::Failed(failure);
-    }
-    let (seen, first_kill) = attached.look_unless_killed(&ready, link).await;
+    let first_kill = match start(&ready, &mut attached, link).await {
+        Ok(first_kill) => first_kill,
+        Err(outcome) => return outcome,
+    };
+    let (seen, first_kill) = match first_kill {
+        Some(command) => (Seen::default(), Some(command)),
+        None => attached.look_unless_killed(&ready, link).await,
+    };
     let Seen { inspect, addresses } = seen;
     link.tell(Change::Running { inspect, addresses: addresses.clone(), timing: None });
     let event = match first_kill {
@@ -76,6 +80,41 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
     finish(attached, &ready, end, stopped).await
 }
 
+/// Starts the workload; a kill that comes meanwhile is heard, but a start under way is waited for, since Docker would
+/// finish it behind our back. `Err`: nothing runs.
+async fn start(
+    ready: &work::Ready,
+    attached: &mut Attached,
+    link: &mut Link,
+) -> Result<Option<Command>, Outcome> {
+    let (started, killed) = {
+        let mut starting = std::pin::pin!(ready.start(attached, None));
+        tokio::select! {
+            biased;
+            started = &mut starting => (Some(started), None),
+            Some(command) = link.commands.recv() => {
+                (tokio::time::timeout(START_PATIENCE, &mut starting).await.ok(), Some(command))
+            }
+        }
+    };
+    if let Some(Ok(())) = started {
+        return Ok(killed);
+    }
+    // A start whose answer was lost may have succeeded.
+    ready.end_at_once().await;
+    Err(match (started, killed) {
+        (_, Some(command)) => {
+            link.announce(command);
+            command.before_start()
+        }
+        (Some(Err(failure)), None) => Outcome::Failed(failure),
+        (_, None) => Outcome::Failed(Failure::host("CM-INTERNAL", "the start ended without a result")),
+    })
+}
+
+/// How long a start that Docker has not answered may hold a kill up.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Stock retries nothing at this place, and neither do we for a task that is not ours to improve.
 const RETRY_NOTHING: Duration = Duration::ZERO;
 
@@ -88,7 +127,12 @@ pub(super) async fn finish(
 ) -> Outcome {
     attached.drain().await;
     match (end, stopped) {
-        (end, Some(Command::Kill { cause, .. })) => Outcome::Killed { exit: end.ok(), cause },
+        (end, Some(Command::Kill { cause, .. })) => {
+            if let Err(failure) = &end {
+                tracing::warn!("{failure}");
+            }
+            Outcome::Killed { exit: end.ok(), cause }
+        }
         (Ok(exit), None) => Outcome::Exited(ready.explain(exit).await),
         (Err(failure), None) => Outcome::Failed(failure),
     }
