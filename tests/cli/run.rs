@@ -120,7 +120,7 @@ fn commands_of_a_custom_executor() {
         "cmd": "'echo hello from $MARATHON_APP_ID; ip -4 -o addr show eth0; exec sleep 1000'",
         "env": {"CALICO_IP": "auto", "SERVICE_PORT": "8080"}}"#;
     let app = App::new(text);
-    let then = "test \"$CM_CONTAINERS\" = '- -' && grep -h inet $CM_LOGS && ping -c 1 ${CM_ADDRESSES% *}";
+    let then = "test \"$CM_CONTAINERS\" = '- -' && grep -h inet $CM_LOGS";
     let arguments = ["run", &app.path, "--dev", "--instances", "2", "--then", then];
     let outcome = Machine::start(&arguments).finish();
     outcome.expect(0);
@@ -129,7 +129,6 @@ fn commands_of_a_custom_executor() {
     outcome.says(", rest executor)");
     outcome.says("DNS  batch-direct.service.consul > ");
     outcome.says("eth0    inet 192.168.");
-    outcome.says("1 packets received, 0% packet loss");
     outcome.says("stopping 2 tasks ... KILLED KILLED");
     outcome.says(
         "removed 4 Consul entries, 2 endpoints, 2 veths, 2 namespaces, 2 addresses; left behind: nothing",
@@ -148,7 +147,7 @@ fn a_command_ends_as_it_likes_and_when_it_is_asked_to() {
         outcome.says("left behind: nothing");
     }
     // With the first Ctrl-C the grace begins, the second one cuts it short; nobody of the family is left.
-    let app = app("'trap : TERM; echo up; (setsid sleep 1000 &) ; while :; do sleep 0.2; done'");
+    let app = app("'trap : TERM; echo up; sleep 1000 & while :; do sleep 0.2; done'");
     let mut machine = Machine::start(&[&["run", &app.path], &executor[..]].concat());
     machine.wait_for("| up");
     machine.signal(Signal::SIGINT);
