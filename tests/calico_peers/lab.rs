@@ -143,7 +143,12 @@ impl Lab {
     pub async fn reached_from_outside(&self, address: &str) -> bool {
         let outside = format!("nsenter --net={}", self.outside.display());
         must(&format!("{outside} ip route replace default via {HOST}")).await;
-        shell(&format!("{outside} busybox ping -c 1 -W 1 {address}")).await.0
+        self.outside(&format!("busybox ping -c 1 -W 1 {address}")).await.0
+    }
+
+    /// Runs a command on the machine outside; whether it succeeded, and what it said.
+    pub async fn outside(&self, command: &str) -> (bool, String) {
+        shell(&format!("nsenter --net={} {command}", self.outside.display())).await
     }
 
     /// Nothing anywhere, Felix's chains, sets and status files included; Felix takes a moment for them.

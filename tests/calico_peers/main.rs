@@ -19,6 +19,7 @@ mod edits;
 mod felix;
 mod kube;
 mod lab;
+mod ports;
 mod programs;
 mod records;
 mod sharing;
