@@ -43,7 +43,7 @@ async fn profiles_decide_who_reaches_whom() {
     let felix = lab.felix().await;
     let wanted = lab.world.stack.pools[0].hosts().nth(700).unwrap().to_string();
     let server = lab.world.running(&app("/server", "sleep 1000", with(calico(), "CALICO_IP", &wanted))).await;
-    assert_eq!(server.addresses(), [wanted.clone()]);
+    assert_eq!(server.addresses(), std::slice::from_ref(&wanted));
     let friend = lab.world.running(&app("/friend", "sleep 1000", calico())).await;
     let stranger =
         lab.world.running(&app("/stranger", "sleep 1000", with(calico(), "CALICO_PROFILE", "other"))).await;

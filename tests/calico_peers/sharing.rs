@@ -107,7 +107,7 @@ async fn another_hosts_block() {
     let wanted = Ipv4Addr::from(u32::from(theirs) + 7).to_string();
     let explicit = with(calico(), "CALICO_IP", &wanted);
     let task = lab.world.running(&app("/borrows", "sleep 1000", explicit.clone())).await;
-    assert_eq!(task.addresses(), [wanted.clone()]);
+    assert_eq!(task.addresses(), std::slice::from_ref(&wanted));
     let borrowed = lab.peers.calicoctl("ipam show --show-borrowed").await;
     let row = borrowed.lines().find(|line| line.contains(&wanted)).unwrap_or_else(|| panic!("{borrowed}"));
     assert!(row.contains(NODE) && row.contains("agent-2"), "{borrowed}");
