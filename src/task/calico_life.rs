@@ -303,8 +303,15 @@ impl CalicoLife<'_> {
             Ok(end) => (end, None),
             Err(command) => {
                 link.announce(command);
-                self.leave_consul().await;
-                (attached.stop(ready, command, link, true).await, Some(command))
+                let mut leaving = std::pin::pin!(self.leave_consul());
+                let left = tokio::time::timeout(Patience::BEFORE_UPDATE.consul, &mut leaving).await.is_ok();
+                let stopping = attached.stop(ready, command, link, true);
+                let end = match left {
+                    true => stopping.await,
+                    // A Consul that is slow takes nothing from the task's grace period.
+                    false => tokio::join!(leaving, stopping).1,
+                };
+                (end, Some(command))
             }
         };
         (life::finish(attached, ready, end, stopped).await, Workload::Exited)
