@@ -39,7 +39,8 @@ bench: setup
 	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench launch
 
 lint:
-	$(CARGO) clippy --locked --all-targets --test calico_peers -- -D warnings
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test calico_peers -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 build:
