@@ -1,9 +1,7 @@
 //! Way in B: commands and containers through the custom executor, over the executor API's version 1.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use calico_mesos::agent::AgentOptions;
 use calico_mesos::mesos::messages::environment::Variable;
 use calico_mesos::mesos::messages::{
     container_info, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo, TaskState,
@@ -11,29 +9,12 @@ use calico_mesos::mesos::messages::{
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
-use crate::world::{addresses, sh, Task, World, EXECUTOR};
+use crate::world::{addresses, sh, tell_custom_executors, Task, World, EXECUTOR};
 
 const CALICO: [(&str, &str); 2] = [("CALICO_IP", "auto"), ("CALICO_PROFILE", "dev")];
 
-/// A world whose operator tells custom executors where Docker and our configuration are.
 async fn world() -> World {
-    configured(|_| ()).await
-}
-
-async fn configured(change: impl FnOnce(&mut AgentOptions)) -> World {
-    World::with(
-        |_| (),
-        |agent| {
-            let config = agent.extra_flags[0].trim_start_matches("--config=").to_owned();
-            let docker = format!("unix://{}", agent.docker_socket);
-            agent.executor_environment = BTreeMap::from([
-                ("CALICO_MESOS_CONFIG".to_owned(), config),
-                ("DOCKER_HOST".to_owned(), docker),
-            ]);
-            change(agent);
-        },
-    )
-    .await
+    World::with(|_| (), tell_custom_executors).await
 }
 
 fn environment(variables: &[(&str, &str)]) -> Environment {

@@ -190,6 +190,14 @@ impl World {
     }
 }
 
+/// What an operator tells custom executors, whose command line is the app's: our configuration, and Docker.
+pub fn tell_custom_executors(agent: &mut AgentOptions) {
+    let config = agent.extra_flags[0].trim_start_matches("--config=").to_owned();
+    let docker = format!("unix://{}", agent.docker_socket);
+    agent.executor_environment =
+        [("CALICO_MESOS_CONFIG".to_owned(), config), ("DOCKER_HOST".to_owned(), docker)].into();
+}
+
 /// A task that the agent has been given.
 pub struct Task<'a> {
     pub world: &'a World,

@@ -14,7 +14,7 @@ mod ports;
 #[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -113,12 +113,7 @@ async fn world_with(
             change(stack);
         },
         |agent| {
-            let config = agent.extra_flags[0].trim_start_matches("--config=").to_owned();
-            let docker = format!("unix://{}", agent.docker_socket);
-            agent.executor_environment = BTreeMap::from([
-                ("CALICO_MESOS_CONFIG".to_owned(), config),
-                ("DOCKER_HOST".to_owned(), docker),
-            ]);
+            world::tell_custom_executors(agent);
             change_agent(agent);
         },
     )
