@@ -45,6 +45,8 @@ pub struct Config {
     pub dns: Dns,
     pub runtime: Runtime,
     pub limits: Limits,
+    pub gc: Gc,
+    pub metrics: Metrics,
     pub paths: Paths,
 }
 
@@ -188,6 +190,31 @@ pub struct Limits {
     pub pools: Vec<String>,
 }
 
+/// What the cleaner does with things that no journal names.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gc {
+    pub orphans: Orphans,
+    /// How old they have to be.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+/// Things of ours that no journal, container or process backs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orphans {
+    Report,
+    Remove,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Written by every `calico-mesos gc` for Prometheus' node exporter (textfile collector).
+    pub textfile: Option<PathBuf>,
+}
+
 /// Where our own and Calico's files lie. Only tests and private set-ups change these.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -204,6 +231,10 @@ pub struct Paths {
     pub nodename_file: PathBuf,
     /// Where Felix reports endpoints as programmed.
     pub endpoint_status: PathBuf,
+    /// Log files; the audit trail lies in the folder `audit` there. Root only.
+    pub log: PathBuf,
+    /// A unix socket that is told every step of every task and may hold it up; for fault tests.
+    pub steps: Option<PathBuf>,
 }
 
 impl Default for Etcd {
@@ -294,6 +325,12 @@ impl Default for Limits {
     }
 }
 
+impl Default for Gc {
+    fn default() -> Self {
+        Self { orphans: Orphans::Report, grace: Duration::from_secs(300) }
+    }
+}
+
 impl Default for Paths {
     fn default() -> Self {
         Self {
@@ -303,6 +340,8 @@ impl Default for Paths {
             mtu_file: "/var/lib/calico/mtu".into(),
             nodename_file: "/var/lib/calico/nodename".into(),
             endpoint_status: "/var/run/calico/endpoint-status".into(),
+            log: "/var/log/calico".into(),
+            steps: None,
         }
     }
 }

@@ -228,6 +228,7 @@ fn configuration(
         ("paths.mtu_file", path("calico/mtu")),
         ("paths.nodename_file", path("calico/nodename")),
         ("paths.endpoint_status", path("calico/endpoint-status")),
+        ("paths.log", path("log")),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();

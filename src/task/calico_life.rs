@@ -24,24 +24,28 @@ use super::request::CalicoRequest;
 use super::retry::host_faults;
 use super::services::{Registrar, Services};
 use super::spec::HostPort;
+use super::steps::{Step, Steps};
 use super::teardown::{self, Claim, Patience, Workload};
 use super::work::{self, Ready};
 
 /// Lives the task to its end; nothing is left of it afterwards, or a cleaner is named in the log.
 pub(super) async fn live(order: Order, mut link: Link) -> Ended {
-    let (config, order, request, entry) = match link.unless_killed(begin_patiently(order)).await {
-        Ok(Ok(begun)) => begun,
-        Ok(Err(failure)) => return Outcome::Failed(failure).into(),
-        Err(command) => {
-            link.announce(command);
-            return command.before_start().into();
-        }
-    };
+    let Begun { config, order, request, entry, steps } =
+        match link.unless_killed(begin_patiently(order)).await {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(failure)) => return Outcome::Failed(failure).into(),
+            Err(command) => {
+                link.announce(command);
+                return command.before_start().into();
+            }
+        };
+    steps.pass(Step::Recorded).await;
     let mut life = CalicoLife {
         order,
         request: &request,
         config: &config,
         entry,
+        steps: steps.clone(),
         claim: Claim::None,
         registrar: None,
         keeper: None,
@@ -53,14 +57,22 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         keeper.stop().await;
     }
     let CalicoLife { entry, claim, .. } = life;
-    let report = teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE).await;
+    let report =
+        teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE, &steps).await;
     let afterwards = Box::pin(async move {
-        log_report(&teardown::tidy_up(entry, &config, report).await);
+        log_report(&teardown::tidy_up(entry, &config, report, &steps).await, &steps);
     });
     Ended { outcome, afterwards }
 }
 
-type Begun = (Config, Arc<Order>, CalicoRequest, Entry);
+/// What a life rests on.
+struct Begun {
+    config: Config,
+    order: Arc<Order>,
+    request: CalicoRequest,
+    entry: Entry,
+    steps: Steps,
+}
 
 /// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
 async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
@@ -75,6 +87,7 @@ async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
 /// Holds the request against the configuration and takes ownership of the container's names.
 fn begin(mut order: Order) -> Result<Begun, Failure> {
     let config = life::load_config(&order)?;
+    let steps = Steps::begin(&config, &order.description.task_id);
     order.description = order.description.within(&config)?;
     let request = order.description.calico.clone().unwrap_or_default();
     let node = calico::node_name(&config).map_err(|error| error.failure())?;
@@ -82,7 +95,7 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
         .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
-    Ok((config, Arc::new(order), request, entry))
+    Ok(Begun { config, order: Arc::new(order), request, entry, steps })
 }
 
 fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String) -> Record {
@@ -162,6 +175,7 @@ struct CalicoLife<'a> {
     request: &'a CalicoRequest,
     config: &'a Config,
     entry: Entry,
+    steps: Steps,
     claim: Claim,
     registrar: Option<Registrar>,
     keeper: Option<Keeper>,
@@ -176,11 +190,13 @@ impl CalicoLife<'_> {
             Ok(gate) => gate,
             Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
         };
+        self.steps.pass(Step::Listening).await;
         let (order, config, id) = (self.order.clone(), self.config.clone(), self.order.container.clone());
         let retry_for = config.launch.retry_for;
         let namespace = Some(network::namespace(&config, &id));
         let mut container = Making::start(|cancel| work::create(order, namespace, retry_for, cancel));
-        let mut interface = Making::start(|cancel| network::make_interface(config, id, cancel));
+        let steps = self.steps.clone();
+        let mut interface = Making::start(|cancel| network::make_interface(config, id, steps, cancel));
         let given_up = match self.prepare(&mut container, &mut interface, link).await {
             Ok(Ok((ready, prepared))) => {
                 let result = self.start_and_run(&ready, prepared, &gate, link).await;
@@ -210,18 +226,27 @@ impl CalicoLife<'_> {
         let journal = async {
             let sync = sync.map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
             match tokio::task::spawn_blocking(sync).await {
-                Ok(Ok(())) => Ok(()),
+                Ok(Ok(())) => {
+                    self.steps.pass(Step::Synced).await;
+                    Ok(())
+                }
                 Ok(Err(error)) => Err(Failure::host("CM-JOURNAL", chain(&error))),
                 Err(error) => Err(Failure::host("CM-INTERNAL", chain(&error))),
             }
         };
         let wanted = self.wanted();
         let work = async {
-            let network = network::prepare(self.config, &self.entry.record, &wanted, interface);
-            let (ready, prepared, ()) = tokio::try_join!(container.made(), network, journal)?;
+            let network = network::prepare(self.config, &self.entry.record, &wanted, interface, &self.steps);
+            let container = async {
+                let ready = container.made().await?;
+                self.steps.pass(Step::Created).await;
+                Ok(ready)
+            };
+            let (ready, prepared, ()) = tokio::try_join!(container, network, journal)?;
             if let Some(id) = ready.docker_id() {
                 network::publish(self.config, &self.order.container, id)?;
             }
+            self.steps.pass(Step::Published).await;
             Ok((ready, prepared))
         };
         link.unless_killed(work).await
@@ -251,6 +276,7 @@ impl CalicoLife<'_> {
             Ok(attached) => attached,
             Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
         };
+        self.steps.pass(Step::Attached).await;
         self.claim = Claim::Possible;
         let launch = Launch {
             config: self.config,
@@ -260,6 +286,7 @@ impl CalicoLife<'_> {
             identity: &self.entry.record.identity,
             gate,
             claim: &mut self.claim,
+            steps: &self.steps,
         };
         let (first_kill, addresses) = match launch.run(prepared, &mut link.commands).await {
             Started::Running(wired) => {
@@ -269,6 +296,7 @@ impl CalicoLife<'_> {
                     Registrar::start(self.config, services, self.order.description.health.is_some());
                 self.keeper = forward.map(Keeper::start);
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
+                self.steps.pass(Step::Running).await;
                 link.tell(Change::Running {
                     inspect: seen.inspect,
                     addresses: addresses.clone(),
@@ -340,12 +368,16 @@ impl CalicoLife<'_> {
     }
 }
 
-fn log_report(report: &teardown::Report) {
+fn log_report(report: &teardown::Report, steps: &Steps) {
     let addresses =
         if report.addresses.is_empty() { "no address".into() } else { network::join(&report.addresses) };
     if report.complete() {
-        let took =
-            report.took.iter().map(|(step, took)| format!("{step} {:.1} ms", took.as_secs_f64() * 1000.0));
+        let way_back: Vec<_> =
+            steps.passed().into_iter().skip_while(|(step, _)| *step != Step::Ended).collect();
+        let took = way_back.windows(2).map(|pair| {
+            let [(_, before), (step, at)] = pair else { return String::new() };
+            format!("{} {:.1} ms", step.name(), at.saturating_sub(*before).as_secs_f64() * 1000.0)
+        });
         tracing::info!(
             "the way back is done: {addresses} given back ({})",
             took.collect::<Vec<_>>().join(", ")

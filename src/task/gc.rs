@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::chain;
 
 use super::journal::{Entry, Found, Journal, JournalError};
+use super::steps::Steps;
 use super::teardown::{self, Claim, Patience, Report, Workload};
 
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +69,12 @@ pub async fn sweep(config: &Config, dry_run: bool) -> Result<Sweep, GcError> {
 
 async fn take_over(entry: Entry, config: &Config, dry_run: bool) -> Swept {
     let record = entry.record.clone();
-    let report = match dry_run {
-        true => None,
-        false => Some(
-            teardown::take_down(entry, config, Workload::Unknown, Claim::Possible, Patience::CLEANER).await,
-        ),
+    let report = if dry_run {
+        None
+    } else {
+        let steps = Steps::begin(config, &record.identity.task_id);
+        let (workload, claim) = (Workload::Unknown, Claim::Possible);
+        Some(teardown::take_down(entry, config, workload, claim, Patience::CLEANER, &steps).await)
     };
     Swept {
         task_id: record.identity.task_id,

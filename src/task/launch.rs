@@ -21,6 +21,7 @@ use super::life::START_PATIENCE;
 use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
 use super::spec::RUNTIME;
+use super::steps::{Step, Steps};
 use super::teardown::Claim;
 use super::work::{Attached, Ready};
 
@@ -34,6 +35,7 @@ pub struct Launch<'a> {
     pub gate: &'a Gate,
     /// Is told when the answer to the datastore's write is lost.
     pub claim: &'a mut Claim,
+    pub steps: &'a Steps,
 }
 
 /// How a start ended.
@@ -49,18 +51,29 @@ pub enum Started {
 impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
-        let wiring = prepared.wire(self.config, self.container, self.identity);
-        let starting = self.ready.start(self.attached, Some(self.gate));
-        pin!(wiring, starting);
+        let wiring = prepared.wire(self.config, self.container, self.identity, self.steps);
+        let starting = async {
+            let result = self.ready.start(self.attached, Some(self.gate)).await;
+            if result.is_ok() {
+                self.steps.pass(Step::Started).await;
+            }
+            result
+        };
+        let knocking = async {
+            self.gate.knocked().await;
+            let at = Instant::now();
+            self.steps.pass(Step::Waiting).await;
+            at
+        };
+        pin!(wiring, starting, knocking);
         let mut wired: Option<Result<Wired, Unwired>> = None;
         let mut started = None;
         let mut killed = None;
         let mut opened = false;
-        let mut knocked_at = None;
+        let mut knocked_at: Option<Instant> = None;
         let mut give_up = tokio::time::Instant::now();
         // Neither half is ever dropped half done: a write whose answer nobody hears would be lost.
         while wired.is_none() || started.is_none() {
-            let ready = matches!(wired, Some(Ok(_)));
             tokio::select! {
                 mut result = &mut wiring, if wired.is_none() => {
                     if let Err(Unwired { failure, pending }) = &mut result {
@@ -71,14 +84,7 @@ impl Launch<'_> {
                     }
                     wired = Some(result);
                 }
-                () = self.gate.knocked(), if knocked_at.is_none() || (ready && !opened) => {
-                    knocked_at.get_or_insert_with(Instant::now);
-                    if let (Some(Ok(wired)), false) = (&mut wired, opened) {
-                        opened = true;
-                        wired.timing.gate = knocked_at.map(|at| at.elapsed()).unwrap_or_default();
-                        let_through(self.gate, self.config, self.container, self.ready.hostname(), &wired.addresses);
-                    }
-                }
+                at = &mut knocking, if knocked_at.is_none() => knocked_at = Some(at),
                 result = &mut starting, if started.is_none() => started = Some(result),
                 Some(command) = commands.recv(), if killed.is_none() => {
                     self.gate.close("the task is being killed");
@@ -89,6 +95,12 @@ impl Launch<'_> {
                 () = tokio::time::sleep_until(give_up), if killed.is_some() && started.is_none() => {
                     started = Some(Err(Failure::host("CM-DOCKER", "Docker does not answer the start")));
                 }
+            }
+            if let (Some(Ok(wired)), Some(at), false) = (&mut wired, knocked_at, opened) {
+                opened = true;
+                wired.timing.gate = at.elapsed();
+                let_through(self.gate, self.config, self.container, self.ready.hostname(), &wired.addresses);
+                self.steps.pass(Step::Opened).await;
             }
         }
         match (wired, started, killed) {

@@ -36,5 +36,6 @@ pub mod retry;
 mod services;
 pub mod spec;
 pub mod status;
+pub mod steps;
 pub mod teardown;
 mod work;

@@ -30,6 +30,7 @@ use super::journal::Record;
 use super::making::Making;
 use super::ports;
 use super::retry::{host_faults, host_faults_until};
+use super::steps::{Step, Steps};
 
 /// How often the dataplane is asked whether Felix is done.
 const POLICY_POLL: Duration = Duration::from_millis(5);
@@ -151,12 +152,15 @@ pub(super) async fn prepare(
     record: &Record,
     wanted: &Wanted,
     interface: &mut Making<Interface>,
+    steps: &Steps,
 ) -> Result<Prepared, Failure> {
-    let ((datastore, claim, address), interface, ()) = tokio::try_join!(
-        read(config, &record.identity, wanted),
-        interface.made(),
-        ports::available(config, record)
-    )?;
+    let choice = async {
+        let choice = read(config, &record.identity, wanted).await?;
+        steps.pass(Step::Chosen).await;
+        Ok(choice)
+    };
+    let ((datastore, claim, address), interface, ()) =
+        tokio::try_join!(choice, interface.made(), ports::available(config, record))?;
     let timing = Timing { address, interface: interface.took, gate: Duration::ZERO };
     Ok(Prepared { datastore, claim, interface, ports: record.ports.clone(), timing })
 }
@@ -207,6 +211,7 @@ async fn read(
 pub(super) async fn make_interface(
     config: Config,
     container: ContainerId,
+    steps: Steps,
     cancel: CancellationToken,
 ) -> Result<Interface, Failure> {
     let failure = |error: net::NetError| {
@@ -216,9 +221,11 @@ pub(super) async fn make_interface(
     host_faults_until(&cancel, config.launch.retry_for, || async {
         let started = Instant::now();
         let namespace = Namespace::create(&path).await.map_err(failure)?;
+        steps.pass(Step::Namespace).await;
         let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
             .await
             .map_err(failure)?;
+        steps.pass(Step::Interface).await;
         Ok(Interface { namespace, veth, took: started.elapsed() })
     })
     .await
@@ -236,6 +243,7 @@ impl Prepared {
         config: &Config,
         container: &ContainerId,
         identity: &Identity,
+        steps: &Steps,
     ) -> Result<Wired, Unwired> {
         let Self { mut datastore, claim, interface, ports, mut timing } = self;
         let Interface { namespace, veth, .. } = interface;
@@ -243,6 +251,7 @@ impl Prepared {
         let committed = datastore.commit(claim, &veth.mac).await?;
         // The connection has done its work: a running task holds none.
         drop(datastore);
+        steps.pass(Step::Claimed).await;
         timing.address += started.elapsed();
         tracing::info!(
             "address {} profile {}",
@@ -265,6 +274,7 @@ impl Prepared {
                 Failure::host("CM-NET", format!("cannot set up the host's side: {}", chain(&error)))
             })?;
         }
+        steps.pass(Step::Addressed).await;
         let forward = ports::forward(config, container, ports, &committed.addresses);
         let forwarding = async {
             let result = match &forward {
@@ -272,13 +282,15 @@ impl Prepared {
                 None => Ok(()),
             };
             timing.interface += started.elapsed();
+            steps.pass(Step::Forwarded).await;
             result.map_err(|error| ports::failure(config, &error))
         };
         let felix = async {
-            match config.node.dataplane {
-                Dataplane::Felix => wait_for_felix(config, identity, &committed.addresses).await,
-                Dataplane::Local => Ok(()),
+            if config.node.dataplane == Dataplane::Felix {
+                wait_for_felix(config, identity, &committed.addresses).await?;
             }
+            steps.pass(Step::Programmed).await;
+            Ok(())
         };
         // Neither is dropped half done.
         let (forwarded, felix) = tokio::join!(forwarding, felix);

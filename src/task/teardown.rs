@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::calico::{Datastore, Pending};
 use crate::config::Config;
@@ -24,6 +24,7 @@ use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::journal::{Entry, Record};
 use super::network;
+use super::steps::{Step, Steps};
 
 /// How long each outside service may hold a teardown up.
 #[derive(Debug, Clone, Copy)]
@@ -72,8 +73,6 @@ pub struct Report {
     pub interface: bool,
     pub endpoint: bool,
     pub addresses: Vec<IpAddr>,
-    /// How long each step took.
-    pub took: Vec<(&'static str, Duration)>,
     /// `what: why`, in the order of the steps.
     pub errors: Vec<String>,
 }
@@ -95,9 +94,10 @@ pub async fn take_down(
     workload: Workload,
     claim: Claim,
     patience: Patience,
+    steps: &Steps,
 ) -> Report {
-    let report = give_back(&entry.record, config, workload, claim, patience).await;
-    tidy_up(entry, config, report).await
+    let report = give_back(&entry.record, config, workload, claim, patience, steps).await;
+    tidy_up(entry, config, report, steps).await
 }
 
 /// All that somebody may wait for: names, workload, interface, address.
@@ -107,37 +107,33 @@ pub async fn give_back(
     workload: Workload,
     claim: Claim,
     patience: Patience,
+    steps: &Steps,
 ) -> Report {
     let mut report = Report::default();
-    let mut clock = Instant::now();
-    let mut lap = |step| {
-        let lap = clock.elapsed();
-        clock += lap;
-        (step, lap)
-    };
+    steps.pass(Step::Ended).await;
     match deregister(record, config, patience.consul).await {
         Some(removed) => report.services = removed,
         None => {
             report.errors.push("consul: it does not answer; consul.enabled = false if there is none".into())
         }
     }
-    report.took.push(lap("consul"));
+    steps.pass(Step::Deregistered).await;
     let at_rest = stop(record, config, workload, &mut report).await;
-    report.took.push(lap("workload"));
+    steps.pass(Step::Stopped).await;
     let unreached = ports(record, &mut report).await;
-    report.took.push(lap("ports"));
+    steps.pass(Step::Unforwarded).await;
     interface(record, config, at_rest, &mut report).await;
-    report.took.push(lap("interface"));
+    steps.pass(Step::Unwired).await;
     if at_rest && unreached && claim != Claim::None {
         datastore(record, config, &claim, patience, &mut report).await;
-        report.took.push(lap("address"));
     }
+    steps.pass(Step::Released).await;
     report
 }
 
 /// What nobody waits for: the host's side of `dataplane = "local"`, which the last task takes with it, and the
 /// journal's record.
-pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report) -> Report {
+pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
     if entry.record.local {
         let local = Local {
             link: entry.record.identity.interface.clone(),
@@ -149,11 +145,13 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report) -> Repor
             report.note("host routes", &error);
         }
     }
+    steps.pass(Step::Tidied).await;
     if report.complete() {
         if let Err(error) = entry.finish() {
             report.note("journal", &error);
         }
     }
+    steps.pass(Step::Forgotten).await;
     report
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled};
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::journal::{self, Owner, Record};
+use calico_mesos::task::steps::Steps;
 use calico_mesos::task::teardown::{self, Claim, Patience, Workload};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -243,8 +244,9 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
         written: journal::timestamp(),
     };
     let claim = Claim::Lost(pending);
+    let steps = Steps::begin(&config, &record.identity.task_id);
     let give_back = |claim: Claim| {
-        teardown::give_back(&record, &config, Workload::Exited, claim, Patience::BEFORE_UPDATE)
+        teardown::give_back(&record, &config, Workload::Exited, claim, Patience::BEFORE_UPDATE, &steps)
     };
     let report = give_back(claim.clone()).await;
     assert!(!report.complete(), "the record must stay while nobody knows: {report:?}");
