@@ -28,6 +28,9 @@ pub enum CalicoError {
         #[source]
         source: Box<StoreError>,
     },
+    /// Nothing was written.
+    #[error("the write of an endpoint could not be noted before it was to be sent")]
+    Unnoted(#[source] std::io::Error),
     #[error("others changed the same records {0} times in a row")]
     Contended(u32),
     #[error("Calico's datastore is not ready: {0}")]
@@ -153,6 +156,7 @@ impl CalicoError {
                 "CM-ETCD",
                 format!("{told}; check that etcd answers there, and [etcd] in config.toml"),
             ),
+            Self::Unnoted(_) => Failure::host("CM-JOURNAL", told),
             Self::Contended(_) => Failure::host("CM-ETCD", format!("{told}; start the task again")),
             Self::NotReady(_) => Failure::host("CM-NOT-READY", told),
             Self::NoNode(node) => Failure::host(

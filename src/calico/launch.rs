@@ -1,9 +1,11 @@
 //! A launch: look, plan, write.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Plan, Request, Step};
 use super::settle::{Pending, Settled};
@@ -22,6 +24,24 @@ pub struct Prepared {
     snapshot: Snapshot,
     plan: Box<Plan>,
     took: Duration,
+}
+
+/// On what terms a write is sent.
+pub struct Terms<'a> {
+    /// Hears of every write before it is sent: should the answer find nobody alive, somebody else has to rule
+    /// the write out. An error keeps it from being sent.
+    pub note: Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>,
+    /// How long an etcd that goes away in between is waited for, to learn what became of the write.
+    pub patience: Duration,
+    /// Ends that waiting.
+    pub give_up: CancellationToken,
+}
+
+impl Default for Terms<'_> {
+    /// Nobody needs to know, and nothing is waited for.
+    fn default() -> Self {
+        Self { note: Box::new(|_| Ok(())), patience: Duration::ZERO, give_up: CancellationToken::new() }
+    }
 }
 
 /// An endpoint that stands in the datastore, with its addresses.
@@ -64,7 +84,12 @@ impl Datastore {
     /// Where others were quicker the plan is made anew on what the refused transaction brought back; the
     /// addresses may then differ from the prepared ones. Calico's lock is held meanwhile, but not since
     /// [`Datastore::prepare`]: that would line up all launches of a host behind each other's containers.
-    pub async fn commit(&mut self, prepared: Prepared, mac: &str) -> Result<Committed, CalicoError> {
+    pub async fn commit(
+        &mut self,
+        prepared: Prepared,
+        mac: &str,
+        terms: Terms<'_>,
+    ) -> Result<Committed, CalicoError> {
         let started = Instant::now();
         let Prepared { identity, wanted, hints, mut snapshot, mut plan, took, .. } = prepared;
         let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
@@ -72,6 +97,8 @@ impl Datastore {
             let request = self.request(&identity, &wanted, &hints);
             let write = plan.transaction(&request, &snapshot, &self.allow_nets, mac);
             let otherwise = ranges_again(&identity, &wanted, &hints, &plan);
+            let pending = Pending { handle: identity.handle.clone(), fences: write.fences };
+            (terms.note)(&pending).map_err(CalicoError::Unnoted)?;
             match self.store.write(&write.guards, &write.changes, &otherwise).await {
                 Ok(Written::Done) => {
                     self.remember(&identity.node, &hints, &plan);
@@ -84,9 +111,8 @@ impl Datastore {
                 }
                 Ok(Written::Conflict(answer)) => snapshot.absorb(&otherwise, answer),
                 Err(StoreError::Lost(source)) => {
-                    let pending = Pending { handle: identity.handle.clone(), fences: write.fences };
                     if let Settled::Committed(addresses) =
-                        self.settle_lost(&identity, pending, *source).await?
+                        self.settle_lost(&identity, pending, *source, &terms).await?
                     {
                         return Ok(Committed {
                             addresses,

@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{CalicoError, Holder, NotReady};
 pub use files::{endpoint_status_file, node_name};
-pub use launch::{Committed, Prepared};
+pub use launch::{Committed, Prepared, Terms};
 pub use local::Initialised;
 pub use overview::Overview;
 pub use profile::validate_name as validate_profile_name;

@@ -5,15 +5,21 @@
 //! moving one of them to a new revision makes sure that it never will.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::block::Block;
+use super::launch::Terms;
 use super::model::{to_json, Affinity};
 use super::store::StoreError;
 use super::txn::{Change, Entry, Guard, Range, Written};
 use super::{clock, keys, CalicoError, Datastore, Identity, ATTEMPTS};
+
+/// Between two attempts to find out.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A write that may or may not have happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,25 +79,34 @@ impl Datastore {
         Err(CalicoError::Contended(ATTEMPTS))
     }
 
-    /// [`Datastore::settle`] over a new connection, right after the answer was lost.
+    /// [`Datastore::settle`] over new connections, right after the answer was lost: an election takes a second or
+    /// two, a restart little more.
     pub(super) async fn settle_lost(
         &mut self,
         identity: &Identity,
         pending: Pending,
         lost: StoreError,
+        terms: &Terms<'_>,
     ) -> Result<Settled, CalicoError> {
-        let settled = match self.store.move_on().await {
-            Ok(()) => self.settle(identity, &pending).await,
-            Err(source) => Err(self.store_error(source)),
-        };
-        settled.map_err(|error| {
+        let ends = Instant::now() + terms.patience;
+        loop {
+            let settled = match self.store.move_on().await {
+                Ok(()) => self.settle(identity, &pending).await,
+                Err(source) => Err(self.store_error(source)),
+            };
+            let error = match settled {
+                Ok(settled) => return Ok(settled),
+                Err(error) => error,
+            };
             tracing::debug!("cannot find out what became of a write: {}", crate::error::chain(&error));
-            CalicoError::Lost {
-                endpoints: self.endpoints.clone(),
-                pending: Box::new(pending),
-                source: Box::new(lost),
+            if Instant::now() >= ends || timeout(PAUSE, terms.give_up.cancelled()).await.is_ok() {
+                return Err(CalicoError::Lost {
+                    endpoints: self.endpoints.clone(),
+                    pending: Box::new(pending),
+                    source: Box::new(lost),
+                });
             }
-        })
+        }
     }
 }
 

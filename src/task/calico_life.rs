@@ -283,7 +283,7 @@ impl CalicoLife<'_> {
             ready,
             attached: &mut attached,
             container: &self.order.container,
-            identity: &self.entry.record.identity,
+            entry: &self.entry,
             gate,
             claim: &mut self.claim,
             steps: &self.steps,

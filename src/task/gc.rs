@@ -67,14 +67,14 @@ pub async fn sweep(config: &Config, dry_run: bool) -> Result<Sweep, GcError> {
     Ok(Sweep::Done { swept, unreadable })
 }
 
-async fn take_over(entry: Entry, config: &Config, dry_run: bool) -> Swept {
+async fn take_over(mut entry: Entry, config: &Config, dry_run: bool) -> Swept {
     let record = entry.record.clone();
     let report = if dry_run {
         None
     } else {
         let steps = Steps::begin(config, &record.identity.task_id);
-        let (workload, claim) = (Workload::Unknown, Claim::Possible);
-        Some(teardown::take_down(entry, config, workload, claim, Patience::CLEANER, &steps).await)
+        let claim = entry.pending.take().map_or(Claim::Possible, Claim::Lost);
+        Some(teardown::take_down(entry, config, Workload::Unknown, claim, Patience::CLEANER, &steps).await)
     };
     Swept {
         task_id: record.identity.task_id,

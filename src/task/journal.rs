@@ -5,21 +5,25 @@
 //! owner is dead and finishes the teardown; teardown itself never has to write. So SIGKILL, OOM,
 //! reboot and power loss all end the same way.
 //!
+//! One thing is written later: while a write to the datastore is under way, a second line tells which. Should
+//! the owner die before the answer comes, whoever follows has to rule that write out; see [`Entry::expect`].
+//!
 //! The file is made under a temporary name, locked, and then linked into place, so that nobody can
 //! see it unlocked while its owner lives. It is never renamed. Whoever has locked a file compares it
 //! with what the path names now: a different inode means that somebody else was faster.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::calico::Identity;
+use crate::calico::{Identity, Pending};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 
@@ -127,8 +131,12 @@ pub struct Journal {
 #[derive(Debug)]
 pub struct Entry {
     pub record: Record,
+    /// A write to the datastore that was under way when the owner died.
+    pub pending: Option<Box<Pending>>,
     path: PathBuf,
     lock: Flock<File>,
+    /// Of the record alone, in bytes.
+    length: u64,
 }
 
 /// What lies in the folder besides what living owners hold.
@@ -159,14 +167,14 @@ impl Journal {
     pub fn begin(&self, record: Record) -> Result<Entry, JournalError> {
         let path = self.path(&record.container);
         let temporary = self.folder.join(format!(".{}.{}", record.container, std::process::id()));
-        let result = write_locked(&temporary, &record).and_then(|lock| {
+        let result = write_locked(&temporary, &record).and_then(|(lock, length)| {
             fs::hard_link(&temporary, &path)?;
-            Ok(lock)
+            Ok((lock, length))
         });
         // Gone either way: after the link the file has its real name, after an error none.
         let _ = fs::remove_file(&temporary);
         match result {
-            Ok(lock) => Ok(Entry { record, path, lock }),
+            Ok((lock, length)) => Ok(Entry { record, pending: None, path, lock, length }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(JournalError::Owned { path }),
             Err(source) => Err(JournalError::Write { path, source }),
         }
@@ -190,7 +198,10 @@ impl Journal {
 
     /// What a record says, whoever owns it; for people.
     pub fn look(&self, container: &ContainerId) -> Option<Record> {
-        fs::read_to_string(self.path(container)).ok().and_then(|text| parse(&text).ok())
+        fs::read_to_string(self.path(container))
+            .ok()
+            .and_then(|text| parse(&text).ok())
+            .map(|parsed| parsed.record)
     }
 
     /// Number of records, owned or not; for people.
@@ -226,6 +237,21 @@ impl Entry {
         })
     }
 
+    /// Notes a write to the datastore that is about to be sent. Not brought to the disk: what a host has sent
+    /// before a loss of power is decided long before its cleaner looks.
+    pub fn expect(&self, pending: &Pending) -> io::Result<()> {
+        let mut line = serde_json::to_vec(pending)?;
+        line.push(b'\n');
+        self.lock.set_len(self.length)?;
+        self.lock.write_all_at(&line, self.length).inspect_err(|_| self.settled())
+    }
+
+    /// The answer has come.
+    pub fn settled(&self) {
+        // What could not be cut off does no harm: a write that has happened is found to have happened.
+        let _ = self.lock.set_len(self.length);
+    }
+
     /// Nothing is left of the task: the record goes, and with it the lock.
     pub fn finish(self) -> Result<(), JournalError> {
         match fs::remove_file(&self.path) {
@@ -241,14 +267,15 @@ fn is_record(path: &Path) -> bool {
     path.extension().is_some_and(|ext| ext == "json")
 }
 
-fn write_locked(path: &Path, record: &Record) -> io::Result<Flock<File>> {
+/// The locked file, and its length.
+fn write_locked(path: &Path, record: &Record) -> io::Result<(Flock<File>, u64)> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
     let mut lock =
         Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| io::Error::from(errno))?;
     let mut text = serde_json::to_vec_pretty(record)?;
     text.push(b'\n');
     lock.write_all(&text)?;
-    Ok(lock)
+    Ok((lock, text.len() as u64))
 }
 
 /// Locks one file of the folder if its owner is dead.
@@ -277,24 +304,39 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
     let mut text = String::new();
     lock.read_to_string(&mut text)?;
     Ok(Some(match parse(&text) {
-        Ok(record) => Found::Orphan(Box::new(Entry { record, path: path.into(), lock })),
+        Ok(Parsed { record, pending, length }) => {
+            Found::Orphan(Box::new(Entry { record, pending, path: path.into(), lock, length }))
+        }
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
 }
 
-fn parse(text: &str) -> Result<Record, String> {
+struct Parsed {
+    record: Record,
+    pending: Option<Box<Pending>>,
+    length: u64,
+}
+
+fn parse(text: &str) -> Result<Parsed, String> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,
     }
-    let version: Version = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let record = values.next().ok_or("it is empty")?.map_err(|error| error.to_string())?;
+    let version = Version::deserialize(&record).map_err(|error| error.to_string())?;
     if version.format != FORMAT {
         return Err(format!(
             "its format is {}, this program knows {FORMAT}: left to a newer release",
             version.format
         ));
     }
-    serde_json::from_str(text).map_err(|error| error.to_string())
+    let record = serde_json::from_value(record).map_err(|error| error.to_string())?;
+    // With its newline.
+    let length = (values.byte_offset() + 1) as u64;
+    // Half a line is of an owner who died before he could send the write.
+    let pending = values.next().and_then(Result::ok).and_then(|value| serde_json::from_value(value).ok());
+    Ok(Parsed { record, pending, length })
 }
 
 /// Now, as records and Calico's metadata carry it.
@@ -352,18 +394,48 @@ mod tests {
         assert!(journal.is_empty());
     }
 
+    #[test]
+    fn a_write_under_way_is_known_to_whoever_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+        let entry = journal.begin(record()).unwrap();
+        let path = journal.path(&entry.record.container);
+        let alone = fs::read_to_string(&path).unwrap();
+        let pending = |handle: &str| -> Pending {
+            let fence = r#"{"key":"/calico/x","revision":7,"block":"10.0.0.0/26"}"#;
+            serde_json::from_str(&format!(r#"{{"handle":"{handle}","fences":[{fence}]}}"#)).unwrap()
+        };
+        entry.expect(&pending("mesos.a-long-one")).unwrap();
+        entry.expect(&pending("mesos.b")).unwrap();
+        let adopted = |text: &str| {
+            fs::write(&path, text).unwrap();
+            match adopt(&path).unwrap() {
+                Some(Found::Orphan(orphan)) => (orphan.pending.map(|pending| *pending), orphan.length),
+                other => panic!("{other:?}"),
+            }
+        };
+        let both = fs::read_to_string(&path).unwrap();
+        entry.settled();
+        assert_eq!(fs::read_to_string(&path).unwrap(), alone);
+        drop(entry);
+        let length = alone.len() as u64;
+        assert_eq!(adopted(&both), (Some(pending("mesos.b")), length));
+        assert_eq!(adopted(&both[..both.len() - 9]), (None, length), "it was never sent");
+        assert_eq!(adopted(&alone), (None, length));
+    }
+
     /// A release that knows nothing of a field reads past it, as serde does unless told otherwise.
     #[test]
     fn ports_are_readable_both_ways() {
         let old = serde_json::to_string(&record()).unwrap();
         assert!(!old.contains("\"ports\""), "{old}");
-        assert_eq!(parse(&old).unwrap().ports, []);
+        assert_eq!(parse(&old).unwrap().record.ports, []);
         let ports = vec![Mapping { protocol: Protocol::Tcp, host: 31000, task: 80 }];
         let new = serde_json::to_string(&Record { ports: ports.clone(), ..record() }).unwrap();
         assert!(new.contains(r#""ports":[{"protocol":"tcp","host":31000,"task":80}]"#), "{new}");
-        assert_eq!(parse(&new).unwrap().ports, ports);
+        assert_eq!(parse(&new).unwrap().record.ports, ports);
         let newer = new.replacen('{', r#"{"later": {"a": 1}, "#, 1);
-        assert_eq!(parse(&newer).unwrap().ports, ports);
+        assert_eq!(parse(&newer).unwrap().record.ports, ports);
     }
 
     #[test]
@@ -384,7 +456,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path()).unwrap();
         let temporary = write_locked(&dir.path().join(".x.1"), &record()).unwrap();
-        let touch = |age| temporary.set_modified(SystemTime::now() - age).unwrap();
+        let touch = |age| temporary.0.set_modified(SystemTime::now() - age).unwrap();
         touch(TEMPORARY_AGE * 2);
         assert!(journal.orphans().unwrap().is_empty());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer lives");

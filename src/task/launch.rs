@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use tokio::pin;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
 
-use crate::calico::Identity;
 use crate::config::Config;
 use crate::error::Failure;
 use crate::names::ContainerId;
 
 use super::gate::Gate;
+use super::journal::Entry;
 use super::life::START_PATIENCE;
 use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
@@ -31,7 +32,7 @@ pub struct Launch<'a> {
     pub ready: &'a Ready,
     pub attached: &'a mut Attached,
     pub container: &'a ContainerId,
-    pub identity: &'a Identity,
+    pub entry: &'a Entry,
     pub gate: &'a Gate,
     /// Is told when the answer to the datastore's write is lost.
     pub claim: &'a mut Claim,
@@ -51,7 +52,8 @@ pub enum Started {
 impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
-        let wiring = prepared.wire(self.config, self.container, self.identity, self.steps);
+        let given_up = CancellationToken::new();
+        let wiring = prepared.wire(self.config, self.container, self.entry, self.steps, given_up.clone());
         let starting = async {
             let result = self.ready.start(self.attached, Some(self.gate)).await;
             if result.is_ok() {
@@ -88,6 +90,7 @@ impl Launch<'_> {
                 result = &mut starting, if started.is_none() => started = Some(result),
                 Some(command) = commands.recv(), if killed.is_none() => {
                     self.gate.close("the task is being killed");
+                    given_up.cancel();
                     killed = Some(command);
                     give_up = tokio::time::Instant::now() + START_PATIENCE;
                 }

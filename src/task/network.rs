@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::calico::{self, CalicoError, Datastore, Identity, Wanted};
+use crate::calico::{self, CalicoError, Datastore, Identity, Terms, Wanted};
 use crate::config::{Config, Dataplane, PolicyWait};
 use crate::error::{chain, Failure};
 use crate::names::{ContainerId, ENDPOINT};
@@ -26,11 +26,15 @@ use crate::net::forward::{self, Forward, Mapping};
 use crate::net::{self, local::Local, Namespace, Veth};
 
 use super::gate::Gate;
-use super::journal::Record;
+use super::journal::{Entry, Record};
 use super::making::Making;
 use super::ports;
 use super::retry::{host_faults, host_faults_until};
 use super::steps::{Step, Steps};
+
+/// How long the container may stand at the gate because etcd went away between read and write: Docker holds its
+/// lock meanwhile.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often the dataplane is asked whether Felix is done.
 const POLICY_POLL: Duration = Duration::from_millis(5);
@@ -242,13 +246,23 @@ impl Prepared {
         self,
         config: &Config,
         container: &ContainerId,
-        identity: &Identity,
+        entry: &Entry,
         steps: &Steps,
+        give_up: CancellationToken,
     ) -> Result<Wired, Unwired> {
         let Self { mut datastore, claim, interface, ports, mut timing } = self;
         let Interface { namespace, veth, .. } = interface;
         let started = Instant::now();
-        let committed = datastore.commit(claim, &veth.mac).await?;
+        let terms = Terms {
+            note: Box::new(|pending| entry.expect(pending)),
+            patience: config.launch.retry_for.min(ANSWER_PATIENCE),
+            give_up,
+        };
+        let committed = datastore.commit(claim, &veth.mac, terms).await;
+        if !matches!(committed, Err(CalicoError::Lost { .. })) {
+            entry.settled();
+        }
+        let committed = committed?;
         // The connection has done its work: a running task holds none.
         drop(datastore);
         steps.pass(Step::Claimed).await;
@@ -287,7 +301,7 @@ impl Prepared {
         };
         let felix = async {
             if config.node.dataplane == Dataplane::Felix {
-                wait_for_felix(config, identity, &committed.addresses).await?;
+                wait_for_felix(config, &entry.record.identity, &committed.addresses).await?;
             }
             steps.pass(Step::Programmed).await;
             Ok(())

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use calico_mesos::calico::Datastore;
+use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
 use calico_mesos::dev::{Etcd, EtcdOptions};
 
@@ -44,7 +44,7 @@ async fn tls_with_a_client_certificate_and_a_host_name() {
     let mut datastore = Datastore::connect(&config).await.unwrap();
     datastore.initialise_local("a", &["10.65.0.0/24".parse().unwrap()]).await.unwrap();
     let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
-    datastore.commit(prepared, MAC).await.unwrap();
+    datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
 
     config.etcd.ca_file = None;
     let error = match Datastore::connect(&config).await {
@@ -68,7 +68,7 @@ async fn a_user_with_a_password_from_a_file() {
     config.etcd.password_file = Some(password.clone());
     let mut datastore = Datastore::connect(&config).await.unwrap();
     let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
-    datastore.commit(prepared, MAC).await.unwrap();
+    datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     std::fs::write(&password, "wrong").unwrap();
     let failure = Datastore::connect(&config).await.err().unwrap().failure();
     assert_eq!(failure.code, "CM-ETCD");

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use calico_mesos::calico::{AddressRequest, CalicoError, Committed, Datastore, Family, Identity, Wanted};
+use calico_mesos::calico::{
+    AddressRequest, CalicoError, Committed, Datastore, Family, Identity, Terms, Wanted,
+};
 use calico_mesos::config::Config;
 use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::names::ContainerId;
@@ -114,7 +116,7 @@ impl World {
     pub async fn launch(&self, identity: &Identity, wanted: &Wanted) -> Result<Committed, CalicoError> {
         let mut datastore = self.connect(&identity.node).await;
         let prepared = datastore.prepare(identity, wanted).await?;
-        datastore.commit(prepared, MAC).await
+        datastore.commit(prepared, MAC, Terms::default()).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a launch and a release leave in the datastore.
 
-use calico_mesos::calico::{AddressRequest, Family, NamedPort};
+use calico_mesos::calico::{AddressRequest, Family, NamedPort, Terms};
 use serde_json::Value;
 
 use crate::harness::*;
@@ -20,7 +20,7 @@ async fn a_launch_is_one_read_and_one_write() {
     let prepared = datastore.prepare(&second, &auto()).await.unwrap();
     assert_eq!(datastore.requests(), 1);
     let likely = prepared.addresses.clone();
-    let committed = datastore.commit(prepared, MAC).await.unwrap();
+    let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     assert_eq!(datastore.requests(), 2);
     assert_eq!(world.transactions().await, earlier + 2, "as etcd counts");
     assert_eq!(committed.addresses, likely);
@@ -100,7 +100,7 @@ async fn both_families_or_none() {
     let second = task("a");
     let mut datastore = world.connect("a").await;
     let prepared = datastore.prepare(&second, &both).await.unwrap();
-    datastore.commit(prepared, MAC).await.unwrap();
+    datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     assert_eq!(datastore.requests(), 2, "the hint covers both families");
     datastore.release(&second).await.unwrap();
     datastore.release(&identity).await.unwrap();

@@ -1,6 +1,7 @@
 //! A TCP proxy before etcd that loses answers or holds requests back, as a network may.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub struct Proxy {
 
 struct Shared {
     mode: Mutex<Mode>,
+    closed: AtomicBool,
     cut: Notify,
     held: Notify,
     release: Notify,
@@ -37,6 +39,7 @@ impl Proxy {
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
             mode: Mutex::new(Mode::Pass),
+            closed: AtomicBool::new(false),
             cut: Notify::new(),
             held: Notify::new(),
             release: Notify::new(),
@@ -45,6 +48,9 @@ impl Proxy {
         let state = shared.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if state.closed.load(Ordering::Relaxed) {
+                    continue;
+                }
                 tokio::spawn(carry(client, etcd, state.clone()));
             }
         });
@@ -63,6 +69,11 @@ impl Proxy {
 
     pub fn hold(&self) {
         *self.shared.mode.lock().unwrap() = Mode::Hold;
+    }
+
+    /// Lets nobody in from now on; what is carried or held is carried on.
+    pub fn refuse(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
     }
 
     pub async fn held(&self) {

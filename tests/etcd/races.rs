@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled};
+use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled, Terms};
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::journal::{self, Owner, Record};
+use calico_mesos::task::gc::{self, Sweep};
+use calico_mesos::task::journal::{self, Journal, Owner, Record};
 use calico_mesos::task::steps::Steps;
 use calico_mesos::task::teardown::{self, Claim, Patience, Workload};
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::*;
 use crate::proxy::Proxy;
@@ -25,7 +27,7 @@ async fn launch_all(world: &World, tasks: &[Identity]) -> Vec<Committed> {
         set.spawn(async move {
             let mut datastore = Datastore::connect(&config).await.unwrap();
             let prepared = datastore.prepare(&task, &auto()).await.unwrap();
-            datastore.commit(prepared, MAC).await.unwrap()
+            datastore.commit(prepared, MAC, Terms::default()).await.unwrap()
         });
     }
     set.join_all().await
@@ -90,8 +92,8 @@ async fn one_address_goes_to_one_of_two_tasks() {
     let (mut left, mut right) = (world.connect("a").await, world.connect("b").await);
     let prepared = left.prepare(&one, &wanted).await.unwrap();
     let late = right.prepare(&other, &wanted).await.unwrap();
-    left.commit(prepared, MAC).await.unwrap();
-    let error = right.commit(late, MAC).await.unwrap_err();
+    left.commit(prepared, MAC, Terms::default()).await.unwrap();
+    let error = right.commit(late, MAC, Terms::default()).await.unwrap_err();
     assert!(error.is_held() && error.failure().message.contains(&one.task_id), "{error}");
     assert_eq!(allocated(&world.ipam().await), [one.handle]);
 }
@@ -126,7 +128,7 @@ async fn what_a_choice_rests_on_is_watched_until_the_write() {
             "" => world.delete(&key).await,
             value => world.put(&key, value).await,
         }
-        match (datastore.commit(prepared, MAC).await, code) {
+        match (datastore.commit(prepared, MAC, Terms::default()).await, code) {
             (Ok(committed), None) => assert_ne!(committed.addresses, likely, "{key}"),
             (Err(error), Some(code)) => assert_eq!(error.failure().code, code, "{key}"),
             (result, _) => panic!("{key}: {result:?}"),
@@ -147,7 +149,7 @@ async fn a_lost_answer_is_looked_up() {
     let mut datastore = Datastore::connect(&config).await.unwrap();
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     proxy.mute();
-    let commit = tokio::spawn(async move { datastore.commit(prepared, MAC).await });
+    let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, Terms::default()).await });
     while allocated(&world.ipam().await).is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -180,7 +182,7 @@ async fn a_write_that_comes_late_is_fenced() {
         let mut datastore = Datastore::connect(&config).await.unwrap();
         let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
         proxy.hold();
-        let commit = tokio::spawn(async move { datastore.commit(prepared, MAC).await });
+        let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, Terms::default()).await });
         proxy.held().await;
         // The commit goes on over a new connection and succeeds; the held write then changes nothing.
         let committed = commit.await.unwrap().unwrap();
@@ -201,7 +203,7 @@ async fn an_etcd_that_stops_answering_leaves_it_open_until_settled() {
     let mut datastore = world.connect("a").await;
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     world.etcd.freeze();
-    let error = datastore.commit(prepared, MAC).await.unwrap_err();
+    let error = datastore.commit(prepared, MAC, Terms::default()).await.unwrap_err();
     let CalicoError::Lost { pending, .. } = &error else { panic!("{error:?}") };
     assert_eq!(error.failure().code, "CM-ETCD");
     let pending: Pending = serde_json::from_str(&serde_json::to_string(pending).unwrap()).unwrap();
@@ -219,6 +221,23 @@ async fn an_etcd_that_stops_answering_leaves_it_open_until_settled() {
     assert_eq!(datastore.settle(&identity, &pending).await.unwrap(), settled);
 }
 
+/// The record of a task whose container is none of Docker's.
+fn record(identity: &Identity) -> Record {
+    Record {
+        format: journal::FORMAT,
+        container: ContainerId::parse(&identity.container_id).unwrap(),
+        container_name: format!("mesos-{}", identity.container_id),
+        docker: None,
+        framework: "fw-0".into(),
+        identity: identity.clone(),
+        services: Vec::new(),
+        ports: Vec::new(),
+        local: false,
+        owner: Owner::current(),
+        written: journal::timestamp(),
+    }
+}
+
 #[tokio::test]
 async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
     let mut world = World::new(&["a"], &[POOL]).await;
@@ -226,23 +245,11 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
     let mut datastore = world.connect("a").await;
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     world.etcd.freeze();
-    let error = datastore.commit(prepared, MAC).await.unwrap_err();
+    let error = datastore.commit(prepared, MAC, Terms::default()).await.unwrap_err();
     let CalicoError::Lost { pending, .. } = error else { panic!("{error:?}") };
     let mut config = world.config("a");
     config.paths.run = world.dir.path().join("run");
-    let record = Record {
-        format: journal::FORMAT,
-        container: ContainerId::parse(&identity.container_id).unwrap(),
-        container_name: format!("mesos-{}", identity.container_id),
-        docker: Some("unix:///var/run/docker.sock".into()),
-        framework: "fw-0".into(),
-        identity,
-        services: Vec::new(),
-        ports: Vec::new(),
-        local: false,
-        owner: Owner::current(),
-        written: journal::timestamp(),
-    };
+    let record = record(&identity);
     let claim = Claim::Lost(pending);
     let steps = Steps::begin(&config, &record.identity.task_id);
     let give_back = |claim: Claim| {
@@ -254,5 +261,86 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
     let report = give_back(claim).await;
     assert!(report.complete(), "{report:?}");
     tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_write_that_commits_after_its_writer_died_is_ruled_out_by_the_cleaner() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let proxy = Proxy::start(world.etcd.address()).await;
+    let mut config = world.config("a");
+    config.etcd.endpoints = vec![proxy.endpoint.clone()];
+    let identity = task("a");
+    let journal = Journal::open(&config.paths.journal()).unwrap();
+    let entry = journal.begin(record(&identity)).unwrap();
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
+    proxy.hold();
+    let commit = tokio::spawn(async move {
+        let terms = Terms { note: Box::new(|pending| entry.expect(pending)), ..Terms::default() };
+        datastore.commit(prepared, MAC, terms).await
+    });
+    proxy.refuse();
+    proxy.held().await;
+    // With the writer goes the lock on its record.
+    commit.abort();
+    assert!(commit.await.unwrap_err().is_cancelled());
+    assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
+
+    let mut cleaner = world.config("a");
+    cleaner.paths.run = world.dir.path().join("run");
+    let Sweep::Done { swept, .. } = gc::sweep(&cleaner, false).await.unwrap() else { panic!("busy") };
+    assert!(swept[0].report.as_ref().unwrap().complete(), "{swept:?}");
+    let answered = world.transactions().await;
+    proxy.deliver().await;
+    assert_eq!(world.transactions().await, answered + 1, "the late write reached etcd");
+    assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
+    assert!(journal.is_empty());
+}
+
+#[tokio::test]
+async fn an_etcd_that_restarts_between_read_and_write_is_waited_for() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let identity = task("a");
+    let mut datastore = world.connect("a").await;
+    let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
+    world.etcd.kill();
+    let commit = tokio::spawn(async move {
+        let terms = Terms { patience: Duration::from_secs(60), ..Terms::default() };
+        datastore.commit(prepared, MAC, terms).await
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.etcd.restart().await.unwrap();
+    assert_eq!(commit.await.unwrap().unwrap().addresses.len(), 1);
+    assert_eq!(allocated(&world.ipam().await), vec![identity.handle.clone()]);
+}
+
+#[tokio::test]
+async fn a_kill_ends_that_waiting() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let mut datastore = world.connect("a").await;
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    world.etcd.kill();
+    let give_up = CancellationToken::new();
+    let terms = Terms { patience: Duration::from_secs(3600), give_up: give_up.clone(), ..Terms::default() };
+    let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, terms).await });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!commit.is_finished());
+    give_up.cancel();
+    assert!(matches!(commit.await.unwrap(), Err(CalicoError::Lost { .. })));
+}
+
+#[tokio::test]
+async fn what_cannot_be_noted_is_not_sent() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let mut datastore = world.connect("a").await;
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    let full = |_: &Pending| Err(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    let error = datastore
+        .commit(prepared, MAC, Terms { note: Box::new(full), ..Terms::default() })
+        .await
+        .unwrap_err();
+    assert_eq!(error.failure().code, "CM-JOURNAL");
+    assert!(error.failure().message.contains("no storage space"), "{}", error.failure().message);
     assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
 }

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use calico_mesos::calico::{AddressRequest, Datastore, Family, Identity, Wanted};
+use calico_mesos::calico::{AddressRequest, Datastore, Family, Identity, Terms, Wanted};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -197,7 +197,7 @@ async fn add(
         }
     }
     let prepared = datastore.prepare(identity, &wanted).await?;
-    let committed = datastore.commit(prepared, MAC).await?;
+    let committed = datastore.commit(prepared, MAC, Terms::default()).await?;
     assert_eq!(committed.addresses.len(), step.ips.len().max(1));
     Ok(())
 }
