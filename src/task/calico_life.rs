@@ -56,7 +56,8 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
     if let Some(keeper) = life.keeper.take() {
         keeper.stop().await;
     }
-    let CalicoLife { entry, claim, .. } = life;
+    let CalicoLife { entry, claim, order, .. } = life;
+    let config = as_of_now(&config, &order);
     let report =
         teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE, &steps).await;
     let afterwards = Box::pin(async move {
@@ -82,6 +83,17 @@ async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
     }
     let launch = life::load_config(&order).map_or_else(|_| Default::default(), |config| config.launch);
     host_faults(launch.retry_for, || std::future::ready(begin(order.clone()))).await
+}
+
+/// Endpoints and credentials may have been replaced in a long life; the folders are those that were used.
+fn as_of_now(config: &Config, order: &Order) -> Config {
+    match life::load_config(order) {
+        Ok(Config { etcd, consul, .. }) => Config { etcd, consul, ..config.clone() },
+        Err(failure) => {
+            tracing::warn!("{failure}; the task is taken down with the configuration of its start");
+            config.clone()
+        }
+    }
 }
 
 /// Holds the request against the configuration and takes ownership of the container's names.

@@ -37,6 +37,22 @@ impl HostProcess {
         (!id.is_empty() && cgroup.contains(id)).then_some(process)
     }
 
+    /// A container's first process, looked for without Docker: by its cgroup, and by being the first of a pid
+    /// namespace. `None` also for containers that share the host's.
+    pub fn search(id: &str) -> Option<Self> {
+        let first = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            numbers.is_some_and(|numbers| {
+                let numbers: Vec<&str> = numbers.split_whitespace().collect();
+                numbers.len() > 1 && numbers.last() == Some(&"1")
+            })
+        };
+        let entries = fs::read_dir("/proc").ok()?.flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(first).find_map(|pid| Self::of_container(pid, id))
+    }
+
     /// The network namespace it lives in.
     pub fn network(&self) -> PathBuf {
         self.path.join("ns/net")

@@ -32,6 +32,8 @@ const REGISTER: Duration = Duration::from_secs(10);
 const LAG: Duration = Duration::from_secs(2);
 /// After that the exit code is given up, as the stock executor does.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// Before a broken wait is asked for anew.
+const BROKEN: Duration = Duration::from_millis(100);
 const INSPECT: Duration = Duration::from_secs(5);
 const DOING: &str = "wait for the container";
 
@@ -114,7 +116,11 @@ impl Waiting {
                 self.body = None;
                 match answer {
                     Some(code) => return Ok(Exit { code, oom_killed: None }),
-                    None => tracing::warn!("lost the connection on which Docker was to tell the exit"),
+                    None => {
+                        tracing::warn!("lost the connection on which Docker was to tell the exit");
+                        // A daemon may go on breaking it.
+                        sleep(BROKEN).await;
+                    }
                 }
             }
             match self.docker.inspect_once(&self.id, INSPECT).await {

@@ -93,6 +93,9 @@ async fn ask(ready: &Ready, control: Option<&Control>, until: Option<Instant>) {
 
 /// True when the container's first process, and with it everything in its pid namespace, is dead.
 async fn kill_process(ready: &Ready, process: Option<&HostProcess>) -> bool {
-    let (Ready::Container(_), Some(process)) = (ready, process) else { return false };
+    let Ready::Container(container) = ready else { return false };
+    // Never looked at, when the kill came before Docker could tell.
+    let searched = process.is_none().then(|| HostProcess::search(container.id())).flatten();
+    let Some(process) = process.or(searched.as_ref()) else { return false };
     process.kill() && timeout(DYING, process.gone()).await.is_ok()
 }
