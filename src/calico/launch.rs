@@ -26,11 +26,14 @@ pub struct Prepared {
     took: Duration,
 }
 
+/// See [`Terms::note`].
+pub type Note<'a> = Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>;
+
 /// On what terms a write is sent.
 pub struct Terms<'a> {
     /// Hears of every write before it is sent: should the answer find nobody alive, somebody else has to rule
     /// the write out. An error keeps it from being sent.
-    pub note: Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>,
+    pub note: Note<'a>,
     /// How long an etcd that goes away in between is waited for, to learn what became of the write.
     pub patience: Duration,
     /// Ends that waiting.

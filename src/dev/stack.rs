@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 use super::{
@@ -37,6 +38,8 @@ pub struct StackOptions {
     pub network: Network,
     /// dockerd on a free TCP port too.
     pub docker_tcp: bool,
+    /// More keys of dockerd's `daemon.json`.
+    pub docker_configuration: Map<String, Value>,
     /// The pool; by default one that overlaps nothing on this machine.
     pub pools: Vec<IpNet>,
     /// Overrides in `config.toml`: `("node.mtu", "1400")`, `("policy.wait", "\"off\"")`.
@@ -57,6 +60,7 @@ impl Default for StackOptions {
             busybox: true,
             network: Network::None,
             docker_tcp: false,
+            docker_configuration: Map::new(),
             pools: Vec::new(),
             config: BTreeMap::new(),
             etcd_endpoint: None,
@@ -196,7 +200,8 @@ async fn docker(dir: &Path, config: &Path, options: &StackOptions) -> Result<Doc
     let config = config.to_string_lossy().into_owned();
     let environment = BTreeMap::from([(CONFIG_VARIABLE.to_owned(), config)]);
     let (network, tcp) = (options.network, options.docker_tcp);
-    let wanted = DockerdOptions { network, runtimes, environment, tcp, ..Default::default() };
+    let configuration = options.docker_configuration.clone();
+    let wanted = DockerdOptions { network, runtimes, environment, tcp, configuration, ..Default::default() };
     let docker = Dockerd::start(&dir.join(DOCKER), wanted).await?;
     if options.busybox {
         import_busybox(&docker).await?;

@@ -132,6 +132,20 @@ impl World {
         self.docker("/containers/json?all=1").await.as_array().unwrap().clone()
     }
 
+    /// Waits until Consul has the service.
+    pub async fn registered(&self, name: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while self.consul(&format!("/v1/catalog/service/{name}")).await == json!([]) {
+            assert!(Instant::now() < deadline, "{name} was never registered");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Records in the journal, owned or not.
+    pub fn task_records(&self) -> usize {
+        names(&self.config.paths.journal()).len()
+    }
+
     /// Whatever a task may leave on the host, in etcd, in Consul.
     pub async fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();

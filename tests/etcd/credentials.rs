@@ -14,7 +14,11 @@ fn openssl(dir: &Path, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A CA, and a certificate of it with this name for server or client.
+fn authority(dir: &Path) {
+    openssl(dir, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2");
+}
+
+/// A certificate of the CA with this name, for server or client.
 fn certificate(dir: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
     std::fs::write(dir.join("ext"), extensions).unwrap();
     openssl(dir, &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
@@ -26,25 +30,35 @@ fn certificate(dir: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
 async fn tls_with_a_client_certificate_and_a_host_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
-    openssl(path, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2");
+    authority(path);
     let server =
         certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
     let client = certificate(path, "client", "extendedKeyUsage=clientAuth");
     let ca = path.join("ca.pem");
     let options = EtcdOptions { tls: Some((server.0, server.1, ca.clone())), arguments: Vec::new() };
-    let etcd = Etcd::start(&path.join("etcd"), options).await.unwrap();
+    let mut etcd = Etcd::start(&path.join("etcd"), options).await.unwrap();
     let mut config = Config::default();
     // The certificate names the host, not its address: the name has to be kept although we resolve it.
     config.etcd.endpoints = vec![format!("https://localhost:{}", etcd.address().port())];
-    config.etcd.ca_file = Some(ca);
+    config.etcd.ca_file = Some(ca.clone());
     config.etcd.cert_file = Some(client.0);
     config.etcd.key_file = Some(client.1);
     config.paths.state = path.into();
     config.paths.ipam_lock = path.join("lock");
     let mut datastore = Datastore::connect(&config).await.unwrap();
     datastore.initialise_local("a", &["10.65.0.0/24".parse().unwrap()]).await.unwrap();
-    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    let identity = task("a");
+    let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
+
+    // Everything is replaced under the running task, in the same files.
+    authority(path);
+    certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
+    certificate(path, "client", "extendedKeyUsage=clientAuth");
+    etcd.kill();
+    etcd.restart().await.unwrap();
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    assert_eq!(datastore.release(&identity).await.unwrap().addresses.len(), 1);
 
     config.etcd.ca_file = None;
     let error = match Datastore::connect(&config).await {
