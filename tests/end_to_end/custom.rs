@@ -313,3 +313,37 @@ async fn malformed_tasks_end_in_one_sentence() {
         assert_eq!(terminal, 1, "{:?}", task.states());
     }
 }
+
+/// Its checks run in its namespace, as its user, and see its own environment.
+#[tokio::test]
+async fn a_command_is_checked_where_it_lives() {
+    use calico_mesos::mesos::messages::{health_check, HealthCheck};
+    let world = world().await;
+    let mut info = task(&executor(&["sh", "-c", "exec busybox httpd -f -p 8080"], &CALICO));
+    let check = command("test \"$CALICO_PROFILE\" = dev && test -e well", &[]);
+    info.health_check = Some(HealthCheck {
+        delay_seconds: Some(0.0),
+        interval_seconds: Some(0.1),
+        grace_period_seconds: Some(0.0),
+        consecutive_failures: Some(2),
+        r#type: Some(health_check::Type::Command.into()),
+        command: Some(check),
+        ..Default::default()
+    });
+    let task = world.launch_info(info).await;
+    std::fs::write(task.sandbox().join("well"), "").unwrap();
+    let told = |healthy: bool| {
+        let history = world.agent.history(&task.id);
+        history.iter().any(|update| update.status.healthy == Some(healthy))
+    };
+    let begun = std::time::Instant::now();
+    while !told(true) {
+        assert!(begun.elapsed() < Duration::from_secs(20), "never well\n{}", task.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    std::fs::remove_file(task.sandbox().join("well")).unwrap();
+    let status = task.ends().await;
+    assert_eq!((status.state(), status.healthy), (TaskState::TaskKilled, Some(false)), "{}", task.log());
+    task.executor_exit().await;
+    world.nothing_left().await;
+}

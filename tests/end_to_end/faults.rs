@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::task::steps::Step;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
 
 use crate::world::{app, calico, with, Task, World, LIMIT};
 
@@ -158,6 +160,49 @@ async fn a_docker_that_is_gone_does_not_keep_a_task_alive() {
     world.nothing_left().await;
 }
 
+/// A daemon that hangs when it is asked to start: the kill is answered all the same, and what Docker makes of
+/// the start later on is found.
+#[tokio::test]
+async fn a_kill_while_docker_hangs_in_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let listener = UnixListener::bind(&steps).unwrap();
+    let setting = ("paths.steps".to_owned(), format!("{:?}", steps.display().to_string()));
+    let world = World::with(|stack| stack.config.extend([setting]), |_| ()).await;
+    let task = world.launch(&app("/hangs", "sleep 1000", calico())).await;
+    let mut attached = reached(&listener, Step::Attached).await;
+    world.stack.docker.freeze();
+    attached.shutdown().await.unwrap();
+    drop(attached);
+    // Nobody is held up any more.
+    drop(listener);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
+    let status = task.ends().await;
+    assert_eq!(status.state(), TaskState::TaskKilled, "{status:?}\n{}", task.log());
+    world.stack.docker.thaw();
+    task.executor_exit().await;
+    let begun = std::time::Instant::now();
+    while !world.leftovers().await.is_empty() && begun.elapsed() < LIMIT {
+        world.gc();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    world.nothing_left().await;
+}
+
+/// The life that is held up there; those held up before are let go.
+async fn reached(listener: &UnixListener, step: Step) -> UnixStream {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line).await.unwrap();
+        if line.trim_end().ends_with(step.name()) {
+            return stream.into_inner();
+        }
+    }
+}
+
 #[tokio::test]
 async fn consul_away_changes_nothing() {
     let mut world = World::with(|stack| stack.consul = true, |_| ()).await;
@@ -165,11 +210,7 @@ async fn consul_away_changes_nothing() {
     let id =
         world.running(&app("/quiet", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await.id.clone();
     world.stack.consul.as_mut().unwrap().restart().await.unwrap();
-    let deadline = std::time::Instant::now() + LIMIT;
-    while world.consul("/v1/catalog/service/quiet-direct").await == json!([]) {
-        assert!(std::time::Instant::now() < deadline, "it was never registered");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    world.registered("quiet-direct").await;
     world.agent.kill(&id, None).await.unwrap();
     world.agent.wait_exit(&id, LIMIT).await.unwrap();
     world.nothing_left().await;
@@ -179,11 +220,7 @@ async fn consul_away_changes_nothing() {
 async fn consul_that_does_not_answer_at_the_end_is_asked_again() {
     let world = World::with(|stack| stack.consul = true, |_| ()).await;
     let task = world.running(&app("/quiet", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
-    let deadline = std::time::Instant::now() + LIMIT;
-    while world.consul("/v1/catalog/service/quiet").await == json!([]) {
-        assert!(std::time::Instant::now() < deadline, "it was never registered");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.registered("quiet").await;
     let consul = world.stack.consul.as_ref().unwrap();
     consul.freeze();
     assert_eq!(task.kill().await.state(), TaskState::TaskKilled);

@@ -141,11 +141,6 @@ impl World {
         }
     }
 
-    /// Records in the journal, owned or not.
-    pub fn task_records(&self) -> usize {
-        names(&self.config.paths.journal()).len()
-    }
-
     /// Whatever a task may leave on the host, in etcd, in Consul.
     pub async fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
