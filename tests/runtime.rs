@@ -50,7 +50,8 @@ impl Docker {
 
     fn configure(&self, more: &str) {
         let run = self.path("run");
-        let text = format!("{more}\n[paths]\nrun = \"{}\"\n", run.display());
+        let log = self.path("log");
+        let text = format!("{more}\n[paths]\nrun = \"{}\"\nlog = \"{}\"\n", run.display(), log.display());
         fs::write(self.path("config.toml"), text).unwrap();
     }
 

@@ -60,6 +60,13 @@ pub struct Committed {
     pub took: Duration,
 }
 
+impl Prepared {
+    /// What the endpoint will have.
+    pub fn profiles(&self) -> &[String] {
+        &self.wanted.profiles
+    }
+}
+
 impl Datastore {
     /// Finds out what the task would get, in one trip to etcd (more only when the remembered block is
     /// full, or for explicit addresses). Writes nothing.

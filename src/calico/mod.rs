@@ -13,7 +13,7 @@
 //! all of them or none, and every reader sees only states that Calico's own writers end with. Other
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
 //! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `plan` decide;
-//! `store` is etcd (`dial` finds it); `launch`, `release`, `settle`, `query`, `local` are what [`Datastore`] can do.
+//! `store` is etcd (`dial` finds it); `launch`, `release`, `settle`, `query`, `local`, `usage` are what [`Datastore`] can do.
 
 mod block;
 mod clock;
@@ -36,6 +36,7 @@ mod settle;
 mod snapshot;
 mod store;
 mod txn;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -55,6 +56,7 @@ pub use query::Endpoint;
 pub use release::Released;
 pub use settle::{Pending, Settled};
 pub use store::StoreError;
+pub use usage::PoolUsage;
 
 use crate::config::{Config, Limits};
 use snapshot::Snapshot;

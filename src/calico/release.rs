@@ -45,16 +45,19 @@ impl Datastore {
         let mut snapshot = Snapshot::default();
         self.look(&mut snapshot, &ranges).await?;
         let mut lost = 0;
+        // What a write whose answer was lost would have released.
+        let mut perhaps = None;
         for _ in 0..ATTEMPTS {
             let undo = self.plan_release(identity, &mut snapshot, &mut ranges).await?;
             if undo.changes.is_empty() {
-                return Ok(undo.released);
+                return Ok(perhaps.unwrap_or(undo.released));
             }
             match self.store.write(&undo.guards, &undo.changes, &ranges).await {
                 Ok(Written::Done) => return Ok(undo.released),
                 Ok(Written::Conflict(answer)) => snapshot.absorb(&ranges, answer),
                 Err(StoreError::Lost(source)) => {
                     lost += 1;
+                    perhaps = Some(undo.released);
                     if lost > LOST_ATTEMPTS {
                         return Err(self.store_error(*source));
                     }

@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::gate;
 use crate::net::netns;
 
-/// Edits the bundle; what remains is to exec the runtime beneath.
-pub fn prepare(call: &Call, config: &Config) -> Result<(), RuntimeError> {
+/// Edits the bundle; what remains is to exec the runtime beneath. Returns what was done, for the log.
+pub fn prepare(call: &Call, config: &Config) -> Result<String, RuntimeError> {
     let folder = prepared(call, config)?;
     // The task's own folder, not the link, which goes with the container's first teardown step.
     let folder = fs::canonicalize(&folder).map_err(|source| file("look at", &folder, source))?;
@@ -26,7 +26,7 @@ pub fn prepare(call: &Call, config: &Config) -> Result<(), RuntimeError> {
         let link = folder.join("hosts");
         point(&link, &hosts).map_err(|source| file("make", &link, source))?;
     }
-    Ok(())
+    Ok(format!("into {}", namespace.display()))
 }
 
 /// Where the prepared namespace is to be found from here.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Docker calls it for every step of every such container, so it starts in about a millisecond and
-//! links no async runtime. What the task says is never trusted here: the configuration's place comes
+//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. What the task says is never trusted here: the configuration's place comes
 //! from Docker's environment, the namespace from a folder that only root can write.
 
 mod argv;
@@ -22,9 +22,11 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
 use crate::error;
+use crate::logging::Log;
 
 pub use argv::{Call, Subcommand};
 pub use oci::{edit, Edited, OciError};
@@ -100,12 +102,19 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
             return Err(RuntimeError::Config(error));
         }
     };
-    match call.subcommand {
-        Subcommand::Create => create::prepare(call, &config)?,
-        Subcommand::Start => start::wait(call, &config)?,
-        Subcommand::Other => {}
-    }
-    Ok(config.runtime.path)
+    let began = Instant::now();
+    let (verb, result) = match call.subcommand {
+        Subcommand::Create => ("create", create::prepare(call, &config)),
+        Subcommand::Start => ("start", start::wait(call, &config)),
+        Subcommand::Other => return Ok(config.runtime.path),
+    };
+    let done = match &result {
+        Ok(done) => done.clone(),
+        Err(error) => format!("refused: {}", error::chain(error)),
+    };
+    let line = format!("{verb} {} after {:.1?}: {done}", call.id().unwrap_or("-"), began.elapsed());
+    Log::new(&config.paths.log, "calico-runc.log").say(&line);
+    result.map(|_| config.runtime.path)
 }
 
 fn load_config() -> Result<Config, ConfigError> {

@@ -18,11 +18,11 @@ const REAP_LIMIT: Duration = Duration::from_secs(2);
 /// `delete` came first, containerd 1.6 would answer "task must be stopped before deletion" and leak.
 const SHIM_PAUSE: Duration = Duration::from_millis(100);
 
-/// Returns when the executor opened the gate.
-pub fn wait(call: &Call, config: &Config) -> Result<(), RuntimeError> {
+/// Returns when the executor opened the gate, with what happened there, for the log.
+pub fn wait(call: &Call, config: &Config) -> Result<String, RuntimeError> {
     let verdict = prepared(call, config).and_then(|folder| {
         match gate::ask(&folder.join("gate"), call.id()?, config.runtime.gate_timeout) {
-            Verdict::Open => Ok(()),
+            Verdict::Open => Ok("the gate opened".to_owned()),
             Verdict::Refused(reason) => Err(RuntimeError::Refused(reason)),
         }
     });

@@ -12,6 +12,7 @@ use crate::consul;
 use crate::error::{chain, Blame, Failure};
 use crate::names::service_name;
 
+use super::audit;
 use super::gate::Gate;
 use super::journal::{self, Entry, Journal, Owner, Record};
 use super::launch::{Launch, Started};
@@ -58,10 +59,15 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
     }
     let CalicoLife { entry, claim, order, .. } = life;
     let config = as_of_now(&config, &order);
+    audit::never_ran(&config, &entry.record, &outcome, &steps);
     let report =
         teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE, &steps).await;
+    let ended = outcome.clone();
     let afterwards = Box::pin(async move {
-        log_report(&teardown::tidy_up(entry, &config, report, &steps).await, &steps);
+        let record = entry.record.clone();
+        let report = teardown::tidy_up(entry, &config, report, &steps).await;
+        audit::taken_down(&config, &record, Some(&ended), &report, &steps);
+        log_report(&report, &steps);
     });
     Ended { outcome, afterwards }
 }
@@ -309,6 +315,7 @@ impl CalicoLife<'_> {
                 self.keeper = forward.map(Keeper::start);
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
                 self.steps.pass(Step::Running).await;
+                audit::runs(self.config, &self.entry.record, &addresses, &self.steps);
                 link.tell(Change::Running {
                     inspect: seen.inspect,
                     addresses: addresses.clone(),

@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::config::Config;
 use crate::error::chain;
 
+use super::audit;
 use super::journal::{Entry, Found, Journal, JournalError};
 use super::steps::Steps;
 use super::teardown::{self, Claim, Patience, Report, Workload};
@@ -74,7 +75,10 @@ async fn take_over(mut entry: Entry, config: &Config, dry_run: bool) -> Swept {
     } else {
         let steps = Steps::begin(config, &record.identity.task_id);
         let claim = entry.pending.take().map_or(Claim::Possible, Claim::Lost);
-        Some(teardown::take_down(entry, config, Workload::Unknown, claim, Patience::CLEANER, &steps).await)
+        let workload = Workload::Unknown;
+        let report = teardown::take_down(entry, config, workload, claim, Patience::CLEANER, &steps).await;
+        audit::taken_down(config, &record, None, &report, &steps);
+        Some(report)
     };
     Swept {
         task_id: record.identity.task_id,

@@ -13,14 +13,16 @@
 //!                 └────────► teardown    the way back, from the journal alone  ◄── gc
 //! ```
 //!
-//! Both lives use `work`, the workload's stages. Start with `life`; then `calico_life` tells what
+//! What happened is written down by `audit`, and `figures` are counted for Prometheus. Both lives use `work`, the workload's stages. Start with `life`; then `calico_life` tells what
 //! Calico adds.
 
+pub mod audit;
 mod calico_life;
 pub mod custom;
 pub mod docker_host;
 pub mod drop_in;
 mod executor;
+pub mod figures;
 pub mod gate;
 pub mod gc;
 pub mod health;

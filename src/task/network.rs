@@ -25,6 +25,7 @@ use crate::names::{ContainerId, ENDPOINT};
 use crate::net::forward::{self, Forward, Mapping};
 use crate::net::{self, local::Local, Namespace, Veth};
 
+use super::audit;
 use super::gate::Gate;
 use super::journal::{Entry, Record};
 use super::making::Making;
@@ -251,6 +252,7 @@ impl Prepared {
         give_up: CancellationToken,
     ) -> Result<Wired, Unwired> {
         let Self { mut datastore, claim, interface, ports, mut timing } = self;
+        let profiles = claim.profiles().to_vec();
         let Interface { namespace, veth, .. } = interface;
         let started = Instant::now();
         let terms = Terms {
@@ -259,6 +261,9 @@ impl Prepared {
             give_up,
         };
         let committed = datastore.commit(claim, &veth.mac, terms).await;
+        if let Ok(committed) = &committed {
+            audit::given(config, &entry.record, &committed.addresses, &profiles);
+        }
         if !matches!(committed, Err(CalicoError::Lost { .. })) {
             entry.settled();
         }

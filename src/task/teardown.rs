@@ -15,13 +15,14 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::calico::{Datastore, Pending};
+use crate::calico::{Datastore, Pending, Settled};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
 use crate::net::{self, forward, local::Local, Namespace, NetError};
 use crate::workload::{Docker, DockerError, DockerHost};
 
+use super::audit;
 use super::journal::{Entry, Record};
 use super::network;
 use super::steps::{Step, Steps};
@@ -286,12 +287,15 @@ async fn datastore(record: &Record, config: &Config, claim: &Claim, patience: Pa
     let work = async {
         let mut datastore = Datastore::connect(config).await?;
         if let Claim::Lost(pending) = claim {
-            datastore.settle(&record.identity, pending).await?;
+            if let Settled::Committed(addresses) = datastore.settle(&record.identity, pending).await? {
+                audit::given(config, record, &addresses, &[]);
+            }
         }
         datastore.release(&record.identity).await
     };
     match tokio::time::timeout(patience.datastore, work).await {
         Ok(Ok(released)) => {
+            audit::returned(config, record, &released.addresses);
             report.endpoint = released.endpoint;
             report.addresses = released.addresses;
         }

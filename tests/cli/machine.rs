@@ -204,6 +204,7 @@ impl Outcome {
 pub fn private_config(dir: &Path) -> PathBuf {
     let path = dir.join("config.toml");
     let quoted = |name: &str| format!("{:?}", dir.join(name).to_str().unwrap());
-    fs::write(&path, format!("[paths]\nrun = {}\nstate = {}\n", quoted("run"), quoted("state"))).unwrap();
+    let paths = ["run", "state", "log"].map(|name| format!("{name} = {}\n", quoted(name)));
+    fs::write(&path, format!("[paths]\n{}", paths.concat())).unwrap();
     path
 }

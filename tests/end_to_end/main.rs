@@ -1,6 +1,7 @@
 //! The main job from end to end: the embedded agent launches real executors on real daemons.
 
 mod agents;
+mod audit;
 mod bad_input;
 mod custom;
 mod faults;

@@ -7,6 +7,11 @@
 //! Level and date as glog writes them (in UTC: the time zone's file would be looked up by a variable
 //! that a task can set), process id, message, fields, then the fields of the spans around it. Levels
 //! come from the caller, not from RUST_LOG, for the same reason.
+//!
+//! What has to outlive a sandbox goes to files below `paths.log` besides: [`Log`].
+
+mod file;
+mod rotated;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -16,6 +21,9 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
+
+pub use file::{timestamp, Log};
+pub use rotated::Rotated;
 
 /// For `calico-executor`: one line a step. Nothing happens when a logger is set already.
 pub fn executor() {
@@ -68,10 +76,13 @@ where
                 line.push_str(fields);
             }
         }
-        // One line a step, whatever somebody else's error text holds; a terminal obeys other characters.
-        let line = line.replace('\n', " | ").replace(char::is_control, " ");
-        writeln!(writer, "{line}")
+        writeln!(writer, "{}", one_line(&line))
     }
+}
+
+/// One line, whatever somebody else's text holds; a terminal obeys other control characters.
+fn one_line(text: &str) -> String {
+    text.replace('\n', " | ").replace(char::is_control, " ")
 }
 
 fn letter(level: Level) -> char {

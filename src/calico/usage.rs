@@ -1,0 +1,166 @@
+//! How full the pools are, over the whole cluster: for figures, never for a choice.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::block::{self, Block};
+use super::pool::Pool;
+use super::snapshot::Snapshot;
+use super::txn::{Entry, Range};
+use super::{keys, CalicoError, Datastore, Family};
+
+/// One pool. The addresses' three numbers add up to its size, and so do the blocks' three, unless there are
+/// blocks that cannot be read: their addresses count nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUsage {
+    pub name: String,
+    pub cidr: IpNet,
+    pub enabled: bool,
+    pub allocated: u128,
+    /// Kept back by reservations, and not allocated.
+    pub reserved: u128,
+    pub free: u128,
+    /// Blocks that belong to a host.
+    pub affine_blocks: u128,
+    /// Blocks that belong to none, because it is gone or gave them up while they still hold addresses.
+    pub loose_blocks: u128,
+    /// Blocks that a host could still claim.
+    pub free_blocks: u128,
+}
+
+impl Datastore {
+    /// One read, of all pools and all blocks: some 10 kB a full block.
+    pub async fn usage(&mut self) -> Result<Vec<PoolUsage>, CalicoError> {
+        let pools = [Range::Prefix(keys::pools()), Range::Prefix(keys::reservations())];
+        let blocks = [Family::V4, Family::V6].map(|family| Range::Prefix(keys::blocks(family)));
+        let ranges = [pools, blocks].concat();
+        let answer = self.read(&ranges).await?;
+        let blocks: BTreeMap<IpNet, Entry> = answer.ranges[2..]
+            .iter()
+            .flatten()
+            .filter_map(|entry| Some((keys::cidr_of_key(&entry.key)?, entry.clone())))
+            .collect();
+        let mut snapshot = Snapshot::default();
+        snapshot.absorb(&ranges, answer);
+        let reserved = IpNet::aggregate(&snapshot.reserved());
+        Ok(snapshot.pools().iter().map(|pool| usage(pool, &reserved, &blocks)).collect())
+    }
+}
+
+/// `reserved` without overlaps.
+fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> PoolUsage {
+    let kept: Vec<IpNet> = reserved.iter().filter_map(|net| common(net, &pool.cidr)).collect();
+    let is_kept = |address: IpAddr| kept.iter().any(|net| net.contains(&address));
+    let mut usage = PoolUsage {
+        name: pool.name.clone(),
+        cidr: pool.cidr,
+        enabled: pool.is_enabled(),
+        allocated: 0,
+        reserved: kept.iter().map(addresses).sum(),
+        free: 0,
+        affine_blocks: 0,
+        loose_blocks: 0,
+        free_blocks: 0,
+    };
+    let whole = |net: &IpNet| net.prefix_len() <= pool.block_length;
+    let mut lost_blocks: u128 =
+        kept.iter().filter(|net| whole(net)).map(|net| blocks_in(net, pool.block_length)).sum();
+    let mut unreadable = 0;
+    for (cidr, entry) in blocks.iter().filter(|(cidr, _)| pool.cidr.contains(*cidr)) {
+        if kept.iter().any(|net| net.contains(cidr)) {
+            lost_blocks = lost_blocks.saturating_sub(1);
+        }
+        let Ok(block) = Block::parse(&entry.value, cidr) else {
+            unreadable += addresses(cidr);
+            usage.loose_blocks += 1;
+            continue;
+        };
+        match block.node() {
+            Some(_) => usage.affine_blocks += 1,
+            None => usage.loose_blocks += 1,
+        }
+        for ordinal in (0..block.allocations.len()).filter(|ordinal| block.allocations[*ordinal].is_some()) {
+            usage.allocated += 1;
+            usage.reserved -= u128::from(is_kept(block::address(cidr, ordinal)));
+        }
+    }
+    let gone = usage.allocated + usage.reserved + unreadable;
+    usage.free = addresses(&pool.cidr).saturating_sub(gone);
+    let gone = usage.affine_blocks + usage.loose_blocks + lost_blocks;
+    usage.free_blocks = blocks_in(&pool.cidr, pool.block_length).saturating_sub(gone);
+    usage
+}
+
+/// What two networks have in common: the smaller one, or nothing.
+fn common(a: &IpNet, b: &IpNet) -> Option<IpNet> {
+    match (b.contains(a), a.contains(b)) {
+        (true, _) => Some(*a),
+        (_, true) => Some(*b),
+        _ => None,
+    }
+}
+
+fn addresses(net: &IpNet) -> u128 {
+    blocks_in(net, net.max_prefix_len())
+}
+
+/// How many networks of that length there are in a larger one.
+fn blocks_in(net: &IpNet, length: u8) -> u128 {
+    1_u128.checked_shl(u32::from(length.saturating_sub(net.prefix_len()))).unwrap_or(u128::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(cidr: &str) -> Pool {
+        Pool::parse(format!(r#"{{"spec":{{"cidr":"{cidr}","blockSize":29}}}}"#).as_bytes(), "p").unwrap()
+    }
+
+    /// A block with so many addresses in use, from the first one on.
+    fn block(cidr: &str, node: &str, used: usize) -> (IpNet, Entry) {
+        let cidr: IpNet = cidr.parse().unwrap();
+        let mut block = Block::new(&cidr, node, 1, String::new());
+        (0..used).for_each(|ordinal| block.assign(ordinal, block::Attribute::default()));
+        if node.is_empty() {
+            block.affinity = None;
+        }
+        (cidr, Entry { key: keys::block(&cidr), value: serde_json::to_vec(&block).unwrap(), revision: 1 })
+    }
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        IpNet::aggregate(&texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_address_and_block_counts_once() {
+        let blocks = BTreeMap::from([
+            block("10.0.0.0/29", "a", 3),
+            block("10.0.0.8/29", "", 1),
+            block("10.1.0.0/29", "a", 8),
+        ]);
+        // .0 is allocated all the same; 10.0.0.16 to .31 are two blocks, in parts that add up.
+        let reserved = nets(&["10.0.0.0/31", "10.0.0.16/29", "10.0.0.24/30", "10.0.0.28/30", "10.9.0.0/16"]);
+        let usage = usage(&pool("10.0.0.0/26"), &reserved, &blocks);
+        assert_eq!((usage.allocated, usage.reserved, usage.free), (4, 16, 44));
+        assert_eq!((usage.affine_blocks, usage.loose_blocks, usage.free_blocks), (1, 1, 4));
+        assert!(usage.enabled);
+    }
+
+    #[test]
+    fn a_block_that_cannot_be_read_gives_nothing() {
+        let (cidr, entry) = block("10.0.0.0/29", "a", 0);
+        let blocks = BTreeMap::from([(cidr, Entry { value: b"{}".to_vec(), ..entry })]);
+        let usage = usage(&pool("10.0.0.0/28"), &[], &blocks);
+        assert_eq!((usage.allocated, usage.free, usage.free_blocks), (0, 8, 1));
+    }
+
+    #[test]
+    fn the_largest_pool_has_a_number() {
+        let pool = Pool::parse(br#"{"spec":{"cidr":"::/0"}}"#, "p").unwrap();
+        let usage = usage(&pool, &nets(&["::/0"]), &BTreeMap::new());
+        assert_eq!((usage.free, usage.free_blocks), (0, 0));
+    }
+}

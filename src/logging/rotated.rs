@@ -1,0 +1,234 @@
+//! A file of lines that many processes write at once, kept in pieces: `x.log`, `x.log.1` to `x.log.9`.
+//!
+//! Nobody keeps it open. A line is one `write(2)` at the end of whatever the name leads to now, so that lines
+//! of several writers never mix, and nobody has to be told of a rotation:
+//!
+//! ```text
+//!  open, append ── full? ── lock ── still full? ── x.log.8 ► .9 … x.log ► x.log.1 ── open anew
+//!       └─────────── no ────────────────────────────────────────────────────────────────┴──► write
+//! ```
+//!
+//! The lock (`.x.log.lock`) is for rotating only and not waited for: who finds it taken writes where he is, and a
+//! piece becomes longer by the lines of that moment. Only when it has twice its length is there a pause; a
+//! process that is stopped while it rotates then costs lines, never space, and nobody more than [`ATTEMPTS`].
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+/// Bytes a piece, as the logs of Calico's own early releases had it.
+const LENGTH: u64 = 1_000_000;
+/// How many pieces there are, the one that is written among them.
+const PIECES: u32 = 10;
+/// Between looks at something that others are about to change.
+const PAUSE: Duration = Duration::from_micros(500);
+/// How often the end of the file is looked at before a line there counts as cut off.
+const LOOKS: u32 = 3;
+/// How often a line is tried, with a pause when the file has twice its length: 50 ms at most.
+const ATTEMPTS: u32 = 100;
+
+/// The name of such a file; nothing is touched before the first line.
+#[derive(Debug, Clone)]
+pub struct Rotated {
+    path: PathBuf,
+    length: u64,
+    pieces: u32,
+}
+
+impl Rotated {
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), length: LENGTH, pieces: PIECES }
+    }
+
+    /// Other bounds than the usual ten pieces of a megabyte.
+    pub fn bounded(self, length: u64, pieces: u32) -> Self {
+        Self { length, pieces: pieces.max(2), ..self }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends one line; its newline is added here. It is whole in the file, or there was an error.
+    pub fn append(&self, line: &str) -> io::Result<()> {
+        for _ in 0..ATTEMPTS {
+            let mut file = self.open()?;
+            if self.is_full(file.metadata()?.len(), line) {
+                self.make_room(line)?;
+                file = self.open()?;
+                if file.metadata()?.len() > self.length.saturating_mul(2) {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+            }
+            let begin = if ends_whole(&file)? { "" } else { "\n" };
+            let text = format!("{begin}{line}\n");
+            if file.write(text.as_bytes())? < text.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            // Stopped between open and write, for as long as it takes to rotate the file out of existence?
+            if file.metadata()?.nlink() > 0 {
+                return Ok(());
+            }
+        }
+        Err(io::Error::other("it is full, and whoever rotates it does not come to an end"))
+    }
+
+    fn is_full(&self, length: u64, line: &str) -> bool {
+        length > 0 && length.saturating_add(line.len() as u64 + 1) > self.length
+    }
+
+    /// Makes file and folder where they are missing. What lies there instead of a file is not written to:
+    /// a pipe could hold the writer up, a link lead elsewhere.
+    fn open(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o640);
+        options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+        let opened = match options.open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = self.path.parent().unwrap_or(Path::new("/"));
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                options.open(&self.path)?
+            }
+            opened => opened?,
+        };
+        match opened.metadata()?.is_file() {
+            true => Ok(opened),
+            false => Err(io::Error::other("it is not a regular file")),
+        }
+    }
+
+    /// Moves every piece on by one, unless somebody is at it or was quicker.
+    fn make_room(&self, line: &str) -> io::Result<()> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let lock = self.path.with_file_name(format!(".{name}.lock"));
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        match fs::metadata(&self.path) {
+            Ok(meta) if self.is_full(meta.len(), line) => self.shift(),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A rotation that was cut short has left a gap: only what is before the first one moves, so that nothing is
+    /// lost before its time.
+    fn shift(&self) -> io::Result<()> {
+        let last = self.pieces - 1;
+        let free = (1..last).find(|number| !self.piece(*number).exists()).unwrap_or(last);
+        for number in (1..free).rev() {
+            fs::rename(self.piece(number), self.piece(number + 1))?;
+        }
+        fs::rename(&self.path, self.piece(1))
+    }
+
+    fn piece(&self, number: u32) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+/// A disk that was full, or a `kill -9`, may have cut the last line off: it becomes a line of its own. A line that is
+/// just being written looks the same for a moment; should the moment be long, an empty line is no harm.
+fn ends_whole(file: &File) -> io::Result<bool> {
+    for _ in 0..LOOKS {
+        let length = file.metadata()?.len();
+        let mut last = [b'\n'];
+        if length > 0 {
+            file.read_exact_at(&mut last, length - 1)?;
+        }
+        if last == *b"\n" {
+            return Ok(true);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn pieces_move_on_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Rotated::new(folder.path().join("made/x.log")).bounded(10, 3);
+        for line in ["one", "two", "three", "four", "five", "longer than a piece", "six"] {
+            log.append(line).unwrap();
+        }
+        assert_eq!(read(&log.path), "six\n");
+        assert_eq!(read(&log.piece(1)), "longer than a piece\n");
+        assert_eq!(read(&log.piece(2)), "four\nfive\n");
+        assert!(!log.piece(3).exists());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(log.path.parent().unwrap()), 0o700);
+        assert_eq!(mode(&log.path) & 0o027, 0, "others may read it");
+    }
+
+    #[test]
+    fn a_rotation_that_was_cut_short_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Rotated::new(folder.path().join("x.log")).bounded(1, 5);
+        for line in ["a", "b", "c", "d"] {
+            log.append(line).unwrap();
+        }
+        // a is in .3, b in .2, c in .1, d in the file: killed after .3 and .2 had moved on.
+        fs::rename(log.piece(3), log.piece(4)).unwrap();
+        fs::rename(log.piece(2), log.piece(3)).unwrap();
+        log.append("e").unwrap();
+        let pieces: Vec<String> = (1..5).map(|number| read(&log.piece(number))).collect();
+        assert_eq!((read(&log.path).as_str(), pieces.concat().as_str()), ("e\n", "d\nc\nb\na\n"));
+    }
+
+    #[test]
+    fn a_stopped_rotation_holds_nobody_up_but_the_space_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Rotated::new(folder.path().join("x.log")).bounded(10, 3);
+        let lock = File::create(folder.path().join(".x.log.lock")).unwrap();
+        lock.lock().unwrap();
+        while log.append("1234").is_ok() {
+            assert!(fs::metadata(&log.path).unwrap().len() <= 25);
+        }
+        assert_eq!(read(&log.path), "1234\n".repeat(5));
+        drop(lock);
+        log.append("5678").unwrap();
+        assert_eq!(read(&log.path), "5678\n");
+    }
+
+    #[test]
+    fn half_a_line_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Rotated::new(folder.path().join("x.log"));
+        fs::write(&log.path, "whole\nhal").unwrap();
+        log.append("next").unwrap();
+        assert_eq!(read(&log.path), "whole\nhal\nnext\n");
+    }
+
+    #[test]
+    fn only_files_are_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::write(&elsewhere, "").unwrap();
+        let link = Rotated::new(folder.path().join("link"));
+        std::os::unix::fs::symlink(&elsewhere, &link.path).unwrap();
+        let pipe = Rotated::new(folder.path().join("pipe"));
+        nix::unistd::mkfifo(&pipe.path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(link.append("x").is_err() && pipe.append("x").is_err());
+        assert_eq!(read(&elsewhere), "");
+    }
+}

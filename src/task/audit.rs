@@ -1,0 +1,225 @@
+//! The audit trail: who had which address from when to when, and what every launch and every way back did.
+//!
+//! JSON lines below `<paths.log>/audit/`. Two files, because they are asked different questions and grow at
+//! different speeds: `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an
+//! address, and shall not be rotated away by `tasks.log`, where a life has two long lines with the time of
+//! each of its steps. What a cleaner takes away is told to people besides, in `gc.log`.
+//!
+//! The trail follows what has happened: a line is written after the datastore has said yes. Killed before the
+//! journal knows of that answer as well, an executor leaves the "given" to its cleaner, which may repeat it.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::logging::{timestamp, Log};
+
+use super::journal::{Owner, Record};
+use super::link::Outcome;
+use super::network;
+use super::steps::{Step, Steps};
+use super::teardown::Report;
+
+const ADDRESSES: &str = "addresses.log";
+const TASKS: &str = "tasks.log";
+const CLEANER: &str = "gc.log";
+
+/// Whose address or life it is. A cleaner that finds things without a record leaves open what it cannot know.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Subject<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub task: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub app: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub framework: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub container: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub node: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub handle: &'a str,
+}
+
+impl<'a> From<&'a Record> for Subject<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            task: &record.identity.task_id,
+            app: &record.identity.app,
+            framework: &record.framework,
+            container: record.container.as_str(),
+            node: &record.identity.node,
+            handle: &record.identity.handle,
+        }
+    }
+}
+
+/// Who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum By {
+    /// The task's own executor.
+    Executor,
+    /// Whoever cleans up: `calico-mesos gc`, or the next executor.
+    Gc,
+}
+
+impl By {
+    /// This process, about the task of that record.
+    fn this(record: &Record) -> Self {
+        match record.owner == Owner::current() {
+            true => Self::Executor,
+            false => Self::Gc,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    time: String,
+    event: &'a str,
+    #[serde(flatten)]
+    about: T,
+    #[serde(flatten)]
+    subject: Subject<'a>,
+    by: By,
+    pid: u32,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    address: IpAddr,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    profiles: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Life<'a> {
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    addresses: &'a [IpAddr],
+    /// Milliseconds since the clock of the [`Steps`] started.
+    steps: Map<String, Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [String],
+}
+
+/// The datastore has these addresses down for the task.
+pub fn given(config: &Config, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
+    write_addresses(config, "given", addresses, profiles, record.into(), By::this(record));
+}
+
+/// The datastore has these addresses free again.
+pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
+    write_addresses(config, "returned", addresses, &[], record.into(), By::this(record));
+}
+
+/// The same for a cleaner that found an address without a record.
+pub fn returned_by_cleaner(config: &Config, subject: Subject<'_>, addresses: &[IpAddr]) {
+    write_addresses(config, "returned", addresses, &[], subject, By::Gc);
+}
+
+/// The task runs: its launch is over.
+pub(super) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
+    let life = Life {
+        outcome: "running",
+        code: None,
+        message: None,
+        addresses,
+        steps: times(steps, |_| true),
+        errors: &[],
+    };
+    write_life(config, "launch", record, life);
+}
+
+/// The launch of a task that never was told to run; nothing about one that was.
+pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, steps: &Steps) {
+    if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
+        return;
+    }
+    let (outcome, code, message) = words(outcome);
+    let life = Life { outcome, code, message, addresses: &[], steps: times(steps, |_| true), errors: &[] };
+    write_life(config, "launch", record, life);
+}
+
+/// The way back is done, or left to the next cleaner. `outcome` is what the task came to; a cleaner does not know.
+pub(super) fn taken_down(
+    config: &Config,
+    record: &Record,
+    outcome: Option<&Outcome>,
+    report: &Report,
+    steps: &Steps,
+) {
+    let (outcome, code, message) = outcome.map_or(("orphaned", None, None), words);
+    let steps = times(steps, |step| step >= Step::Ended);
+    let (addresses, errors) = (report.addresses.as_slice(), report.errors.as_slice());
+    write_life(config, "teardown", record, Life { outcome, code, message, addresses, steps, errors });
+    if By::this(record) == By::Gc {
+        let log = Log::new(&config.paths.log, CLEANER);
+        lines(report).iter().for_each(|line| log.say(&format!("{}: {line}", record.identity.task_id)));
+    }
+}
+
+/// How a task ended, in a word, with an exit code or the failure's, and the failure's sentence.
+fn words(outcome: &Outcome) -> (&'static str, Option<Value>, Option<&str>) {
+    match outcome {
+        Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
+        Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
+        Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(&failure.message)),
+    }
+}
+
+/// What a cleaner took away, a thing a line.
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut removed = |there: bool, what: String| lines.extend(there.then_some(what));
+    removed(report.services > 0, format!("{} Consul entries removed", report.services));
+    removed(report.container, "container stopped or removed".to_owned());
+    removed(report.killed > 0, format!("{} processes killed", report.killed));
+    removed(report.ports > 0, format!("{} forwarded ports closed", report.ports));
+    removed(report.interface, "interface removed".to_owned());
+    removed(report.endpoint, "endpoint removed".to_owned());
+    removed(!report.addresses.is_empty(), format!("{} given back", network::join(&report.addresses)));
+    removed(report.complete(), "nothing is left".to_owned());
+    lines.extend(report.errors.iter().map(|error| format!("left for the next cleaner: {error}")));
+    lines
+}
+
+fn times(steps: &Steps, wanted: impl Fn(Step) -> bool) -> Map<String, Value> {
+    let passed = steps.passed().into_iter().filter(|(step, _)| wanted(*step));
+    let tenths = |seconds: f64| (seconds * 10_000.0).round() / 10.0;
+    passed.map(|(step, at)| (step.name().to_owned(), tenths(at.as_secs_f64()).into())).collect()
+}
+
+fn write_addresses(
+    config: &Config,
+    event: &str,
+    addresses: &[IpAddr],
+    profiles: &[String],
+    subject: Subject<'_>,
+    by: By,
+) {
+    for address in addresses {
+        write(&config.paths.log, ADDRESSES, event, Address { address: *address, profiles }, subject, by);
+    }
+}
+
+fn write_life(config: &Config, event: &str, record: &Record, life: Life<'_>) {
+    write(&config.paths.log, TASKS, event, life, record.into(), By::this(record));
+}
+
+fn write<T: Serialize>(log: &Path, file: &str, event: &str, about: T, subject: Subject<'_>, by: By) {
+    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
+    let line = Line { time: timestamp(), event, about, subject, by, pid, version };
+    // Plain data with text keys: serialising cannot fail.
+    let text = serde_json::to_string(&line).unwrap_or_default();
+    Log::new(&log.join("audit"), file).write(&text);
+}
