@@ -10,9 +10,12 @@
 //!
 //! It fails closed: nobody listening, end of file before a verdict, an unknown answer and silence
 //! until the deadline all mean "refused". No tokio here: `calico-runc` starts in a millisecond.
+//!
+//! While a host is upgraded, or set back, the two are of different releases. The executor answers questions of
+//! this version and of the one before, each in its own words. To an executor that is older `calico-runc` asks
+//! again in the version before: a question that is not understood opens no gate, and uses none up.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -23,8 +26,12 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-/// The only version of these words so far.
+/// Of these words. It grows when the release before would understand something else by them.
 pub const VERSION: u32 = 1;
+/// The oldest one that is understood: that of the release before.
+const VERSION_BEFORE: u32 = 1;
+/// How a refusal begins that is about the version, in every version.
+const OTHER_VERSION: &str = "calico-runc speaks version ";
 
 /// No line is longer than this, in bytes; a reason is cut, anything else is refused.
 pub const MAX_LINE: usize = 4096;
@@ -80,7 +87,7 @@ pub struct Request {
 /// Why a request line was not understood; the text is fit for a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    #[error("calico-runc speaks version {0} at the gate, this executor only version {VERSION}")]
+    #[error("{OTHER_VERSION}{0} at the gate, this executor only version {VERSION}")]
     Version(String),
     #[error("'{0}' is no question at the gate")]
     Malformed(String),
@@ -93,7 +100,7 @@ impl Request {
         let ["calico-mesos", "gate", version, rest @ ..] = words.as_slice() else {
             return Err(malformed());
         };
-        if *version != VERSION.to_string() {
+        if !(VERSION_BEFORE..=VERSION).any(|known| *version == known.to_string()) {
             return Err(RequestError::Version(shown(version)));
         }
         match rest {
@@ -101,24 +108,39 @@ impl Request {
             _ => Err(malformed()),
         }
     }
-}
 
-impl fmt::Display for Request {
     /// The line without its newline.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "calico-mesos gate {VERSION} start {}", self.docker_id)
+    fn line(&self, version: u32) -> String {
+        format!("calico-mesos gate {version} start {}", self.docker_id)
     }
 }
 
 /// Asks whether the container may start and waits for the verdict, at most until `deadline` has passed.
 pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
+    ask_from(VERSION, socket, docker_id, deadline)
+}
+
+/// In this version first, and in those before if the executor does not know it.
+fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
     let ends = Instant::now() + deadline;
+    let request = Request { docker_id: docker_id.to_owned() };
+    let mut version = newest;
+    loop {
+        match ask_once(socket, &request.line(version), deadline, ends) {
+            Verdict::Refused(reason) if reason.starts_with(OTHER_VERSION) && version > VERSION_BEFORE => {
+                version -= 1;
+            }
+            verdict => return verdict,
+        }
+    }
+}
+
+fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) -> Verdict {
     let answer = nearby(socket).and_then(|near| UnixStream::connect(near.path())).and_then(|mut stream| {
         stream.set_write_timeout(Some(left(ends)?))?;
         // In one piece; an executor that refuses without listening may have closed its end already,
         // and its verdict can be read all the same.
-        let line = format!("{}\n", Request { docker_id: docker_id.to_owned() });
-        match stream.write_all(line.as_bytes()) {
+        match stream.write_all(format!("{question}\n").as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
             _ => read_line(&mut stream, ends),
         }
@@ -226,7 +248,7 @@ mod tests {
         #[test]
         fn requests_round_trip(id in "[0-9a-f]{64}") {
             let request = Request { docker_id: id };
-            prop_assert_eq!(Request::parse(&format!("{request}\n")), Ok(request));
+            prop_assert_eq!(Request::parse(&format!("{}\n", request.line(VERSION))), Ok(request));
         }
 
         #[test]
@@ -252,6 +274,35 @@ mod tests {
         );
         assert!(matches!(Request::parse("GET / HTTP/1.1\r\n"), Err(RequestError::Malformed(_))));
         assert!(matches!(Request::parse("calico-mesos gate 1 start \n"), Err(RequestError::Malformed(_))));
+    }
+
+    /// A runtime of a later release, and an executor of this one.
+    #[test]
+    fn an_older_executor_is_asked_in_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gate");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let mut asked = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut line = [0; 512];
+                let count = stream.read(&mut line).unwrap();
+                let line = String::from_utf8_lossy(&line[..count]).into_owned();
+                let verdict = match Request::parse(&line) {
+                    Ok(_) => Verdict::Open,
+                    Err(reason) => Verdict::Refused(reason.to_string()),
+                };
+                stream.write_all(verdict.line().as_bytes()).unwrap();
+                asked.push(line);
+            }
+            asked
+        });
+        assert_eq!(ask_from(VERSION + 1, &path, "abc", Duration::from_secs(5)), Verdict::Open);
+        assert_eq!(
+            server.join().unwrap(),
+            ["calico-mesos gate 2 start abc\n", "calico-mesos gate 1 start abc\n"]
+        );
     }
 
     fn refusal(verdict: Verdict) -> String {

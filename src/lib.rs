@@ -15,7 +15,7 @@
 //!
 //! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
-//! `logging`, `gate`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
+//! `logging`, `lock`, `gate`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
 //! `cli`. `tests/architecture.rs` checks this. Start reading at [`task`].
 
 pub mod agent;
@@ -26,6 +26,7 @@ pub mod consul;
 pub mod dev;
 pub mod error;
 pub mod gate;
+pub mod lock;
 pub mod logging;
 pub mod mesos;
 pub mod names;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::forward::Taken;
 use crate::error::Failure;
+use crate::lock::LockError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
@@ -59,6 +60,8 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("another program holds {} for more than {seconds} s", path.display())]
     Locked { path: PathBuf, seconds: u64 },
     #[error("cannot run '{command}'")]

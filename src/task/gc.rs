@@ -7,25 +7,28 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-
 use crate::config::Config;
 use crate::error::chain;
+use crate::lock::{try_take, LockError};
 
 use super::audit;
 use super::journal::{Entry, Found, Journal, JournalError};
 use super::steps::Steps;
 use super::teardown::{self, Claim, Patience, Report, Workload};
 
+/// Of the journal folder, which the lock guards; its records have a format of their own each.
+const FORM: u32 = 1;
+
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
-    #[error("cannot take the cleaner's lock {path}")]
-    Lock {
+    #[error("cannot make the folder {path}")]
+    Folder {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("cannot look through the journal")]
     Journal(#[source] JournalError),
 }
@@ -114,14 +117,7 @@ pub async fn sweep_in_background(config: PathBuf) {
     }
 }
 
-fn lock(state: &Path) -> Result<Option<Flock<File>>, GcError> {
-    let path = state.join("gc.lock");
-    let failed = |source| GcError::Lock { path: path.clone(), source };
-    fs::create_dir_all(state).map_err(failed)?;
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Some(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, errno)) => Err(failed(errno.into())),
-    }
+fn lock(state: &Path) -> Result<Option<File>, GcError> {
+    fs::create_dir_all(state).map_err(|source| GcError::Folder { path: state.to_owned(), source })?;
+    Ok(try_take(&state.join("gc.lock"), FORM)?)
 }

@@ -27,8 +27,11 @@ use crate::calico::{Identity, Pending};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 
-/// The version written by this release. Release N reads N-1 and leaves an unknown newer one alone.
+/// What this release writes. It grows when the release before could not read a record, or would leave something
+/// behind that the record names; each release reads that of the one before and leaves all others alone.
 pub const FORMAT: u32 = 1;
+/// What the release before wrote.
+const FORMAT_BEFORE: u32 = 1;
 
 /// A temporary that is older than this has no writer any more.
 const TEMPORARY_AGE: Duration = Duration::from_secs(60);
@@ -318,17 +321,15 @@ struct Parsed {
 }
 
 fn parse(text: &str) -> Result<Parsed, String> {
-    #[derive(Deserialize)]
-    struct Version {
-        format: u32,
-    }
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let record = values.next().ok_or("it is empty")?.map_err(|error| error.to_string())?;
-    let version = Version::deserialize(&record).map_err(|error| error.to_string())?;
-    if version.format != FORMAT {
+    let format = record["format"].as_u64().ok_or("it has no format")?;
+    if !(FORMAT_BEFORE.into()..=FORMAT.into()).contains(&format) {
+        let by = record["owner"]["version"].as_str().unwrap_or("unknown");
         return Err(format!(
-            "its format is {}, this program knows {FORMAT}: left to a newer release",
-            version.format
+            "it has format {format}, written by calico-mesos {by}; this is {}, which reads up to {FORMAT}, \
+             so it is left to that release",
+            env!("CARGO_PKG_VERSION")
         ));
     }
     let record = serde_json::from_value(record).map_err(|error| error.to_string())?;

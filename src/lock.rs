@@ -1,0 +1,92 @@
+//! Lock files that programs of several releases share, as happens on every host while it is upgraded.
+//!
+//! A lock of ours says in its one line which form has what it guards: `calico-mesos lock 1`. The number grows when
+//! a release before would do harm there. Who finds a smaller one raises it, and has to know the older form as
+//! well; who finds a greater one leaves lock and guarded alone, to the release that knows it. Releases before
+//! this rule wrote nothing, which counts as 1.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const WORDS: &str = "calico-mesos lock ";
+
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("cannot {action} the lock {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "what {} guards has form {found}, this release of calico-mesos knows {known}: it is left to a newer one",
+        path.display()
+    )]
+    Newer { path: PathBuf, found: u32, known: u32 },
+}
+
+/// Takes the lock unless somebody has it; it is held until the file is dropped.
+pub fn try_take(path: &Path, form: u32) -> Result<Option<File>, LockError> {
+    let failed = |action| move |source| LockError::File { action, path: path.to_owned(), source };
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut lock = options.open(path).map_err(failed("open"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(source)) => return Err(failed("take")(source)),
+    }
+    let mut text = String::new();
+    // What is no text is none of ours; the line fits into this many bytes.
+    let _ = (&mut lock).take(64).read_to_string(&mut text);
+    let found = text.trim_end().strip_prefix(WORDS).and_then(|number| number.parse().ok()).unwrap_or(1);
+    if found > form {
+        return Err(LockError::Newer { path: path.to_owned(), found, known: form });
+    }
+    if found < form || text.is_empty() {
+        // A full disk must not keep anybody from cleaning up.
+        let line = format!("{WORDS}{form}\n");
+        let _ = lock.set_len(0).and_then(|()| lock.write_all_at(line.as_bytes(), 0));
+    }
+    Ok(Some(lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = try_take(&path, 1).unwrap();
+        assert!(held.is_some());
+        assert!(try_take(&path, 1).unwrap().is_none());
+        drop(held);
+        assert!(try_take(&path, 1).unwrap().is_some());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 1\n");
+        assert!(matches!(try_take(&folder.path().join("no/lock"), 1), Err(LockError::File { .. })));
+    }
+
+    #[test]
+    fn an_older_form_is_raised_and_a_newer_one_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        // As releases left it that wrote nothing, and as a disk that was full did.
+        for before in ["", "calico-m", "calico-mesos lock 1\n"] {
+            fs::write(&path, before).unwrap();
+            assert!(try_take(&path, 2).unwrap().is_some());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 2\n");
+        }
+        let error = try_take(&path, 1).unwrap_err();
+        assert!(error.to_string().contains("has form 2, this release of calico-mesos knows 1"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 2\n");
+        // Not even held any more.
+        assert!(try_take(&path, 2).unwrap().is_some());
+    }
+}
