@@ -1,6 +1,8 @@
 # make demo    two tasks with addresses of their own, on this machine alone, in about a minute
 # make test    everything that can be tested, against real etcd, Docker and Consul
 # make test-peers CALICO_PEERS=<folder>   the same beside Calico's own Felix, calicoctl and IPAM plugin, taken from there
+# make test-upgrade    two releases on one host, in both directions: PREVIOUS=<revision or folder with the three programs>;
+#                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make bench   the speed goals, one line each
 # make lint    clippy and documentation, warnings are errors
@@ -14,7 +16,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
 
-.PHONY: demo test test-docker test-peers bench lint build setup
+.PHONY: demo test test-docker test-peers test-upgrade bench lint build setup
 
 # It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
 demo:
@@ -34,13 +36,20 @@ test-peers: setup
 	$(CARGO) test --locked --no-run --test calico_peers
 	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test calico_peers
 
+# /var/log is covered: programs that run under the other release's configuration write to the usual place.
+test-upgrade: setup
+	@CARGO='$(CARGO)' scripts/previous.sh $(PREVIOUS) > /dev/null
+	$(CARGO) test --locked --no-run --test upgrade
+	CALICO_MESOS_PREVIOUS="$$(scripts/previous.sh $(PREVIOUS))" $(OFFLINE) unshare --mount -- sh -c \
+		'mount -t tmpfs tmpfs /var/log && exec "$$@"' private-logs $(PRIVATE) $(CARGO) test --locked --test upgrade
+
 bench: setup
 	$(CARGO) bench --locked --bench launch --no-run
 	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench launch
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --test calico_peers -- -D warnings
+	$(CARGO) clippy --locked --test calico_peers --test upgrade -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 build:
