@@ -34,8 +34,14 @@ pub const PREFIX: &str = "calico-mesos-";
 const MESOS_CONSUL: &str = "mesos-consul:";
 /// For one request to an agent on the same host. Callers in a hurry have shorter limits of their own.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a ContainerID's text.
+const UUID_LENGTH: usize = 36;
 /// A state holds until another is told: ten years.
 const TTL: &str = "87600h";
+const PASSING: &str = "passing";
+/// Metadata of an entry: on which of Calico's nodes the task runs, and since when.
+const NODE: &str = "calico-node";
+const SINCE: &str = "mesos-task-since";
 /// What is kept of a reason.
 const REASON_MAX: usize = 400;
 /// Consul's limit for a value of a service's metadata.
@@ -101,12 +107,13 @@ pub struct Service {
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
     /// What a check of the entry's own says; without one it always counts as well.
-    #[serde(rename = "Check", skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "Check", default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
 }
 
 /// What is known of a task's health.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "Check")]
 pub struct Health {
     pub healthy: bool,
     /// For people, in Consul's own pages.
@@ -116,9 +123,23 @@ pub struct Health {
 impl Health {
     fn status(&self) -> &'static str {
         match self.healthy {
-            true => "passing",
+            true => PASSING,
             false => "critical",
         }
+    }
+}
+
+/// Of a check's definition, what makes a difference.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    status: String,
+    notes: String,
+}
+
+impl From<Check> for Health {
+    fn from(check: Check) -> Self {
+        Self { healthy: check.status == PASSING, why: check.notes }
     }
 }
 
@@ -139,6 +160,10 @@ pub struct Instance<'a> {
     pub app_id: &'a str,
     pub task_id: &'a str,
     pub container: &'a ContainerId,
+    /// Calico's name of the host.
+    pub node: &'a str,
+    /// RFC 3339, UTC.
+    pub since: &'a str,
     pub addresses: &'a [IpAddr],
     /// Port and, if it has one, its name.
     pub ports: &'a [(u16, Option<String>)],
@@ -198,6 +223,8 @@ impl Instance<'_> {
         BTreeMap::from([
             ("mesos-app".to_owned(), cut(self.app_id, META_MAX).to_owned()),
             ("mesos-task".to_owned(), cut(self.task_id, META_MAX).to_owned()),
+            (NODE.to_owned(), cut(self.node, META_MAX).to_owned()),
+            (SINCE.to_owned(), self.since.to_owned()),
         ])
     }
 }
@@ -210,6 +237,23 @@ fn cut(text: &str, most: usize) -> &str {
 impl Service {
     pub fn is_ours(&self) -> bool {
         self.id.starts_with(PREFIX)
+    }
+
+    /// The container that an entry of ours is for.
+    pub fn container(&self) -> Option<ContainerId> {
+        let id = self.id.strip_prefix(PREFIX)?;
+        let text = id.get(..UUID_LENGTH).filter(|_| id[UUID_LENGTH..].starts_with('-'))?;
+        ContainerId::parse(text).ok().filter(|container| container.as_str() == text)
+    }
+
+    /// On which node the task runs; entries of older releases do not say.
+    pub fn node(&self) -> Option<&str> {
+        self.meta.get(NODE).map(String::as_str)
+    }
+
+    /// Since when the task runs, RFC 3339.
+    pub fn since(&self) -> Option<&str> {
+        self.meta.get(SINCE).map(String::as_str)
     }
 }
 
@@ -311,6 +355,21 @@ impl Client {
         Ok(entries.iter().any(|entry| !entry.id.starts_with(PREFIX)))
     }
 
+    /// Does the cluster hold a node of this name for alive?
+    pub async fn node_lives(&self, name: &str) -> Result<bool, ConsulError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Check {
+            #[serde(rename = "CheckID")]
+            id: String,
+            status: String,
+        }
+        let path = format!("/v1/health/node/{name}?stale");
+        let listed = self.list(&path, &format!("look up the node {name}")).await?;
+        let checks: Vec<Check> = serde_json::from_str(&listed).unwrap_or_default();
+        Ok(checks.iter().any(|check| check.id == "serfHealth" && check.status == PASSING))
+    }
+
     async fn list(&self, path: &str, what: &str) -> Result<String, ConsulError> {
         self.ask(Method::GET, path, None::<&()>, what.to_owned()).await
     }
@@ -388,80 +447,4 @@ mod port {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Option<u16>, Vec<String>)> {
-        let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
-        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        let instance = Instance {
-            name: "web-prod",
-            app_id: "/prod/web",
-            task_id: "prod_web.1",
-            container: &container,
-            addresses: &addresses,
-            ports,
-        };
-        let services = instance.direct();
-        assert!(services.iter().all(|service| service.name == "web-prod-direct"));
-        let short = |id: String| id.replace("calico-mesos-5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d-", "");
-        services.into_iter().map(|service| (short(service.id), service.port, service.tags)).collect()
-    }
-
-    #[test]
-    fn one_entry_an_address_and_port() {
-        assert_eq!(ids(&["10.0.0.1"], &[]), [("direct".into(), None, vec![])]);
-        assert_eq!(
-            ids(&["10.0.0.1", "fd00::1"], &[(80, None), (443, Some("https".into()))]),
-            [
-                ("80".into(), Some(80), vec![]),
-                ("443".into(), Some(443), vec!["https".into()]),
-                ("80-v6".into(), Some(80), vec![]),
-                ("443-v6".into(), Some(443), vec!["https".into()]),
-            ]
-        );
-    }
-
-    #[test]
-    fn an_entry_has_a_check_only_for_a_task_with_one() {
-        let host = |health| Service { health, ..serde_json::from_str(LISTED).unwrap() };
-        let json = |service| serde_json::to_value(service).unwrap();
-        assert_eq!(json(host(None)).get("Check"), None);
-        let check = json(host(Some(Health { healthy: false, why: "not yet".into() })))["Check"].clone();
-        assert_eq!((&check["Status"], &check["TTL"]), (&"critical".into(), &"87600h".into()));
-    }
-
-    const LISTED: &str = r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
-
-    #[test]
-    fn the_hosts_entry_has_the_ports_that_lead_to_the_task() {
-        let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
-        let instance = Instance {
-            name: "web",
-            app_id: "/web",
-            task_id: "web.1",
-            container: &container,
-            addresses: &[],
-            ports: &[(80, None)],
-        };
-        let host = "10.0.0.17".parse().unwrap();
-        let [alone] = instance.host(host, &BTreeMap::new()).try_into().unwrap();
-        assert_eq!((alone.id, alone.port), (format!("{PREFIX}{container}-host"), None));
-        let ports = BTreeMap::from([(31001, Some("admin".to_owned())), (31000, None)]);
-        let seen =
-            instance.host(host, &ports).into_iter().map(|service| (service.id, service.port, service.tags));
-        assert_eq!(
-            seen.collect::<Vec<_>>(),
-            [
-                (format!("{PREFIX}{container}-host-31000"), Some(31000), vec![]),
-                (format!("{PREFIX}{container}-host-31001"), Some(31001), vec!["admin".to_owned()]),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_listed_entry_is_read_back() {
-        let service: Service = serde_json::from_str(LISTED).unwrap();
-        assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
-    }
-}
+mod tests;

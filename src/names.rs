@@ -22,7 +22,7 @@ pub const ENDPOINT: &str = "eth0";
 pub const NAMESPACE: &str = "default";
 
 /// A Mesos ContainerID: a UUID in its usual text form.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(String);
 

@@ -37,8 +37,17 @@ fn direct(app: &str, addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec
     let container = ContainerId::random();
     let name = service_name(app);
     let task_id = "a.task";
-    Instance { name: &name, app_id: app, task_id, container: &container, addresses: &addresses, ports }
-        .direct()
+    Instance {
+        name: &name,
+        app_id: app,
+        task_id,
+        container: &container,
+        node: "agent-1",
+        since: "2026-08-22T10:11:12Z",
+        addresses: &addresses,
+        ports,
+    }
+    .direct()
 }
 
 /// The sorted lines of `dig +short`.
@@ -140,6 +149,8 @@ async fn another_registrator_is_noticed() {
         app_id: "/testapp",
         task_id: "testapp.1",
         container: &container,
+        node: "agent-1",
+        since: "2026-08-22T10:11:12Z",
         addresses: &[],
         ports: &[],
     }

@@ -46,9 +46,9 @@ fn record(docker: &str) -> String {
 
 fn found(text: &str) -> Found {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(format!("{CONTAINER}.json")), text).unwrap();
-    let [found] = Journal::open(folder.path()).unwrap().orphans().unwrap().try_into().unwrap();
-    found
+    let path = folder.path().join(format!("{CONTAINER}.json"));
+    fs::write(&path, text).unwrap();
+    Journal::take_over(&path).unwrap().expect("nobody owns it")
 }
 
 fn read(text: &str) -> Record {

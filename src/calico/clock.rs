@@ -15,6 +15,13 @@ pub(super) fn go_text(time: SystemTime) -> String {
     format!("{} +0000 UTC", text.replacen('T', " ", 1))
 }
 
+/// The time that [`go_text`] wrote, and Go where it writes one of UTC.
+pub(super) fn from_go_text(text: &str) -> Option<SystemTime> {
+    let mut words = text.split(' ');
+    let (date, time) = (words.next()?, words.next()?);
+    (words.next()? == "+0000").then(|| humantime::parse_rfc3339(&format!("{date}T{time}Z")).ok())?
+}
+
 /// Nanoseconds since 1970: where a new block's sequence numbers begin.
 pub(super) fn unix_nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -43,6 +50,9 @@ mod tests {
             go_text(SystemTime::UNIX_EPOCH + Duration::from_secs(1_787_393_470)),
             "2026-08-22 10:11:10 +0000 UTC"
         );
+        assert_eq!(from_go_text(&go_text(time)), Some(time));
+        assert_eq!(from_go_text("2026-08-22 10:11:12 +0200 CEST"), None);
+        assert_eq!(from_go_text("yesterday"), None);
         assert_eq!(unix_nanos(time), 1_787_393_472_345_670_000);
         assert!(is_older(Some("2026-08-22T10:10:12Z"), 60, time));
         assert!(!is_older(Some("2026-08-22T10:10:13Z"), 60, time));

@@ -13,13 +13,15 @@
 //! all of them or none, and every reader sees only states that Calico's own writers end with. Other
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
 //! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `plan` decide;
-//! `store` is etcd (`dial` finds it); `launch`, `release`, `settle`, `query`, `local`, `usage` are what [`Datastore`] can do.
+//! `store` is etcd (`dial` finds it); `launch`, `release`, `inventory`, `settle`, `query`, `usage`, `local` are what
+//! [`Datastore`] can do.
 
 mod block;
 mod clock;
 mod dial;
 mod error;
 mod files;
+mod inventory;
 mod keys;
 mod labels;
 mod launch;
@@ -48,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{CalicoError, Holder, NotReady};
 pub use files::{endpoint_status_file, node_name};
+pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, Prepared, Terms};
 pub use local::Initialised;
 pub use overview::Overview;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -28,6 +29,7 @@ pub struct Endpoint {
     /// As Marathon and Mesos write them; none on endpoints of others.
     pub app: Option<String>,
     pub task_id: Option<String>,
+    pub created: Option<SystemTime>,
 }
 
 /// Reads an endpoint's record; nothing where it cannot be read.
@@ -36,7 +38,9 @@ pub(super) fn parse(value: &[u8]) -> Option<Endpoint> {
     let annotations = record.metadata.annotations.unwrap_or_default();
     let networks = record.spec.ip_networks.unwrap_or_default();
     let address = |text: &String| text.split('/').next()?.parse().ok();
+    let created = record.metadata.creation_timestamp.and_then(|text| humantime::parse_rfc3339(&text).ok());
     Some(Endpoint {
+        created,
         name: record.metadata.name,
         uid: record.metadata.uid,
         node: record.spec.node,

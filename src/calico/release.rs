@@ -32,6 +32,24 @@ impl Datastore {
     /// Removes the task's endpoint (only when it carries our uid), gives its addresses back, removes its
     /// handle. [`NotReady::Locked`] means that an operator works on the datastore: try again later.
     pub async fn release(&mut self, identity: &Identity) -> Result<Released, CalicoError> {
+        Ok(self.release_if(identity, None).await?.unwrap_or_default())
+    }
+
+    /// The same, provided that the endpoint is as it was seen, by its revision; 0: there was none. `None`: it is
+    /// not, and everything was left alone.
+    pub async fn release_as_seen(
+        &mut self,
+        identity: &Identity,
+        revision: i64,
+    ) -> Result<Option<Released>, CalicoError> {
+        self.release_if(identity, Some(revision)).await
+    }
+
+    async fn release_if(
+        &mut self,
+        identity: &Identity,
+        seen: Option<i64>,
+    ) -> Result<Option<Released>, CalicoError> {
         let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
         let hints = files::read_hint(&self.hint_file, &identity.node);
         let question = Question {
@@ -48,12 +66,18 @@ impl Datastore {
         // What a write whose answer was lost would have released.
         let mut perhaps = None;
         for _ in 0..ATTEMPTS {
-            let undo = self.plan_release(identity, &mut snapshot, &mut ranges).await?;
+            if seen.is_some_and(|revision| revision != snapshot.revision_of(&identity.endpoint_key())) {
+                return Ok(None);
+            }
+            let mut undo = self.plan_release(identity, &mut snapshot, &mut ranges).await?;
             if undo.changes.is_empty() {
-                return Ok(perhaps.unwrap_or(undo.released));
+                return Ok(Some(perhaps.unwrap_or(undo.released)));
+            }
+            if seen.is_some() && !undo.released.endpoint {
+                undo.guard(identity.endpoint_key(), &snapshot);
             }
             match self.store.write(&undo.guards, &undo.changes, &ranges).await {
-                Ok(Written::Done) => return Ok(undo.released),
+                Ok(Written::Done) => return Ok(Some(undo.released)),
                 Ok(Written::Conflict(answer)) => snapshot.absorb(&ranges, answer),
                 Err(StoreError::Lost(source)) => {
                     lost += 1;

@@ -21,6 +21,8 @@ use crate::config::Etcd;
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes; a host's twenty blocks of the largest size that Calico allows come to some 16 MB.
 const ANSWER_LIMIT: usize = 64 << 20;
+/// Keys a page of [`Store::scan`]: some 3 MB of endpoints.
+const PAGE: i64 = 2000;
 /// Where distributions keep the certificates of public authorities; used when `etcd.ca_file` is not set.
 const SYSTEM_CA: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
@@ -96,9 +98,34 @@ impl Store {
 
     /// All ranges at one instant of the store. Tries every endpoint once.
     pub(super) async fn read(&mut self, ranges: &[Range]) -> Result<Answer, StoreError> {
+        self.get(gets(ranges)).await
+    }
+
+    /// Everything below a prefix at one instant, in pages: each answer has to come within the time limit.
+    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let mut found: Vec<Entry> = Vec::new();
+        let (mut from, end) = (prefix.as_bytes().to_vec(), behind(prefix));
+        let mut revision = 0;
+        loop {
+            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
+            let mut answer = self.get(vec![TxnOp::get(from, Some(options))]).await?;
+            if revision == 0 {
+                revision = answer.revision;
+            }
+            let page = answer.ranges.pop().unwrap_or_default();
+            let is_last = (page.len() as i64) < PAGE;
+            found.extend(page);
+            match found.last() {
+                Some(last) if !is_last => from = [last.key.as_bytes(), &[0]].concat(),
+                _ => return Ok(found),
+            }
+        }
+    }
+
+    async fn get(&mut self, operations: Vec<TxnOp>) -> Result<Answer, StoreError> {
         let mut tries = self.targets.len();
         loop {
-            let txn = Txn::new().and_then(gets(ranges));
+            let txn = Txn::new().and_then(operations.clone());
             match self.send(txn).await {
                 Ok(response) => return Ok(answer(response)),
                 Err(error) if tries > 1 && error.is_worth_another_endpoint() => {
@@ -245,6 +272,15 @@ fn gets(ranges: &[Range]) -> Vec<TxnOp> {
         }
     };
     ranges.iter().map(get).collect()
+}
+
+/// The first key behind all that begin with the prefix. Ours end with a character that has a successor.
+fn behind(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    end
 }
 
 fn compare(guard: &Guard) -> Compare {

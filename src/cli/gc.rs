@@ -1,12 +1,15 @@
-//! `calico-mesos gc`: takes down the journal records whose executors are dead.
+//! `calico-mesos gc`: takes away what is left of tasks that nobody looks after any more.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::{json, Value};
 
 use crate::config::Config;
-use crate::task::gc::{sweep, Sweep, Swept};
+use crate::error::chain;
+use crate::task::figures::{self, Figures};
+use crate::task::gc::{self, Cleaned, Decommissioned, Fate, Item, Silent, Terms, Verdict};
 
 use super::output::{count, table, Format, Out};
 use super::Failed;
@@ -16,92 +19,196 @@ const FOUND: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only tell what would be removed; exit code 3 when there is something.
+    /// Only tell what would be done; exit code 3 when there is something to do
     #[arg(long)]
     dry_run: bool,
+    /// How old things have to be that no journal names, such as 5m; default: gc.grace of the configuration
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    grace: Option<Duration>,
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
+    /// With --decommission: the node in Calico that is gone
+    #[arg(long, value_name = "NAME", requires = "decommission")]
+    node: Option<String>,
+    /// Take away all that Calico has of the tasks of a host that died for good; from any other host
+    #[arg(long, requires = "node")]
+    decommission: bool,
+    /// The node is dead, whatever signs of life there are
+    #[arg(long, requires = "decommission")]
+    yes: bool,
 }
 
-/// Exit code 1 when something could not be removed: it stays in the journal for the next run.
+/// Exit code 1 when something could not be looked at or done: the next run tries again.
 pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
     let config = Config::load(config)?;
-    let (swept, unreadable) = match sweep(&config, arguments.dry_run).await? {
-        Sweep::Busy => {
-            out.line(match arguments.output {
-                Format::Table => "another cleaner is at work on this host".to_owned(),
-                Format::Json => json!({ "busy": true, "tasks": [], "unreadable": [] }).to_string(),
-            });
-            return Ok(ExitCode::SUCCESS);
-        }
-        Sweep::Done { swept, unreadable } => (swept, unreadable),
+    let grace = arguments.grace.unwrap_or(config.gc.grace);
+    let dry_run = arguments.dry_run;
+    if let Some(node) = &arguments.node {
+        let terms = Terms { grace, dead: arguments.yes, dry_run };
+        let done = gc::decommission(&config, node, terms).await?;
+        tell_decommissioned(node, &done, &arguments, out);
+        let complete = !done.items.iter().any(|(_, fate)| matches!(fate, Fate::Left(_)));
+        let work = done.items.iter().any(|(item, _)| item.verdict.is_work());
+        return Ok(exit_code(complete, dry_run && work));
+    }
+    let Some(cleaned) = gc::clean(&config, grace, dry_run).await? else {
+        out.line(match arguments.output {
+            Format::Table => "another cleaner is at work on this host".to_owned(),
+            Format::Json => json!({ "busy": true }).to_string(),
+        });
+        return Ok(ExitCode::SUCCESS);
     };
-    match arguments.output {
-        Format::Json => {
-            let unreadable: Vec<Value> =
-                unreadable.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect();
-            let tasks: Vec<Value> = swept.iter().map(as_json).collect();
-            out.line(json!({ "busy": false, "tasks": tasks, "unreadable": unreadable }).to_string());
-        }
-        Format::Table => {
-            print(&swept, arguments.dry_run, out);
-            for (path, why) in &unreadable {
-                out.line(format!("{} is left alone: {why}", path.display()));
-            }
+    if !dry_run {
+        let figures = Figures { pools: figures::pools(&config).await, ..cleaned.figures.clone() };
+        if let Err(error) = figures::write(&config, &figures) {
+            // Everything else has been done.
+            eprintln!("calico-mesos: {}", chain(&error));
         }
     }
-    let incomplete = swept.iter().any(|item| item.report.as_ref().is_some_and(|report| !report.complete()));
-    Ok(match (incomplete, arguments.dry_run && !swept.is_empty()) {
-        (true, _) => ExitCode::FAILURE,
-        (false, true) => ExitCode::from(FOUND),
-        (false, false) => ExitCode::SUCCESS,
+    match arguments.output {
+        Format::Json => out.line(as_json(&cleaned, dry_run).to_string()),
+        Format::Table => tell(&cleaned, dry_run, out),
+    }
+    Ok(exit_code(cleaned.complete(), dry_run && cleaned.work() > 0))
+}
+
+fn exit_code(complete: bool, found: bool) -> ExitCode {
+    match (complete, found) {
+        (false, _) => ExitCode::FAILURE,
+        (true, true) => ExitCode::from(FOUND),
+        (true, false) => ExitCode::SUCCESS,
+    }
+}
+
+fn tell(cleaned: &Cleaned, dry_run: bool, out: &Out) {
+    let living = count(cleaned.figures.tasks, "live task");
+    out.line(format!("{}, grace {}, {living} skipped", cleaned.node, duration(cleaned.grace)));
+    for Silent { source, why, .. } in &cleaned.silent {
+        out.line(format!("{source} cannot be asked: {why}"));
+    }
+    tell_items(&cleaned.items, dry_run, out);
+}
+
+fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments, out: &Out) {
+    if arguments.output == Format::Json {
+        let items: Vec<Value> = done.items.iter().map(item_as_json).collect();
+        let told = json!({
+            "node": node, "dry_run": arguments.dry_run, "items": items, "signs_of_life": done.signs,
+            "not_asked": done.silent,
+        });
+        return out.line(told.to_string());
+    }
+    out.line(format!("{node}, to be decommissioned"));
+    for sign in &done.signs {
+        out.line(format!("sign of life: {sign}"));
+    }
+    for why in &done.silent {
+        out.line(format!("not asked for signs of life: {why}"));
+    }
+    tell_items(&done.items, arguments.dry_run, out);
+}
+
+/// The table, and how much of what it has. What is kept is of interest beforehand only.
+fn tell_items(items: &[(Item, Fate)], dry_run: bool, out: &Out) {
+    let shown = |(item, _): &&(Item, Fate)| dry_run || item.verdict != Verdict::Keep;
+    let rows: Vec<Vec<String>> = items.iter().filter(shown).map(row).collect();
+    if !rows.is_empty() {
+        let first = if dry_run { "WOULD" } else { "DID" };
+        out.line(table(&[first, "KIND", "NAME", "AGE", "WHY"], &rows));
+    }
+    out.line(summary(items, dry_run));
+}
+
+fn row((item, fate): &(Item, Fate)) -> Vec<String> {
+    let age = item.age.map_or_else(|| "-".to_owned(), duration);
+    let (word, why) = match fate {
+        Fate::Left(error) => ("could not".to_owned(), format!("{}: {error}", item.why)),
+        Fate::Untouched | Fate::Done => (item.verdict.word().to_owned(), item.why.clone()),
+    };
+    vec![word, item.kind.word().to_owned(), item.name.clone(), age, why]
+}
+
+fn summary(items: &[(Item, Fate)], dry_run: bool) -> String {
+    let number =
+        |of: &dyn Fn(&Item, &Fate) -> bool| items.iter().filter(|(item, fate)| of(item, fate)).count();
+    let left = number(&|_, fate| matches!(fate, Fate::Left(_)));
+    let is_left = |fate: &Fate| matches!(fate, Fate::Left(_));
+    let register = number(&|item, fate| item.verdict == Verdict::Register && !is_left(fate));
+    let remove =
+        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && !is_left(fate));
+    let verdict = |wanted| number(&|item, _| item.verdict == wanted);
+    let to = if dry_run { "to remove" } else { "removed" };
+    let to_register = if dry_run { "to register again" } else { "registered again" };
+    let parts = [
+        (remove, to),
+        (register, to_register),
+        (left, "could not be done"),
+        (verdict(Verdict::Report), "without a journal"),
+        (verdict(Verdict::Keep), "kept"),
+        (verdict(Verdict::Unknown), "unknown"),
+    ];
+    let parts = parts.iter().filter(|(number, _)| *number > 0);
+    let told = parts.map(|(number, what)| format!("{number} {what}")).collect::<Vec<_>>().join(", ");
+    match (remove + register + left, dry_run) {
+        (0, _) if told.is_empty() => "nothing to clean up".to_owned(),
+        (0, _) => format!("nothing to clean up; {told}"),
+        (_, true) => format!("{told}. Nothing was changed; the same without --dry-run does it."),
+        (_, false) => told,
+    }
+}
+
+/// In its largest unit, as people say it: `2h`, `41d`.
+fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86400, "d"), (3600, "h"), (60, "m")];
+    match units.iter().find(|(unit, _)| seconds >= *unit) {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+fn as_json(cleaned: &Cleaned, dry_run: bool) -> Value {
+    let silent = |silent: &Silent| json!({ "source": silent.source, "why": silent.why });
+    json!({
+        "busy": false,
+        "node": cleaned.node,
+        "dry_run": dry_run,
+        "grace_seconds": cleaned.grace.as_secs(),
+        "live_tasks": cleaned.figures.tasks,
+        "backlog": cleaned.figures.backlog,
+        "orphans": cleaned.figures.leaks,
+        "executor_versions": cleaned.figures.executors,
+        "items": cleaned.items.iter().map(item_as_json).collect::<Vec<_>>(),
+        "not_asked": cleaned.silent.iter().map(silent).collect::<Vec<_>>(),
     })
 }
 
-fn print(swept: &[Swept], dry_run: bool, out: &Out) {
-    if swept.is_empty() {
-        out.line("nothing to clean up: no dead executor left anything behind");
-        return;
-    }
-    let rows: Vec<Vec<String>> = swept
-        .iter()
-        .map(|item| vec![item.task_id.clone(), item.container.clone(), item.written.clone(), result(item)])
-        .collect();
-    out.line(table(&["TASK", "CONTAINER", "STARTED", "RESULT"], &rows));
-    if dry_run {
-        out.line(format!(
-            "{} to clean up; 'calico-mesos gc' without --dry-run does it",
-            count(swept.len(), "task")
-        ));
-    }
+fn item_as_json((item, fate): &(Item, Fate)) -> Value {
+    let (done, error) = match fate {
+        Fate::Untouched => (false, None),
+        Fate::Done => (true, None),
+        Fate::Left(error) => (false, Some(error)),
+    };
+    json!({
+        "verdict": item.verdict.word(),
+        "kind": item.kind.word(),
+        "name": item.name,
+        "container": item.container,
+        "age_seconds": item.age.map(|age| age.as_secs()),
+        "why": item.why,
+        "done": done,
+        "error": error,
+    })
 }
 
-fn result(item: &Swept) -> String {
-    match &item.report {
-        None => "would be removed".to_owned(),
-        Some(report) if report.complete() => {
-            let addresses: Vec<String> = report.addresses.iter().map(ToString::to_string).collect();
-            match addresses.is_empty() {
-                true => "removed".to_owned(),
-                false => format!("removed, {} given back", addresses.join(" ")),
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_one_unit() {
+        for (seconds, told) in [(0, "0s"), (59, "59s"), (300, "5m"), (7300, "2h"), (41 * 86400 + 5, "41d")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), told);
         }
-        Some(report) => format!("not yet: {}", report.errors.join("; ")),
     }
-}
-
-fn as_json(item: &Swept) -> Value {
-    let report = item.report.as_ref().map(|report| {
-        json!({
-            "complete": report.complete(),
-            "services": report.services,
-            "container": report.container,
-            "killed": report.killed,
-            "interface": report.interface,
-            "endpoint": report.endpoint,
-            "addresses": report.addresses,
-            "errors": report.errors,
-        })
-    });
-    json!({ "task": item.task_id, "container": item.container, "started": item.written, "removed": report })
 }

@@ -22,6 +22,7 @@
 //! interface any more leads nowhere and is taken over. The tables go with their last entry. All changes are
 //! made under one lock file, each in one transaction.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -193,6 +194,19 @@ pub async fn remove(container: &ContainerId) -> Result<usize, NetError> {
     Ok(removed.iter().filter(|entry| entry.map == FORWARDS).count())
 }
 
+/// Which ports lead to which container, whoever's configuration it was made for.
+pub async fn all() -> Result<BTreeMap<ContainerId, Vec<Mapping>>, NetError> {
+    let mut all: BTreeMap<ContainerId, Vec<Mapping>> = BTreeMap::new();
+    for entry in Table::existing().await?.into_iter().flat_map(|table| table.entries) {
+        let (Some(container), Some(mapping)) = (entry.container, entry.mapping) else { continue };
+        let mappings = all.entry(container).or_default();
+        if !mappings.contains(&mapping) {
+            mappings.push(mapping);
+        }
+    }
+    Ok(all)
+}
+
 /// Restores the entries whenever somebody has taken the tables away, as a reload of the host's firewall does,
 /// until it is told to stop.
 pub fn keep(forward: Forward, stop: CancellationToken) -> impl Future<Output = ()> + Send {
@@ -283,6 +297,8 @@ struct Entry {
     key: String,
     /// Nobody's, if somebody has put it there by hand.
     container: Option<ContainerId>,
+    /// What it does, in the map.
+    mapping: Option<Mapping>,
 }
 
 impl Table {
@@ -362,6 +378,7 @@ impl Entry {
 
     /// `{"elem": {"val": {"concat": [...]}, "comment": "..."}}`, in a map with what it leads to behind it.
     fn read(map: &'static str, element: &Value) -> Option<Self> {
+        let leads_to = element.pointer("/1/concat/1").and_then(Value::as_u64);
         let element = element.get(0).unwrap_or(element);
         let comment = element.pointer("/elem/comment").and_then(Value::as_str).unwrap_or_default();
         let key = element.pointer("/elem/val").unwrap_or(element).get("concat")?.as_array()?;
@@ -373,8 +390,14 @@ impl Entry {
             }
             None => word.as_str().unwrap_or_default().to_owned(),
         });
-        let key = words.collect::<Vec<_>>().join(" . ");
-        Some(Self { map, key, container: ContainerId::parse(comment).ok() })
+        let words = words.collect::<Vec<_>>();
+        let mapping = || {
+            let [protocol, host] = words.as_slice() else { return None };
+            let task = u16::try_from(leads_to?).ok()?;
+            Some(Mapping { protocol: Protocol::parse(protocol)?, host: host.parse().ok()?, task })
+        };
+        let mapping = mapping();
+        Some(Self { map, key: words.join(" . "), container: ContainerId::parse(comment).ok(), mapping })
     }
 }
 

@@ -11,7 +11,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use rtnetlink::RouteMessageBuilder;
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 
 use super::netlink::{errno, Netlink};
 use super::netns::{self, Namespace};
@@ -67,6 +67,38 @@ pub async fn assign(namespace: &Namespace, container: &str, addresses: &[IpAddr]
 /// Deletes a link of this host, and with it its other end; `false` when it is gone already.
 pub async fn delete_link(name: &str) -> Result<bool, NetError> {
     delete(&Netlink::here()?, name).await
+}
+
+/// Writes down what a link is for; the kernel keeps it for as long as the link lives, and `ip link` shows it.
+pub async fn name_purpose(link: &str, purpose: &str) -> Result<(), NetError> {
+    let here = Netlink::here()?;
+    let found = find(&here, link).await?.ok_or_else(|| NetError::NoLink(link.to_owned()))?;
+    let alias = LinkAttribute::IfAlias(purpose.to_owned());
+    let message = LinkUnspec::new_with_index(found.index).append_extra_attribute(alias).build();
+    here.handle().link().set(message).execute().await.map_err(|source| failed("name", link, source))
+}
+
+/// Every link of this host whose purpose is written down, with that.
+pub async fn purposes() -> Result<Vec<(String, String)>, NetError> {
+    let list = Netlink::here()?.dump("links", RouteNetlinkMessage::GetLink(LinkMessage::default())).await?;
+    let named = list.into_iter().filter_map(|message| {
+        let RouteNetlinkMessage::NewLink(link) = message else { return None };
+        let (mut name, mut purpose) = (None, None);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text),
+                LinkAttribute::IfAlias(text) => purpose = Some(text),
+                _ => {}
+            }
+        }
+        Some((name?, purpose?))
+    });
+    Ok(named.collect())
+}
+
+/// Does a link of this name exist on this host?
+pub async fn exists(link: &str) -> Result<bool, NetError> {
+    Ok(find(&Netlink::here()?, link).await?.is_some())
 }
 
 /// Does this host reach the address through the link by a route of its own (/32, /128)?

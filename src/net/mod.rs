@@ -27,6 +27,6 @@ mod veth;
 
 pub use dial::connect;
 pub use error::NetError;
-pub use link::{assign, delete_link, has_host_route, mtu};
+pub use link::{assign, delete_link, exists, has_host_route, mtu, name_purpose, purposes};
 pub use netns::Namespace;
 pub use veth::{create_veth, Veth};

@@ -3,6 +3,7 @@
 //! Only a fresh thread ever calls `unshare` or `setns`, and it dies right after: a thread of the
 //! runtime that came back in the wrong namespace would work on the wrong host.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -124,7 +125,7 @@ impl Namespace {
             return Err(NetError::HostNamespace(self.path.clone()));
         }
         let ends = Instant::now() + deadline;
-        let mut killed = std::collections::BTreeSet::new();
+        let mut killed = BTreeSet::new();
         loop {
             let living = self.processes();
             if living.is_empty() {
@@ -160,6 +161,27 @@ impl Namespace {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// The numbers of all network namespaces in which something lives.
+pub fn inhabited() -> BTreeSet<u64> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.flat_map(|pid| match namespace_of(&format!("/proc/{pid}/ns/net")) {
+        Some(inode) => vec![inode],
+        // Its leader has ended before its threads.
+        None => {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            tasks.filter_map(|task| namespace_of(&task.path().join("ns/net").to_string_lossy())).collect()
+        }
+    })
+    .collect()
+}
+
+/// The number behind `net:[…]`.
+fn namespace_of(link: &str) -> Option<u64> {
+    let name = fs::read_link(link).ok()?;
+    name.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Does the open file belong to the kernel's namespace file system, and is it a network one?

@@ -119,6 +119,9 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
 fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String) -> Record {
     let description = &order.description;
     let container = &order.container;
+    let written = journal::timestamp();
+    let since = Since { node: &node, written: &written };
+    let services = services(order, request, config, &since, &placeholders(request)).ids();
     Record {
         format: journal::FORMAT,
         container: container.clone(),
@@ -126,7 +129,7 @@ fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String)
         docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
         framework: order.framework.clone(),
         identity: Identity {
-            node,
+            node: node.clone(),
             workload: container.workload(&description.app),
             handle: container.handle(),
             uid: uuid::Uuid::new_v4().to_string(),
@@ -135,17 +138,29 @@ fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String)
             app: description.app.clone(),
             task_id: description.task_id.clone(),
         },
-        services: services(order, request, config, &placeholders(request)).ids(),
+        services,
         ports: forwarded(order, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
         owner: Owner::current(),
-        written: journal::timestamp(),
+        written,
     }
+}
+
+/// Where and since when a task lives, as its record has it.
+struct Since<'a> {
+    node: &'a str,
+    written: &'a str,
 }
 
 /// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal
 /// knows them before the addresses are chosen.
-fn services(order: &Order, request: &CalicoRequest, config: &Config, addresses: &[IpAddr]) -> Services {
+fn services(
+    order: &Order,
+    request: &CalicoRequest,
+    config: &Config,
+    since: &Since,
+    addresses: &[IpAddr],
+) -> Services {
     let description = &order.description;
     let ports: Vec<(u16, Option<String>)> =
         request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
@@ -154,6 +169,8 @@ fn services(order: &Order, request: &CalicoRequest, config: &Config, addresses: 
         app_id: &description.app,
         task_id: &description.task_id,
         container: &order.container,
+        node: since.node,
+        since: since.written,
         addresses,
         ports: &ports,
     };
@@ -309,9 +326,11 @@ impl CalicoLife<'_> {
         let (first_kill, addresses) = match launch.run(prepared, &mut link.commands).await {
             Started::Running(wired) => {
                 let Wired { addresses, timing, forward, .. } = *wired;
-                let services = services(&self.order, self.request, self.config, &addresses);
-                self.registrar =
-                    Registrar::start(self.config, services, self.order.description.health.is_some());
+                let record = &self.entry.record;
+                let since = Since { node: &record.identity.node, written: &record.written };
+                let services = services(&self.order, self.request, self.config, &since, &addresses);
+                let checked = self.order.description.health.is_some();
+                self.registrar = Registrar::start(self.config, &self.order.container, services, checked);
                 self.keeper = forward.map(Keeper::start);
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
                 self.steps.pass(Step::Running).await;

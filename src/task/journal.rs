@@ -33,6 +33,8 @@ pub const FORMAT: u32 = 1;
 /// What the release before wrote.
 const FORMAT_BEFORE: u32 = 1;
 
+const NOT_A_RECORD: &str = "not a journal file";
+
 /// A temporary that is older than this has no writer any more.
 const TEMPORARY_AGE: Duration = Duration::from_secs(60);
 
@@ -105,23 +107,31 @@ pub struct Owner {
 impl Owner {
     /// This process.
     pub fn current() -> Self {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        // The command name in field 2 may hold blanks and parentheses; the last one ends it.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let pid = std::process::id();
         Self {
-            pid: std::process::id(),
-            start_time: after_name
-                .split_whitespace()
-                .nth(19)
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0),
-            boot_id: fs::read_to_string("/proc/sys/kernel/random/boot_id")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            boot_id: boot_id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+
+    /// Does the process live that wrote the record? It may, and yet not own the record any more.
+    pub fn lives(&self) -> bool {
+        self.boot_id == boot_id() && start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name in field 2 may hold blanks and parentheses; the last one ends it.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Another one after each boot of this host.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The folder `<paths.state>/tasks`.
@@ -140,6 +150,17 @@ pub struct Entry {
     lock: Flock<File>,
     /// Of the record alone, in bytes.
     length: u64,
+}
+
+/// A record as it was seen in passing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Peeked {
+    /// Its owner lives. A record that this release cannot read may have one too.
+    Owned(Option<Box<Record>>),
+    /// Its owner is dead.
+    Orphan(Box<Record>),
+    /// Not ours to touch: a newer format, or not a journal file at all.
+    Unreadable { why: String },
 }
 
 /// What lies in the folder besides what living owners hold.
@@ -183,20 +204,29 @@ impl Journal {
         }
     }
 
-    /// Takes over every record whose owner is dead. Records of living owners are not mentioned.
-    pub fn orphans(&self) -> Result<Vec<Found>, JournalError> {
+    /// Every file of the folder, in no order; each is for [`Journal::take_over`] or [`Journal::peek`] to judge.
+    pub fn files(&self) -> Result<Vec<PathBuf>, JournalError> {
         let read = |source| JournalError::Read { path: self.folder.clone(), source };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(read)? {
-            let path = entry.map_err(read)?.path();
-            match adopt(&path) {
-                Ok(Some(item)) => found.push(item),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(JournalError::Read { path, source }),
-            }
+        fs::read_dir(&self.folder)
+            .map_err(read)?
+            .map(|entry| entry.map(|entry| entry.path()).map_err(read))
+            .collect()
+    }
+
+    /// Takes a record over if its owner is dead; `None` when somebody owns it, or it has gone.
+    pub fn take_over(path: &Path) -> Result<Option<Found>, JournalError> {
+        match adopt(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map_err(|source| JournalError::Read { path: path.into(), source }),
         }
-        Ok(found)
+    }
+
+    /// Looks at one file without taking it over; `None` when it has gone or never was a record.
+    pub fn peek(path: &Path) -> Result<Option<Peeked>, JournalError> {
+        match peek(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map_err(|source| JournalError::Read { path: path.into(), source }),
+        }
     }
 
     /// What a record says, whoever owns it; for people.
@@ -302,7 +332,7 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
             }
             return Ok(None);
         }
-        return Ok(Some(Found::Unreadable { path: path.into(), why: "not a journal file".into() }));
+        return Ok(Some(Found::Unreadable { path: path.into(), why: NOT_A_RECORD.into() }));
     }
     let mut text = String::new();
     lock.read_to_string(&mut text)?;
@@ -311,6 +341,24 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
             Found::Orphan(Box::new(Entry { record, pending, path: path.into(), lock, length }))
         }
         Err(why) => Found::Unreadable { path: path.into(), why },
+    }))
+}
+
+fn peek(path: &Path) -> io::Result<Option<Peeked>> {
+    if !is_record(path) {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        return Ok((!hidden).then(|| Peeked::Unreadable { why: NOT_A_RECORD.into() }));
+    }
+    let mut file = File::open(path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let record = parse(&text).map(|parsed| Box::new(parsed.record));
+    // Shared, so that two who look do not take each other for the owner.
+    Ok(Some(match (Flock::lock(file, FlockArg::LockSharedNonblock), record) {
+        (Err((_, Errno::EWOULDBLOCK)), record) => Peeked::Owned(record.ok()),
+        (Err((_, errno)), _) => return Err(errno.into()),
+        (Ok(_), Ok(record)) => Peeked::Orphan(record),
+        (Ok(_), Err(why)) => Peeked::Unreadable { why },
     }))
 }
 
@@ -346,136 +394,4 @@ pub fn timestamp() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::forward::Protocol;
-
-    pub(crate) fn record() -> Record {
-        let container = ContainerId::random();
-        Record {
-            format: FORMAT,
-            container_name: format!("mesos-{container}"),
-            docker: Some("unix:///var/run/docker.sock".into()),
-            framework: "fw-0".into(),
-            identity: Identity {
-                node: "agent-1".into(),
-                workload: container.workload("web"),
-                handle: container.handle(),
-                uid: uuid::Uuid::new_v4().to_string(),
-                interface: container.interface(),
-                container_id: container.to_string(),
-                app: "/web".into(),
-                task_id: "web.1".into(),
-            },
-            services: vec![],
-            ports: vec![],
-            local: true,
-            owner: Owner::current(),
-            written: timestamp(),
-            container,
-        }
-    }
-
-    #[test]
-    fn a_living_owner_keeps_its_record_and_a_dead_one_loses_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("tasks")).unwrap();
-        let record = record();
-        let entry = journal.begin(record.clone()).unwrap();
-        entry.sync().unwrap();
-        assert!(journal.orphans().unwrap().is_empty());
-        assert!(matches!(journal.begin(record.clone()), Err(JournalError::Owned { .. })));
-
-        drop(entry);
-        let mut orphans = journal.orphans().unwrap();
-        let Some(Found::Orphan(orphan)) = orphans.pop() else { panic!("no orphan: {orphans:?}") };
-        assert_eq!(orphan.record, record);
-        assert!(journal.orphans().unwrap().is_empty(), "taken over twice");
-        orphan.finish().unwrap();
-        assert!(journal.is_empty());
-    }
-
-    #[test]
-    fn a_write_under_way_is_known_to_whoever_follows() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("tasks")).unwrap();
-        let entry = journal.begin(record()).unwrap();
-        let path = journal.path(&entry.record.container);
-        let alone = fs::read_to_string(&path).unwrap();
-        let pending = |handle: &str| -> Pending {
-            let fence = r#"{"key":"/calico/x","revision":7,"block":"10.0.0.0/26"}"#;
-            serde_json::from_str(&format!(r#"{{"handle":"{handle}","fences":[{fence}]}}"#)).unwrap()
-        };
-        entry.expect(&pending("mesos.a-long-one")).unwrap();
-        entry.expect(&pending("mesos.b")).unwrap();
-        let adopted = |text: &str| {
-            fs::write(&path, text).unwrap();
-            match adopt(&path).unwrap() {
-                Some(Found::Orphan(orphan)) => (orphan.pending.map(|pending| *pending), orphan.length),
-                other => panic!("{other:?}"),
-            }
-        };
-        let both = fs::read_to_string(&path).unwrap();
-        entry.settled();
-        assert_eq!(fs::read_to_string(&path).unwrap(), alone);
-        drop(entry);
-        let length = alone.len() as u64;
-        assert_eq!(adopted(&both), (Some(pending("mesos.b")), length));
-        assert_eq!(adopted(&both[..both.len() - 9]), (None, length), "it was never sent");
-        assert_eq!(adopted(&alone), (None, length));
-    }
-
-    /// A release that knows nothing of a field reads past it, as serde does unless told otherwise.
-    #[test]
-    fn ports_are_readable_both_ways() {
-        let old = serde_json::to_string(&record()).unwrap();
-        assert!(!old.contains("\"ports\""), "{old}");
-        assert_eq!(parse(&old).unwrap().record.ports, []);
-        let ports = vec![Mapping { protocol: Protocol::Tcp, host: 31000, task: 80 }];
-        let new = serde_json::to_string(&Record { ports: ports.clone(), ..record() }).unwrap();
-        assert!(new.contains(r#""ports":[{"protocol":"tcp","host":31000,"task":80}]"#), "{new}");
-        assert_eq!(parse(&new).unwrap().record.ports, ports);
-        let newer = new.replacen('{', r#"{"later": {"a": 1}, "#, 1);
-        assert_eq!(parse(&newer).unwrap().record.ports, ports);
-    }
-
-    #[test]
-    fn what_is_not_ours_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        fs::write(dir.path().join("a.json"), "{\"format\": 99}").unwrap();
-        fs::write(dir.path().join("b.json"), "garbage").unwrap();
-        fs::write(dir.path().join("notes.txt"), "hello").unwrap();
-        let found = journal.orphans().unwrap();
-        assert_eq!(found.len(), 3);
-        assert!(found.iter().all(|found| matches!(found, Found::Unreadable { .. })));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
-    }
-
-    #[test]
-    fn a_temporary_of_a_dead_writer_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        let temporary = write_locked(&dir.path().join(".x.1"), &record()).unwrap();
-        let touch = |age| temporary.0.set_modified(SystemTime::now() - age).unwrap();
-        touch(TEMPORARY_AGE * 2);
-        assert!(journal.orphans().unwrap().is_empty());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer lives");
-        touch(Duration::ZERO);
-        drop(temporary);
-        assert!(journal.orphans().unwrap().is_empty());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer is about to lock it");
-        File::open(dir.path().join(".x.1"))
-            .unwrap()
-            .set_modified(SystemTime::now() - TEMPORARY_AGE * 2)
-            .unwrap();
-        assert!(journal.orphans().unwrap().is_empty());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_owner_is_this_process() {
-        let owner = Owner::current();
-        assert!(owner.start_time > 0 && owner.boot_id.len() == 36, "{owner:?}");
-    }
-}
+mod tests;

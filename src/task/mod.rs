@@ -40,4 +40,5 @@ pub mod spec;
 pub mod status;
 pub mod steps;
 pub mod teardown;
+mod told;
 mod work;

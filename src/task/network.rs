@@ -230,10 +230,23 @@ pub(super) async fn make_interface(
         let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
             .await
             .map_err(failure)?;
+        mark(&config, &container, &veth).await;
         steps.pass(Step::Interface).await;
         Ok(Interface { namespace, veth, took: started.elapsed() })
     })
     .await
+}
+
+/// What the task's interface is for; tells it from those of other tools and other configurations.
+pub fn purpose(config: &Config, container: &ContainerId) -> String {
+    config.paths.task_run(container).display().to_string()
+}
+
+/// A mark is for cleaners that have no journal any more; a task runs as well without.
+async fn mark(config: &Config, container: &ContainerId, veth: &Veth) {
+    if let Err(error) = net::name_purpose(&veth.host, &purpose(config, container)).await {
+        tracing::debug!("{} bears no mark: {}", veth.host, chain(&error));
+    }
 }
 
 impl Prepared {

@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::consul::{Client, ConsulError, Health, Service};
 use crate::error::chain;
+use crate::names::ContainerId;
+
+use super::told::Told;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -36,19 +39,26 @@ pub struct Registrar {
     stop: CancellationToken,
     health: watch::Sender<Option<Health>>,
     work: JoinHandle<bool>,
+    told: Told,
 }
 
 impl Registrar {
     /// `checked`: the task has a health check, and counts as ill until it is told otherwise.
-    pub fn start(config: &Config, services: Services, checked: bool) -> Option<Self> {
+    pub fn start(
+        config: &Config,
+        container: &ContainerId,
+        services: Services,
+        checked: bool,
+    ) -> Option<Self> {
         if !config.consul.enabled {
             return None;
         }
         let unknown = Health { healthy: false, why: "no health check has succeeded yet".into() };
         let (health, newest) = watch::channel(checked.then_some(unknown));
         let stop = CancellationToken::new();
-        let work = tokio::spawn(keep(config.clone(), services, newest, stop.clone()));
-        Some(Self { stop, health, work })
+        let told = Told::of(config, container);
+        let work = tokio::spawn(keep(config.clone(), services, newest, stop.clone(), told.clone()));
+        Some(Self { stop, health, work, told })
     }
 
     /// What the entries of a task with a health check shall say from now on.
@@ -60,7 +70,10 @@ impl Registrar {
     /// there is anything to remove.
     pub async fn stop(self) -> bool {
         self.stop.cancel();
-        self.work.await.unwrap_or(true)
+        let registered = self.work.await.unwrap_or(true);
+        // Before anything is removed: a cleaner must not give it back afterwards.
+        self.told.forget();
+        registered
     }
 }
 
@@ -87,6 +100,7 @@ async fn keep(
     services: Services,
     mut newest: watch::Receiver<Option<Health>>,
     stop: CancellationToken,
+    told: Told,
 ) -> bool {
     let Services { direct, host } = services;
     let direct = direct.into_iter().map(|service| (service, false));
@@ -99,6 +113,7 @@ async fn keep(
     loop {
         let health = newest.borrow_and_update().clone();
         let mut done = true;
+        let before = known(&entries);
         for entry in &mut entries {
             if stop.is_cancelled() {
                 return registered;
@@ -108,6 +123,10 @@ async fn keep(
                 Ok(client) => done &= entry.catch_up(&client, &health, &mut registered).await,
                 Err(error) => done = entry.complain(&error),
             }
+        }
+        let now = known(&entries);
+        if before != now {
+            told.note(&now);
         }
         let wait = async {
             match (done, &health) {
@@ -127,6 +146,15 @@ async fn keep(
             () = stop.cancelled() => return registered,
         }
     }
+}
+
+/// What Consul has been told, with the health that it was told last.
+fn known(entries: &[Entry]) -> Vec<Service> {
+    let known = entries.iter().filter_map(|entry| match &entry.state {
+        State::Told(health) => Some(Service { health: health.clone(), ..entry.service.clone() }),
+        State::Missing | State::LeftOut => None,
+    });
+    known.collect()
 }
 
 impl Entry {

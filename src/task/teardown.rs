@@ -59,6 +59,8 @@ pub enum Claim {
     /// Not even a write was begun: an etcd that is away, or locked, holds nothing up.
     None,
     Possible,
+    /// Something was seen there, the endpoint at this revision (0: none): what has changed since is left alone.
+    Seen(i64),
     /// The write's answer is lost: it has to be ruled out before what is not there counts as given back.
     Lost(Box<Pending>),
 }
@@ -135,17 +137,7 @@ pub async fn give_back(
 /// What nobody waits for: the host's side of `dataplane = "local"`, which the last task takes with it, and the
 /// journal's record.
 pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
-    if entry.record.local {
-        let local = Local {
-            link: entry.record.identity.interface.clone(),
-            addresses: Vec::new(),
-            pools: Vec::new(),
-            state_dir: config.paths.run.join("local"),
-        };
-        if let Err(error) = net::local::disable(&local).await {
-            report.note("host routes", &error);
-        }
-    }
+    restore_host(&entry.record, config, &mut report).await;
     steps.pass(Step::Tidied).await;
     if report.complete() {
         if let Err(error) = entry.finish() {
@@ -154,6 +146,22 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &
     }
     steps.pass(Step::Forgotten).await;
     report
+}
+
+/// The host's side of `dataplane = "local"`.
+pub async fn restore_host(record: &Record, config: &Config, report: &mut Report) {
+    if !record.local {
+        return;
+    }
+    let local = Local {
+        link: record.identity.interface.clone(),
+        addresses: Vec::new(),
+        pools: Vec::new(),
+        state_dir: config.paths.run.join("local"),
+    };
+    if let Err(error) = net::local::disable(&local).await {
+        report.note("host routes", &error);
+    }
 }
 
 /// Takes the task's names out of Consul; how many, or `None` when Consul could not be asked in time.
@@ -291,10 +299,14 @@ async fn datastore(record: &Record, config: &Config, claim: &Claim, patience: Pa
                 audit::given(config, record, &addresses, &[]);
             }
         }
-        datastore.release(&record.identity).await
+        match claim {
+            Claim::Seen(revision) => datastore.release_as_seen(&record.identity, *revision).await,
+            _ => datastore.release(&record.identity).await.map(Some),
+        }
     };
     match tokio::time::timeout(patience.datastore, work).await {
-        Ok(Ok(released)) => {
+        Ok(Ok(None)) => report.errors.push("address: the endpoint has changed meanwhile".into()),
+        Ok(Ok(Some(released))) => {
             audit::returned(config, record, &released.addresses);
             report.endpoint = released.endpoint;
             report.addresses = released.addresses;

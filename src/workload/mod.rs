@@ -50,4 +50,5 @@ pub use spec::{
     ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,
     Published, Recursion, Throttle, Throttled, Ulimit,
 };
+pub use users::{Listed, State};
 pub use wait::{Exit, Waiting};

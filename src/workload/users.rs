@@ -1,7 +1,8 @@
-//! Which containers depend on an OCI runtime.
+//! Which containers there are, and which of them depend on an OCI runtime.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Word};
 use bollard::query_parameters::ListContainersOptions;
 
 use super::docker::Docker;
@@ -9,27 +10,74 @@ use super::error::DockerError;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// A container in the daemon's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub id: String,
+    pub name: String,
+    pub state: State,
+    pub created: Option<SystemTime>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    NeverStarted,
+    /// Something of it lives, or may at any moment.
+    Living,
+    Exited,
+}
+
 impl Docker {
-    /// The names of all containers with this runtime, stopped ones too: neither can be started,
-    /// stopped or removed without it.
-    pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<String>, DockerError> {
+    /// All containers. The list is short of much, but no single container can hold it up.
+    pub async fn containers(&self) -> Result<Vec<Listed>, DockerError> {
+        Ok(self.list().await?.into_iter().filter_map(Listed::of).collect())
+    }
+
+    /// The runtime of a container that is there; `None` when it has gone.
+    pub async fn runtime_of(&self, id: &str) -> Result<Option<String>, DockerError> {
+        match self.inspect_once(id, LIMIT).await {
+            Ok(inspected) => Ok(Some(inspected.runtime)),
+            Err(DockerError::NoContainer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<ContainerSummary>, DockerError> {
         let all = || {
             let options = ListContainersOptions { all: true, ..Default::default() };
             self.api.list_containers(Some(options))
         };
+        self.repeated("list the containers", LIMIT, all).await
+    }
+
+    /// The names of all containers with this runtime, stopped ones too: neither can be started,
+    /// stopped or removed without it.
+    pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<String>, DockerError> {
         let mut users = Vec::new();
-        for container in self.repeated("list the containers", LIMIT, all).await? {
-            let Some(id) = container.id else { continue };
-            match self.inspect_once(&id, LIMIT).await {
-                Ok(inspected) if inspected.runtime == runtime => {
-                    let name = container.names.unwrap_or_default().pop().unwrap_or(id);
-                    users.push(name.trim_start_matches('/').to_owned());
-                }
-                // Gone in between: no longer anybody's user.
-                Ok(_) | Err(DockerError::NoContainer { .. }) => {}
-                Err(error) => return Err(error),
+        for container in self.containers().await? {
+            // Gone in between: no longer anybody's user.
+            if self.runtime_of(&container.id).await?.is_some_and(|its| its == runtime) {
+                users.push(container.name);
             }
         }
         Ok(users)
+    }
+}
+
+impl Listed {
+    fn of(summary: ContainerSummary) -> Option<Self> {
+        let id = summary.id?;
+        let name = summary.names.unwrap_or_default().pop().unwrap_or_else(|| id.clone());
+        let created = summary.created.and_then(|seconds| u64::try_from(seconds).ok());
+        Some(Self {
+            name: name.trim_start_matches('/').to_owned(),
+            state: match summary.state {
+                Some(Word::CREATED) => State::NeverStarted,
+                Some(Word::EXITED | Word::DEAD) => State::Exited,
+                _ => State::Living,
+            },
+            created: created.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+            id,
+        })
     }
 }

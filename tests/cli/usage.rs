@@ -83,19 +83,23 @@ fn a_broken_configuration_is_named() {
     }
 }
 
+/// What cannot be looked at is told, and is no success.
 #[test]
-fn gc_with_nothing_to_do() {
+fn gc_where_nobody_can_be_asked() {
     let dir = tempfile::tempdir().unwrap();
     let config = private_config(dir.path());
     let config = config.to_str().unwrap();
     for arguments in [&["gc"][..], &["gc", "--dry-run"]] {
         let outcome = plain(&[arguments, &["--config", config]].concat());
-        assert_eq!(outcome.code, 0, "{outcome:?}");
+        assert_eq!(outcome.code, 1, "{outcome:?}");
         assert!(outcome.stdout.contains("nothing to clean up"), "{outcome:?}");
+        assert!(outcome.stdout.contains("Calico cannot be asked"), "{outcome:?}");
     }
-    let outcome = plain(&["gc", "--output", "json", "--config", config]);
+    let outcome = plain(&["gc", "--output", "json", "--grace", "2m", "--config", config]);
     let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
-    assert_eq!(json, serde_json::json!({"busy": false, "tasks": [], "unreadable": []}));
+    assert_eq!((&json["busy"], &json["items"]), (&false.into(), &serde_json::json!([])), "{json}");
+    assert_eq!(json["grace_seconds"], 120);
+    assert!(!dir.path().join("state/tasks").exists(), "looking made the journal");
 }
 
 #[test]
@@ -108,12 +112,18 @@ fn a_dry_run_names_orphans_and_leaves_them() {
     fs::write(dir.path().join("state/tasks/newer.json"), "{\"format\": 99}").unwrap();
 
     let outcome = plain(&["gc", "--dry-run", "--config", config.to_str().unwrap()]);
-    assert_eq!(outcome.code, 3, "{outcome:?}");
-    assert!(
-        outcome.stdout.contains("web.instance-1") && outcome.stdout.contains("newer.json"),
-        "{outcome:?}"
-    );
+    assert!(outcome.stdout.contains("web."), "{outcome:?}");
+    assert!(outcome.stdout.contains("has given it up, no container"), "{outcome:?}");
+    assert!(outcome.stdout.contains("newer.json"), "{outcome:?}");
+    assert!(outcome.stdout.contains("1 to remove, 1 unknown. Nothing was changed"), "{outcome:?}");
     assert_eq!(journal.len(), 2);
+}
+
+#[test]
+fn a_node_is_given_up_by_name_and_on_purpose() {
+    for wrong in [&["gc", "--node", "x"][..], &["gc", "--decommission"], &["gc", "--yes"]] {
+        assert_eq!(plain(wrong).code, 64, "{wrong:?}");
+    }
 }
 
 fn orphan() -> Record {

@@ -152,7 +152,7 @@ impl Visit<'_> {
         if after.is_empty() {
             return after;
         }
-        match sweep(&self.place.config, false).await {
+        match sweep(&self.place.config).await {
             Ok(Sweep::Done { .. } | Sweep::Busy) => {}
             Err(error) => self.complain(&error),
         }

@@ -1,0 +1,311 @@
+//! What the datastore holds of a node: for cleaners, who compare it with what lives on a host.
+//!
+//! Nothing here decides what goes. What is ours is told from what others have written by its form: all of it
+//! has to be as [`super::plan`] writes it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use ipnet::IpNet;
+
+use super::block::{self, Attribute, Block};
+use super::query::{self, Endpoint};
+use super::txn::{Change, Entry, Guard, Range, Written};
+use super::{clock, keys, CalicoError, Datastore, Family};
+use crate::names::{ContainerId, ORCHESTRATOR};
+
+/// Keys a read; etcd allows 128 operations in a transaction.
+const BATCH: usize = 64;
+/// Handles of Calico's own allocations begin so.
+const CALICOS_OWN: [&str; 5] =
+    ["ipip-tunnel-addr-", "vxlan-tunnel-addr-", "vxlan-v6-tunnel-addr-", "wireguard-", "windows-reserved-"];
+
+/// One node's share of the datastore.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Inventory {
+    /// In our namespace, whoever made them.
+    pub endpoints: Vec<SeenEndpoint>,
+    /// What is allocated in the node's blocks, whoever has it.
+    pub allocations: Vec<Allocation>,
+    /// The blocks that belong to the node.
+    pub blocks: Vec<IpNet>,
+}
+
+/// An endpoint at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenEndpoint {
+    pub endpoint: Endpoint,
+    /// Of its key, by which a change is noticed.
+    pub revision: i64,
+    /// The container, if we wrote the endpoint.
+    pub container: Option<ContainerId>,
+}
+
+/// An address that somebody has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Allocation {
+    pub address: IpAddr,
+    pub handle: Option<String>,
+    /// For which node it was allocated, which need not be the block's.
+    pub node: Option<String>,
+    /// Such as `vxlanTunnelAddress`.
+    pub kind: Option<String>,
+    pub app: Option<String>,
+    pub task_id: Option<String>,
+    pub since: Option<SystemTime>,
+}
+
+/// What tells whether a node lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// Calico has a node of this name.
+    pub known: bool,
+    /// Its Felix has reported within the last minute and a half. One that does not report may live all the same.
+    pub felix: bool,
+}
+
+impl Allocation {
+    fn of(address: IpAddr, holder: &Attribute) -> Self {
+        let text = |key: &str| holder.secondary.as_ref()?.get(key).filter(|text| !text.is_empty()).cloned();
+        Self {
+            address,
+            handle: holder.handle_id.clone(),
+            node: text("node"),
+            kind: text("type"),
+            app: text("mesos-app"),
+            task_id: text("mesos-task"),
+            since: text("timestamp").and_then(|text| clock::from_go_text(&text)),
+        }
+    }
+
+    /// The container that has it, if we allocated it.
+    pub fn container(&self) -> Option<ContainerId> {
+        let id = self.handle.as_deref()?.strip_prefix(ORCHESTRATOR)?.strip_prefix('.')?;
+        let container = ContainerId::parse(id).ok().filter(|container| container.as_str() == id)?;
+        let complete = self.app.is_some() && self.task_id.is_some() && self.kind.is_none();
+        complete.then_some(container)
+    }
+
+    /// What Calico itself uses it for.
+    pub fn calicos_own(&self) -> Option<&str> {
+        let handle = self.handle.as_deref().unwrap_or_default();
+        match &self.kind {
+            Some(kind) => Some(kind),
+            None => CALICOS_OWN.iter().any(|prefix| handle.starts_with(prefix)).then_some(handle),
+        }
+    }
+}
+
+impl SeenEndpoint {
+    fn of(entry: &Entry, node: &str) -> Option<Self> {
+        let endpoint = query::parse(&entry.value)?;
+        let container = container_of(&endpoint, node).filter(|_| entry.key == keys::endpoint(&endpoint.name));
+        Some(Self { endpoint, revision: entry.revision, container })
+    }
+}
+
+/// The container of an endpoint that is in every respect as we write it.
+fn container_of(endpoint: &Endpoint, node: &str) -> Option<ContainerId> {
+    let container = ContainerId::parse(&endpoint.container_id).ok()?;
+    let app = endpoint.app.as_ref().filter(|_| endpoint.task_id.is_some() && endpoint.uid.is_some())?;
+    let ours = endpoint.node == node
+        && endpoint.orchestrator == ORCHESTRATOR
+        && endpoint.container_id == container.as_str()
+        && endpoint.workload == container.workload(app)
+        && endpoint.interface == container.interface()
+        && endpoint.name == keys::endpoint_name(node, &endpoint.workload);
+    ours.then_some(container)
+}
+
+impl Datastore {
+    /// What a host compares itself with: its endpoints, and what its blocks hold.
+    pub async fn inventory(&mut self, node: &str) -> Result<Inventory, CalicoError> {
+        let endpoints = self.seen_endpoints(node).await?;
+        let blocks = self.blocks_of(node).await?;
+        let mut allocations = Vec::new();
+        for batch in blocks.chunks(BATCH) {
+            let ranges: Vec<Range> = batch.iter().map(|cidr| Range::Key(keys::block(cidr))).collect();
+            let answer = self.read(&ranges).await?;
+            allocations.extend(answer.ranges.iter().flatten().flat_map(allocations_in));
+        }
+        Ok(Inventory { endpoints, allocations, blocks })
+    }
+
+    /// The same, and what the node has in blocks of others: reads all blocks of the cluster.
+    pub async fn whole_inventory(&mut self, node: &str) -> Result<Inventory, CalicoError> {
+        let endpoints = self.seen_endpoints(node).await?;
+        let blocks = self.blocks_of(node).await?;
+        let mut allocations = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let all = self.scan(&keys::blocks(family)).await?;
+            let its = |allocation: &Allocation| {
+                allocation.node.as_deref() == Some(node)
+                    || blocks.iter().any(|block| block.contains(&allocation.address))
+            };
+            allocations.extend(all.iter().flat_map(allocations_in).filter(its));
+        }
+        Ok(Inventory { endpoints, allocations, blocks })
+    }
+
+    async fn seen_endpoints(&mut self, node: &str) -> Result<Vec<SeenEndpoint>, CalicoError> {
+        let prefix = keys::endpoints_of(node);
+        let entries = self.scan(&prefix).await?;
+        // Another dash: a node with a longer name.
+        let its = entries.iter().filter(|entry| !entry.key[prefix.len()..].starts_with('-'));
+        Ok(its.filter_map(|entry| SeenEndpoint::of(entry, node)).collect())
+    }
+
+    async fn blocks_of(&mut self, node: &str) -> Result<Vec<IpNet>, CalicoError> {
+        let names = |family| Range::Names(keys::affinities(node, family));
+        let answer = self.read(&[names(Family::V4), names(Family::V6)]).await?;
+        let cidrs = answer.ranges.iter().flatten().filter_map(|entry| keys::cidr_of_key(&entry.key));
+        Ok(cidrs.collect::<BTreeSet<IpNet>>().into_iter().collect())
+    }
+
+    async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, CalicoError> {
+        match self.store.scan(prefix).await {
+            Ok(entries) => Ok(entries),
+            Err(source) => Err(self.store_error(source)),
+        }
+    }
+
+    /// What Calico knows of a node's life.
+    pub async fn signs_of_life(&mut self, node: &str) -> Result<Signs, CalicoError> {
+        let answer = self.read(&[Range::Key(keys::node(node)), Range::Key(keys::felix_status(node))]).await?;
+        let is_there = |index: usize| answer.ranges.get(index).is_some_and(|range| !range.is_empty());
+        Ok(Signs { known: is_there(0), felix: is_there(1) })
+    }
+
+    /// Gives up a block of a node that is gone, if the block is empty; as Calico does it when a node is deleted.
+    /// `false`: somebody has an address in it.
+    pub async fn give_up_block(&mut self, node: &str, cidr: &IpNet) -> Result<bool, CalicoError> {
+        let (block, affinity) = (keys::block(cidr), keys::affinity(node, cidr));
+        for _ in 0..super::ATTEMPTS {
+            let ranges = [Range::Key(block.clone()), Range::Key(affinity.clone())];
+            let answer = self.read(&ranges).await?;
+            let revision = |index: usize| answer.ranges.get(index).and_then(|range| range.first());
+            let mut changes = Vec::new();
+            if let Some(entry) = revision(0) {
+                let parsed = Block::parse(&entry.value, cidr);
+                let parsed =
+                    parsed.map_err(|reason| CalicoError::Unreadable { key: block.clone(), reason })?;
+                if parsed.is_affine_to(node) {
+                    if !parsed.is_empty() {
+                        return Ok(false);
+                    }
+                    changes.push(Change::Delete { key: block.clone() });
+                }
+            }
+            if revision(1).is_some() {
+                changes.push(Change::Delete { key: affinity.clone() });
+            }
+            if changes.is_empty() {
+                return Ok(true);
+            }
+            let guard = |key: &String, entry: Option<&Entry>| Guard::Revision {
+                key: key.clone(),
+                revision: entry.map_or(0, |entry| entry.revision),
+            };
+            let guards = [guard(&block, revision(0)), guard(&affinity, revision(1))];
+            match self.store.write(&guards, &changes, &[]).await {
+                Ok(Written::Done) => return Ok(true),
+                Ok(Written::Conflict(_)) => {}
+                Err(source) => return Err(self.store_error(source)),
+            }
+        }
+        Err(CalicoError::Contended(super::ATTEMPTS))
+    }
+}
+
+/// What a block holds; nothing where it cannot be read.
+fn allocations_in(entry: &Entry) -> Vec<Allocation> {
+    let Some(cidr) = keys::cidr_of_key(&entry.key) else { return Vec::new() };
+    let Ok(block) = Block::parse(&entry.value, &cidr) else { return Vec::new() };
+    let held = (0..block::size(&cidr))
+        .filter_map(|ordinal| Some(Allocation::of(block::address(&cidr, ordinal), block.holder(ordinal)?)));
+    held.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, Value};
+
+    use super::*;
+
+    const ID: &str = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
+
+    fn endpoint() -> Value {
+        json!({
+            "kind": "WorkloadEndpoint",
+            "metadata": {
+                "name": format!("a-mesos-web.{}-eth0", ID.replace('-', "--")),
+                "uid": "u", "creationTimestamp": "2026-08-22T10:11:12Z",
+                "annotations": {"mesos.apache.org/app-id": "/web", "mesos.apache.org/task-id": "web.1"}
+            },
+            "spec": {
+                "orchestrator": "mesos", "workload": format!("web.{ID}"), "node": "a", "containerID": ID,
+                "endpoint": "eth0", "ipNetworks": ["10.0.0.1/32"], "interfaceName": "cali5f3cbe1e77a"
+            }
+        })
+    }
+
+    fn container(value: &Value) -> Option<ContainerId> {
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        let entry = Entry { key: keys::endpoint(name), value: value.to_string().into(), revision: 7 };
+        SeenEndpoint::of(&entry, "a").unwrap().container
+    }
+
+    #[test]
+    fn an_endpoint_is_ours_only_as_we_write_it() {
+        assert_eq!(container(&endpoint()), ContainerId::parse(ID).ok());
+        for (pointer, other) in [
+            ("/metadata/name", json!("a-mesos-web-eth0")),
+            ("/metadata/uid", Value::Null),
+            ("/metadata/annotations/mesos.apache.org~1app-id", json!("/other")),
+            ("/metadata/annotations/mesos.apache.org~1task-id", Value::Null),
+            ("/spec/orchestrator", json!("libnetwork")),
+            ("/spec/workload", json!("web")),
+            ("/spec/node", json!("b")),
+            ("/spec/containerID", json!(ID.to_uppercase())),
+            ("/spec/interfaceName", json!("cali0")),
+        ] {
+            let mut changed = endpoint();
+            *changed.pointer_mut(pointer).unwrap() = other;
+            if let Some(annotations) = changed["metadata"]["annotations"].as_object_mut() {
+                annotations.retain(|_, value| !value.is_null());
+            }
+            assert_eq!(container(&changed), None, "{pointer}");
+        }
+    }
+
+    fn allocation(handle: &str, secondary: Value) -> Allocation {
+        let attribute = json!({"handle_id": handle, "secondary": secondary});
+        Allocation::of("10.0.0.1".parse().unwrap(), &serde_json::from_value(attribute).unwrap())
+    }
+
+    #[test]
+    fn an_allocation_is_ours_only_as_we_write_it() {
+        let ours = json!({
+            "mesos-app": "/web", "mesos-task": "web.1", "node": "a",
+            "timestamp": "2026-08-22 10:11:12.345 +0000 UTC"
+        });
+        let seen = allocation(&format!("mesos.{ID}"), ours.clone());
+        assert_eq!((seen.container(), seen.calicos_own()), (ContainerId::parse(ID).ok(), None));
+        assert!(seen.since.is_some());
+        assert_eq!(allocation("mesos.legacy", ours.clone()).container(), None);
+        assert_eq!(allocation(&format!("mesosnet.{ID}"), ours.clone()).container(), None);
+        assert_eq!(allocation(&format!("mesos.{}", ID.to_uppercase()), ours).container(), None);
+        assert_eq!(allocation(&format!("mesos.{ID}"), json!({"node": "a"})).container(), None);
+    }
+
+    #[test]
+    fn calicos_own_addresses_are_known() {
+        let tunnel = allocation("vxlan-tunnel-addr-a", json!({"node": "a", "type": "vxlanTunnelAddress"}));
+        assert_eq!((tunnel.container(), tunnel.calicos_own()), (None, Some("vxlanTunnelAddress")));
+        for handle in ["ipip-tunnel-addr-a", "wireguard-tunnel-addr-a", "windows-reserved-ipam-handle"] {
+            assert_eq!(allocation(handle, json!({"node": "a"})).calicos_own(), Some(handle));
+        }
+        assert_eq!(allocation("k8s-pod-network.1", json!({"node": "a"})).calicos_own(), None);
+    }
+}

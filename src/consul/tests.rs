@@ -1,0 +1,101 @@
+//! What a task is registered as, and what is read back.
+
+use super::*;
+
+fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Option<u16>, Vec<String>)> {
+    let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
+    let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let instance = Instance {
+        name: "web-prod",
+        app_id: "/prod/web",
+        task_id: "prod_web.1",
+        container: &container,
+        node: "agent-1",
+        since: "2026-08-22T10:11:12Z",
+        addresses: &addresses,
+        ports,
+    };
+    let services = instance.direct();
+    assert!(services.iter().all(|service| service.name == "web-prod-direct"));
+    let short = |id: String| id.replace("calico-mesos-5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d-", "");
+    services.into_iter().map(|service| (short(service.id), service.port, service.tags)).collect()
+}
+
+#[test]
+fn one_entry_an_address_and_port() {
+    assert_eq!(ids(&["10.0.0.1"], &[]), [("direct".into(), None, vec![])]);
+    assert_eq!(
+        ids(&["10.0.0.1", "fd00::1"], &[(80, None), (443, Some("https".into()))]),
+        [
+            ("80".into(), Some(80), vec![]),
+            ("443".into(), Some(443), vec!["https".into()]),
+            ("80-v6".into(), Some(80), vec![]),
+            ("443-v6".into(), Some(443), vec!["https".into()]),
+        ]
+    );
+}
+
+#[test]
+fn an_entry_has_a_check_only_for_a_task_with_one() {
+    let host = |health| Service { health, ..serde_json::from_str(LISTED).unwrap() };
+    let json = |service| serde_json::to_value(service).unwrap();
+    assert_eq!(json(host(None)).get("Check"), None);
+    let check = json(host(Some(Health { healthy: false, why: "not yet".into() })))["Check"].clone();
+    assert_eq!((&check["Status"], &check["TTL"]), (&"critical".into(), &"87600h".into()));
+}
+
+#[test]
+fn an_entry_tells_whose_it_is() {
+    let entry = |id: &str| Service { id: id.into(), ..serde_json::from_str(LISTED).unwrap() };
+    let id = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
+    let ours = entry(&format!("{PREFIX}{id}-host-31000")).container();
+    assert_eq!(ours.map(|container| container.to_string()), Some(id.to_owned()));
+    for other in ["web", PREFIX, &format!("{PREFIX}{id}"), &format!("{PREFIX}{}-80", id.to_uppercase())] {
+        assert_eq!(entry(other).container(), None, "{other}");
+    }
+}
+
+#[test]
+fn what_was_registered_is_read_back_whole() {
+    let health = Some(Health { healthy: true, why: "well".into() });
+    let service = Service { health, ..serde_json::from_str(LISTED).unwrap() };
+    let text = serde_json::to_string(&service).unwrap();
+    assert_eq!(serde_json::from_str::<Service>(&text).unwrap(), service);
+}
+
+const LISTED: &str =
+    r#"{"ID":"x","Service":"web","Address":"10.0.0.1","Port":0,"Tags":[],"Meta":{},"Weights":{"Passing":1}}"#;
+
+#[test]
+fn the_hosts_entry_has_the_ports_that_lead_to_the_task() {
+    let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
+    let instance = Instance {
+        name: "web",
+        app_id: "/web",
+        task_id: "web.1",
+        container: &container,
+        node: "agent-1",
+        since: "2026-08-22T10:11:12Z",
+        addresses: &[],
+        ports: &[(80, None)],
+    };
+    let host = "10.0.0.17".parse().unwrap();
+    let [alone] = instance.host(host, &BTreeMap::new()).try_into().unwrap();
+    assert_eq!((alone.id, alone.port), (format!("{PREFIX}{container}-host"), None));
+    let ports = BTreeMap::from([(31001, Some("admin".to_owned())), (31000, None)]);
+    let seen =
+        instance.host(host, &ports).into_iter().map(|service| (service.id, service.port, service.tags));
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [
+            (format!("{PREFIX}{container}-host-31000"), Some(31000), vec![]),
+            (format!("{PREFIX}{container}-host-31001"), Some(31001), vec!["admin".to_owned()]),
+        ]
+    );
+}
+
+#[test]
+fn a_listed_entry_is_read_back() {
+    let service: Service = serde_json::from_str(LISTED).unwrap();
+    assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
+}

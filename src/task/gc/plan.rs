@@ -1,0 +1,511 @@
+//! What is to be done about what a survey has seen. Pure: nothing here looks or touches.
+//!
+//! ```text
+//!  its record's owner lives ──► nothing, but for what Consul has lost
+//!  the owner is dead ─────────► the way back, from the record
+//!  no record:  Calico's own, or not of our making ──► never touched
+//!              something lives, or may live ────────► kept
+//!              younger than grace ──────────────────► kept
+//!              otherwise ───────────────────────────► reported, or removed where the operator wants that
+//! ```
+//!
+//! One thing without a record goes in any case: a container that never started and has nothing else. Docker
+//! finishes a create whose asker has died, maybe after the record has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::config::Orphans;
+use crate::names::{ContainerId, ORCHESTRATOR};
+use crate::task::journal::Record;
+use crate::workload::State;
+
+use super::survey::{Death, Seen, Survey, Trace};
+
+/// How much of a ContainerID people need to tell two of them apart.
+const SHORT: usize = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    Remove,
+    /// An address goes back to its block.
+    Release,
+    /// The container is the agent's to remove.
+    Stop,
+    /// Consul has lost it.
+    Register,
+    /// Nothing backs it; see `gc.orphans`.
+    Report,
+    Keep,
+    Unknown,
+}
+
+impl Verdict {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Remove => "remove",
+            Self::Release => "release",
+            Self::Stop => "stop",
+            Self::Register => "register",
+            Self::Report => "report",
+            Self::Keep => "keep",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Carrying the plan out changes something.
+    pub fn is_work(self) -> bool {
+        matches!(self, Self::Remove | Self::Release | Self::Stop | Self::Register)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Consul,
+    Container,
+    Ports,
+    Veth,
+    Folder,
+    Endpoint,
+    Address,
+    /// Only when a whole node is given up.
+    Block,
+    Journal,
+}
+
+impl Kind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Consul => "consul",
+            Self::Container => "container",
+            Self::Ports => "ports",
+            Self::Veth => "veth",
+            Self::Folder => "folder",
+            Self::Endpoint => "endpoint",
+            Self::Address => "address",
+            Self::Block => "block",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// One line of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    pub verdict: Verdict,
+    pub kind: Kind,
+    /// For people.
+    pub name: String,
+    pub age: Option<Duration>,
+    pub why: String,
+    pub container: Option<ContainerId>,
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub orphans: Orphans,
+    pub grace: Duration,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    pub items: Vec<Item>,
+    /// Records to finish.
+    pub finish: Vec<ContainerId>,
+    /// What no record names, to be removed.
+    pub remove: Vec<ContainerId>,
+    /// Living tasks that Consul has forgotten.
+    pub register: Vec<ContainerId>,
+    /// Containers of which something is left that nothing backs, removed or not.
+    pub orphans: BTreeSet<ContainerId>,
+}
+
+impl Plan {
+    pub fn make(survey: &Survey, rules: &Rules) -> Self {
+        let mut planner = Planner { survey, rules, plan: Self::default() };
+        for (container, seen) in &survey.records {
+            let trace = survey.traces.get(container).cloned().unwrap_or_default();
+            match seen {
+                Seen::Living(_) => planner.living(container, &trace),
+                Seen::Dead(record, death) => planner.dead(container, record, *death, &trace),
+                Seen::Unreadable(why) => planner.unreadable(container, why),
+            }
+        }
+        // Whoever had a record when the survey began has come to his end since.
+        let known = |container: &ContainerId| {
+            survey.records.contains_key(container) || survey.before.contains(container)
+        };
+        for (container, trace) in survey.traces.iter().filter(|(container, _)| !known(container)) {
+            planner.without_record(container, trace);
+        }
+        planner.strange();
+        let mut plan = planner.plan;
+        // Within a task they stay in the order of the way back.
+        plan.items.sort_by_key(|item| match item.verdict {
+            verdict if verdict.is_work() => Verdict::Remove,
+            other => other,
+        });
+        plan
+    }
+
+    /// For a node that is gone for good: all of ours goes, whatever its age.
+    pub(super) fn of_dead_node(survey: &Survey, blocks: &[(IpNet, Vec<IpAddr>)]) -> Self {
+        // Age and switch concern what may be mistaken for an orphan; here nobody guesses.
+        let rules = Rules { orphans: Orphans::Remove, grace: Duration::ZERO };
+        let mut planner = Planner { survey, rules: &rules, plan: Self::default() };
+        for (container, trace) in &survey.traces {
+            let workload = short(&trace.workload(container), container);
+            let mut items = planner.of(container, &workload, trace);
+            let shown = trace.all_addresses().find(|address| survey.shown.contains(address));
+            for item in &mut items {
+                item.why = match shown {
+                    Some(address) => format!("another endpoint shows {address}"),
+                    None => format!("the node is given up{}", item.why),
+                };
+                if shown.is_some() {
+                    item.verdict = Verdict::Keep;
+                }
+            }
+            if shown.is_none() {
+                planner.plan.remove.push(container.clone());
+            }
+            planner.plan.items.extend(items);
+        }
+        planner.strange();
+        let mut plan = planner.plan;
+        let released: BTreeSet<String> = plan.names_of(Verdict::Release);
+        for (cidr, held) in blocks {
+            let others = held.iter().find(|address| !released.contains(&address.to_string()));
+            let (verdict, why) = match others {
+                None => (Verdict::Remove, "nothing is left in it".to_owned()),
+                Some(address) => (Verdict::Keep, format!("{address} in it is somebody else's")),
+            };
+            let name = cidr.to_string();
+            plan.items.push(Item { verdict, kind: Kind::Block, name, age: None, why, container: None });
+        }
+        plan
+    }
+
+    fn names_of(&self, verdict: Verdict) -> BTreeSet<String> {
+        self.items.iter().filter(|item| item.verdict == verdict).map(|item| item.name.clone()).collect()
+    }
+
+    pub fn count(&self, of: impl Fn(Verdict) -> bool) -> usize {
+        self.items.iter().filter(|item| of(item.verdict)).count()
+    }
+}
+
+struct Planner<'a> {
+    survey: &'a Survey,
+    rules: &'a Rules,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn living(&mut self, container: &ContainerId, trace: &Trace) {
+        // A Consul that did not answer has not forgotten anything.
+        if self.survey.silent.iter().any(|silent| silent.source == "Consul") {
+            return;
+        }
+        let lost = trace.told.iter().filter(|told| !trace.services.iter().any(|its| its.id == told.id));
+        let items: Vec<Item> = lost
+            .map(|service| Item {
+                verdict: Verdict::Register,
+                kind: Kind::Consul,
+                name: service_name(service, container),
+                age: age(self.survey, service.since().and_then(parse)),
+                why: "Consul has lost it, and the task lives".into(),
+                container: Some(container.clone()),
+            })
+            .collect();
+        if !items.is_empty() {
+            self.plan.register.push(container.clone());
+            self.plan.items.extend(items);
+        }
+    }
+
+    fn dead(&mut self, container: &ContainerId, record: &Record, death: Death, trace: &Trace) {
+        let why = why_dead(record, death, trace);
+        let workload = short(&record.identity.workload, container);
+        let written = age(self.survey, parse(&record.written));
+        let mut items = self.of(container, &workload, trace);
+        items.push(item(Verdict::Remove, Kind::Journal, workload, container));
+        let mut told = Some(why);
+        for item in &mut items {
+            item.age = item.age.or(written);
+            item.why = told.take().unwrap_or_else(|| "same task".to_owned() + &item.why);
+        }
+        self.plan.finish.push(container.clone());
+        self.plan.items.extend(items);
+    }
+
+    fn unreadable(&mut self, container: &ContainerId, why: &str) {
+        let name = short(container.as_str(), container);
+        self.plan
+            .items
+            .push(Item { why: why.to_owned(), ..item(Verdict::Keep, Kind::Journal, name, container) });
+    }
+
+    fn without_record(&mut self, container: &ContainerId, trace: &Trace) {
+        let workload = trace.workload(container);
+        let mut items = self.of(container, &short(&workload, container), trace);
+        if items.is_empty() {
+            return;
+        }
+        let (verdict, why) = self.judge(trace);
+        let mut told = Some(why);
+        for item in &mut items {
+            if !verdict.is_work() {
+                item.verdict = verdict;
+            }
+            item.why = told.take().unwrap_or_else(|| "same task".to_owned() + &item.why);
+        }
+        match verdict {
+            Verdict::Remove => self.plan.remove.push(container.clone()),
+            Verdict::Report => {}
+            _ => return self.plan.items.extend(items),
+        }
+        self.plan.orphans.insert(container.clone());
+        self.plan.items.extend(items);
+    }
+
+    /// What is done about something of ours that no record names.
+    fn judge(&self, trace: &Trace) -> (Verdict, String) {
+        let keep = |why: &str| (Verdict::Keep, why.to_owned());
+        if let Some(silent) = self.survey.silent.iter().find(|silent| silent.essential) {
+            return (Verdict::Keep, format!("in no journal, but {} cannot be asked", silent.source));
+        }
+        let Some(since) = self.survey.journal_since else {
+            return keep("in no journal, but the journal itself is missing");
+        };
+        if self.survey.oldest_living().is_some_and(|oldest| oldest < since) {
+            return keep("in no journal, but the journal is younger than the oldest living task");
+        }
+        if trace.container.as_ref().is_some_and(|its| its.state == State::Living) {
+            return keep("in no journal, but its container runs");
+        }
+        let folder = trace.folder.as_ref();
+        if folder.is_some_and(|folder| folder.inhabited) {
+            return keep("in no journal, but something lives in its namespace");
+        }
+        if trace.veth.is_some() && folder.is_none() {
+            return keep("in no journal, but something may live behind its interface");
+        }
+        if trace.services.iter().any(|service| service.node() != Some(self.survey.node.as_str())) {
+            return keep("in no journal, but its entry in Consul names no node, or another one");
+        }
+        let mut addresses = trace.all_addresses();
+        if let Some(address) = addresses.find(|address| self.survey.shown.contains(address)) {
+            return (Verdict::Keep, format!("in no journal, but another endpoint shows {address}"));
+        }
+        if trace.is_just_created() {
+            return (Verdict::Remove, "created and never started, in no journal".into());
+        }
+        let ages = trace.times().into_iter().map(|time| age(self.survey, Some(time)).unwrap_or_default());
+        if ages.min().is_some_and(|youngest| youngest < self.rules.grace) {
+            return keep("younger than grace");
+        }
+        match self.rules.orphans {
+            Orphans::Remove => (Verdict::Remove, "in no journal, and nothing of it lives".into()),
+            Orphans::Report => {
+                (Verdict::Report, "in no journal, and nothing of it lives; gc.orphans = \"report\"".into())
+            }
+        }
+    }
+
+    /// All that is there of a container, in the order of the way back, each with what would become of it.
+    fn of(&self, container: &ContainerId, workload: &str, trace: &Trace) -> Vec<Item> {
+        let survey = self.survey;
+        let item = |verdict, kind, name: String, time: Option<SystemTime>| Item {
+            age: age(survey, time),
+            ..item(verdict, kind, name, container)
+        };
+        let mut items = Vec::new();
+        for service in &trace.services {
+            let since = service.since().and_then(parse);
+            items.push(item(Verdict::Remove, Kind::Consul, service_name(service, container), since));
+        }
+        if let Some(its) = &trace.container {
+            let verdict = match its.state {
+                State::NeverStarted => Some(Verdict::Remove),
+                State::Living => Some(Verdict::Stop),
+                // The agent's to remove.
+                State::Exited => None,
+            };
+            let name = short(&its.name, container);
+            items.extend(verdict.map(|verdict| item(verdict, Kind::Container, name, its.created)));
+        }
+        for port in &trace.ports {
+            let name = format!("{}/{}", port.host, port.protocol.name());
+            items.push(item(Verdict::Remove, Kind::Ports, name, None));
+        }
+        let veth = trace.veth.iter().map(|veth| item(Verdict::Remove, Kind::Veth, veth.clone(), None));
+        items.extend(veth);
+        if let Some(folder) = &trace.folder {
+            let name = format!("tasks/{}", short(container.as_str(), container));
+            items.push(item(Verdict::Remove, Kind::Folder, name, folder.made));
+        }
+        for link in &trace.dangling {
+            let name = link.file_name().unwrap_or_default().to_string_lossy();
+            let name = format!("containers/{}", name.chars().take(12).collect::<String>());
+            items.push(item(Verdict::Remove, Kind::Folder, name, None));
+        }
+        if let Some(seen) = &trace.endpoint {
+            let name = format!("{ORCHESTRATOR}/{workload}/{}", crate::names::ENDPOINT);
+            items.push(item(Verdict::Remove, Kind::Endpoint, name, seen.endpoint.created));
+        }
+        let handle = format!(", handle {}", short(&container.handle(), container));
+        let addresses: BTreeMap<_, _> = trace.all_addresses().map(|address| (address, None)).collect();
+        let known = trace.addresses.iter().map(|allocation| (allocation.address, allocation.since));
+        for (address, since) in addresses.into_iter().chain(known).collect::<BTreeMap<_, _>>() {
+            let since = since.or(trace.endpoint.as_ref().and_then(|seen| seen.endpoint.created));
+            let item = item(Verdict::Release, Kind::Address, address.to_string(), since);
+            items.push(Item { why: handle.clone(), ..item });
+        }
+        items
+    }
+
+    /// What is there of others, as far as it could be taken for ours.
+    fn strange(&mut self) {
+        let survey = self.survey;
+        for allocation in &survey.strange_addresses {
+            let (verdict, why) = match allocation.calicos_own() {
+                Some(what) => (Verdict::Keep, format!("Calico's own ({what})")),
+                None => (Verdict::Unknown, NOT_OURS.to_owned()),
+            };
+            self.plan.items.push(Item {
+                verdict,
+                kind: Kind::Address,
+                name: allocation.address.to_string(),
+                age: age(survey, allocation.since),
+                why,
+                container: None,
+            });
+        }
+        for seen in &survey.strange_endpoints {
+            let endpoint = &seen.endpoint;
+            self.plan.items.push(Item {
+                verdict: Verdict::Unknown,
+                kind: Kind::Endpoint,
+                name: format!("{}/{}/{}", endpoint.orchestrator, endpoint.workload, crate::names::ENDPOINT),
+                age: age(survey, endpoint.created),
+                why: NOT_OURS.to_owned(),
+                container: None,
+            });
+        }
+        for (path, why) in &survey.strangers {
+            self.plan.items.push(Item {
+                verdict: Verdict::Unknown,
+                kind: Kind::Journal,
+                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                age: None,
+                why: why.clone(),
+                container: None,
+            });
+        }
+    }
+}
+
+const NOT_OURS: &str = "not written by calico-mesos: never touched";
+
+impl Survey {
+    /// Since when the longest-lived task of ours lives, whether a journal knows it or not.
+    fn oldest_living(&self) -> Option<SystemTime> {
+        let lives = |trace: &Trace| {
+            let container = trace.container.as_ref().filter(|its| its.state != State::Exited);
+            let folder = trace.folder.as_ref().filter(|folder| folder.inhabited);
+            [container.and_then(|its| its.created), folder.and_then(|folder| folder.made)]
+        };
+        self.traces.values().flat_map(lives).flatten().min()
+    }
+}
+
+impl Trace {
+    /// As its endpoint has it, or would have it.
+    pub fn workload(&self, container: &ContainerId) -> String {
+        match &self.endpoint {
+            Some(seen) => seen.endpoint.workload.clone(),
+            None => container.workload(self.app().unwrap_or_default()),
+        }
+    }
+
+    pub fn app(&self) -> Option<&str> {
+        let endpoint = self.endpoint.as_ref().and_then(|seen| seen.endpoint.app.as_deref());
+        let address = self.addresses.iter().find_map(|allocation| allocation.app.as_deref());
+        endpoint.or(address).or_else(|| self.services.first()?.meta.get("mesos-app").map(String::as_str))
+    }
+
+    fn all_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let shown = self.endpoint.iter().flat_map(|seen| seen.endpoint.addresses.iter().copied());
+        let held = self.addresses.iter().map(|allocation| allocation.address);
+        shown.chain(held)
+    }
+
+    /// Every time that is known of it.
+    fn times(&self) -> Vec<SystemTime> {
+        let endpoint = self.endpoint.iter().filter_map(|seen| seen.endpoint.created);
+        let addresses = self.addresses.iter().filter_map(|allocation| allocation.since);
+        let container = self.container.iter().filter_map(|its| its.created);
+        let folder = self.folder.iter().filter_map(|folder| folder.made);
+        let services = self.services.iter().filter_map(|service| service.since().and_then(parse));
+        endpoint.chain(addresses).chain(container).chain(folder).chain(services).collect()
+    }
+
+    /// A container that never ran, and nothing else.
+    fn is_just_created(&self) -> bool {
+        self.container.as_ref().is_some_and(|its| its.state == State::NeverStarted)
+            && self.endpoint.is_none()
+            && self.addresses.is_empty()
+            && self.folder.is_none()
+            && self.veth.is_none()
+            && self.ports.is_empty()
+            && self.services.is_empty()
+    }
+}
+
+fn item(verdict: Verdict, kind: Kind, name: String, container: &ContainerId) -> Item {
+    Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }
+}
+
+fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
+    let pid = record.owner.pid;
+    let owner = match death {
+        Death::Died => format!("executor pid {pid} dead"),
+        Death::Rebooted => "host rebooted since".to_owned(),
+        Death::LetGo => format!("executor pid {pid} has given it up"),
+    };
+    let workload = match (&record.docker, trace.container.as_ref().map(|its| its.state)) {
+        (None, _) if trace.folder.as_ref().is_some_and(|folder| folder.inhabited) => "command runs",
+        (None, _) => "command over",
+        (_, None) => "no container",
+        (_, Some(State::NeverStarted)) => "container never started",
+        (_, Some(State::Living)) => "container runs",
+        (_, Some(State::Exited)) => "container exited",
+    };
+    format!("{owner}, {workload}")
+}
+
+fn service_name(service: &crate::consul::Service, container: &ContainerId) -> String {
+    format!("{} ({})", service.name, short(container.as_str(), container))
+}
+
+/// A name with the container's id cut to what people need.
+fn short(name: &str, container: &ContainerId) -> String {
+    name.replace(container.as_str(), &container.as_str()[..SHORT])
+}
+
+fn parse(text: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(text).ok()
+}
+
+/// A time in the future is of a clock that was set back: as young as can be.
+fn age(survey: &Survey, time: Option<SystemTime>) -> Option<Duration> {
+    Some(survey.now.duration_since(time?).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,1 @@
+//! What a plan does with every kind of thing.

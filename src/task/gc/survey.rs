@@ -1,0 +1,417 @@
+//! What there is of tasks on this host, in Calico, in Docker and in Consul: plain data for [`super::plan`].
+//!
+//! The order of looking is what makes a comparison possible. An executor writes its journal's record before it
+//! makes anything, and removes it when nothing is left: so whatever was seen, and neither had a record before
+//! everything else was looked at nor has one afterwards, belongs to nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::calico::{self, Allocation, CalicoError, Datastore, Inventory, SeenEndpoint};
+use crate::config::Config;
+use crate::consul::{self, Service};
+use crate::error::chain;
+use crate::names::{ContainerId, ORCHESTRATOR};
+use crate::net::forward::{self, Mapping};
+use crate::net::{self, netns};
+use crate::task::journal::{boot_id, Journal, JournalError, Peeked, Record};
+use crate::task::network;
+use crate::task::spec::RUNTIME;
+use crate::task::told::Told;
+use crate::workload::{Docker, DockerHost, State};
+
+/// Where Docker listens when nobody says otherwise.
+const DOCKER: &str = "unix:///var/run/docker.sock";
+
+/// Everything that was seen.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub node: String,
+    pub now: SystemTime,
+    /// What the journal says of each container.
+    pub records: BTreeMap<ContainerId, Seen>,
+    /// Files in the journal's folder that are no records.
+    pub strangers: Vec<(PathBuf, String)>,
+    /// Containers that had a record when the survey began.
+    pub before: BTreeSet<ContainerId>,
+    /// Since when there has been a journal; none: it is missing, or nobody can tell.
+    pub journal_since: Option<SystemTime>,
+    pub traces: BTreeMap<ContainerId, Trace>,
+    /// Endpoints of this node with our orchestrator's name that we did not write.
+    pub strange_endpoints: Vec<SeenEndpoint>,
+    /// Addresses of this node that are Calico's own, or bear our orchestrator's name and are not of our making.
+    pub strange_addresses: Vec<Allocation>,
+    /// Addresses that other endpoints of this node show, whoever made those.
+    pub shown: BTreeSet<IpAddr>,
+    pub silent: Vec<Silent>,
+}
+
+/// A record of the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    Living(Option<Box<Record>>),
+    Dead(Box<Record>, Death),
+    Unreadable(String),
+}
+
+/// What became of a record's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    Died,
+    Rebooted,
+    /// The process lives and has let go of the record: a life that panicked.
+    LetGo,
+}
+
+/// Something that could not be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Silent {
+    pub source: &'static str,
+    pub why: String,
+    /// Nothing that only this source might back may be removed.
+    pub essential: bool,
+}
+
+/// What was seen of one container.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    pub endpoint: Option<SeenEndpoint>,
+    pub addresses: Vec<Allocation>,
+    pub container: Option<SeenContainer>,
+    pub folder: Option<Folder>,
+    /// Links by which calico-runc would find a folder that is not there.
+    pub dangling: Vec<PathBuf>,
+    /// Its interface on the host.
+    pub veth: Option<String>,
+    pub ports: Vec<Mapping>,
+    /// In Consul.
+    pub services: Vec<Service>,
+    /// What its executor has told Consul before this survey began.
+    pub told: Vec<Service>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenContainer {
+    /// The Docker that has it, as in a record.
+    pub docker: String,
+    pub name: String,
+    pub state: State,
+    pub created: Option<SystemTime>,
+}
+
+/// The task's volatile folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Folder {
+    pub path: PathBuf,
+    pub made: Option<SystemTime>,
+    /// Something lives in its namespace.
+    pub inhabited: bool,
+}
+
+impl Survey {
+    /// Nothing seen yet.
+    pub(super) fn new(node: String) -> Self {
+        Self {
+            node,
+            now: SystemTime::now(),
+            records: BTreeMap::new(),
+            strangers: Vec::new(),
+            before: BTreeSet::new(),
+            journal_since: None,
+            traces: BTreeMap::new(),
+            strange_endpoints: Vec::new(),
+            strange_addresses: Vec::new(),
+            shown: BTreeSet::new(),
+            silent: Vec::new(),
+        }
+    }
+
+    /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
+    pub async fn take(config: &Config) -> Result<Self, SurveyError> {
+        let mut survey = Self::new(calico::node_name(config).map_err(SurveyError::Node)?);
+        survey.before = files(config)?.iter().filter_map(|path| container_of(path)).collect();
+        survey.journal_since = journal_since(&config.paths.journal());
+        survey.calico(config).await;
+        survey.consul(config).await;
+        survey.kernel(config).await;
+        survey.folders(config);
+        let dockers = survey.journal(config)?;
+        survey.docker(dockers).await;
+        // Docker was asked last, because the records say which ones there are; a launch that began meanwhile
+        // has its record by now.
+        survey.journal(config)?;
+        survey.told(config);
+        Ok(survey)
+    }
+
+    pub fn living(&self) -> usize {
+        self.records.values().filter(|seen| matches!(seen, Seen::Living(_))).count()
+    }
+
+    fn trace(&mut self, container: ContainerId) -> &mut Trace {
+        self.traces.entry(container).or_default()
+    }
+
+    fn cannot(&mut self, source: &'static str, essential: bool, why: String) {
+        self.silent.push(Silent { source, why, essential });
+    }
+
+    async fn calico(&mut self, config: &Config) {
+        let node = self.node.clone();
+        let look = async { Datastore::connect(config).await?.inventory(&node).await };
+        let seen: Result<Inventory, CalicoError> = look.await;
+        match seen {
+            Ok(inventory) => self.sort(inventory),
+            Err(error) => self.cannot("Calico", true, chain(&error)),
+        }
+    }
+
+    pub(super) fn sort(&mut self, inventory: Inventory) {
+        for seen in inventory.endpoints {
+            match seen.container.clone() {
+                Some(container) => self.trace(container).endpoint = Some(seen),
+                None => {
+                    self.shown.extend(&seen.endpoint.addresses);
+                    if seen.endpoint.orchestrator == ORCHESTRATOR {
+                        self.strange_endpoints.push(seen);
+                    }
+                }
+            }
+        }
+        let prefix = format!("{ORCHESTRATOR}.");
+        let node = self.node.clone();
+        let here = |allocation: &Allocation| allocation.node.as_deref() == Some(node.as_str());
+        for allocation in inventory.allocations.into_iter().filter(here) {
+            let named_like_ours = allocation.handle.as_deref().is_some_and(|id| id.starts_with(&prefix));
+            match allocation.container() {
+                Some(container) => self.trace(container).addresses.push(allocation),
+                None if named_like_ours || allocation.calicos_own().is_some() => {
+                    self.strange_addresses.push(allocation);
+                }
+                None => {}
+            }
+        }
+    }
+
+    async fn consul(&mut self, config: &Config) {
+        if !config.consul.enabled {
+            return;
+        }
+        let look = async { consul::Client::new(config)?.services().await };
+        let seen: Result<Vec<Service>, consul::ConsulError> = look.await;
+        match seen {
+            Ok(services) => {
+                for service in services {
+                    if let Some(container) = service.container() {
+                        self.trace(container).services.push(service);
+                    }
+                }
+            }
+            Err(error) => self.cannot("Consul", false, chain(&error)),
+        }
+    }
+
+    async fn kernel(&mut self, config: &Config) {
+        match net::purposes().await {
+            Ok(purposes) => {
+                for (name, purpose) in purposes {
+                    let container = container_of(Path::new(&purpose));
+                    let container = container.filter(|container| {
+                        purpose == network::purpose(config, container) && name == container.interface()
+                    });
+                    if let Some(container) = container {
+                        self.trace(container).veth = Some(name);
+                    }
+                }
+            }
+            Err(error) => self.cannot("interfaces", true, chain(&error)),
+        }
+        match forward::all().await {
+            Ok(all) => {
+                for (container, mappings) in all {
+                    // The table is shared by all configurations of this host: where there is an interface there
+                    // may be a task of another one.
+                    if !net::exists(&container.interface()).await.unwrap_or(true) {
+                        self.trace(container).ports = mappings;
+                    }
+                }
+            }
+            Err(error) => self.cannot("forwarded ports", false, chain(&error)),
+        }
+    }
+
+    fn folders(&mut self, config: &Config) {
+        let inhabited = netns::inhabited();
+        for path in entries(&config.paths.run.join("tasks")) {
+            let Some(container) = container_of(&path) else { continue };
+            let namespace = fs::metadata(network::namespace(config, &container));
+            self.trace(container).folder = Some(Folder {
+                made: fs::metadata(&path).and_then(|meta| meta.created().or_else(|_| meta.modified())).ok(),
+                inhabited: namespace.is_ok_and(|meta| inhabited.contains(&inode(&meta))),
+                path,
+            });
+        }
+        for link in entries(&config.paths.run.join("containers")) {
+            let target = fs::read_link(&link).ok();
+            let container = target.as_deref().and_then(container_of);
+            if let Some(container) = container.filter(|_| !link.exists()) {
+                self.trace(container).dangling.push(link);
+            }
+        }
+    }
+
+    /// Reads the records anew; the Dockers that have to be asked.
+    fn journal(&mut self, config: &Config) -> Result<BTreeSet<String>, SurveyError> {
+        (self.records, self.strangers) = Default::default();
+        let boot = boot_id();
+        let mut dockers = BTreeSet::new();
+        for path in files(config)? {
+            let Some(peeked) = Journal::peek(&path).map_err(SurveyError::Journal)? else { continue };
+            let seen = match peeked {
+                Peeked::Owned(record) => Seen::Living(record),
+                Peeked::Orphan(record) => {
+                    let death = match (record.owner.boot_id == boot, record.owner.lives()) {
+                        (false, _) => Death::Rebooted,
+                        (true, true) => Death::LetGo,
+                        (true, false) => Death::Died,
+                    };
+                    Seen::Dead(record, death)
+                }
+                Peeked::Unreadable { why } => Seen::Unreadable(why),
+            };
+            if let Seen::Living(Some(record)) | Seen::Dead(record, _) = &seen {
+                dockers.extend(record.docker.clone());
+            }
+            match (container_of(&path), seen) {
+                (Some(container), seen) => {
+                    self.records.insert(container, seen);
+                }
+                (None, Seen::Unreadable(why)) => self.strangers.push((path, why)),
+                (None, _) => self.strangers.push((path, "its name is no container's".into())),
+            }
+        }
+        let usual = config.docker.host.clone().unwrap_or_else(|| DOCKER.to_owned());
+        // A host without Docker runs commands alone.
+        if dockers.is_empty() && config.docker.host.is_none() && !is_there(&usual) {
+            return Ok(dockers);
+        }
+        dockers.insert(usual);
+        Ok(dockers)
+    }
+
+    async fn docker(&mut self, dockers: BTreeSet<String>) {
+        for address in dockers {
+            if let Err(why) = self.ask_docker(&address).await {
+                self.cannot("Docker", true, why);
+            }
+        }
+    }
+
+    async fn ask_docker(&mut self, address: &str) -> Result<(), String> {
+        let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
+        let docker = Docker::connect(&host, "").await.map_err(|error| chain(&error))?;
+        for listed in docker.containers().await.map_err(|error| chain(&error))? {
+            let Some(container) = container_named(&listed.name) else { continue };
+            let has_record = self.records.contains_key(&container) || self.before.contains(&container);
+            if !has_record {
+                // It has ended, and is the agent's to remove.
+                if listed.state == State::Exited {
+                    continue;
+                }
+                // Ours by its runtime; not asked for the others, some of which may stand at their gates.
+                let runtime = docker.runtime_of(&listed.id).await.map_err(|error| chain(&error))?;
+                if runtime.as_deref() != Some(RUNTIME) {
+                    continue;
+                }
+            }
+            self.trace(container).container = Some(SeenContainer {
+                docker: address.to_owned(),
+                name: listed.name,
+                state: listed.state,
+                created: listed.created,
+            });
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, config: &Config) {
+        let living = self.records.iter().filter(|(_, seen)| matches!(seen, Seen::Living(_)));
+        for container in living.map(|(container, _)| container.clone()).collect::<Vec<_>>() {
+            // What is younger than the survey may have reached Consul after Consul was asked.
+            let told = Told::of(config, &container).read().filter(|(_, noted)| *noted < self.now);
+            if let Some((services, _)) = told {
+                self.trace(container).told = services;
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    #[error("cannot tell which node of Calico this is")]
+    Node(#[source] CalicoError),
+    #[error("cannot look through the journal")]
+    Journal(#[source] JournalError),
+}
+
+/// The journal's files; none when there is no journal.
+fn files(config: &Config) -> Result<Vec<PathBuf>, SurveyError> {
+    let folder = config.paths.journal();
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    Journal::open(&folder).and_then(|journal| journal.files()).map_err(SurveyError::Journal)
+}
+
+/// Since when the folder has been there, as far as its file system tells.
+fn journal_since(folder: &Path) -> Option<SystemTime> {
+    fs::metadata(folder).and_then(|meta| meta.created()).ok()
+}
+
+/// The container that a file or folder is named after.
+fn container_of(path: &Path) -> Option<ContainerId> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_suffix(".json").unwrap_or(name);
+    ContainerId::parse(name).ok().filter(|container| container.as_str() == name)
+}
+
+/// `mesos-<id>`, and of agents before 1.4 `mesos-<agent id>.<id>`.
+fn container_named(name: &str) -> Option<ContainerId> {
+    let rest = name.strip_prefix(ORCHESTRATOR)?.strip_prefix('-')?;
+    let id = rest.rsplit('.').next().unwrap_or(rest);
+    ContainerId::parse(id).ok().filter(|container| container.as_str() == id)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.flatten().map(|entry| entry.path()).collect()
+}
+
+fn is_there(address: &str) -> bool {
+    address.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists())
+}
+
+fn inode(meta: &fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_known_by_their_names() {
+        let id = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
+        let named = |name: &str| container_named(name).map(|container| container.to_string());
+        assert_eq!(named(&format!("mesos-{id}")).as_deref(), Some(id));
+        assert_eq!(named(&format!("mesos-20150101-1-S0.{id}")).as_deref(), Some(id));
+        for other in ["web", "mesos-web", id, &format!("k8s-{id}"), &format!("mesos-{}", id.to_uppercase())] {
+            assert_eq!(named(other), None, "{other}");
+        }
+        assert_eq!(container_of(Path::new(&format!("/a/{id}.json"))).unwrap().as_str(), id);
+        assert_eq!(container_of(Path::new("/a/notes.txt")), None);
+    }
+}

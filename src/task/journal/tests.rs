@@ -1,0 +1,141 @@
+//! Who owns a record, who may take it over, and what other releases make of it.
+
+use super::*;
+use crate::net::forward::Protocol;
+
+pub(crate) fn record() -> Record {
+    let container = ContainerId::random();
+    Record {
+        format: FORMAT,
+        container_name: format!("mesos-{container}"),
+        docker: Some("unix:///var/run/docker.sock".into()),
+        framework: "fw-0".into(),
+        identity: Identity {
+            node: "agent-1".into(),
+            workload: container.workload("web"),
+            handle: container.handle(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            interface: container.interface(),
+            container_id: container.to_string(),
+            app: "/web".into(),
+            task_id: "web.1".into(),
+        },
+        services: vec![],
+        ports: vec![],
+        local: true,
+        owner: Owner::current(),
+        written: timestamp(),
+        container,
+    }
+}
+
+fn orphans(journal: &Journal) -> Vec<Found> {
+    let files = journal.files().unwrap();
+    files.iter().filter_map(|path| Journal::take_over(path).unwrap()).collect()
+}
+
+#[test]
+fn a_living_owner_keeps_its_record_and_a_dead_one_loses_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+    let record = record();
+    let entry = journal.begin(record.clone()).unwrap();
+    entry.sync().unwrap();
+    let path = journal.path(&record.container);
+    assert!(orphans(&journal).is_empty());
+    assert_eq!(Journal::peek(&path).unwrap(), Some(Peeked::Owned(Some(Box::new(record.clone())))));
+    assert!(matches!(journal.begin(record.clone()), Err(JournalError::Owned { .. })));
+
+    drop(entry);
+    assert_eq!(Journal::peek(&path).unwrap(), Some(Peeked::Orphan(Box::new(record.clone()))));
+    let mut found = orphans(&journal);
+    let Some(Found::Orphan(orphan)) = found.pop() else { panic!("no orphan: {found:?}") };
+    assert_eq!(orphan.record, record);
+    assert!(orphans(&journal).is_empty(), "taken over twice");
+    assert!(matches!(Journal::peek(&path).unwrap(), Some(Peeked::Owned(_))));
+    orphan.finish().unwrap();
+    assert!(journal.is_empty());
+}
+
+#[test]
+fn a_write_under_way_is_known_to_whoever_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+    let entry = journal.begin(record()).unwrap();
+    let path = journal.path(&entry.record.container);
+    let alone = fs::read_to_string(&path).unwrap();
+    let pending = |handle: &str| -> Pending {
+        let fence = r#"{"key":"/calico/x","revision":7,"block":"10.0.0.0/26"}"#;
+        serde_json::from_str(&format!(r#"{{"handle":"{handle}","fences":[{fence}]}}"#)).unwrap()
+    };
+    entry.expect(&pending("mesos.a-long-one")).unwrap();
+    entry.expect(&pending("mesos.b")).unwrap();
+    let adopted = |text: &str| {
+        fs::write(&path, text).unwrap();
+        match adopt(&path).unwrap() {
+            Some(Found::Orphan(orphan)) => (orphan.pending.map(|pending| *pending), orphan.length),
+            other => panic!("{other:?}"),
+        }
+    };
+    let both = fs::read_to_string(&path).unwrap();
+    entry.settled();
+    assert_eq!(fs::read_to_string(&path).unwrap(), alone);
+    drop(entry);
+    let length = alone.len() as u64;
+    assert_eq!(adopted(&both), (Some(pending("mesos.b")), length));
+    assert_eq!(adopted(&both[..both.len() - 9]), (None, length), "it was never sent");
+    assert_eq!(adopted(&alone), (None, length));
+}
+
+/// A release that knows nothing of a field reads past it, as serde does unless told otherwise.
+#[test]
+fn ports_are_readable_both_ways() {
+    let old = serde_json::to_string(&record()).unwrap();
+    assert!(!old.contains("\"ports\""), "{old}");
+    assert_eq!(parse(&old).unwrap().record.ports, []);
+    let ports = vec![Mapping { protocol: Protocol::Tcp, host: 31000, task: 80 }];
+    let new = serde_json::to_string(&Record { ports: ports.clone(), ..record() }).unwrap();
+    assert!(new.contains(r#""ports":[{"protocol":"tcp","host":31000,"task":80}]"#), "{new}");
+    assert_eq!(parse(&new).unwrap().record.ports, ports);
+    let newer = new.replacen('{', r#"{"later": {"a": 1}, "#, 1);
+    assert_eq!(parse(&newer).unwrap().record.ports, ports);
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    fs::write(dir.path().join("a.json"), "{\"format\": 99}").unwrap();
+    fs::write(dir.path().join("b.json"), "garbage").unwrap();
+    fs::write(dir.path().join("notes.txt"), "hello").unwrap();
+    let found = orphans(&journal);
+    assert_eq!(found.len(), 3);
+    assert!(found.iter().all(|found| matches!(found, Found::Unreadable { .. })));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_temporary_of_a_dead_writer_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let temporary = write_locked(&dir.path().join(".x.1"), &record()).unwrap();
+    let touch = |age| temporary.0.set_modified(SystemTime::now() - age).unwrap();
+    touch(TEMPORARY_AGE * 2);
+    assert!(orphans(&journal).is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer lives");
+    touch(Duration::ZERO);
+    drop(temporary);
+    assert!(orphans(&journal).is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "its writer is about to lock it");
+    File::open(dir.path().join(".x.1")).unwrap().set_modified(SystemTime::now() - TEMPORARY_AGE * 2).unwrap();
+    assert!(orphans(&journal).is_empty());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_owner_is_this_process() {
+    let owner = Owner::current();
+    assert!(owner.start_time > 0 && owner.boot_id.len() == 36 && owner.lives(), "{owner:?}");
+    assert!(!Owner { start_time: owner.start_time + 1, ..owner.clone() }.lives());
+    assert!(!Owner { boot_id: "another".into(), ..owner }.lives());
+}
