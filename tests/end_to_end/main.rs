@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 mod custom;
 mod faults;
+mod gc;
 mod health;
 mod launch;
 #[path = "../netlab/mod.rs"]

@@ -195,7 +195,33 @@ impl World {
     }
 
     pub fn gc(&self) -> std::process::Output {
-        Command::new(CLI).arg("--config").arg(&self.stack.config).arg("gc").output().unwrap()
+        self.gc_with(&[])
+    }
+
+    pub fn gc_with(&self, arguments: &[&str]) -> std::process::Output {
+        self.gc_command().args(arguments).output().unwrap()
+    }
+
+    pub fn gc_command(&self) -> Command {
+        let mut command = Command::new(CLI);
+        command.arg("--config").arg(&self.stack.config).arg("gc");
+        command
+    }
+
+    /// What `gc` tells programs; its exit code.
+    pub fn gc_json(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.gc_with(&[arguments, &["--output", "json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        (output.status.code().unwrap(), json)
+    }
+
+    /// Changes the configuration of everybody who reads it from now on.
+    pub fn configure(&self, name: &str, value: &str) {
+        let text = std::fs::read_to_string(&self.stack.config).unwrap();
+        let others = text.lines().filter(|line| !line.starts_with(&format!("{name} =")));
+        let text: String = others.map(|line| format!("{line}\n")).collect();
+        std::fs::write(&self.stack.config, format!("{text}{name} = {value}\n")).unwrap();
     }
 }
 

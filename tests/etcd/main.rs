@@ -1,5 +1,6 @@
 //! Calico's datastore layer against a real, private etcd.
 
+mod cleaning;
 mod credentials;
 mod failures;
 mod harness;

@@ -177,9 +177,11 @@ impl Plan {
         }
         planner.strange();
         let mut plan = planner.plan;
-        let released: BTreeSet<String> = plan.names_of(Verdict::Release);
+        let traces = plan.remove.iter().filter_map(|container| survey.traces.get(container));
+        let held = traces.flat_map(|trace| &trace.addresses);
+        let released: BTreeSet<IpAddr> = held.map(|allocation| allocation.address).collect();
         for (cidr, held) in blocks {
-            let others = held.iter().find(|address| !released.contains(&address.to_string()));
+            let others = held.iter().find(|address| !released.contains(address));
             let (verdict, why) = match others {
                 None => (Verdict::Remove, "nothing is left in it".to_owned()),
                 Some(address) => (Verdict::Keep, format!("{address} in it is somebody else's")),
@@ -188,10 +190,6 @@ impl Plan {
             plan.items.push(Item { verdict, kind: Kind::Block, name, age: None, why, container: None });
         }
         plan
-    }
-
-    fn names_of(&self, verdict: Verdict) -> BTreeSet<String> {
-        self.items.iter().filter(|item| item.verdict == verdict).map(|item| item.name.clone()).collect()
     }
 
     pub fn count(&self, of: impl Fn(Verdict) -> bool) -> usize {

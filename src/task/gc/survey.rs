@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::calico::{self, Allocation, CalicoError, Datastore, Inventory, SeenEndpoint};
 use crate::config::Config;
@@ -232,9 +232,10 @@ impl Survey {
         match forward::all().await {
             Ok(all) => {
                 for (container, mappings) in all {
-                    // The table is shared by all configurations of this host: where there is an interface there
-                    // may be a task of another one.
-                    if !net::exists(&container.interface()).await.unwrap_or(true) {
+                    // The table is shared by all configurations of this host: where there is an interface that
+                    // is not of this one, there may be a task.
+                    let ours = self.traces.get(&container).is_some_and(|trace| trace.veth.is_some());
+                    if ours || !net::exists(&container.interface()).await.unwrap_or(true) {
                         self.trace(container).ports = mappings;
                     }
                 }
@@ -366,9 +367,12 @@ fn files(config: &Config) -> Result<Vec<PathBuf>, SurveyError> {
     Journal::open(&folder).and_then(|journal| journal.files()).map_err(SurveyError::Journal)
 }
 
-/// Since when the folder has been there, as far as its file system tells.
+/// Since when the folder has been there, as far as its file system tells; in whole seconds, like the times that it
+/// is compared with: a host's first task makes it.
 fn journal_since(folder: &Path) -> Option<SystemTime> {
-    fs::metadata(folder).and_then(|meta| meta.created()).ok()
+    let made = fs::metadata(folder).and_then(|meta| meta.created()).ok()?;
+    let since = made.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs()))
 }
 
 /// The container that a file or folder is named after.

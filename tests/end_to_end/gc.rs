@@ -1,0 +1,462 @@
+//! The cleaner on real daemons: what it finds, what it leaves alone, and what happens when it dies itself.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use calico_mesos::calico::node_name;
+use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::names::ContainerId;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use serde_json::{json, Value};
+
+use crate::world::{app, calico, sh, with, Task, World, LIMIT};
+
+fn signal(task: &Task<'_>, signal: Signal) {
+    kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
+}
+
+/// Kills the executor, and waits until the agent has noticed.
+async fn executor_dies(task: &Task<'_>) {
+    signal(task, Signal::SIGKILL);
+    task.ends().await;
+}
+
+fn record(task: &Task<'_>) -> PathBuf {
+    task.world.config.paths.journal().join(format!("{}.json", task.launched.container_id))
+}
+
+/// `verdict kind`, in the plan's order.
+fn verdicts(json: &Value) -> Vec<String> {
+    let word = |item: &Value, key: &str| item[key].as_str().unwrap().to_owned();
+    let items = json["items"].as_array().unwrap().iter();
+    items.map(|item| format!("{} {}", word(item, "verdict"), word(item, "kind"))).collect()
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Docker's own kill of a container that nobody watches.
+async fn end_container(task: &Task<'_>) {
+    let path = format!("/containers/{}/kill", task.container());
+    task.world.stack.docker.request("POST", &path, b"").await.unwrap();
+    until("the container does not end", async || {
+        let container = task.world.docker(&format!("/containers/{}/json", task.container())).await;
+        container["State"]["Running"] == json!(false)
+    })
+    .await;
+}
+
+async fn put(world: &World, key: &str, value: &Value) {
+    let mut client = etcd_client::Client::connect([&world.stack.etcd_endpoint], None).await.unwrap();
+    client.put(key, value.to_string(), None).await.unwrap();
+}
+
+/// Endpoints and addresses of others on this node; what there is of them, with their revisions.
+struct Foreign {
+    keys: Vec<String>,
+    before: Vec<String>,
+}
+
+impl Foreign {
+    async fn put(world: &World) -> Self {
+        let node = node_name(&world.config).unwrap();
+        let doubled = node.replace('-', "--");
+        let folder = "/calico/resources/v3/projectcalico.org/workloadendpoints/default";
+        let endpoint = |name: &str, spec: Value| {
+            let metadata =
+                json!({"name": name, "namespace": "default", "creationTimestamp": "2020-01-01T00:00:00Z"});
+            (
+                format!("{folder}/{name}"),
+                json!({"kind": "WorkloadEndpoint", "metadata": metadata, "spec": spec}),
+            )
+        };
+        let handle = |id: &str| {
+            (format!("/calico/ipam/v2/handle/{id}"), json!({"block": {"10.250.0.0/26": 1}, "deleted": false}))
+        };
+        let things = [
+            endpoint(
+                &format!("{doubled}-libnetwork-libnetwork-abc"),
+                json!({"orchestrator": "libnetwork", "node": node, "ipNetworks": ["10.250.0.4/32"]}),
+            ),
+            endpoint(
+                &format!("{doubled}-mesos-legacy-eth0"),
+                json!({"orchestrator": "mesos", "workload": "legacy", "node": node, "endpoint": "eth0"}),
+            ),
+            endpoint("elsewhere-mesos-x-eth0", json!({"orchestrator": "mesos", "node": "elsewhere"})),
+            handle(&format!("vxlan-tunnel-addr-{node}")),
+            handle("mesos.legacy"),
+            (
+                "/calico/ipam/v2/assignment/ipv4/block/10.250.0.0-26".to_owned(),
+                block(
+                    &node,
+                    &[
+                        json!({"handle_id": format!("vxlan-tunnel-addr-{node}"),
+                        "secondary": {"node": node, "type": "vxlanTunnelAddress"}}),
+                        json!({"handle_id": "mesos.legacy", "secondary": {"node": node}}),
+                        json!({"handle_id": format!("mesos.{}", ContainerId::random()),
+                        "secondary": {"mesos-app": "a", "mesos-task": "b", "node": "elsewhere"}}),
+                    ],
+                ),
+            ),
+            (
+                format!("/calico/ipam/v2/host/{node}/ipv4/block/10.250.0.0-26"),
+                json!({"state": "confirmed", "deleted": false}),
+            ),
+        ];
+        for (key, value) in &things {
+            put(world, key, value).await;
+        }
+        let mut foreign = Self { keys: things.map(|(key, _)| key).into(), before: Vec::new() };
+        foreign.before = foreign.now(world).await;
+        foreign
+    }
+
+    async fn now(&self, world: &World) -> Vec<String> {
+        let mut client = etcd_client::Client::connect([&world.stack.etcd_endpoint], None).await.unwrap();
+        let mut found = Vec::new();
+        for key in &self.keys {
+            let answer = client.get(key.as_str(), None).await.unwrap();
+            let kv = answer.kvs().first().unwrap_or_else(|| panic!("{key} is gone"));
+            found.push(format!("{key} {} {}", kv.mod_revision(), kv.value_str().unwrap()));
+        }
+        found
+    }
+
+    async fn are_untouched(self, world: &World) {
+        assert_eq!(self.now(world).await, self.before);
+        let mut client = etcd_client::Client::connect([&world.stack.etcd_endpoint], None).await.unwrap();
+        for key in self.keys {
+            client.delete(key, None).await.unwrap();
+        }
+    }
+}
+
+fn block(node: &str, attributes: &[Value]) -> Value {
+    let allocations: Vec<_> = (0..64).map(|place| (place < attributes.len()).then_some(place)).collect();
+    json!({
+        "cidr": "10.250.0.0/26", "affinity": format!("host:{node}"), "allocations": allocations,
+        "unallocated": (attributes.len()..64).collect::<Vec<_>>(), "attributes": attributes,
+        "sequenceNumber": 1_787_393_472_345_678_901_u64, "sequenceNumberForAllocation": {}, "deleted": false
+    })
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_a_dead_executor_left_and_why() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let foreign = Foreign::put(&world).await;
+    let living = world.running(&app("/living", "sleep 1000", calico())).await;
+    let dead = world.running(&app("/cart", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
+    until("it was never registered", async || {
+        world.consul("/v1/catalog/service/cart-direct").await != json!([])
+    })
+    .await;
+    executor_dies(&dead).await;
+    let before = world.leftovers().await;
+    let output = world.gc_with(&["--dry-run"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{text}");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][1..], ["grace", "5m,", "1", "live", "task", "skipped"]);
+    assert_eq!(lines[1], ["WOULD", "KIND", "NAME", "AGE", "WHY"]);
+    let short = &dead.launched.container_id[..8];
+    assert_eq!(lines[2][..4], ["remove", "consul", "cart-direct", &format!("({short})")]);
+    let why = format!("executor pid {} dead, container", dead.launched.executor_pid);
+    assert!(lines[2].join(" ").contains(&why), "{text}");
+    let endpoint = format!("mesos/cart.{short}/eth0");
+    assert!(lines.iter().any(|line| line.starts_with(&["remove", "endpoint", &endpoint])), "{text}");
+    let address = dead.addresses()[0].clone();
+    assert!(lines.iter().any(|line| line.starts_with(&["release", "address", &address])), "{text}");
+    assert!(text.contains("Calico's own (vxlanTunnelAddress)"), "{text}");
+    assert!(text.contains("mesos/legacy/eth0") && text.contains("never touched"), "{text}");
+    assert!(text.contains("Nothing was changed"), "{text}");
+    assert!(!text.contains(&living.launched.container_id[..8]), "{text}");
+    assert_eq!(world.leftovers().await, before);
+
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!((code, &json["backlog"], &json["orphans"]), (0, &json!(0), &json!(0)));
+    assert_eq!(json["executor_versions"][env!("CARGO_PKG_VERSION")], 1);
+    foreign.are_untouched(&world).await;
+    assert_eq!(world.gc_json(&["--dry-run"]).0, 0);
+    assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let foreign = Foreign::put(&world).await;
+    world.configure("gc.grace", "\"1s\"");
+    let living = world.running(&app("/living", "sleep 1000", calico())).await;
+    let task = world.running(&app("/lost", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
+    until("it was never registered", async || {
+        world.consul("/v1/catalog/service/lost-direct").await != json!([])
+    })
+    .await;
+    executor_dies(&task).await;
+    std::fs::remove_file(record(&task)).unwrap();
+    let before = world.leftovers().await;
+    let of_ours = |json: &Value, verdict: &str| {
+        let items = json["items"].as_array().unwrap().iter();
+        items.filter(|item| item["verdict"] == verdict && !item["container"].is_null()).count()
+    };
+
+    // Its container runs: somebody may need it.
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!((code, &json["orphans"], of_ours(&json, "report")), (0, &json!(0), 0), "{json:#}");
+    assert!(json.to_string().contains("in no journal, but its container runs"), "{json:#}");
+    end_container(&task).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (code, json) = world.gc_json(&["--dry-run"]);
+    assert_eq!((code, &json["orphans"]), (0, &json!(1)), "nothing to do, but something to tell: {json:#}");
+    assert_eq!(
+        verdicts(&json)[..6],
+        [
+            "report consul",
+            "report consul",
+            "report veth",
+            "report folder",
+            "report endpoint",
+            "report address"
+        ],
+        "{json:#}"
+    );
+    world.gc();
+    let running = |line: &&String| line.starts_with("container ");
+    let without = |lines: Vec<String>| lines.into_iter().filter(|line| !running(&line)).collect::<Vec<_>>();
+    assert_eq!(without(world.leftovers().await), without(before));
+
+    world.configure("gc.orphans", "\"remove\"");
+    let (code, json) = world.gc_json(&["--grace", "1h"]);
+    assert_eq!((code, &json["orphans"], of_ours(&json, "keep")), (0, &json!(0), 6), "{json:#}");
+    assert!(json.to_string().contains("younger than grace"), "{json:#}");
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!((code, of_ours(&json, "remove"), of_ours(&json, "release")), (0, 5, 1), "{json:#}");
+    assert!(json["items"].as_array().unwrap().iter().all(|item| item["error"].is_null()), "{json:#}");
+    foreign.are_untouched(&world).await;
+    assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn whoever_wipes_the_journal_loses_nothing_more() {
+    let world = World::new().await;
+    world.configure("gc.grace", "\"0s\"");
+    world.configure("gc.orphans", "\"remove\"");
+    let living = world.running(&app("/living", "sleep 1000", calico())).await;
+    let ended = world.running(&app("/ended", "sleep 1000", calico())).await;
+    executor_dies(&ended).await;
+    end_container(&ended).await;
+    let journal = world.config.paths.journal();
+    std::fs::remove_dir_all(&journal).unwrap();
+    let before = world.leftovers().await;
+    for why in ["the journal itself is missing", "the journal is younger than the oldest living task"] {
+        let (code, json) = world.gc_json(&[]);
+        assert_eq!(code, 0, "{json:#}");
+        assert!(json.to_string().contains(why), "{why}: {json:#}");
+        assert!(verdicts(&json).iter().all(|verdict| verdict.starts_with("keep")), "{json:#}");
+        assert_eq!(world.leftovers().await, before);
+        if !journal.exists() {
+            // Docker tells its containers' times in whole seconds.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            std::fs::create_dir(&journal).unwrap();
+        }
+    }
+    // Once what lived is over, nothing keeps the rest.
+    assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_container_that_docker_made_after_its_askers_record_had_gone() {
+    let world = World::new().await;
+    let container = ContainerId::random();
+    let create = async |name: &str, runtime: &str| {
+        let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", "Runtime": runtime}});
+        let path = format!("/containers/create?name={name}");
+        let (status, text) =
+            world.stack.docker.request("POST", &path, body.to_string().as_bytes()).await.unwrap();
+        assert_eq!(status, 201, "{text}");
+    };
+    // The journal is older than what it does not name.
+    std::fs::create_dir_all(world.config.paths.journal()).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    create(&format!("mesos-{container}"), "calico").await;
+    // Not ours: by its runtime, by its name.
+    create(&format!("mesos-{}", ContainerId::random()), "runc").await;
+    create("somebodys", "calico").await;
+    let (code, json) = world.gc_json(&["--dry-run"]);
+    assert_eq!((code, verdicts(&json)), (3, vec!["remove container".to_owned()]), "{json:#}");
+    assert!(world.gc().status.success());
+    let names: Vec<_> = world.containers().await.iter().map(|its| its["Names"][0].to_string()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(!names.iter().any(|name| name.contains(container.as_str())), "{names:?}");
+}
+
+#[tokio::test]
+async fn a_consul_that_was_rebuilt_is_told_again() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let task =
+        world.running(&app("/web", "sleep 1000", with(calico(), "SERVICE_PORT", "80,https:443"))).await;
+    let services = async || world.consul("/v1/agent/services").await;
+    until("it was never registered", async || services().await.as_object().unwrap().len() == 3).await;
+    let before = services().await;
+    until("it is not noted what Consul was told", async || {
+        let noted =
+            world.config.paths.run.join("tasks").join(&task.launched.container_id).join("consul.json");
+        std::fs::read_to_string(noted).is_ok_and(|text| text.matches("\"ID\"").count() == 3)
+    })
+    .await;
+    let consul = world.stack.consul.as_ref().unwrap().url();
+    for id in before.as_object().unwrap().keys() {
+        sh(&format!("curl -s -X PUT {consul}/v1/agent/service/deregister/{id}"));
+    }
+    assert_eq!(services().await, json!({}));
+    let (code, json) = world.gc_json(&["--dry-run"]);
+    assert_eq!((code, verdicts(&json)), (3, vec!["register consul".to_owned(); 3]), "{json:#}");
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(services().await, before);
+    assert_eq!(world.gc_json(&["--dry-run"]).0, 0);
+    assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+}
+
+/// Holds up whoever passes a step that `hold` names, until it is dropped.
+struct Holder {
+    listener: UnixListener,
+}
+
+impl Holder {
+    fn listen(world: &World) -> Self {
+        let path = world.stack.dir.join("steps");
+        world.configure("paths.steps", &format!("{path:?}"));
+        Self { listener: UnixListener::bind(path).unwrap() }
+    }
+
+    /// Lets all others pass.
+    fn until(&self, task: &str, step: &str) -> UnixStream {
+        for stream in self.listener.incoming() {
+            let stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            if line.trim() == format!("{task} {step}") {
+                return stream;
+            }
+        }
+        unreachable!("a listener does not end")
+    }
+}
+
+#[tokio::test]
+async fn two_cleaners_and_one_that_is_killed_in_the_middle() {
+    let world = World::new().await;
+    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
+    executor_dies(&task).await;
+    let holder = Holder::listen(&world);
+    for step in ["deregistered", "stopped", "unforwarded", "unwired", "released", "tidied"] {
+        let mut first = world.gc_command().stdout(Stdio::null()).spawn().unwrap();
+        let held = holder.until(&task.id, step);
+        let second = world.gc();
+        assert!(second.status.success(), "{second:?}");
+        assert!(String::from_utf8_lossy(&second.stdout).contains("another cleaner is at work"), "{second:?}");
+        assert!(record(&task).exists(), "the record goes last");
+        first.kill().unwrap();
+        first.wait().unwrap();
+        drop(held);
+    }
+    drop(holder);
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!(code, 0, "{json:#}");
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_starting_executor_that_cleans_up_yields_to_sigterm() {
+    let world = World::new().await;
+    let dead = world.running(&app("/dead", "sleep 1000", calico())).await;
+    executor_dies(&dead).await;
+    let holder = Holder::listen(&world);
+    let (dead_id, next) = (dead.id.clone(), world.launch(&app("/next", "sleep 1000", calico())).await);
+    let waiting = tokio::task::spawn_blocking(move || {
+        let held = holder.until(&dead_id, "stopped");
+        (holder, held)
+    });
+    let (holder, held) = waiting.await.unwrap();
+    signal(&next, Signal::SIGTERM);
+    // Its own way back passes the same steps.
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let passing = {
+        let stop = stop.clone();
+        holder.listener.set_nonblocking(true).unwrap();
+        std::thread::spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                drop(holder.listener.accept());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        })
+    };
+    assert_eq!(next.ends().await.state(), TaskState::TaskKilled, "{}", next.log());
+    next.executor_exit().await;
+    drop(held);
+    assert!(record(&dead).exists(), "left to the next cleaner");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    passing.join().unwrap();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn nothing_goes_while_docker_cannot_be_asked() {
+    let mut world = World::new().await;
+    world.configure("gc.grace", "\"0s\"");
+    world.configure("gc.orphans", "\"remove\"");
+    let task = world.running(&app("/lost", "sleep 1000", calico())).await;
+    executor_dies(&task).await;
+    end_container(&task).await;
+    std::fs::remove_file(record(&task)).unwrap();
+    let keys = world.task_keys().await;
+    world.stack.docker.kill();
+    let output = world.gc();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text.contains("Docker cannot be asked"), "{text}");
+    assert_eq!(world.task_keys().await, keys);
+    world.stack.docker.restart().await.unwrap();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_hundred_records_drain() {
+    let world = World::new().await;
+    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
+    executor_dies(&task).await;
+    let one: Value = serde_json::from_str(&std::fs::read_to_string(record(&task)).unwrap()).unwrap();
+    for _ in 0..100 {
+        let container = ContainerId::random();
+        let mut another = one.clone();
+        another["container"] = json!(container);
+        another["container_name"] = json!(format!("mesos-{container}"));
+        another["identity"]["handle"] = json!(container.handle());
+        another["identity"]["workload"] = json!(container.workload("dead"));
+        another["identity"]["interface"] = json!(container.interface());
+        let path = world.config.paths.journal().join(format!("{container}.json"));
+        std::fs::File::create(path).unwrap().write_all(another.to_string().as_bytes()).unwrap();
+    }
+    let begun = Instant::now();
+    let (code, json) = world.gc_json(&[]);
+    println!("101 records drained in {:?}", begun.elapsed());
+    assert_eq!((code, &json["backlog"]), (0, &json!(0)), "{json:#}");
+    world.nothing_left().await;
+}
