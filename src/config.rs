@@ -3,33 +3,21 @@
 //! A task's environment is merged into the executor's own by Mesos, so nothing here may be taken from
 //! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
 
+mod read;
+
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::tls;
+
+pub use read::ConfigError;
+
 /// Where the configuration lies on an agent host.
 pub const DEFAULT_PATH: &str = "/etc/calico-mesos/config.toml";
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("{path} is not a valid configuration")]
-    Parse {
-        path: PathBuf,
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    #[error("{path}: {problems}")]
-    Invalid { path: PathBuf, problems: String },
-}
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -86,6 +74,10 @@ pub struct Docker {
     pub host: Option<String>,
     /// The docker CLI's config.json with credentials for registries, for tasks that bring none themselves.
     pub config_file: Option<PathBuf>,
+    /// Any of the three: Docker at an address speaks TLS. Its CA; the system's otherwise.
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -346,6 +338,15 @@ impl Default for Paths {
     }
 }
 
+impl Docker {
+    /// What Docker at an address is spoken to with; `None`: without TLS.
+    pub fn tls(&self) -> Option<tls::Files> {
+        let files =
+            tls::Files { ca: self.ca_file.clone(), cert: self.cert_file.clone(), key: self.key_file.clone() };
+        (files != tls::Files::default()).then_some(files)
+    }
+}
+
 impl Paths {
     /// Everything that one task has in the volatile folder: its namespace, its gate.
     pub fn task_run(&self, container: &crate::names::ContainerId) -> PathBuf {
@@ -363,69 +364,6 @@ impl Paths {
     }
 }
 
-impl Config {
-    /// Reads the file; a missing file at the default place means the defaults, any other fault is an error.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => {
-                return Ok(Self::default())
-            }
-            Err(source) => return Err(ConfigError::Read { path: path.into(), source }),
-        };
-        let config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
-        let problems = config.problems();
-        if !problems.is_empty() {
-            return Err(ConfigError::Invalid { path: path.into(), problems: problems.join("; ") });
-        }
-        Ok(config)
-    }
-
-    /// Everything that is wrong with the values, so that one look mends it.
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.etcd.endpoints.is_empty() {
-            problems.push("etcd.endpoints is empty".to_owned());
-        }
-        for endpoint in &self.etcd.endpoints {
-            if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-                problems.push(format!("etcd.endpoints: '{endpoint}' must begin with http:// or https://"));
-            }
-        }
-        if self.etcd.cert_file.is_some() != self.etcd.key_file.is_some() {
-            problems.push("etcd.cert_file and etcd.key_file need each other".to_owned());
-        }
-        if self.etcd.username.is_some() != self.etcd.password_file.is_some() {
-            problems.push("etcd.username and etcd.password_file need each other".to_owned());
-        }
-        if self.docker.config_file.as_ref().is_some_and(|path| !path.is_absolute()) {
-            problems.push("docker.config_file must be an absolute path".to_owned());
-        }
-        if !self.consul.address.starts_with("http://") && !self.consul.address.starts_with("https://") {
-            problems.push(format!(
-                "consul.address: '{}' must begin with http:// or https://",
-                self.consul.address
-            ));
-        }
-        if let Some(mtu) = self.node.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
-            problems.push(format!("node.mtu: {mtu} is not between 576 and 65535"));
-        }
-        problems
-    }
-
-    /// The section `[docker]` out of a file that may otherwise be broken: tasks without Calico need no more.
-    pub fn docker_only(path: &Path) -> Docker {
-        let read = || {
-            let table: toml::Table = std::fs::read_to_string(path).ok()?.parse().ok()?;
-            let docker = table.get("docker")?;
-            let text = |key: &str| Some(docker.get(key)?.as_str()?.to_owned());
-            Some(Docker { host: text("host"), config_file: text("config_file").map(PathBuf::from) })
-        };
-        read().unwrap_or_default()
-    }
-}
-
 mod duration {
     use std::time::Duration;
 
@@ -438,52 +376,4 @@ mod duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(text: &str) -> Result<Config, ConfigError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        Config::load(file.path())
-    }
-
-    #[test]
-    fn an_empty_file_is_the_default() {
-        assert_eq!(load("").unwrap(), Config::default());
-    }
-
-    #[test]
-    fn durations_and_enums() {
-        let config = load(
-            "[launch]\nretry_for = \"2m\"\n[policy]\nwait = \"best-effort\"\n[node]\ndataplane = \"local\"",
-        )
-        .unwrap();
-        assert_eq!(config.launch.retry_for, Duration::from_secs(120));
-        assert_eq!(config.node.dataplane, Dataplane::Local);
-    }
-
-    #[test]
-    fn every_problem_is_told_at_once() {
-        let error =
-            load("[etcd]\nendpoints = [\"localhost:2379\"]\nusername = \"x\"\n[node]\nmtu = 1").unwrap_err();
-        let text = crate::error::chain(&error);
-        assert!(
-            text.contains("localhost:2379") && text.contains("password_file") && text.contains("mtu"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn a_misspelt_name_is_refused() {
-        let error = load("[ectd]\n").unwrap_err();
-        assert!(crate::error::chain(&error).contains("ectd"));
-    }
-
-    #[test]
-    fn docker_host_survives_a_broken_file() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[docker]\nhost = \"unix:///x\"\n[nonsense]\na = 1").unwrap();
-        assert!(Config::load(file.path()).is_err());
-        assert_eq!(Config::docker_only(file.path()).host.as_deref(), Some("unix:///x"));
-    }
-}
+mod tests;

@@ -19,6 +19,19 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// An address without the user and password that may stand in it, for texts that others read.
+pub fn redacted(address: &str) -> String {
+    let begin = address.find("://").map_or(0, |at| at + 3);
+    let (scheme, rest) = address.split_at(begin);
+    let end = rest.find('/').unwrap_or(rest.len());
+    // An unescaped slash in a password would end the host's part too early: then all of it is left out.
+    let end = if rest[..end].contains('@') { end } else { rest.len() };
+    match rest[..end].rfind('@') {
+        Some(at) => format!("{scheme}…{}", &rest[at..]),
+        None => address.to_owned(),
+    }
+}
+
 /// Whose fault it is, which decides whether trying again on this host can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -64,3 +77,23 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_without_what_is_secret() {
+        for (address, told) in [
+            ("http://10.0.0.1:2379", "http://10.0.0.1:2379"),
+            ("https://user:hunter2@etcd:2379/", "https://…@etcd:2379/"),
+            ("tcp://hunter2@h:1", "tcp://…@h:1"),
+            ("user:hun/ter2@h:1", "…@h:1"),
+            ("http://a:hunter@2@h", "http://…@h"),
+            ("unix:///run/docker.sock", "unix:///run/docker.sock"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted(address), told);
+        }
+    }
+}

@@ -15,7 +15,7 @@
 //!
 //! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
-//! `logging`, `lock`, `gate`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
+//! `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
 //! `cli`. `tests/architecture.rs` checks this. Start reading at [`task`].
 
 pub mod agent;
@@ -31,8 +31,10 @@ pub mod logging;
 pub mod mesos;
 pub mod names;
 pub mod net;
+pub mod privileges;
 pub mod resolve;
 pub mod runtime;
 pub mod task;
 pub mod tls;
+pub mod trust;
 pub mod workload;

@@ -45,6 +45,23 @@ pub enum TlsError {
     Roots(#[source] VerifierBuilderError),
 }
 
+/// Where a client's certificates lie.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The trusted roots; the system's otherwise.
+    pub ca: Option<PathBuf>,
+    /// Both or none.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+impl Files {
+    /// Reads them anew.
+    pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
+        read(self.ca.as_deref(), self.cert.as_deref(), self.key.as_deref())?.client_config()
+    }
+}
+
 /// What a client needs, as PEM text that has been checked.
 pub struct Material {
     /// The trusted roots.

@@ -11,7 +11,7 @@ use calico_mesos::error::chain;
 use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::workload::init;
-use calico_mesos::{logging, task};
+use calico_mesos::{logging, privileges, task};
 
 /// Bad usage, as sysexits.h has it.
 const USAGE: u8 = 64;
@@ -42,6 +42,10 @@ fn drop_in(arguments: Vec<OsString>) -> ExitCode {
         return help();
     }
     logging::executor();
+    if let Err(error) = privileges::give_up() {
+        // It would go on with what any executor of Mesos has.
+        tracing::warn!("cannot give up the privileges that are not needed: {error}");
+    }
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match Environment::from(variables.clone()) {
         Ok(environment) => run(task::drop_in::run(flags, environment, variables)),

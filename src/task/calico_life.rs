@@ -11,6 +11,7 @@ use crate::config::{Config, Dataplane};
 use crate::consul;
 use crate::error::{chain, Blame, Failure};
 use crate::names::service_name;
+use crate::trust;
 
 use super::audit;
 use super::gate::Gate;
@@ -105,6 +106,7 @@ fn as_of_now(config: &Config, order: &Order) -> Config {
 /// Holds the request against the configuration and takes ownership of the container's names.
 fn begin(mut order: Order) -> Result<Begun, Failure> {
     let config = life::load_config(&order)?;
+    trust::everything(&config).map_err(|error| life::unsafe_host(&error))?;
     let steps = Steps::begin(&config, &order.description.task_id);
     order.description = order.description.within(&config)?;
     let request = order.description.calico.clone().unwrap_or_default();

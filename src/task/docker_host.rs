@@ -9,7 +9,8 @@ use std::fmt;
 use std::path::Path;
 
 use crate::config::Config;
-use crate::error::{chain, Failure};
+use crate::error::{chain, redacted, Failure};
+use crate::tls;
 use crate::workload::DockerHost;
 
 /// Where the address came from, as a failure tells it.
@@ -33,6 +34,8 @@ impl fmt::Display for Source {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
     pub host: DockerHost,
+    /// For a daemon at an address: never from the environment.
+    pub tls: Option<tls::Files>,
     pub source: Source,
 }
 
@@ -43,23 +46,25 @@ pub fn choose(
     config: &Path,
     docker_socket: Option<&str>,
 ) -> Result<Chosen, Failure> {
+    let docker = Config::docker_only(config);
+    let tls = docker.tls();
     let (text, source) = match environment.filter(|text| !text.is_empty() && !task_sets_it) {
         Some(text) => (text.to_owned(), Source::Agent),
-        None => match Config::docker_only(config).host {
+        None => match docker.host {
             Some(text) => (text, Source::Config),
             None => (socket(docker_socket), Source::Socket),
         },
     };
     if task_sets_it {
-        tracing::info!("the task sets DOCKER_HOST itself, which counts for nothing here: {text} by {source}");
+        tracing::info!(
+            "the task sets DOCKER_HOST itself, which counts for nothing here: {} by {source}",
+            redacted(&text)
+        );
     }
     let host = DockerHost::parse(&text).map_err(|error| {
-        Failure::host(
-            "CM-DOCKER",
-            format!("'{text}' ({source}) is no address of a Docker daemon: {}", chain(&error)),
-        )
+        Failure::host("CM-DOCKER", format!("{source} is no address of a Docker daemon: {}", chain(&error)))
     })?;
-    Ok(Chosen { host, source })
+    Ok(Chosen { host, tls, source })
 }
 
 fn socket(flag: Option<&str>) -> String {

@@ -26,6 +26,7 @@ use serde_json::Value;
 use crate::calico::{Identity, Pending};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
+use crate::trust::{self, TrustError};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.
@@ -46,6 +47,8 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Unsafe(#[from] TrustError),
     #[error("cannot write the journal file {path}")]
     Write {
         path: PathBuf,
@@ -173,8 +176,10 @@ pub enum Found {
 }
 
 impl Journal {
-    /// Makes the folder, readable by root only, where it is missing.
+    /// Makes the folder, readable by root only, where it is missing. What others can write into is no journal:
+    /// its records say what root takes away.
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
+        trust::private_folder(folder)?;
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)

@@ -16,8 +16,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::error::{chain, Failure};
+use crate::trust::TrustError;
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
@@ -140,6 +141,13 @@ pub(super) async fn finish(
 
 /// The configuration, which only Calico tasks read.
 pub(super) fn load_config(order: &Order) -> Result<Config, Failure> {
-    Config::load(&order.config_path)
-        .map_err(|error| Failure::host("CM-CONFIG", format!("{}; mend it on the agent", chain(&error))))
+    Config::load(&order.config_path).map_err(|error| match error {
+        ConfigError::Unsafe(error) => unsafe_host(&error),
+        error => Failure::host("CM-CONFIG", format!("{}; mend it on the agent", chain(&error))),
+    })
+}
+
+/// Others than root could change what this host does, or learn its secrets.
+pub(super) fn unsafe_host(error: &TrustError) -> Failure {
+    Failure::host("CM-UNSAFE", chain(error))
 }

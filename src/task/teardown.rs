@@ -191,7 +191,7 @@ pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Op
 /// True when nothing of the workload lives any more.
 async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut Report) -> bool {
     if workload != Workload::Exited {
-        if let Err(error) = stop_container(record, workload, report).await {
+        if let Err(error) = stop_container(record, config, workload, report).await {
             report.errors.push(format!("container: {error}"));
         }
     }
@@ -217,10 +217,17 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
     }
 }
 
-async fn stop_container(record: &Record, workload: Workload, report: &mut Report) -> Result<(), String> {
+async fn stop_container(
+    record: &Record,
+    config: &Config,
+    workload: Workload,
+    report: &mut Report,
+) -> Result<(), String> {
     let Some(address) = &record.docker else { return Ok(()) };
     let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
-    let docker = Docker::connect(&host, "the journal").await.map_err(|error| chain(&error))?;
+    let docker = Docker::connect_with(&host, config.docker.tls(), "the journal")
+        .await
+        .map_err(|error| chain(&error))?;
     let container = match docker.inspect(&record.container_name).await {
         Ok(container) => container,
         Err(DockerError::NoContainer { .. }) => return Ok(()),

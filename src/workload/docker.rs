@@ -17,7 +17,8 @@ use super::host::DockerHost;
 use super::inspect::{daemon_words, segment};
 use super::profile::with_profiles;
 use super::spec::ContainerSpec;
-use super::transport::{for_bollard, Address, SendError, Transport};
+use super::transport::{for_bollard, Address, Secured, SendError, Transport};
+use crate::tls;
 
 /// The newest API that bollard's types describe. An older daemon is asked in its own version.
 const NEWEST_API: (u32, u32) = (1, 53);
@@ -48,11 +49,20 @@ impl Docker {
     /// Finds the daemon and agrees on an API version. `set_by` says where the address comes from, so that
     /// whoever reads the error knows what to change; it may be empty.
     pub async fn connect(host: &DockerHost, set_by: &str) -> Result<Self, DockerError> {
+        Self::connect_with(host, None, set_by).await
+    }
+
+    /// [`Docker::connect`], with TLS for a daemon at an address.
+    pub async fn connect_with(
+        host: &DockerHost,
+        tls: Option<tls::Files>,
+        set_by: &str,
+    ) -> Result<Self, DockerError> {
         let address = match set_by {
             "" => host.to_string(),
             _ => format!("{host} ({set_by})"),
         };
-        let transport = Transport::new(resolve(host, &address).await?);
+        let transport = Transport::new(resolve(host, tls, &address).await?);
         // bollard's own limit would also cut off a stop with a long grace; ours are in `limited`.
         let no_limit = u64::from(u32::MAX);
         let api = bollard::Docker::connect_with_custom_transport(
@@ -267,7 +277,11 @@ pub(super) fn status_error(doing: &str, status: u16, words: String) -> DockerErr
     }
 }
 
-async fn resolve(host: &DockerHost, address: &str) -> Result<Address, DockerError> {
+async fn resolve(
+    host: &DockerHost,
+    files: Option<tls::Files>,
+    address: &str,
+) -> Result<Address, DockerError> {
     match host {
         DockerHost::Unix(path) => Ok(Address::Unix(path.clone())),
         DockerHost::Tcp { host, port } => {
@@ -275,7 +289,8 @@ async fn resolve(host: &DockerHost, address: &str) -> Result<Address, DockerErro
                 address: address.to_owned(),
                 source: Box::new(source),
             })?;
-            Ok(Address::Tcp(found.into_iter().map(|ip| (ip, *port).into()).collect()))
+            let secured = files.map(|files| Secured { host: host.clone(), files });
+            Ok(Address::Tcp(found.into_iter().map(|ip| (ip, *port).into()).collect(), secured))
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::error::redacted;
+
 /// The port that `tcp://host` means, as for the docker CLI.
 const DEFAULT_PORT: u16 = 2375;
 
@@ -28,7 +30,7 @@ pub struct InvalidDockerHost {
 impl DockerHost {
     /// Accepts `unix:///path`, an absolute path, `tcp://host[:port]`, `http://host[:port]` and `host:port`.
     pub fn parse(text: &str) -> Result<Self, InvalidDockerHost> {
-        let problem = |problem| InvalidDockerHost { text: text.to_owned(), problem };
+        let problem = |problem| InvalidDockerHost { text: redacted(text), problem };
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(problem("it contains blanks or control characters"));
         }
@@ -40,7 +42,7 @@ impl DockerHost {
         }
         let (rest, default_port) = match text.split_once("://") {
             Some(("tcp" | "http", rest)) => (rest, Some(DEFAULT_PORT)),
-            Some(("https", _)) => return Err(problem("TLS is not supported yet")),
+            Some(("https", _)) => return Err(problem("TLS is asked for by docker.ca_file in config.toml")),
             Some(_) => return Err(problem("unknown scheme")),
             None => (text, None),
         };
@@ -129,9 +131,10 @@ mod tests {
             ("npipe://x", "scheme"),
             ("tcp://[::1", "bracket"),
             ("h:1\n", "control"),
-            ("tcp://u@h:1", "no valid host"),
+            ("tcp://u:hunter2@h:1", "no valid host"),
         ] {
             let error = DockerHost::parse(text).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sched::{setns, CloneFlags};
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{umask, Mode};
 use nix::unistd::{self, geteuid, Gid, Uid};
@@ -92,6 +93,11 @@ fn live(channel: &mut Channel) -> Result<(), Obstacle> {
     }
     if let Some(user) = &command.user {
         become_user(user)?;
+        // A root that came out of a setuid program could leave the namespace, which is what keeps the task to
+        // its address. A command without one is as free as under Mesos itself.
+        if namespace.is_some() && !geteuid().is_root() {
+            prctl::set_no_new_privs().map_err(|errno| host("give up privileges", errno))?;
+        }
     }
     unistd::chdir(&command.directory).map_err(|errno| {
         obstacle(

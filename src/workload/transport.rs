@@ -21,15 +21,36 @@ use hyper::client::conn::http1;
 use hyper::header::{HeaderMap, HeaderValue, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsConnector;
+
+use crate::tls;
 
 /// Where to connect; names have become addresses already.
 #[derive(Debug, Clone)]
 pub(super) enum Address {
     Unix(PathBuf),
     /// All addresses of one host, tried in turn.
-    Tcp(Vec<SocketAddr>),
+    Tcp(Vec<SocketAddr>, Option<Secured>),
+}
+
+/// TLS, for a daemon at an address.
+#[derive(Debug, Clone)]
+pub(super) struct Secured {
+    /// As configured: what the daemon's certificate has to name.
+    pub host: String,
+    pub files: tls::Files,
+}
+
+impl Secured {
+    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let config = self.files.client_config().map_err(io::Error::other)?;
+        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
 }
 
 /// Cheap to clone; all clones share the negotiated version.
@@ -100,10 +121,16 @@ impl Transport {
                 let stream = UnixStream::connect(path).await.map_err(SendError::Connect)?;
                 exchange(stream, request).await
             }
-            Address::Tcp(addresses) => {
+            Address::Tcp(addresses, secured) => {
                 let stream = TcpStream::connect(&addresses[..]).await.map_err(SendError::Connect)?;
                 stream.set_nodelay(true).map_err(SendError::Connect)?;
-                exchange(stream, request).await
+                match secured {
+                    None => exchange(stream, request).await,
+                    Some(secured) => {
+                        let stream = secured.handshake(stream).await.map_err(SendError::Connect)?;
+                        exchange(stream, request).await
+                    }
+                }
             }
         }
     }
@@ -112,7 +139,7 @@ impl Transport {
     pub(super) async fn is_local(&self) -> io::Result<bool> {
         match &*self.address {
             Address::Unix(_) => Ok(true),
-            Address::Tcp(addresses) => {
+            Address::Tcp(addresses, _) => {
                 let stream = TcpStream::connect(&addresses[..]).await?;
                 Ok(stream.local_addr()?.ip() == stream.peer_addr()?.ip())
             }

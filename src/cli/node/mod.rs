@@ -182,8 +182,10 @@ fn docker_elsewhere(config: &Path) -> Option<DockerHost> {
 
 /// Containers of the daemon that `docker` would talk to here. No daemon: no containers that run.
 async fn users(config: &Path) -> Result<Vec<String>, String> {
-    let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_only(config).host);
+    let configured = Config::docker_only(config);
+    let tls = configured.tls();
+    let address = std::env::var("DOCKER_HOST").ok().or(configured.host);
     let host = DockerHost::parse(address.as_deref().unwrap_or(DOCKER)).map_err(|error| chain(&error))?;
-    let docker = Docker::connect(&host, "").await.map_err(|error| chain(&error))?;
+    let docker = Docker::connect_with(&host, tls, "").await.map_err(|error| chain(&error))?;
     docker.users_of_runtime(NAME).await.map_err(|error| chain(&error))
 }

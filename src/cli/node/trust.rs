@@ -1,10 +1,9 @@
 //! Whether the programs that run as root for every task are safe from everybody else.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::dev::is_static;
+use crate::trust::{weakness, WRITABLE};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -20,31 +19,24 @@ pub fn look_at(programs: &[&Path]) -> Result<Vec<String>, TrustError> {
     if let Some(dynamic) = programs.iter().find(|program| !is_static(program)) {
         return Err(TrustError::Dynamic(dynamic.to_path_buf()));
     }
-    let mut paths: Vec<&Path> = programs.iter().flat_map(|program| program.ancestors()).collect();
+    let real = programs.iter().filter_map(|program| program.canonicalize().ok());
+    let all: Vec<PathBuf> = programs.iter().map(|program| program.to_path_buf()).chain(real).collect();
+    let mut paths: Vec<&Path> = all.iter().flat_map(|program| program.ancestors()).collect();
     paths.sort();
     paths.dedup();
-    Ok(paths.into_iter().filter_map(weakness).collect())
+    Ok(paths.into_iter().filter_map(warning).collect())
 }
 
-fn weakness(path: &Path) -> Option<String> {
-    let meta = fs::metadata(path).ok()?;
-    // In a sticky folder everybody may write, but not rename or remove what is root's. Debian's
-    // /usr/local belongs to a group of administrators.
-    let writable = match (meta.is_dir(), meta.mode() & 0o1000 != 0) {
-        (true, true) => 0,
-        (true, false) => 0o002,
-        (false, _) => 0o022,
-    };
-    let what = match (meta.uid(), meta.mode() & writable) {
-        (0, 0) => return None,
-        (0, _) => "is writable by others than root".to_owned(),
-        (uid, _) => format!("belongs to user {uid}, not to root"),
-    };
-    Some(format!("warning: {} {what}: whoever that is can become root here", path.display()))
+fn warning(path: &Path) -> Option<String> {
+    let forbidden = if path.is_dir() { 0 } else { WRITABLE };
+    // They run as root, whoever asks.
+    let weakness = weakness(path, forbidden, 0).ok()??;
+    Some(format!("warning: {weakness}: whoever that is can become root here"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -228,7 +228,7 @@ impl<'a> Census<'a> {
 
     async fn docker(&self, seen: &mut Seen) {
         let ask = async {
-            let docker = connect(self.docker).await?;
+            let docker = connect(self.docker, self.config).await?;
             let mut found = BTreeSet::new();
             for name in &self.names {
                 match docker.inspect_once(name, LIMIT).await {
@@ -251,7 +251,7 @@ impl<'a> Census<'a> {
         if self.names.is_empty() {
             return;
         }
-        let Ok(docker) = connect(self.docker).await else { return };
+        let Ok(docker) = connect(self.docker, self.config).await else { return };
         for name in &self.names {
             let _ = tokio::time::timeout(LIMIT, docker.remove(name, true)).await;
         }
@@ -262,9 +262,9 @@ impl<'a> Census<'a> {
     }
 }
 
-async fn connect(host: &str) -> Result<Docker, String> {
+async fn connect(host: &str, config: &Config) -> Result<Docker, String> {
     let host = DockerHost::parse(host).map_err(|error| chain(&error))?;
-    Docker::connect(&host, "").await.map_err(|error| chain(&error))
+    Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))
 }
 
 #[cfg(test)]

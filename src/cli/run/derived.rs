@@ -13,8 +13,7 @@ pub fn without_consul(path: &Path) -> Result<String, ConfigError> {
         Err(error) if error.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => String::new(),
         result => result.map_err(|source| ConfigError::Read { path: path.into(), source })?,
     };
-    let mut table: Table =
-        text.parse().map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })?;
+    let mut table: Table = text.parse().map_err(|error| ConfigError::parse(path, &text, &error))?;
     let consul = table.entry("consul").or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(consul) = consul {
         consul.insert("enabled".into(), Value::Boolean(false));

@@ -32,7 +32,7 @@ pub(super) async fn create(
     let calico = order.description.calico.is_some();
     let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
-        let docker = Docker::connect(&chosen.host, &chosen.source.to_string())
+        let docker = Docker::connect_with(&chosen.host, chosen.tls.clone(), &chosen.source.to_string())
             .await
             .map_err(|error| error.failure())?;
         if calico && !docker.is_local().await.map_err(|error| error.failure())? {

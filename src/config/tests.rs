@@ -1,0 +1,92 @@
+//! The file's text becomes a configuration, or one sentence that says all that is wrong with it.
+
+use super::*;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    Config::load(file.path())
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(load("").unwrap(), Config::default());
+}
+
+#[test]
+fn durations_and_enums() {
+    let config =
+        load("[launch]\nretry_for = \"2m\"\n[policy]\nwait = \"best-effort\"\n[node]\ndataplane = \"local\"")
+            .unwrap();
+    assert_eq!(config.launch.retry_for, Duration::from_secs(120));
+    assert_eq!(config.node.dataplane, Dataplane::Local);
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let error =
+        load("[etcd]\nendpoints = [\"localhost:2379\"]\nusername = \"x\"\n[node]\nmtu = 1").unwrap_err();
+    let text = crate::error::chain(&error);
+    assert!(
+        text.contains("localhost:2379") && text.contains("password_file") && text.contains("mtu"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_misspelt_name_is_refused() {
+    let error = load("[ectd]\n").unwrap_err();
+    assert!(crate::error::chain(&error).contains("ectd"));
+}
+
+#[test]
+fn docker_host_survives_a_broken_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[docker]\nhost = \"unix:///x\"\n[nonsense]\na = 1").unwrap();
+    assert!(Config::load(file.path()).is_err());
+    assert_eq!(Config::docker_only(file.path()).host.as_deref(), Some("unix:///x"));
+}
+
+#[test]
+fn no_secret_that_stands_in_the_wrong_place_is_told() {
+    for text in [
+        "[etcd]\npassword = \"hunter2\"",
+        "[etcd]\nendpoints = \"http://u:hunter2@h\"",
+        "[etcd]\nendpoints = [\"http://u:hunter2@h:1\"]",
+        "[etcd]\nendpoints = [\"u:hunter2@h:1\"]",
+        "[etcd]\nusername = \"x\"\npassword_file = \"hunter2\"",
+        "[consul]\ntoken_file = \"hunter2\"",
+        "[consul]\naddress = \"http://u:hunter2@h\"",
+        "[consul]\nenabled = \"hunter2\"",
+        "hunter2",
+    ] {
+        let told = crate::error::chain(&load(text).unwrap_err());
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    let config: Config = toml::from_str("[etcd]\nusername = \"hunter2\"").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_line() {
+    let told = crate::error::chain(&load("[etcd]\n\nendpoints = \"x\"").unwrap_err());
+    assert!(told.ends_with("line 3: invalid type: string, expected a sequence"), "{told}");
+}
+
+#[test]
+fn a_path_that_would_lead_into_a_sandbox_is_refused() {
+    let told = load("[paths]\nrun = \"run\"\n[etcd]\nca_file = \"ca.pem\"\n[runtime]\npath = \"bin/runc\"");
+    let told = told.unwrap_err().to_string();
+    assert!(["paths.run", "etcd.ca_file", "runtime.path"].iter().all(|name| told.contains(name)), "{told}");
+    assert!(load("[runtime]\npath = \"crun\"").is_ok());
+}
+
+#[test]
+fn a_file_that_others_can_write_counts_for_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[docker]\nhost = \"unix:///evil\"").unwrap();
+    std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(matches!(Config::load(file.path()), Err(ConfigError::Unsafe(_))));
+    assert_eq!(Config::docker_only(file.path()), Docker::default());
+}
