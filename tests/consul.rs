@@ -219,22 +219,12 @@ async fn a_consul_that_is_down_or_hangs_is_told() {
 #[tokio::test]
 async fn the_token_comes_from_its_file() {
     let dir = tempfile::tempdir().unwrap();
-    let secret = "6d0a3b9e-8a49-4a83-9d3c-5f6a6e0c1b11";
-    let acl = format!(
-        "acl {{\n enabled = true\n default_policy = \"deny\"\n tokens {{ initial_management = \"{secret}\" agent = \"{secret}\" }}\n}}"
-    );
-    let options = ConsulOptions { configuration: Some(acl), any_dns_port: true, ..Default::default() };
-    let consul = Consul::start(dir.path(), options).await.unwrap();
+    let (consul, secret) = with_acls(dir.path()).await;
     let service = &direct("testapp", &["10.0.0.1"], &[])[0];
     let error = client(&consul.url()).register(service).await.unwrap_err();
     assert!(matches!(error, ConsulError::Refused { status: 403, .. }), "{error}");
 
-    let token_file = dir.path().join("token");
-    fs::write(&token_file, format!("{secret}\n")).unwrap();
-    let mut config = Config::default();
-    config.consul.address = consul.url();
-    config.consul.token_file = Some(token_file);
-    let client = Client::new(&config).unwrap();
+    let client = with_token(&consul, dir.path(), secret);
     // The management token is made when the leader has finished setting up ACLs.
     let begin = Instant::now();
     while let Err(error) = client.register(service).await {
@@ -242,6 +232,88 @@ async fn the_token_comes_from_its_file() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(!chain(&error).contains(secret));
+}
+
+/// A request of an operator's, or of somebody with a token: status and body.
+fn curl(consul: &Consul, token: &str, method: &str, path: &str, body: &str) -> (String, String) {
+    let url = format!("{}{path}", consul.url());
+    let header = format!("X-Consul-Token: {token}");
+    let output = Command::new("curl")
+        .args(["-s", "-w", "\n%{http_code}", "-X", method, "-H", &header, "-d", body, &url])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn the_policy_in_mesos_is_enough_and_gives_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (consul, master) = with_acls(dir.path()).await;
+    let rules = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/mesos/consul-policy.hcl")).unwrap();
+    let policy = serde_json::json!({ "Name": "calico-mesos", "Rules": rules }).to_string();
+    let begin = Instant::now();
+    loop {
+        let (status, body) = curl(&consul, master, "PUT", "/v1/acl/policy", &policy);
+        if status == "200" {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "{body}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let token = serde_json::json!({ "Policies": [{ "Name": "calico-mesos" }] }).to_string();
+    let (_, body) = curl(&consul, master, "PUT", "/v1/acl/token", &token);
+    let token: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let token = token["SecretID"].as_str().unwrap();
+    let client = with_token(&consul, dir.path(), token);
+
+    let health = Some(Health { healthy: false, why: "not yet".into() });
+    let service = Service { health, ..direct("/prod/web", &["10.0.0.1"], &[]).remove(0) };
+    client.register(&service).await.unwrap();
+    let healthy = Health { healthy: true, why: "it answers".into() };
+    assert!(client.report(&service.id, &healthy).await.unwrap());
+    assert_eq!(client.services().await.unwrap().len(), 1);
+    let foreign = Service { id: "somebody".into(), health: None, ..service.clone() };
+    client.register(&foreign).await.unwrap();
+    wait_for_foreign(&client, &service.name, true).await;
+    client.deregister(&foreign.id).await.unwrap();
+    client.deregister(&service.id).await.unwrap();
+    assert_eq!(client.services().await.unwrap(), []);
+
+    for (method, path, body) in [
+        ("PUT", "/v1/kv/x", "y"),
+        ("GET", "/v1/acl/tokens", ""),
+        ("PUT", "/v1/session/create", "{}"),
+        ("PUT", "/v1/agent/leave", ""),
+        ("PUT", "/v1/agent/maintenance?enable=true", ""),
+        ("PUT", "/v1/event/fire/x", ""),
+        ("GET", "/v1/agent/self", ""),
+        ("POST", "/v1/query", r#"{"Name":"x","Service":{"Service":"x"}}"#),
+        ("PUT", "/v1/catalog/register", r#"{"Node":"other","Address":"10.9.9.9"}"#),
+    ] {
+        let (status, answer) = curl(&consul, token, method, path, body);
+        assert_eq!(status, "403", "{method} {path}: {answer}");
+    }
+}
+
+/// Whoever shows no token gets nothing; the second is the operator's own.
+async fn with_acls(dir: &Path) -> (Consul, &'static str) {
+    let master = "6d0a3b9e-8a49-4a83-9d3c-5f6a6e0c1b11";
+    let acl = format!(
+        "acl {{\n enabled = true\n default_policy = \"deny\"\n tokens {{ initial_management = \"{master}\" agent = \"{master}\" }}\n}}"
+    );
+    let options = ConsulOptions { configuration: Some(acl), any_dns_port: true, ..Default::default() };
+    (Consul::start(dir, options).await.unwrap(), master)
+}
+
+fn with_token(consul: &Consul, dir: &Path, token: &str) -> Client {
+    let token_file = dir.join("token");
+    fs::write(&token_file, format!("{token}\n")).unwrap();
+    let mut config = Config::default();
+    config.consul.address = consul.url();
+    config.consul.token_file = Some(token_file);
+    Client::new(&config).unwrap()
 }
 
 #[tokio::test]

@@ -46,6 +46,9 @@ impl DockerHost {
             Some(_) => return Err(problem("unknown scheme")),
             None => (text, None),
         };
+        if rest.contains('@') {
+            return Err(problem("Docker knows no user and password"));
+        }
         let (host, port) = split_port(rest.trim_end_matches('/')).map_err(problem)?;
         let port = port.or(default_port).ok_or_else(|| problem("it has no port"))?;
         Ok(Self::Tcp { host, port })
@@ -67,7 +70,7 @@ fn split_port(text: &str) -> Result<(String, Option<u16>), &'static str> {
             None => (text, None),
         },
     };
-    if host.is_empty() || host.contains(['/', '@', '?', '#']) {
+    if host.is_empty() || host.contains(['/', '?', '#']) {
         return Err("it has no valid host");
     }
     let port = match port {
@@ -131,7 +134,7 @@ mod tests {
             ("npipe://x", "scheme"),
             ("tcp://[::1", "bracket"),
             ("h:1\n", "control"),
-            ("tcp://u:hunter2@h:1", "no valid host"),
+            ("tcp://u:hunter2@h:1", "no user"),
         ] {
             let error = DockerHost::parse(text).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

@@ -1,14 +1,13 @@
 //! Certificates and passwords, as a production etcd asks for them.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
 use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
 use calico_mesos::dev::{Etcd, EtcdOptions};
 
+use crate::certificates::Authority;
 use crate::harness::*;
 
+<<<<<<< HEAD
 fn openssl(dir: &Path, arguments: &str) {
     let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
@@ -26,15 +25,22 @@ fn certificate(dir: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
 }
 
+=======
+>>>>>>> 3bb128b (Give etcd and Consul the smallest role and policy, held against a whole life)
 #[tokio::test]
 async fn tls_with_a_client_certificate_and_a_host_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
+<<<<<<< HEAD
     authority(path);
     let server =
         certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
     let client = certificate(path, "client", "extendedKeyUsage=clientAuth");
     let ca = path.join("ca.pem");
+=======
+    let authority = Authority::new(path);
+    let (server, client, ca) = (authority.server("server"), authority.client("client"), authority.ca);
+>>>>>>> 3bb128b (Give etcd and Consul the smallest role and policy, held against a whole life)
     let options = EtcdOptions { tls: Some((server.0, server.1, ca.clone())), arguments: Vec::new() };
     let mut etcd = Etcd::start(&path.join("etcd"), options).await.unwrap();
     let mut config = Config::default();

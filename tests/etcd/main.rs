@@ -1,5 +1,7 @@
 //! Calico's datastore layer against a real, private etcd.
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cleaning;
 mod credentials;
 mod failures;
@@ -8,3 +10,4 @@ mod launches;
 mod proxy;
 mod races;
 mod replay;
+mod role;
