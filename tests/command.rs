@@ -253,6 +253,28 @@ async fn it_lives_in_its_namespace() {
 }
 
 #[tokio::test]
+async fn no_setuid_program_leads_out_of_its_namespace() {
+    let lab = Lab::new();
+    let sandbox = Sandbox::new();
+    let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
+    // As somebody's sudo would be.
+    sandbox.write("id", &fs::read("/usr/bin/id").unwrap(), 0o4755);
+    let mut spec = sandbox.shell("./id -u > out");
+    for (user, namespace, becomes) in [
+        // A command without Calico is as free as under Mesos itself.
+        ("nobody", None, "0\n"),
+        ("nobody", Some(namespace.path()), "65534\n"),
+        ("root", Some(namespace.path()), "0\n"),
+    ] {
+        spec.user = Some(user.into());
+        let held = hold(&spec, namespace).await.unwrap();
+        assert_eq!(held.release().await.unwrap().exit().await.unwrap().code, 0);
+        assert_eq!(sandbox.read("out"), becomes, "{user}");
+        fs::remove_file(sandbox.path("out")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn it_never_runs_in_a_wrong_namespace() {
     let sandbox = Sandbox::new();
     let plain = sandbox.write("plain", b"", 0o600);

@@ -38,8 +38,10 @@ pub struct DockerdOptions {
     pub runtimes: BTreeMap<String, PathBuf>,
     /// Extra environment; runtimes inherit it.
     pub environment: BTreeMap<String, String>,
-    /// Also listen on a free port of 127.0.0.1, without TLS.
+    /// Also listen on a free port of 127.0.0.1.
     pub tcp: bool,
+    /// There: certificate and key of the daemon, and the CA whose clients alone are let in.
+    pub tls: Option<(PathBuf, PathBuf, PathBuf)>,
     /// The network namespace to run in.
     pub netns: Option<PathBuf>,
     /// More keys of `daemon.json`.
@@ -260,8 +262,16 @@ fn arguments(
     ];
     if let Some(tcp) = tcp {
         arguments.push(format!("--host=tcp://{tcp}"));
-        // Said outright, or dockerd waits a second (20.10) or refuses (28).
-        arguments.push("--tls=false".to_owned());
+        match &options.tls {
+            // Said outright, or dockerd waits a second (20.10) or refuses (28).
+            None => arguments.push("--tls=false".to_owned()),
+            Some((cert, key, ca)) => arguments.extend([
+                "--tlsverify".to_owned(),
+                format!("--tlscert={}", cert.display()),
+                format!("--tlskey={}", key.display()),
+                format!("--tlscacert={}", ca.display()),
+            ]),
+        }
     }
     if options.network == Network::None {
         // Docker 27 and later write rules of IPv6 too unless told otherwise.

@@ -89,6 +89,9 @@ impl Docker {
             .await
             .map_err(|_| self.slow("say hello", HELLO))?
             .map_err(|error| self.send_error("say hello", error))?;
+        if !answer.status().is_success() {
+            return Err(self.away(format!("what listens there answers {}", answer.status())));
+        }
         let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
         Ok((header("server"), header("api-version")))
     }

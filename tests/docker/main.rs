@@ -4,10 +4,13 @@
 //! namespace of its own (so that it may have a bridge), as long as one of them runs; those that hurt it
 //! start another ([`trouble`]).
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod daemon;
 mod exec;
 mod parameters;
 mod registry;
+mod tls;
 mod trouble;
 
 use std::path::Path;

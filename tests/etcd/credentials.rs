@@ -7,40 +7,13 @@ use calico_mesos::dev::{Etcd, EtcdOptions};
 use crate::certificates::Authority;
 use crate::harness::*;
 
-<<<<<<< HEAD
-fn openssl(dir: &Path, arguments: &str) {
-    let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn authority(dir: &Path) {
-    openssl(dir, "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -subj /CN=ca -days 2");
-}
-
-/// A certificate of the CA with this name, for server or client.
-fn certificate(dir: &Path, name: &str, extensions: &str) -> (PathBuf, PathBuf) {
-    std::fs::write(dir.join("ext"), extensions).unwrap();
-    openssl(dir, &format!("req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr -subj /CN={name}"));
-    openssl(dir, &format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile ext"));
-    (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
-}
-
-=======
->>>>>>> 3bb128b (Give etcd and Consul the smallest role and policy, held against a whole life)
 #[tokio::test]
 async fn tls_with_a_client_certificate_and_a_host_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
-<<<<<<< HEAD
-    authority(path);
-    let server =
-        certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
-    let client = certificate(path, "client", "extendedKeyUsage=clientAuth");
-    let ca = path.join("ca.pem");
-=======
     let authority = Authority::new(path);
-    let (server, client, ca) = (authority.server("server"), authority.client("client"), authority.ca);
->>>>>>> 3bb128b (Give etcd and Consul the smallest role and policy, held against a whole life)
+    let (server, client) = (authority.server("server"), authority.client("client"));
+    let ca = authority.ca;
     let options = EtcdOptions { tls: Some((server.0, server.1, ca.clone())), arguments: Vec::new() };
     let mut etcd = Etcd::start(&path.join("etcd"), options).await.unwrap();
     let mut config = Config::default();
@@ -58,9 +31,9 @@ async fn tls_with_a_client_certificate_and_a_host_name() {
     datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
 
     // Everything is replaced under the running task, in the same files.
-    authority(path);
-    certificate(path, "server", "subjectAltName=DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth");
-    certificate(path, "client", "extendedKeyUsage=clientAuth");
+    let authority = Authority::new(path);
+    authority.server("server");
+    authority.client("client");
     etcd.kill();
     etcd.restart().await.unwrap();
     let mut datastore = Datastore::connect(&config).await.unwrap();
