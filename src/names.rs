@@ -130,6 +130,28 @@ mod tests {
         assert!(ContainerId::parse("../etc/passwd").is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_app_gets_a_name_that_is_more_than_one(app in "(?s).{0,80}|[a-z/.-]{0,90}") {
+            let name = service_name(&app);
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            proptest::prop_assert!(name.len() <= 56 && name.chars().all(legal));
+            proptest::prop_assert!(!name.starts_with('-') && !name.ends_with('-') && !name.contains("--"));
+            let id = ContainerId::random();
+            let workload = id.workload(&app);
+            let tail = format!(".{id}");
+            proptest::prop_assert!(workload.strip_suffix(&tail).is_some_and(|app| !app.is_empty() && app.chars().all(legal)));
+        }
+
+        #[test]
+        fn only_a_uuid_is_a_container(text in "(?s).{0,40}|[0-9a-fA-F-]{30,40}") {
+            if let Ok(id) = ContainerId::parse(&text) {
+                proptest::prop_assert_eq!(id.as_str().len(), 36);
+                proptest::prop_assert!(id.interface().len() <= 15);
+            }
+        }
+    }
+
     #[test]
     fn service_names() {
         assert_eq!(service_name("/prod/web"), "web-prod");

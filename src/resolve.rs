@@ -104,6 +104,14 @@ mod tests {
         assert_eq!(without_asking("etcd-1"), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_table_and_no_name_upset_it(table in "(?s)([0-9a-f.:]{0,9}[ \t#]?[a-z]{0,3}\n){0,6}|.{0,60}", host in "(?s)[a-z]{0,3}|.{0,30}") {
+            let _ = without_asking(&host);
+            proptest::prop_assert!(in_hosts(&table, &host).len() <= table.lines().count());
+        }
+    }
+
     #[test]
     fn the_hosts_file() {
         let table = "# x\n10.0.0.7 etcd-1.prod ETCD-1 # etcd-2\nfd00::7 etcd-1\nnonsense etcd-1\n";

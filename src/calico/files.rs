@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use super::{CalicoError, Identity};
 use crate::config::Config;
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
+/// A hint names a block or two; each one that is believed is read from etcd.
+const LONGEST_HINT: u64 = 64 << 10;
+const MOST_HINTS: usize = 8;
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 
 /// Calico's name of this host: the configured one, else what calico/node wrote down, else the host name
@@ -68,9 +71,15 @@ pub(super) fn read_hint(path: &Path, node: &str) -> Vec<IpNet> {
     if meta.uid() != nix::unistd::geteuid().as_raw() {
         return Vec::new();
     }
-    let text = std::fs::read(path).unwrap_or_default();
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_HINT).read_to_end(&mut text));
+    if read.is_err() {
+        return Vec::new();
+    }
     let mut nodes: BTreeMap<String, Vec<IpNet>> = serde_json::from_slice(&text).unwrap_or_default();
-    nodes.remove(node).unwrap_or_default()
+    let mut blocks = nodes.remove(node).unwrap_or_default();
+    blocks.truncate(MOST_HINTS);
+    blocks
 }
 
 /// Remembers blocks; a failure only costs the next launch a trip.
@@ -113,6 +122,17 @@ mod tests {
         assert!(read_hint(&path, "b").is_empty());
         std::fs::write(&path, "garbage").unwrap();
         assert!(read_hint(&path, "a").is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_hint_is_a_guess_or_none(text in proptest::prop_oneof![
+            "(?s).{0,60}", "\\{\"a\": \\[(\"[0-9a-f.:/]{0,15}\",?){0,12}\\]\\}",
+        ]) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            proptest::prop_assert!(read_hint(file.path(), "a").len() <= MOST_HINTS);
+        }
     }
 
     #[tokio::test]

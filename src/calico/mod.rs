@@ -215,3 +215,6 @@ impl Datastore {
         CalicoError::Store { endpoints: self.endpoints.clone(), source: Box::new(source) }
     }
 }
+
+#[cfg(test)]
+mod tests;

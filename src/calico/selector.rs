@@ -9,23 +9,29 @@ use std::collections::BTreeMap;
 
 type Labels = BTreeMap<String, String>;
 
+/// Parentheses within parentheses: beyond what anybody writes, far below what a thread's stack holds.
+const DEEPEST: u32 = 100;
+/// It ends up in a message to the framework.
+const LONGEST_MESSAGE: usize = 500;
+
 /// Whether the selector's text selects an object with these labels; the error says what is not understood.
 pub(super) fn selects(text: &str, labels: &Labels) -> Result<bool, String> {
     if text.trim().is_empty() {
         return Ok(true);
     }
-    let mut parser = Parser { rest: text, labels };
+    let mut parser = Parser { rest: text, labels, depth: 0 };
     let result = parser.any().and_then(|selected| match parser.rest.trim_start() {
         "" => Ok(selected),
         rest => Err(format!("unexpected '{rest}'")),
     });
-    result.map_err(|problem| format!("selector '{text}': {problem}"))
+    result.map_err(|problem| format!("selector '{text}': {problem}").chars().take(LONGEST_MESSAGE).collect())
 }
 
 /// Parses and evaluates in one go; both sides of an operator are always parsed.
 struct Parser<'a> {
     rest: &'a str,
     labels: &'a Labels,
+    depth: u32,
 }
 
 impl<'a> Parser<'a> {
@@ -51,8 +57,13 @@ impl<'a> Parser<'a> {
             negate = !negate;
         }
         let selected = if self.take("(") {
+            self.depth += 1;
+            if self.depth > DEEPEST {
+                return Err(format!("more than {DEEPEST} parentheses are open"));
+            }
             let inner = self.any()?;
             self.expect(")")?;
+            self.depth -= 1;
             inner
         } else {
             self.test()?
@@ -234,7 +245,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_deep_one_is_refused_and_not_fallen_into() {
+        let nested = |depth: usize| format!("{}all(){}", "(".repeat(depth), ")".repeat(depth));
+        assert_eq!(selects(&nested(100), &labels()), Ok(true));
+        assert_eq!(selects(&format!("{} && {}", nested(99), nested(99)), &labels()), Ok(true));
+        let error = selects(&nested(1_000_000), &labels()).unwrap_err();
+        assert_eq!(error.len(), 500);
+    }
+
     proptest! {
+        #[test]
+        fn tokens_in_any_order_panic_no_less(tokens in prop::collection::vec(prop::sample::select(vec![
+            "(", ")", "!", "&&", "||", "==", "!=", "rack", "'r1'", "in", "not", "{", "}", ",", "has(", "all()", "starts", "with", "'", "\u{e9}",
+        ]), 0..30)) {
+            let _ = selects(&tokens.join(" "), &labels());
+        }
+
         #[test]
         fn no_text_panics(text in ".{0,40}") {
             let _ = selects(&text, &labels());

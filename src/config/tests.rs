@@ -90,3 +90,13 @@ fn a_file_that_others_can_write_counts_for_nothing() {
     assert!(matches!(Config::load(file.path()), Err(ConfigError::Unsafe(_))));
     assert_eq!(Config::docker_only(file.path()), Docker::default());
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_configuration_or_a_sentence(text in "(?s).{0,60}|(\\[(etcd|consul|docker|paths|limits)\\]\n[a-z_]{0,12} = (\"[a-z:/@.]{0,12}\"|\\[\\]|true|-1)\n){0,3}") {
+        if let Err(error) = load(&text) {
+            let told = crate::error::chain(&error);
+            proptest::prop_assert!(!told.contains('\n'), "{}", told);
+        }
+    }
+}

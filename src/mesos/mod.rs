@@ -20,3 +20,6 @@ pub mod flags;
 pub mod http;
 pub mod libprocess;
 pub mod messages;
+
+#[cfg(test)]
+mod tests;

@@ -38,6 +38,8 @@ const NOT_A_RECORD: &str = "not a journal file";
 
 /// A temporary that is older than this has no writer any more.
 const TEMPORARY_AGE: Duration = Duration::from_secs(60);
+/// Beyond any record: a task has at most a few hundred ports, and names of 4 KiB.
+const LONGEST: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -318,8 +320,12 @@ fn write_locked(path: &Path, record: &Record) -> io::Result<(Flock<File>, u64)> 
 
 /// Locks one file of the folder if its owner is dead.
 fn adopt(path: &Path) -> io::Result<Option<Found>> {
+    let strange = || Ok(Some(Found::Unreadable { path: path.into(), why: NOT_A_RECORD.into() }));
+    if !fs::symlink_metadata(path)?.is_file() {
+        return strange();
+    }
     let file = OpenOptions::new().read(true).write(true).open(path)?;
-    let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
         Err((_, errno)) => return Err(errno.into()),
@@ -337,11 +343,10 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
             }
             return Ok(None);
         }
-        return Ok(Some(Found::Unreadable { path: path.into(), why: NOT_A_RECORD.into() }));
+        return strange();
     }
-    let mut text = String::new();
-    lock.read_to_string(&mut text)?;
-    Ok(Some(match parse(&text) {
+    // One that is broken must not keep the others from being found.
+    Ok(Some(match parse(&text(&lock)?) {
         Ok(Parsed { record, pending, length }) => {
             Found::Orphan(Box::new(Entry { record, pending, path: path.into(), lock, length }))
         }
@@ -349,15 +354,20 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
     }))
 }
 
+/// Whatever it is, as text.
+fn text(file: &File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 fn peek(path: &Path) -> io::Result<Option<Peeked>> {
-    if !is_record(path) {
+    if !is_record(path) || !fs::symlink_metadata(path)?.is_file() {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         return Ok((!hidden).then(|| Peeked::Unreadable { why: NOT_A_RECORD.into() }));
     }
-    let mut file = File::open(path)?;
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    let record = parse(&text).map(|parsed| Box::new(parsed.record));
+    let file = File::open(path)?;
+    let record = parse(&text(&file)?).map(|parsed| Box::new(parsed.record));
     // Shared, so that two who look do not take each other for the owner.
     Ok(Some(match (Flock::lock(file, FlockArg::LockSharedNonblock), record) {
         (Err((_, Errno::EWOULDBLOCK)), record) => Peeked::Owned(record.ok()),
@@ -385,7 +395,13 @@ fn parse(text: &str) -> Result<Parsed, String> {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    let record = serde_json::from_value(record).map_err(|error| error.to_string())?;
+    let record: Record = serde_json::from_value(record).map_err(|error| error.to_string())?;
+    if (&record.identity.interface, &record.identity.handle)
+        != (&record.container.interface(), &record.container.handle())
+    {
+        // What it names would be taken down, whoever has it.
+        return Err("its names are not those of its container".to_owned());
+    }
     // With its newline.
     let length = (values.byte_offset() + 1) as u64;
     // Half a line is of an owner who died before he could send the write.

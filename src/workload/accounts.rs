@@ -89,6 +89,20 @@ mod tests {
         assert_eq!(found("1234:5678"), account(1234, 5678, &[5678]));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nobody_becomes_root_by_a_name_that_is_not_roots(
+            user in "(?s)[a-z0-9:+ -]{0,12}|.{0,8}", passwd in "([a-z:0-9]{0,20}\n){0,4}", group in "([a-z:0-9,]{0,20}\n){0,4}",
+        ) {
+            let _ = lookup(&user, &passwd, &group);
+            if let Ok(account) = lookup(&user, PASSWD, GROUP) {
+                let name = user.split(':').next().unwrap();
+                let is_root = name == "root" || name.parse::<u32>() == Ok(0);
+                proptest::prop_assert_eq!(account.uid == 0, is_root);
+            }
+        }
+    }
+
     #[test]
     fn users_that_are_none() {
         let told = |user: &str| lookup(user, PASSWD, GROUP).unwrap_err();

@@ -306,6 +306,20 @@ mod tests {
         assert!(!format!("{secret:?}").contains("hunter2"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_file_is_read_or_refused(text in proptest::prop_oneof![
+            "(?s).{0,60}",
+            "\\{\"auths\": \\{\"[a-z.:/]{0,9}\": \\{\"(auth|username|password)\": \"[A-Za-z0-9+/=]{0,12}\"\\}\\}\\}",
+        ], image in "(?s).{0,30}", flat: bool) {
+            if let Ok(config) = ClientConfig::parse(&text, flat) {
+                if let Ok(Some(found)) = config.credentials(registry(&image)) {
+                    proptest::prop_assert!(!found.server.is_empty());
+                }
+            }
+        }
+    }
+
     #[test]
     fn programs_are_not_run() {
         let helper = r#"{"credHelpers":{"r.io":"gcloud"}}"#;

@@ -120,6 +120,15 @@ mod tests {
         assert_eq!(DockerHost::parse("[::1]:2377").unwrap().to_string(), "tcp://[::1]:2377");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_understood_is_told_back(text in "(?s).{0,30}|(tcp://|http://|unix://)?[a-z0-9.:@\\[\\]/]{0,20}") {
+            if let Ok(host) = DockerHost::parse(&text) {
+                proptest::prop_assert_eq!(DockerHost::parse(&host.to_string()).unwrap(), host);
+            }
+        }
+    }
+
     #[test]
     fn nonsense_is_refused_with_its_reason() {
         for (text, reason) in [

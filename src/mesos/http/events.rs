@@ -52,3 +52,34 @@ pub(super) fn read(record: &[u8]) -> Result<Said, String> {
         Type::Unknown => Err(format!("an event of unknown type {number}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mesos::messages::event;
+    use crate::mesos::tests::{mangled, task};
+
+    fn launch() -> Vec<u8> {
+        let launch = Some(event::Launch { task: task() });
+        messages::Event { r#type: Some(Type::Launch.into()), launch, ..Default::default() }.encode_to_vec()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_record_is_an_event_or_a_sentence(record in mangled(launch())) {
+            if let Err(why) = read(&record) {
+                prop_assert!(!why.is_empty() && why.len() < 300, "{}", why);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_agent_says_is_understood() {
+        let Ok(Said::Launch(read)) = read(&launch()) else { panic!("not understood") };
+        assert_eq!(*read, task());
+    }
+}

@@ -34,6 +34,38 @@ fn orphans(journal: &Journal) -> Vec<Found> {
     files.iter().filter_map(|path| Journal::take_over(path).unwrap()).collect()
 }
 
+proptest::proptest! {
+    #[test]
+    fn any_text_is_a_record_or_left_alone(cut in 0usize..2000, put in "(?s).{0,6}", take in 0usize..40) {
+        let text = serde_json::to_string_pretty(&record()).unwrap() + "\n";
+        let at = text.floor_char_boundary(cut.min(text.len()));
+        let rest = text.ceil_char_boundary((at + take).min(text.len()));
+        let broken = format!("{}{put}{}", &text[..at], &text[rest..]);
+        if let Ok(parsed) = parse(&broken) {
+            let again = serde_json::to_string(&parsed.record).unwrap() + "\n";
+            proptest::prop_assert_eq!(parse(&again).unwrap().record, parsed.record);
+        }
+    }
+}
+
+#[test]
+fn one_broken_file_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let mut foreign = record();
+    foreign.identity.interface = "eth0".into();
+    for (name, text) in [("a.json", &b"\xff\0"[..]), ("b.json", &serde_json::to_vec(&foreign).unwrap())] {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    fs::create_dir(dir.path().join("c.json")).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("d.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", dir.path().join("e.json")).unwrap();
+    drop(journal.begin(record()).unwrap());
+    let found = orphans(&journal);
+    let orphans = found.iter().filter(|found| matches!(found, Found::Orphan(_))).count();
+    assert_eq!((found.len(), orphans), (6, 1), "{found:?}");
+}
+
 #[test]
 fn a_living_owner_keeps_its_record_and_a_dead_one_loses_it() {
     let dir = tempfile::tempdir().unwrap();
