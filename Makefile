@@ -5,6 +5,7 @@
 #                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make bench   the speed goals, one line each
+# make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
 # make build   the three programs, optimised, in target/bin/
 # make setup   installs the programs that these need (see scripts/setup.sh)
@@ -16,7 +17,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
 
-.PHONY: demo test test-docker test-peers test-upgrade bench lint build setup
+.PHONY: demo test test-docker test-peers test-upgrade bench fuzz lint build setup
 
 # It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
 demo:
@@ -46,6 +47,14 @@ test-upgrade: setup
 bench: setup
 	$(CARGO) bench --locked --bench launch --no-run
 	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench launch
+
+SECONDS ?= 60
+fuzz:
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs Rust's nightly toolchain and cargo-fuzz:" \
+			"rustup toolchain install nightly && cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@for target in $$($(CARGO) +nightly fuzz list); do \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(SECONDS) -rss_limit_mb=1024 || exit 1; done
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
