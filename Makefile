@@ -1,6 +1,7 @@
 # make demo    two tasks with addresses of their own, on this machine alone, in about a minute
 # make test    everything that can be tested, against real etcd, Docker and Consul
 # make test-peers CALICO_PEERS=<folder>   the same beside Calico's own Felix, calicoctl and IPAM plugin, taken from there
+# make soak LIVES=1000 SEED=…   that many task lives with a fault each; prints what was left behind
 # make test-upgrade    two releases on one host, in both directions: PREVIOUS=<revision or folder with the three programs>;
 #                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
@@ -17,7 +18,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
 
-.PHONY: demo test test-docker test-peers test-upgrade bench fuzz lint build setup
+.PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint build setup
 
 # It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
 demo:
@@ -26,6 +27,11 @@ demo:
 test: setup
 	$(CARGO) test --locked --no-run
 	$(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast
+
+# Without a SEED another one each time; it is printed, and does the same again. LIFE is one life of an earlier run.
+soak: setup
+	$(CARGO) test --locked --no-run --test soak
+	LIVES='$(or $(LIVES),100)' SEED='$(or $(SEED),$(shell date +%s))' LIFE='$(LIFE)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test soak
 
 # Whatever starts a Docker daemon takes it from PATH; the docker CLI stays the installed one.
 test-docker:

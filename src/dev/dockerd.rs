@@ -170,11 +170,43 @@ impl Dockerd {
         self.containerd.kill();
     }
 
+    /// SIGKILL for dockerd alone; its containerd runs on.
+    pub fn kill_dockerd(&mut self) {
+        self.daemon.kill();
+    }
+
+    /// SIGKILL for the containerd alone.
+    pub fn kill_containerd(&mut self) {
+        self.containerd.kill();
+    }
+
+    /// Only the containerd; a dockerd that runs connects to it again.
+    pub async fn restart_containerd(&mut self) -> Result<(), DevError> {
+        self.containerd.restart().await
+    }
+
+    /// As when the host loses its power: both daemons and everything that they have started. What a host keeps
+    /// in memory only is gone as well; [`Dockerd::restart`] is the next boot.
+    pub fn power_off(&mut self) {
+        self.end();
+        // Beside it lies containerd's configuration, which a host has in /etc.
+        for folder in ["containerd/daemon", "netns", "plugins", "runc", "runtime-runc"] {
+            // A folder that this release of Docker does not make.
+            let _ = std::fs::remove_dir_all(self.folders.exec_root.join(folder));
+        }
+    }
+
     /// Again on the same socket, with the same data and containers.
     pub async fn restart(&mut self) -> Result<(), DevError> {
-        let socket = self.socket.clone();
-        let _ = std::fs::remove_file(self.dir.join("pid"));
         self.containerd.restart().await?;
+        self.restart_dockerd().await
+    }
+
+    /// dockerd alone, with the containerd that runs.
+    pub async fn restart_dockerd(&mut self) -> Result<(), DevError> {
+        let socket = self.socket.clone();
+        // A pid file of one that was killed, whose number somebody else may have by now.
+        let _ = std::fs::remove_file(self.dir.join("pid"));
         self.daemon.restart(LIMIT, || ready(&socket)).await
     }
 

@@ -31,6 +31,8 @@ pub struct StackOptions {
     pub runtime: Option<PathBuf>,
     /// Consul as well; one that is not installed is an error then.
     pub consul: bool,
+    /// That Consul keeps its data over a restart.
+    pub consul_persistent: bool,
     /// Consul's DNS always on a free port instead of 8600.
     pub any_dns_port: bool,
     /// Import the busybox image.
@@ -56,6 +58,7 @@ impl Default for StackOptions {
         Self {
             runtime: None,
             consul: false,
+            consul_persistent: false,
             any_dns_port: false,
             busybox: true,
             network: Network::None,
@@ -113,7 +116,11 @@ impl Stack {
                 }
             },
             async {
-                let consul = ConsulOptions { any_dns_port: options.any_dns_port, ..Default::default() };
+                let consul = ConsulOptions {
+                    any_dns_port: options.any_dns_port,
+                    persistent: options.consul_persistent,
+                    ..Default::default()
+                };
                 match options.consul {
                     true => Consul::start(&dir.join("c"), consul).await.map(Some),
                     false => Ok(None),

@@ -7,6 +7,7 @@ mod credentials;
 mod failures;
 mod harness;
 mod launches;
+#[allow(dead_code, reason = "shared with the fault harness, which uses more of it")]
 mod proxy;
 mod races;
 mod replay;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +17,14 @@ enum Mode {
     Mute,
     /// The next request is kept; its sender loses the connection.
     Hold,
+    /// The same with the next write.
+    HoldWrite,
+    /// The next write goes through, its answer does not, and its sender loses the connection.
+    LoseWrite,
+    /// Connections are closed at once.
+    Refuse,
+    /// Nothing goes through.
+    Silence,
 }
 
 pub struct Proxy {
@@ -25,6 +33,7 @@ pub struct Proxy {
 }
 
 struct Shared {
+    etcd: OnceLock<SocketAddr>,
     mode: Mutex<Mode>,
     closed: AtomicBool,
     cut: Notify,
@@ -35,9 +44,17 @@ struct Shared {
 
 impl Proxy {
     pub async fn start(etcd: SocketAddr) -> Self {
+        let proxy = Self::listen().await;
+        proxy.aim(etcd);
+        proxy
+    }
+
+    /// Before it is known where etcd is.
+    pub async fn listen() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let shared = Arc::new(Shared {
+            etcd: OnceLock::new(),
             mode: Mutex::new(Mode::Pass),
             closed: AtomicBool::new(false),
             cut: Notify::new(),
@@ -51,31 +68,57 @@ impl Proxy {
                 if state.closed.load(Ordering::Relaxed) {
                     continue;
                 }
-                tokio::spawn(carry(client, etcd, state.clone()));
+                tokio::spawn(carry(client, state.clone()));
             }
         });
         Self { endpoint, shared }
     }
 
+    pub fn aim(&self, etcd: SocketAddr) {
+        self.shared.etcd.set(etcd).unwrap();
+    }
+
+    fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap() = mode;
+    }
+
     pub fn mute(&self) {
-        *self.shared.mode.lock().unwrap() = Mode::Mute;
+        self.set(Mode::Mute);
     }
 
     /// Ends all connections and lets new ones through.
     pub fn cut(&self) {
-        *self.shared.mode.lock().unwrap() = Mode::Pass;
+        self.set(Mode::Pass);
         self.shared.cut.notify_waiters();
     }
 
-    pub fn hold(&self) {
-        *self.shared.mode.lock().unwrap() = Mode::Hold;
+    pub fn refuse(&self) {
+        self.set(Mode::Refuse);
+        self.shared.cut.notify_waiters();
     }
 
     /// Lets nobody in from now on; what is carried or held is carried on.
-    pub fn refuse(&self) {
+    pub fn close(&self) {
         self.shared.closed.store(true, Ordering::Relaxed);
     }
 
+    pub fn silence(&self) {
+        self.set(Mode::Silence);
+    }
+
+    pub fn hold(&self) {
+        self.set(Mode::Hold);
+    }
+
+    pub fn hold_write(&self) {
+        self.set(Mode::HoldWrite);
+    }
+
+    pub fn lose_write(&self) {
+        self.set(Mode::LoseWrite);
+    }
+
+    /// A request has been held back, or an answer lost.
     pub async fn held(&self) {
         self.shared.held.notified().await;
     }
@@ -88,49 +131,82 @@ impl Proxy {
 }
 
 impl Shared {
-    /// The mode; a hold is used up by asking.
-    fn mode_of_request(&self) -> Mode {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap()
+    }
+
+    /// The mode for this request; what is meant for one request is used up by asking.
+    fn mode_of_request(&self, request: &[u8]) -> Mode {
         let mut mode = self.mode.lock().unwrap();
         match *mode {
             Mode::Hold => std::mem::replace(&mut *mode, Mode::Pass),
+            Mode::HoldWrite | Mode::LoseWrite if is_write(request) => {
+                std::mem::replace(&mut *mode, Mode::Pass)
+            }
+            Mode::HoldWrite | Mode::LoseWrite => Mode::Pass,
             other => other,
         }
     }
 }
 
-async fn carry(mut client: TcpStream, etcd: SocketAddr, shared: Arc<Shared>) {
+/// What is written is JSON; what only reads has none.
+fn is_write(request: &[u8]) -> bool {
+    request.windows(2).any(|pair| pair == b"{\"")
+}
+
+async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
+    if shared.mode() == Mode::Refuse {
+        return;
+    }
+    let Some(etcd) = shared.etcd.get() else { return };
     let Ok(mut server) = TcpStream::connect(etcd).await else { return };
-    let (mut up, mut down) = ([0; 16384], [0; 16384]);
+    let (mut up, mut down) = ([0; 65536], [0; 65536]);
     loop {
         tokio::select! {
             () = shared.cut.notified() => return,
             read = client.read(&mut up) => {
                 let Some(length) = read.ok().filter(|length| *length > 0) else { return };
-                if shared.mode_of_request() == Mode::Hold {
-                    let mut request = up[..length].to_vec();
-                    // Headers and body may come apart.
-                    let gap = Duration::from_millis(100);
-                    while let Ok(Ok(more)) = timeout(gap, client.read(&mut up)).await {
-                        request.extend(&up[..more]);
-                        if more == 0 { break }
+                let mode = shared.mode_of_request(&up[..length]);
+                match mode {
+                    Mode::Silence => continue,
+                    Mode::Hold | Mode::HoldWrite | Mode::LoseWrite => {
+                        let mut request = up[..length].to_vec();
+                        // Headers and body may come apart.
+                        let gap = Duration::from_millis(100);
+                        while let Ok(Ok(more)) = timeout(gap, client.read(&mut up)).await {
+                            request.extend(&up[..more]);
+                            if more == 0 { break }
+                        }
+                        return keep(client, server, request, mode, &shared).await;
                     }
-                    drop(client);
-                    shared.held.notify_one();
-                    shared.release.notified().await;
-                    server.write_all(&request).await.unwrap();
-                    // Answered when nothing more comes.
-                    let gap = Duration::from_millis(500);
-                    while let Ok(Ok(1..)) = timeout(gap, server.read(&mut down)).await {}
-                    shared.delivered.notify_one();
-                    return;
+                    _ if server.write_all(&up[..length]).await.is_err() => return,
+                    _ => {}
                 }
-                if server.write_all(&up[..length]).await.is_err() { return }
             }
             read = server.read(&mut down) => {
                 let Some(length) = read.ok().filter(|length| *length > 0) else { return };
-                let muted = *shared.mode.lock().unwrap() == Mode::Mute;
-                if !muted && client.write_all(&down[..length]).await.is_err() { return }
+                let passes = !matches!(shared.mode(), Mode::Mute | Mode::Silence);
+                if passes && client.write_all(&down[..length]).await.is_err() { return }
             }
         }
     }
+}
+
+/// The end of a connection whose last request is carried out without its sender.
+async fn keep(client: TcpStream, mut server: TcpStream, request: Vec<u8>, mode: Mode, shared: &Shared) {
+    let mut down = [0; 65536];
+    // Answered when nothing more comes.
+    let gap = Duration::from_millis(500);
+    if mode == Mode::LoseWrite {
+        server.write_all(&request).await.unwrap();
+        while let Ok(Ok(1..)) = timeout(gap, server.read(&mut down)).await {}
+        drop(client);
+        return shared.held.notify_one();
+    }
+    drop(client);
+    shared.held.notify_one();
+    shared.release.notified().await;
+    server.write_all(&request).await.unwrap();
+    while let Ok(Ok(1..)) = timeout(gap, server.read(&mut down)).await {}
+    shared.delivered.notify_one();
 }

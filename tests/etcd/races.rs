@@ -280,7 +280,7 @@ async fn a_write_that_commits_after_its_writer_died_is_ruled_out_by_the_cleaner(
         let terms = Terms { note: Box::new(|pending| entry.expect(pending)), ..Terms::default() };
         datastore.commit(prepared, MAC, terms).await
     });
-    proxy.refuse();
+    proxy.close();
     proxy.held().await;
     // With the writer goes the lock on its record.
     commit.abort();

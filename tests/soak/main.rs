@@ -1,0 +1,101 @@
+//! The fault harness: lives through many task lives, does something to each at one of its steps, and looks
+//! what is left.
+//!
+//! ```text
+//!  SEED ──► deck of faults, a seed a life ──► Plan: way in, network, workload, step, fault
+//!                                              │
+//!  Steps: the step is reached, the life held up ──► strike ──► services back, the cleaner's timer ──► census
+//! ```
+//!
+//! `LIVES`, `SEED` and `LIFE` (one life of an earlier run, again) come from the environment. The last line says
+//! it all; anything left behind, told twice or, in a large run, never struck is a failure.
+
+mod bystanders;
+mod census;
+mod fault;
+mod life;
+mod machine;
+#[path = "../netlab/mod.rs"]
+mod netlab;
+mod plan;
+mod processes;
+#[path = "../etcd/proxy.rs"]
+#[allow(dead_code, reason = "shared with the tests of the datastore layer")]
+mod proxy;
+mod steps;
+mod strike;
+mod table;
+#[path = "../end_to_end/world.rs"]
+#[allow(dead_code, reason = "shared with the tests of the executor")]
+mod world;
+
+use std::process::ExitCode;
+
+use fastrand::Rng;
+
+use crate::bystanders::Bystanders;
+use crate::fault::Fault;
+use crate::machine::Machine;
+use crate::plan::Plan;
+use crate::table::Table;
+
+/// What `cargo test` does: every fault comes up.
+const LIVES: usize = 20;
+const SEED: u64 = 5;
+
+fn main() -> ExitCode {
+    // Filters of `cargo test` that mean other tests.
+    let others = |word: &String| !word.starts_with('-') && !"soak".contains(word.as_str());
+    if std::env::args().skip(1).any(|word| others(&word)) {
+        return ExitCode::SUCCESS;
+    }
+    let number =
+        |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty()).map(|text| text.parse());
+    let (Ok(seed), Ok(lives), Ok(life)) =
+        (number("SEED").transpose(), number("LIVES").transpose(), number("LIFE").transpose())
+    else {
+        eprintln!("soak: SEED, LIVES and LIFE are numbers");
+        return ExitCode::from(64);
+    };
+    let seed = seed.unwrap_or(SEED);
+    let lives = lives.map_or(LIVES, |lives| lives as usize);
+    let plans = match life.map(Plan::of) {
+        Some(Some(plan)) => vec![plan; if lives == LIVES { 1 } else { lives }],
+        Some(None) => {
+            eprintln!("soak: LIFE is no seed of a life");
+            return ExitCode::from(64);
+        }
+        None => plans(seed, lives),
+    };
+    println!("soak: {} lives, SEED={seed}", plans.len());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(run(plans))
+}
+
+/// Faults are dealt from a shuffled deck, so that each comes up as often as the others.
+fn plans(seed: u64, lives: usize) -> Vec<Plan> {
+    let mut rng = Rng::with_seed(seed);
+    let mut deck = Vec::new();
+    let mut deal = || {
+        if deck.is_empty() {
+            deck = Fault::ALL.to_vec();
+            rng.shuffle(&mut deck);
+        }
+        Plan::of(plan::seed(&mut rng, deck.pop()?))
+    };
+    (0..lives).map_while(|_| deal()).collect()
+}
+
+async fn run(plans: Vec<Plan>) -> ExitCode {
+    let mut machine = Machine::start().await;
+    let mut bystanders = Bystanders::settle_in(&mut machine).await;
+    let mut table = Table::begin();
+    for plan in &plans {
+        let verdict = life::live(&mut machine, &mut bystanders, plan).await;
+        table.row(plan, &verdict);
+    }
+    match table.end() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,88 @@
+//! Who lives here: executors, containers, shims and what else this machine's daemons and agent have started.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use calico_mesos::dev::{Consul, Etcd};
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+
+use crate::machine::Machine;
+
+/// What a task never is, but a daemon or the timer's cleaner.
+const NOT_OF_TASKS: [&str; 3] = ["dockerd", "containerd", "calico-mesos"];
+
+/// `<pid> <command line>` of everybody but the daemons.
+pub fn of(machine: &Machine) -> Vec<String> {
+    let stack = &machine.world.stack;
+    let daemons = [stack.etcd.as_ref().and_then(Etcd::pid), stack.consul.as_ref().and_then(Consul::pid)];
+    let daemons = daemons.map(|pid| pid.map_or(0, |pid| pid as i32));
+    let everybody = pids().into_iter().filter(|pid| belongs(*pid, &stack.dir, &stack.docker.dir));
+    let of_tasks = |pid: &i32| !daemons.contains(pid) && !NOT_OF_TASKS.contains(&&*name(*pid));
+    everybody.filter(of_tasks).map(describe).collect()
+}
+
+pub fn ids(machine: &Machine) -> Vec<i32> {
+    of(machine).iter().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
+}
+
+/// Everybody whose network namespace is the one bound at this path.
+pub fn inside(namespace: &Path) -> Vec<i32> {
+    let Ok(wanted) = fs::metadata(namespace).map(|meta| (meta.dev(), meta.ino())) else { return Vec::new() };
+    let is_inside = |pid: &i32| {
+        fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| (meta.dev(), meta.ino()) == wanted)
+    };
+    pids().into_iter().filter(is_inside).collect()
+}
+
+pub fn children(parent: i32) -> Vec<i32> {
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        rest.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    pids().into_iter().filter(is_child).collect()
+}
+
+pub fn signal(pid: i32, signal: Signal) {
+    // It may have ended by itself.
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+fn pids() -> BTreeSet<i32> {
+    let names = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).filter(|pid| !is_zombie(*pid)).collect()
+}
+
+/// Dead already, merely not waited for by its parent.
+fn is_zombie(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+}
+
+/// By its folder, command line, environment or cgroup: all of them name the private folder.
+fn belongs(pid: i32, dir: &Path, docker: &Path) -> bool {
+    let proc = Path::new("/proc").join(pid.to_string());
+    let text = dir.display().to_string();
+    let names = |file: &str, text: &str| {
+        fs::read(proc.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
+    };
+    let cgroup: String =
+        docker.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+        || names("cmdline", &text)
+        || names("environ", &text)
+        || names("cgroup", &format!("/cm{cgroup}/"))
+}
+
+fn name(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn describe(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = String::from_utf8_lossy(&line).replace('\0', " ");
+    format!("{pid} ({}) {}", name(pid), words.chars().take(300).collect::<String>())
+}

@@ -1,0 +1,236 @@
+//! One fault, done to one life.
+
+use std::time::Duration;
+
+use calico_mesos::agent::kill_all;
+use nix::sys::signal::Signal;
+use tokio::time::{sleep, timeout};
+
+use crate::fault::{Actor, Fault};
+use crate::life::Lives;
+use crate::machine::{Machine, Service};
+use crate::plan::{Away, Plan, Work};
+use crate::processes;
+use crate::steps::Held;
+use crate::world::{sh, task_info};
+
+/// How long a write may take to come.
+const WRITE: Duration = Duration::from_secs(8);
+
+/// What was done, in words; `None` when there was nothing to do it to.
+pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held: Held) -> Option<String> {
+    let gently = plan.kind % 2 == 0;
+    let words = match plan.fault {
+        Fault::KillExecutor => {
+            processes::signal(held.pid, Signal::SIGKILL);
+            "".into()
+        }
+        Fault::KillWorkload => kill_workload(machine, plan, lives)?,
+        Fault::KillDockerd => {
+            let service = if gently { Service::Dockerd } else { Service::DockerdAndContainerd };
+            machine.take(service).await;
+            return Some(outage(machine, plan, held, service, "killed").await);
+        }
+        Fault::StopDockerd => {
+            machine.take_gently(Service::Dockerd).await;
+            return Some(outage(machine, plan, held, Service::Dockerd, "stopped").await);
+        }
+        Fault::KillContainerd => {
+            machine.take(Service::Containerd).await;
+            return Some(outage(machine, plan, held, Service::Containerd, "killed").await);
+        }
+        Fault::EndEtcd => {
+            let how = end(machine, Service::Etcd, gently).await;
+            return Some(outage(machine, plan, held, Service::Etcd, how).await);
+        }
+        Fault::RefuseEtcd => {
+            machine.take(Service::WayToEtcd).await;
+            return Some(outage(machine, plan, held, Service::WayToEtcd, "refused").await);
+        }
+        Fault::SilenceEtcd => {
+            machine.silence_etcd().await;
+            return Some(outage(machine, plan, held, Service::WayToEtcd, "silent").await);
+        }
+        Fault::LoseAnswer => return lose_answer(machine, plan, held).await,
+        Fault::LateWrite => return late_write(machine, plan, held).await,
+        Fault::EndConsul if plan.kind % 3 == 0 => {
+            machine.take(Service::FrozenConsul).await;
+            return Some(outage(machine, plan, held, Service::FrozenConsul, "frozen").await);
+        }
+        Fault::EndConsul => {
+            let how = end(machine, Service::Consul, gently).await;
+            return Some(outage(machine, plan, held, Service::Consul, how).await);
+        }
+        Fault::RestartAgent => {
+            machine.take(Service::Agent).await;
+            return Some(outage(machine, plan, held, Service::Agent, "stopped").await);
+        }
+        Fault::FillDisk => {
+            machine.take(Service::Disk).await;
+            return Some(outage(machine, plan, held, Service::Disk, "full").await);
+        }
+        Fault::Reboot => {
+            reboot(machine, held).await;
+            "".into()
+        }
+        Fault::Pause => return Some(pause(plan, held).await),
+        Fault::DestroyContainer => {
+            kill_all(held.pid);
+            "".into()
+        }
+        Fault::LaunchTwice => {
+            launch_twice(machine, plan, lives, held).await;
+            "".into()
+        }
+        Fault::KillGc => {
+            processes::signal(held.pid, Signal::SIGKILL);
+            "".into()
+        }
+        Fault::TwoGcs => {
+            let mut second = machine.cleaner();
+            let ended = timeout(Duration::from_millis(1500), second.wait()).await.is_ok();
+            drop(held);
+            let _ = second.wait().await;
+            if ended {
+                "the second left".into()
+            } else {
+                "the second waited".into()
+            }
+        }
+    };
+    Some(words)
+}
+
+async fn end(machine: &mut Machine, service: Service, gently: bool) -> &'static str {
+    if gently {
+        machine.take_gently(service).await;
+        "stopped"
+    } else {
+        machine.take(service).await;
+        "killed"
+    }
+}
+
+/// The service is away from now on: for a while, or until the life is over.
+async fn outage(machine: &mut Machine, plan: &Plan, held: Held, service: Service, how: &str) -> String {
+    drop(held);
+    // An agent that is away cannot tell when the life is over.
+    let away = match plan.away {
+        Away::UntilTheEnd if service == Service::Agent => Away::Moment(Duration::from_secs(3)),
+        away => away,
+    };
+    match away {
+        Away::Moment(moment) => {
+            sleep(moment).await;
+            machine.restore().await;
+            format!("{how} {:.1} s", moment.as_secs_f32())
+        }
+        Away::UntilTheEnd => format!("{how} to the end"),
+    }
+}
+
+fn kill_workload(machine: &Machine, plan: &Plan, lives: &Lives) -> Option<String> {
+    let namespace =
+        machine.world.config.paths.run.join("tasks").join(&lives.first.launched.container_id).join("netns");
+    let mut victims = processes::inside(&namespace);
+    if victims.is_empty() && plan.actor == Actor::Executor {
+        // A command that has not got into its namespace yet.
+        victims = processes::children(lives.first.pid());
+    }
+    for pid in &victims {
+        processes::signal(*pid, Signal::SIGKILL);
+    }
+    (!victims.is_empty()).then(|| format!("{} killed", victims.len()))
+}
+
+async fn lose_answer(machine: &mut Machine, plan: &Plan, held: Held) -> Option<String> {
+    machine.proxy.lose_write();
+    drop(held);
+    if timeout(WRITE, machine.proxy.held()).await.is_err() {
+        machine.proxy.cut();
+        return None;
+    }
+    if plan.kind % 2 == 0 {
+        return Some("found out".into());
+    }
+    // The writer cannot even look what became of it.
+    machine.take(Service::WayToEtcd).await;
+    if let Away::Moment(moment) = plan.away {
+        sleep(moment).await;
+        machine.restore().await;
+    }
+    Some("and etcd gone".into())
+}
+
+async fn late_write(machine: &mut Machine, plan: &Plan, held: Held) -> Option<String> {
+    let writer = held.pid;
+    machine.proxy.hold_write();
+    drop(held);
+    if timeout(WRITE, machine.proxy.held()).await.is_err() {
+        machine.proxy.cut();
+        return None;
+    }
+    processes::signal(writer, Signal::SIGKILL);
+    let after_cleaning = plan.kind % 2 == 0;
+    if after_cleaning {
+        sleep(Duration::from_millis(200)).await;
+        machine.clean().await;
+    }
+    let delivered = timeout(WRITE, machine.proxy.deliver()).await.is_ok();
+    machine.proxy.cut();
+    match (delivered, after_cleaning) {
+        (false, _) => None,
+        (true, true) => Some("after the cleaner".into()),
+        (true, false) => Some("before the cleaner".into()),
+    }
+}
+
+async fn pause(plan: &Plan, held: Held) -> String {
+    let pid = held.pid;
+    processes::signal(pid, Signal::SIGSTOP);
+    drop(held);
+    let moment = match plan.away {
+        Away::Moment(moment) => moment,
+        Away::UntilTheEnd => Duration::from_secs(5),
+    };
+    sleep(moment).await;
+    let (signal, words) = match plan.kind % 2 {
+        0 => (Signal::SIGCONT, "went on"),
+        _ => (Signal::SIGKILL, "was killed"),
+    };
+    processes::signal(pid, signal);
+    format!("{:.1} s, {words}", moment.as_secs_f32())
+}
+
+/// Another instance of the app, ordered while the first is held up.
+async fn launch_twice(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held: Held) {
+    let mut info = task_info(&lives.app);
+    if plan.work != Work::Sleeps {
+        // Another task all the same.
+        info.name.push_str("-again");
+    }
+    lives.others.push(machine.launch(info).await);
+    sleep(Duration::from_millis(u64::from(plan.kind) * 4)).await;
+    drop(held);
+}
+
+/// All processes of agent and Docker die at once; what lies in memory is gone: links, rules, namespaces, mounts, /run.
+async fn reboot(machine: &mut Machine, held: Held) {
+    machine.world.agent.stop().await.unwrap();
+    for _ in 0..3 {
+        for pid in processes::ids(machine) {
+            processes::signal(pid, Signal::SIGKILL);
+        }
+        machine.world.stack.docker.power_off();
+    }
+    drop(held);
+    let run = machine.world.config.paths.run.clone();
+    let path = run.display();
+    sh(&format!(
+        "for m in $(awk '{{print $5}}' /proc/self/mountinfo | grep '^{path}/' | sort -r); do umount -l $m; done; rm -rf {path}"
+    ));
+    sh("for l in $(ip -o link | grep -o 'cali[^:@]*' | grep -v foreign); do ip link del $l; done");
+    sh("nft list tables | grep calico-mesos | while read t f n; do nft delete table $f $n; done");
+    machine.world.stack.docker.restart().await.unwrap();
+    machine.world.agent.restart().await.unwrap();
+}
