@@ -27,6 +27,9 @@ pub struct Arguments {
     grace: Option<Duration>,
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
+    /// Say nothing when there was nothing to do: for timers
+    #[arg(long)]
+    quiet: bool,
     /// With --decommission: the node in Calico that is gone
     #[arg(long, value_name = "NAME", requires = "decommission")]
     node: Option<String>,
@@ -52,6 +55,9 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
         return Ok(exit_code(complete, dry_run && work));
     }
     let Some(cleaned) = gc::clean(&config, grace, dry_run).await? else {
+        if arguments.quiet {
+            return Ok(ExitCode::SUCCESS);
+        }
         out.line(match arguments.output {
             Format::Table => "another cleaner is at work on this host".to_owned(),
             Format::Json => json!({ "busy": true }).to_string(),
@@ -65,7 +71,9 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
             eprintln!("calico-mesos: {}", chain(&error));
         }
     }
+    let silent = arguments.quiet && cleaned.complete() && cleaned.work() == 0;
     match arguments.output {
+        _ if silent => {}
         Format::Json => out.line(as_json(&cleaned, dry_run).to_string()),
         Format::Table => tell(&cleaned, dry_run, out),
     }

@@ -66,7 +66,7 @@ mod tests {
         let listed = r#"{"ID":"x","Name":"web","Address":"10.0.0.1","Port":80,"Tags":[],"Meta":{"a":"b"},
             "Check":{"Name":"Mesos health check","TTL":"1h","Status":"critical","Notes":"not yet"}}"#;
         let service: Service = serde_json::from_str(listed).unwrap();
-        told.note(&[service.clone()]);
+        told.note(std::slice::from_ref(&service));
         assert_eq!(told.read().unwrap().0, [service]);
         told.forget();
         assert!(!told.is_there());

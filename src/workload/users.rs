@@ -17,6 +17,8 @@ pub struct Listed {
     pub name: String,
     pub state: State,
     pub created: Option<SystemTime>,
+    /// It is on no network of Docker's.
+    pub isolated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,7 @@ impl Listed {
                 Some(Word::EXITED | Word::DEAD) => State::Exited,
                 _ => State::Living,
             },
+            isolated: summary.host_config.and_then(|host| host.network_mode).as_deref() == Some("none"),
             created: created.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
             id,
         })

@@ -107,7 +107,8 @@ async fn a_node_is_seen_with_its_own_things_alone() {
     foreign(&mut world, "a").await;
     let inventory = world.connect("a").await.inventory("a").await.unwrap();
     let containers = inventory.endpoints.iter().filter_map(|seen| seen.container.as_ref());
-    assert_eq!(containers.map(ToString::to_string).collect::<Vec<_>>(), [ours.container_id.clone()]);
+    let containers: Vec<_> = containers.map(|container| container.as_str()).collect();
+    assert_eq!(containers, [ours.container_id.as_str()]);
     assert_eq!(inventory.endpoints.len(), 3, "ours, libnetwork's and the hand-made one: {inventory:#?}");
     assert_eq!(inventory.blocks.len(), 1);
     let of_tasks = inventory.allocations.iter().filter(|allocation| allocation.container().is_some());
@@ -246,7 +247,7 @@ async fn populate(world: &mut World, template: &Identity, count: usize) {
     let dump = world.ipam().await;
     let endpoint = dump.iter().find(|(key, _)| key.contains("/workloadendpoints/")).unwrap();
     let block = dump.iter().find(|(key, _)| key.contains("/assignment/")).unwrap();
-    for (key, _) in &dump {
+    for key in dump.keys() {
         if key.contains(&template.handle) || key == endpoint.0 || key == block.0 || key.contains("/host/") {
             world.delete(key).await;
         }

@@ -14,7 +14,7 @@ use crate::error::chain;
 
 use super::execute::{self, Fate};
 use super::plan::{Item, Kind, Plan, Verdict};
-use super::survey::Survey;
+use super::seen::Survey;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecommissionError {

@@ -16,7 +16,7 @@ use crate::task::told::Told;
 
 use super::plan::{Item, Kind, Plan};
 use super::records;
-use super::survey::{Survey, Trace};
+use super::seen::{Survey, Trace};
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod decommission;
 mod execute;
 mod plan;
 mod records;
+mod seen;
 mod survey;
 
 use std::fs::{self, File};
@@ -34,9 +35,10 @@ use super::teardown::Report;
 pub use decommission::{decommission, DecommissionError, Decommissioned, Terms};
 pub use execute::Fate;
 pub use plan::{Item, Kind, Plan, Rules, Verdict};
-pub use survey::{Silent, Survey, SurveyError};
+pub use seen::{Silent, Survey};
+pub use survey::SurveyError;
 
-use survey::Seen;
+use seen::Seen;
 
 /// Of the journal folder, which the lock guards; its records have a format of their own each.
 const FORM: u32 = 1;

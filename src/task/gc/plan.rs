@@ -23,7 +23,7 @@ use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::task::journal::Record;
 use crate::workload::State;
 
-use super::survey::{Death, Seen, Survey, Trace};
+use super::seen::{Death, Seen, Survey, Trace};
 
 /// How much of a ContainerID people need to tell two of them apart.
 const SHORT: usize = 8;
@@ -409,61 +409,6 @@ impl Planner<'_> {
 }
 
 const NOT_OURS: &str = "not written by calico-mesos: never touched";
-
-impl Survey {
-    /// Since when the longest-lived task of ours lives, whether a journal knows it or not.
-    fn oldest_living(&self) -> Option<SystemTime> {
-        let lives = |trace: &Trace| {
-            let container = trace.container.as_ref().filter(|its| its.state != State::Exited);
-            let folder = trace.folder.as_ref().filter(|folder| folder.inhabited);
-            [container.and_then(|its| its.created), folder.and_then(|folder| folder.made)]
-        };
-        self.traces.values().flat_map(lives).flatten().min()
-    }
-}
-
-impl Trace {
-    /// As its endpoint has it, or would have it.
-    pub fn workload(&self, container: &ContainerId) -> String {
-        match &self.endpoint {
-            Some(seen) => seen.endpoint.workload.clone(),
-            None => container.workload(self.app().unwrap_or_default()),
-        }
-    }
-
-    pub fn app(&self) -> Option<&str> {
-        let endpoint = self.endpoint.as_ref().and_then(|seen| seen.endpoint.app.as_deref());
-        let address = self.addresses.iter().find_map(|allocation| allocation.app.as_deref());
-        endpoint.or(address).or_else(|| self.services.first()?.meta.get("mesos-app").map(String::as_str))
-    }
-
-    fn all_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let shown = self.endpoint.iter().flat_map(|seen| seen.endpoint.addresses.iter().copied());
-        let held = self.addresses.iter().map(|allocation| allocation.address);
-        shown.chain(held)
-    }
-
-    /// Every time that is known of it.
-    fn times(&self) -> Vec<SystemTime> {
-        let endpoint = self.endpoint.iter().filter_map(|seen| seen.endpoint.created);
-        let addresses = self.addresses.iter().filter_map(|allocation| allocation.since);
-        let container = self.container.iter().filter_map(|its| its.created);
-        let folder = self.folder.iter().filter_map(|folder| folder.made);
-        let services = self.services.iter().filter_map(|service| service.since().and_then(parse));
-        endpoint.chain(addresses).chain(container).chain(folder).chain(services).collect()
-    }
-
-    /// A container that never ran, and nothing else.
-    fn is_just_created(&self) -> bool {
-        self.container.as_ref().is_some_and(|its| its.state == State::NeverStarted)
-            && self.endpoint.is_none()
-            && self.addresses.is_empty()
-            && self.folder.is_none()
-            && self.veth.is_none()
-            && self.ports.is_empty()
-            && self.services.is_empty()
-    }
-}
 
 fn item(verdict: Verdict, kind: Kind, name: String, container: &ContainerId) -> Item {
     Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }

@@ -1,134 +1,32 @@
-//! What there is of tasks on this host, in Calico, in Docker and in Consul: plain data for [`super::plan`].
+//! Looks at what there is of tasks on this host, in Calico, in Docker and in Consul.
 //!
 //! The order of looking is what makes a comparison possible. An executor writes its journal's record before it
 //! makes anything, and removes it when nothing is left: so whatever was seen, and neither had a record before
 //! everything else was looked at nor has one afterwards, belongs to nobody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::calico::{self, Allocation, CalicoError, Datastore, Inventory, SeenEndpoint};
+use crate::calico::{self, CalicoError, Datastore, Inventory};
 use crate::config::Config;
 use crate::consul::{self, Service};
 use crate::error::chain;
 use crate::names::{ContainerId, ORCHESTRATOR};
-use crate::net::forward::{self, Mapping};
-use crate::net::{self, netns};
-use crate::task::journal::{boot_id, Journal, JournalError, Peeked, Record};
+use crate::net::{self, forward, netns};
+use crate::task::journal::{boot_id, Journal, JournalError, Peeked};
 use crate::task::network;
 use crate::task::spec::RUNTIME;
 use crate::task::told::Told;
 use crate::workload::{Docker, DockerHost, State};
 
+use super::seen::{Death, Folder, Seen, SeenContainer, Survey};
+
 /// Where Docker listens when nobody says otherwise.
 const DOCKER: &str = "unix:///var/run/docker.sock";
 
-/// Everything that was seen.
-#[derive(Debug, Clone)]
-pub struct Survey {
-    pub node: String,
-    pub now: SystemTime,
-    /// What the journal says of each container.
-    pub records: BTreeMap<ContainerId, Seen>,
-    /// Files in the journal's folder that are no records.
-    pub strangers: Vec<(PathBuf, String)>,
-    /// Containers that had a record when the survey began.
-    pub before: BTreeSet<ContainerId>,
-    /// Since when there has been a journal; none: it is missing, or nobody can tell.
-    pub journal_since: Option<SystemTime>,
-    pub traces: BTreeMap<ContainerId, Trace>,
-    /// Endpoints of this node with our orchestrator's name that we did not write.
-    pub strange_endpoints: Vec<SeenEndpoint>,
-    /// Addresses of this node that are Calico's own, or bear our orchestrator's name and are not of our making.
-    pub strange_addresses: Vec<Allocation>,
-    /// Addresses that other endpoints of this node show, whoever made those.
-    pub shown: BTreeSet<IpAddr>,
-    pub silent: Vec<Silent>,
-}
-
-/// A record of the journal.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
-    Living(Option<Box<Record>>),
-    Dead(Box<Record>, Death),
-    Unreadable(String),
-}
-
-/// What became of a record's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
-    Died,
-    Rebooted,
-    /// The process lives and has let go of the record: a life that panicked.
-    LetGo,
-}
-
-/// Something that could not be looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Silent {
-    pub source: &'static str,
-    pub why: String,
-    /// Nothing that only this source might back may be removed.
-    pub essential: bool,
-}
-
-/// What was seen of one container.
-#[derive(Debug, Clone, Default)]
-pub struct Trace {
-    pub endpoint: Option<SeenEndpoint>,
-    pub addresses: Vec<Allocation>,
-    pub container: Option<SeenContainer>,
-    pub folder: Option<Folder>,
-    /// Links by which calico-runc would find a folder that is not there.
-    pub dangling: Vec<PathBuf>,
-    /// Its interface on the host.
-    pub veth: Option<String>,
-    pub ports: Vec<Mapping>,
-    /// In Consul.
-    pub services: Vec<Service>,
-    /// What its executor has told Consul before this survey began.
-    pub told: Vec<Service>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct SeenContainer {
-    /// The Docker that has it, as in a record.
-    pub docker: String,
-    pub name: String,
-    pub state: State,
-    pub created: Option<SystemTime>,
-}
-
-/// The task's volatile folder.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Folder {
-    pub path: PathBuf,
-    pub made: Option<SystemTime>,
-    /// Something lives in its namespace.
-    pub inhabited: bool,
-}
-
 impl Survey {
-    /// Nothing seen yet.
-    pub(super) fn new(node: String) -> Self {
-        Self {
-            node,
-            now: SystemTime::now(),
-            records: BTreeMap::new(),
-            strangers: Vec::new(),
-            before: BTreeSet::new(),
-            journal_since: None,
-            traces: BTreeMap::new(),
-            strange_endpoints: Vec::new(),
-            strange_addresses: Vec::new(),
-            shown: BTreeSet::new(),
-            silent: Vec::new(),
-        }
-    }
-
     /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
     pub async fn take(config: &Config) -> Result<Self, SurveyError> {
         let mut survey = Self::new(calico::node_name(config).map_err(SurveyError::Node)?);
@@ -147,18 +45,6 @@ impl Survey {
         Ok(survey)
     }
 
-    pub fn living(&self) -> usize {
-        self.records.values().filter(|seen| matches!(seen, Seen::Living(_))).count()
-    }
-
-    fn trace(&mut self, container: ContainerId) -> &mut Trace {
-        self.traces.entry(container).or_default()
-    }
-
-    fn cannot(&mut self, source: &'static str, essential: bool, why: String) {
-        self.silent.push(Silent { source, why, essential });
-    }
-
     async fn calico(&mut self, config: &Config) {
         let node = self.node.clone();
         let look = async { Datastore::connect(config).await?.inventory(&node).await };
@@ -166,33 +52,6 @@ impl Survey {
         match seen {
             Ok(inventory) => self.sort(inventory),
             Err(error) => self.cannot("Calico", true, chain(&error)),
-        }
-    }
-
-    pub(super) fn sort(&mut self, inventory: Inventory) {
-        for seen in inventory.endpoints {
-            match seen.container.clone() {
-                Some(container) => self.trace(container).endpoint = Some(seen),
-                None => {
-                    self.shown.extend(&seen.endpoint.addresses);
-                    if seen.endpoint.orchestrator == ORCHESTRATOR {
-                        self.strange_endpoints.push(seen);
-                    }
-                }
-            }
-        }
-        let prefix = format!("{ORCHESTRATOR}.");
-        let node = self.node.clone();
-        let here = |allocation: &Allocation| allocation.node.as_deref() == Some(node.as_str());
-        for allocation in inventory.allocations.into_iter().filter(here) {
-            let named_like_ours = allocation.handle.as_deref().is_some_and(|id| id.starts_with(&prefix));
-            match allocation.container() {
-                Some(container) => self.trace(container).addresses.push(allocation),
-                None if named_like_ours || allocation.calicos_own().is_some() => {
-                    self.strange_addresses.push(allocation);
-                }
-                None => {}
-            }
         }
     }
 
@@ -318,8 +177,8 @@ impl Survey {
             let Some(container) = container_named(&listed.name) else { continue };
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);
             if !has_record {
-                // It has ended, and is the agent's to remove.
-                if listed.state == State::Exited {
+                // It has ended, and is the agent's to remove; or it is none of ours at all.
+                if listed.state == State::Exited || !listed.isolated {
                     continue;
                 }
                 // Ours by its runtime; not asked for the others, some of which may stand at their gates.

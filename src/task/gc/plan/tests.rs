@@ -7,7 +7,7 @@ use super::*;
 use crate::calico::{Allocation, Endpoint, Identity, SeenEndpoint};
 use crate::consul::Service;
 use crate::net::forward::{Mapping, Protocol};
-use crate::task::gc::survey::{Folder, SeenContainer, Silent};
+use crate::task::gc::seen::{Folder, SeenContainer, Silent};
 use crate::task::journal::{Owner, FORMAT};
 
 const NODE: &str = "agent-17";
