@@ -17,6 +17,8 @@ use calico_mesos::{logging, privileges, task};
 const USAGE: u8 = 64;
 /// The stock executor's name.
 const DROP_IN: &str = "mesos-docker-executor";
+/// Of the threads beside the first one, which wait for disks and names.
+const STACK: usize = 2 << 20;
 /// Every executor gets this one from its agent.
 const STARTED_BY_AGENT: &str = "MESOS_EXECUTOR_ID";
 
@@ -75,7 +77,10 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
 
 /// On one thread: an executor waits nearly all its life, and there may be hundreds on a host.
 fn run(executor: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    // Otherwise RUST_MIN_STACK decides, which a task can set.
+    builder.enable_all().thread_stack_size(STACK);
+    match builder.build() {
         Ok(runtime) => runtime.block_on(executor),
         Err(error) => {
             eprintln!("calico-executor: cannot start: {error}");

@@ -7,10 +7,12 @@ mod custom;
 mod faults;
 mod gc;
 mod health;
+mod hostile;
 mod launch;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 mod policy;
 mod ports;
+mod secrets;
 mod stock;
 mod world;

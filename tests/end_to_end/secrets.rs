@@ -1,0 +1,139 @@
+//! Nothing that is written, sent or left behind holds a secret of the operator's.
+
+use std::path::Path;
+
+use calico_mesos::mesos::messages::{Message, TaskState};
+use serde_json::json;
+
+use crate::world::{app, calico, Task, World};
+
+/// Part of each of them.
+const MARK: &str = "hunter2";
+
+fn secret(folder: &Path, name: &str, text: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    format!("\"{}\"", path.display())
+}
+
+/// Every file below a folder that holds the mark, by name or content.
+fn told_in(folder: &Path, found: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            told_in(&path, found);
+        } else if kind.is_file() && holds(&std::fs::read(&path).unwrap_or_default()) {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+fn holds(bytes: &[u8]) -> bool {
+    // As it stands, or as base64 would write it at any of its three places.
+    let marks: [&[u8]; 4] = [MARK.as_bytes(), b"aHVudGVyM", b"h1bnRlcj", b"odW50ZXIy"];
+    marks.iter().any(|mark| bytes.windows(mark.len()).any(|window| window == *mark))
+}
+
+async fn nothing_told(world: &World, task: &Task<'_>) {
+    let mut found = Vec::new();
+    for folder in
+        [task.sandbox(), &world.config.paths.run, &world.config.paths.state, &world.config.paths.log]
+    {
+        told_in(folder, &mut found);
+    }
+    assert!(found.is_empty(), "{found:?}\n{}", task.log());
+    for update in world.agent.history(&task.id) {
+        assert!(!holds(&update.status.encode_to_vec()), "{:?}", update.status);
+    }
+    for container in world.containers().await {
+        let inspected =
+            world.docker(&format!("/containers/{}/json", container["Id"].as_str().unwrap())).await;
+        assert!(!holds(inspected.to_string().as_bytes()), "{inspected}");
+    }
+    let gc = world.gc();
+    assert!(!holds(&gc.stdout) && !holds(&gc.stderr));
+}
+
+#[tokio::test]
+async fn secrets_stay_in_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = secret(folder.path(), "token", MARK);
+    let auths = json!({"auths": {"localhost:1": {"username": "u", "password": MARK}}}).to_string();
+    let registry = secret(folder.path(), "config.json", &auths);
+    let password = secret(folder.path(), "password", MARK);
+    let world = World::with(
+        |stack| {
+            stack.consul = true;
+            stack.config.insert("consul.token_file".into(), token);
+            stack.config.insert("docker.config_file".into(), registry);
+        },
+        |_| (),
+    )
+    .await;
+    let task = world.running(&app("/quiet", "exec sleep 1000", calico())).await;
+    nothing_told(&world, &task).await;
+    task.kill().await;
+
+    let mut image = app("/pull", "exec sleep 1000", calico());
+    image["container"]["docker"]["image"] = json!("localhost:1/x");
+    let task = world.launch(&image).await;
+    assert!(task.fails().await.contains("CM-IMAGE"));
+    assert!(task.log().contains("uses the credentials for localhost:1"), "{}", task.log());
+    nothing_told(&world, &task).await;
+
+    // Mistakes, too: a user that etcd does not know, and secrets where they do not belong.
+    let good = std::fs::read_to_string(&world.stack.config).unwrap();
+    for (mistake, code) in [
+        (format!("etcd.username = \"u\"\netcd.password_file = {password}\n"), "CM-ETCD"),
+        (format!("etcd.password = \"{MARK}\"\n"), "CM-CONFIG"),
+    ] {
+        std::fs::write(&world.stack.config, format!("{good}{mistake}")).unwrap();
+        let task = world.launch(&app("/mistake", "exec sleep 1000", calico())).await;
+        let message = task.fails().await;
+        assert!(message.contains(code), "{mistake}: {message}");
+        nothing_told(&world, &task).await;
+        task.executor_exit().await;
+    }
+    std::fs::write(&world.stack.config, good).unwrap();
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_secret_that_others_can_read_is_no_secret() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let token = secret(folder.path(), "token", MARK);
+    let path = folder.path().join("token");
+    let world = World::with(
+        |stack| {
+            stack.consul = true;
+            stack.config.insert("consul.token_file".into(), token);
+        },
+        |_| (),
+    )
+    .await;
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let app = app("/careless", "exec sleep 1000", calico());
+    for (path, bits, says) in
+        [(path.as_path(), 0o644, "run: chmod o= "), (&world.config.paths.state, 0o777, "run: chmod go-w ")]
+    {
+        std::fs::create_dir_all(&world.config.paths.state).unwrap();
+        let before = std::fs::metadata(path).unwrap().permissions();
+        mode(path, bits);
+        let task = world.launch(&app).await;
+        let message = task.fails().await;
+        assert!(message.contains("CM-UNSAFE") && message.contains(says), "{message}");
+        task.executor_exit().await;
+        std::fs::set_permissions(path, before).unwrap();
+    }
+    let task = world.launch(&app).await;
+    task.reaches(TaskState::TaskRunning).await;
+    task.kill().await;
+    world.nothing_left().await;
+}
