@@ -187,7 +187,8 @@ fn commanded(environment: &[(String, String)]) -> TaskInfo {
         command: Some(CommandInfo {
             shell: Some(false),
             value: Some(EXECUTOR.into()),
-            arguments: [EXECUTOR, "/bin/sleep", "1000"].map(str::to_owned).into(),
+            // Static: the task's own loader would complain in the same log.
+            arguments: [EXECUTOR, "/bin/busybox", "sleep", "1000"].map(str::to_owned).into(),
             environment: Some(variables(environment)),
             ..Default::default()
         }),
