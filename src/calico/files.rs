@@ -65,7 +65,8 @@ pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<Flock<File
 }
 
 /// The blocks from which this node got its last addresses: read together with everything else, so that
-/// an ordinary launch needs one trip. Only a guess; what it names is checked like any other block.
+/// an ordinary launch needs one trip. Only a guess; what it names is checked like any other block. So it needs no
+/// number for its form either: what another release wrote and this one cannot read is no hint.
 pub(super) fn read_hint(path: &Path, node: &str) -> Vec<IpNet> {
     let Ok(meta) = std::fs::metadata(path) else { return Vec::new() };
     if meta.uid() != nix::unistd::geteuid().as_raw() {

@@ -12,3 +12,4 @@ mod proxy;
 mod races;
 mod replay;
 mod role;
+mod usage;
