@@ -104,6 +104,7 @@ impl World {
         let state = self.dir.path().join(host);
         std::fs::create_dir_all(&state).unwrap();
         config.paths.ipam_lock = state.join("ipam.lock");
+        config.paths.log = state.join("log");
         config.paths.state = state;
         config
     }
