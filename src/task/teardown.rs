@@ -12,7 +12,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::calico::{Datastore, Pending, Settled};
@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
 use crate::net::{self, forward, local::Local, Namespace, NetError};
-use crate::workload::{Docker, DockerError, DockerHost};
+use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
 
 use super::audit;
 use super::journal::{Entry, Record};
@@ -41,6 +41,9 @@ impl Patience {
     /// Nobody waits for a cleaner.
     pub const CLEANER: Self = Self { consul: Duration::from_secs(5), datastore: Duration::from_secs(20) };
 }
+
+/// A shim usually ends a moment after its container's removal.
+const SHIM_LAG: Duration = Duration::from_secs(2);
 
 /// Whether Docker has to be asked about the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +193,11 @@ pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Op
 
 /// True when nothing of the workload lives any more.
 async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut Report) -> bool {
+    let mut forgotten = false;
     if workload != Workload::Exited {
-        if let Err(error) = stop_container(record, config, workload, report).await {
-            report.errors.push(format!("container: {error}"));
+        match stop_container(record, config, workload, report).await {
+            Ok(gone) => forgotten = gone,
+            Err(error) => report.errors.push(format!("container: {error}")),
         }
     }
     // Whatever Docker says: the workload is gone when no process lives in its namespace.
@@ -208,6 +213,9 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
     match namespace.kill_processes(Duration::from_secs(10)).await {
         Ok(killed) => {
             report.killed = killed;
+            if forgotten {
+                end_shims(record, config).await;
+            }
             true
         }
         Err(error) => {
@@ -217,31 +225,44 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
     }
 }
 
+/// A container that Docker removed while its containerd was down leaves its shim behind, of which nobody knows any
+/// more: containerd cleans up behind one that dies.
+async fn end_shims(record: &Record, config: &Config) {
+    for id in links(config, record).into_iter().filter_map(|link| Some(link.file_name()?.to_owned())) {
+        let Some(shim) = id.to_str().and_then(HostProcess::shim) else { continue };
+        if tokio::time::timeout(SHIM_LAG, shim.gone()).await.is_err() && shim.kill() {
+            tracing::warn!("ended the shim of a container that Docker had removed");
+        }
+    }
+}
+
+/// True when Docker has no such container any more.
 async fn stop_container(
     record: &Record,
     config: &Config,
     workload: Workload,
     report: &mut Report,
-) -> Result<(), String> {
-    let Some(address) = &record.docker else { return Ok(()) };
+) -> Result<bool, String> {
+    let Some(address) = &record.docker else { return Ok(false) };
     let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, config.docker.tls(), "the journal")
         .await
         .map_err(|error| chain(&error))?;
     let container = match docker.inspect(&record.container_name).await {
         Ok(container) => container,
-        Err(DockerError::NoContainer { .. }) => return Ok(()),
+        Err(DockerError::NoContainer { .. }) => return Ok(true),
         Err(error) => return Err(chain(&error)),
     };
-    if workload == Workload::NeverStarted || !container.started {
+    let remove = workload == Workload::NeverStarted || !container.started;
+    if remove {
         docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;
     } else if container.running {
         docker.kill(&container.id).await.map_err(|error| chain(&error))?;
     } else {
-        return Ok(());
+        return Ok(false);
     }
     report.container = true;
-    Ok(())
+    Ok(remove)
 }
 
 /// True when no port of the host leads to the task any more. Before the interface goes: without it anybody may
@@ -276,21 +297,25 @@ async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut
         report.note("namespace", &error);
         return;
     }
-    if let Err(error) = remove_folder(&folder, &config.paths.run.join("containers")) {
+    if let Err(error) = remove_folder(&folder, links(config, record)) {
         report.note("volatile folder", &error);
     }
 }
 
+/// The links by which calico-runc finds the task's folder, each named after a container of Docker's.
+fn links(config: &Config, record: &Record) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(config.paths.run.join("containers")) else { return Vec::new() };
+    let leads_here = |link: &PathBuf| {
+        let target = fs::read_link(link).unwrap_or_default();
+        target.file_name().is_some_and(|name| name == record.container.as_str())
+    };
+    entries.flatten().map(|entry| entry.path()).filter(leads_here).collect()
+}
+
 /// Removes the task's volatile folder and the links to it.
-fn remove_folder(folder: &Path, links: &Path) -> io::Result<()> {
-    if let Ok(entries) = fs::read_dir(links) {
-        for entry in entries.flatten() {
-            let same =
-                fs::read_link(entry.path()).is_ok_and(|target| target.file_name() == folder.file_name());
-            if same {
-                fs::remove_file(entry.path())?;
-            }
-        }
+fn remove_folder(folder: &Path, links: Vec<PathBuf>) -> io::Result<()> {
+    for link in links {
+        fs::remove_file(link)?;
     }
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -48,9 +48,22 @@ impl HostProcess {
                 numbers.len() > 1 && numbers.last() == Some(&"1")
             })
         };
-        let entries = fs::read_dir("/proc").ok()?.flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(first).find_map(|pid| Self::of_container(pid, id))
+        pids().filter(first).find_map(|pid| Self::of_container(pid, id))
+    }
+
+    /// containerd's shim of a container, which is told its id on the command line.
+    pub fn shim(id: &str) -> Option<Self> {
+        let is_shim = |line: &[u8]| {
+            let mut words = line.split(|byte| *byte == 0);
+            let program = words.next().map(String::from_utf8_lossy).unwrap_or_default();
+            let program = program.rsplit('/').next().unwrap_or_default();
+            program.starts_with("containerd-shim") && words.any(|word| word == id.as_bytes())
+        };
+        pids()
+            .find(|pid| {
+                !id.is_empty() && is_shim(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
+            })
+            .map(Self::child)
     }
 
     /// The network namespace it lives in.
@@ -81,6 +94,12 @@ impl HostProcess {
     pub fn kill(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
     }
+}
+
+/// Every process that can be seen from here.
+fn pids() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 #[cfg(test)]
