@@ -112,20 +112,25 @@ fn a_record_of_a_later_release_is_left_alone_and_named() {
     let later = record("null").replace("\"format\": 1", "\"format\": 2").replace("0.1.0", "0.9.0");
     fs::write(&path, &later).unwrap();
     let told = told(&host.gc());
-    assert!(told.contains(CONTAINER) && told.contains("format 2, written by calico-mesos 0.9.0"), "{told}");
+    assert!(
+        told.contains(&CONTAINER[..8]) && told.contains("format 2, written by calico-mesos 0.9.0"),
+        "{told}"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), later);
 }
 
 #[test]
 fn a_lock_of_a_later_release_is_left_alone_and_named() {
     let host = Host::new();
-    assert!(host.gc().status.success());
+    let gc = host.gc();
+    assert!(told(&gc).contains("Calico cannot be asked"), "{}", told(&gc));
     let lock = host.path("state/gc.lock");
     assert_eq!(fs::read_to_string(&lock).unwrap(), "calico-mesos lock 1\n");
     assert_eq!(mode(&lock), 0o600);
     // As the releases before left it.
     fs::write(&lock, "").unwrap();
-    assert!(host.gc().status.success());
+    host.gc();
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "calico-mesos lock 1\n");
 
     let path = host.path("state/tasks").join(format!("{CONTAINER}.json"));
     fs::write(&path, record("null")).unwrap();

@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use crate::config::Config;
 use crate::error::chain;
 use crate::task::figures::{self, Figures};
-use crate::task::gc::{self, Cleaned, Decommissioned, Fate, Item, Silent, Terms, Verdict};
+use crate::task::gc::{self, Cleaned, Decommissioned, Fate, Item, Kind, Silent, Terms, Verdict};
 
 use super::output::{count, table, Format, Out};
 use super::Failed;
@@ -118,7 +118,10 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments,
 
 /// The table, and how much of what it has. What is kept is of interest beforehand only.
 fn tell_items(items: &[(Item, Fate)], dry_run: bool, out: &Out) {
-    let shown = |(item, _): &&(Item, Fate)| dry_run || item.verdict != Verdict::Keep;
+    let shown = |(item, _): &&(Item, Fate)| {
+        // A record that cannot be read wants an operator.
+        dry_run || item.verdict != Verdict::Keep || item.kind == Kind::Journal
+    };
     let rows: Vec<Vec<String>> = items.iter().filter(shown).map(row).collect();
     if !rows.is_empty() {
         let first = if dry_run { "WOULD" } else { "DID" };

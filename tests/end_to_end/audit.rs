@@ -157,7 +157,7 @@ async fn a_full_log_disk_harms_no_task() {
     let world = World::new().await;
     let folder = &world.config.paths.log;
     let script = format!(
-        "mkdir -p {0} && mount -t tmpfs -o size=16k tmpfs {0} && dd if=/dev/zero of={0}/filler bs=1k count=64; df {0}",
+        "mkdir -p {0} && mount -t tmpfs -o size=16k,mode=700 tmpfs {0} && dd if=/dev/zero of={0}/filler bs=1k count=64; df {0}",
         folder.display()
     );
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -154,7 +154,12 @@ impl World {
         for family in ["ip", "ip6"] {
             let ports = sh(&format!("nft list table {family} calico-mesos-ports 2> /dev/null"));
             let ours = |line: &&str| self.containers.lock().unwrap().iter().any(|id| line.contains(id));
-            left.extend(ports.lines().filter(ours).map(|line| format!("forwarded {line}")));
+            // Where in nft's list it stands depends on other worlds' entries.
+            let entry = |line: &str| {
+                let line = line.trim().trim_start_matches("elements = {").trim_end_matches([',', '}', ' ']);
+                format!("forwarded {}", line.trim())
+            };
+            left.extend(ports.lines().filter(ours).map(entry));
         }
         let run = self.config.paths.run.display().to_string();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
