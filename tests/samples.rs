@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use calico_mesos::config::Config;
 
@@ -57,4 +58,48 @@ fn the_first_example_is_an_app() {
     let app: serde_json::Value = serde_json::from_str(&shipped("marathon-examples/testapp.json")).unwrap();
     assert_eq!(app["env"]["CALICO_IP"], "auto");
     assert_eq!(app["container"]["docker"]["image"], "busybox");
+}
+
+/// What must not be in the cleaner's unit: it would work in a mount or network namespace of its own, and give up
+/// namespaces that nobody else can see.
+const HIDES: [&str; 13] = [
+    "BindPaths",
+    "InaccessiblePaths",
+    "PrivateDevices",
+    "PrivateMounts",
+    "PrivateNetwork",
+    "PrivateTmp",
+    "ProtectHome",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "ProtectSystem",
+    "ReadOnlyPaths",
+    "RootDirectory",
+];
+
+#[test]
+fn the_cleaners_units_are_systemds() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["calico-mesos-gc.service", "calico-mesos-gc.timer"];
+    for name in names {
+        let text = shipped(&format!("mesos/{name}"));
+        let settings = text.lines().filter_map(|line| line.split_once('='));
+        let names: Vec<&str> = settings.map(|(name, _)| name).collect();
+        assert!(!names.iter().any(|name| HIDES.contains(name)), "{names:?}");
+        // Where it is installed on a host; here any program does.
+        fs::write(folder.path().join(name), text.replace("/usr/bin/calico-mesos", "/bin/true")).unwrap();
+    }
+    let service = shipped("mesos/calico-mesos-gc.service");
+    assert!(service.contains("\nExecStart=/usr/bin/calico-mesos gc --quiet\n"), "{service}");
+    let timer = shipped("mesos/calico-mesos-gc.timer");
+    assert!(timer.contains("\nOnUnitInactiveSec=30s\n"), "{timer}");
+    let verify = Command::new("systemd-analyze")
+        .arg("verify")
+        .args(names.map(|name| folder.path().join(name)))
+        .output();
+    match verify {
+        Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{output:?}"),
+        Err(error) => eprintln!("not verified by systemd-analyze: {error}"),
+    }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use calico_mesos::calico::node_name;
+use calico_mesos::calico::{node_name, AddressRequest, Datastore, Family, Identity, Terms, Wanted};
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::names::ContainerId;
 use nix::sys::signal::{kill, Signal};
@@ -37,11 +37,20 @@ fn verdicts(json: &Value) -> Vec<String> {
     items.map(|item| format!("{} {}", word(item, "verdict"), word(item, "kind"))).collect()
 }
 
-/// What there is of tasks, but for their routes: other worlds on this host may have the same addresses. Containers
-/// come and go by Docker's clock.
+/// What there is of tasks, but for what other worlds on this host have a part in (routes of the same addresses, the
+/// table of forwarded ports), and for containers, which come and go by Docker's clock.
 async fn traces(world: &World) -> BTreeSet<String> {
-    let left = world.leftovers().await.into_iter();
-    left.filter(|line| !line.contains(" dev cali") && !line.starts_with("container ")).collect()
+    let shared = |line: &String| {
+        line.contains(" dev cali") || line.starts_with("forwarded ") || line.starts_with("container ")
+    };
+    world.leftovers().await.into_iter().filter(|line| !shared(line)).collect()
+}
+
+/// Nothing has come or gone.
+async fn nothing_changed(world: &World, before: &BTreeSet<String>) {
+    let now = traces(world).await;
+    let differ: Vec<_> = now.symmetric_difference(before).collect();
+    assert!(differ.is_empty(), "{differ:#?}");
 }
 
 async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
@@ -188,7 +197,7 @@ async fn a_dry_run_tells_what_a_dead_executor_left_and_why() {
     assert!(text.contains("mesos/legacy/eth0") && text.contains("never touched"), "{text}");
     assert!(text.contains("Nothing was changed"), "{text}");
     assert!(!text.contains(&living.launched.container_id[..8]), "{text}");
-    assert_eq!(traces(&world).await, before);
+    nothing_changed(&world, &before).await;
 
     let (code, json) = world.gc_json(&[]);
     assert_eq!((code, &json["backlog"], &json["orphans"]), (0, &json!(0), &json!(0)));
@@ -233,7 +242,7 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
         "{json:#}"
     );
     world.gc();
-    assert_eq!(traces(&world).await, before);
+    nothing_changed(&world, &before).await;
 
     world.configure("gc.orphans", "\"remove\"");
     let (code, json) = world.gc_json(&["--grace", "1h"]);
@@ -264,7 +273,7 @@ async fn whoever_wipes_the_journal_loses_nothing_more() {
         assert_eq!(code, 0, "{json:#}");
         assert!(json.to_string().contains(why), "{why}: {json:#}");
         assert!(verdicts(&json).iter().all(|verdict| verdict.starts_with("keep")), "{json:#}");
-        assert_eq!(traces(&world).await, before);
+        nothing_changed(&world, &before).await;
         if !journal.exists() {
             // Docker tells its containers' times in whole seconds.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -434,6 +443,54 @@ async fn nothing_goes_while_docker_cannot_be_asked() {
     assert_eq!(world.task_keys().await, keys);
     world.stack.docker.restart().await.unwrap();
     assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_gone_for_good() {
+    let world = World::new().await;
+    let foreign = Foreign::put(&world).await;
+    let here = world.running(&app("/here", "sleep 1000", calico())).await;
+    let mut datastore = Datastore::connect(&world.config).await.unwrap();
+    datastore.initialise_local("gone-1", &world.stack.pools).await.unwrap();
+    let container = ContainerId::random();
+    let identity = Identity {
+        node: "gone-1".into(),
+        workload: container.workload("/web"),
+        handle: container.handle(),
+        uid: "5f3cbe1e".into(),
+        interface: container.interface(),
+        container_id: container.to_string(),
+        app: "/web".into(),
+        task_id: "web.1".into(),
+    };
+    let wanted = Wanted { addresses: vec![AddressRequest::Auto(Family::V4)], ..Wanted::default() };
+    let prepared = datastore.prepare(&identity, &wanted).await.unwrap();
+    datastore.commit(prepared, "02:42:0a:41:00:05", Terms::default()).await.unwrap();
+    let before = world.task_keys().await;
+
+    let node = node_name(&world.config).unwrap();
+    for (name, told) in [(node.as_str(), "is this host"), ("gone", "no node"), ("gone-1", "signs of life")] {
+        let output = world.gc_with(&["--node", name, "--decommission"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(stderr.contains(told) && stderr.lines().count() == 1, "{stderr}");
+    }
+    let gone = ["--node", "gone-1", "--decommission"];
+    let output = world.gc_with(&[&gone[..], &["--dry-run"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}");
+    assert!(text.contains("sign of life") && text.contains("3 to remove"), "{text}");
+    assert_eq!(world.task_keys().await, before);
+
+    let (code, json) = world.gc_json(&[&gone[..], &["--yes"]].concat());
+    assert_eq!(code, 0, "{json:#}");
+    assert_eq!(verdicts(&json), ["remove endpoint", "release address", "remove block"], "{json:#}");
+    let left = world.task_keys().await.join("\n");
+    assert!(!left.contains(&identity.handle) && left.contains(&here.launched.container_id), "{left}");
+    foreign.are_untouched(&world).await;
+    assert_eq!(here.kill().await.state(), TaskState::TaskKilled);
     world.nothing_left().await;
 }
 

@@ -11,6 +11,7 @@ mod advice;
 mod agents;
 mod farm;
 mod launcher;
+mod timer;
 mod trust;
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,10 @@ pub enum Verb {
     InstallRuntime(runtime::InstallArgs),
     /// Take the runtime 'calico' out of Docker again.
     UninstallRuntime(runtime::UninstallArgs),
+    /// Write the units with which systemd runs `calico-mesos gc` every half minute.
+    InstallTimer(timer::TimerArgs),
+    /// Remove them again.
+    UninstallTimer(timer::TimerArgs),
 }
 
 #[derive(Debug, Args)]
@@ -96,7 +101,22 @@ pub async fn node(verb: Verb, config: &Path, out: &Out) -> Result<ExitCode, Fail
             tell(&done, out);
             Ok(exit_code(arguments.dry_run && done.changed))
         }
+        Verb::InstallTimer(arguments) => {
+            let changed = timer::install(&arguments, &absolute(config)?)?;
+            Ok(tell_timer(&changed, arguments.dry_run, out))
+        }
+        Verb::UninstallTimer(arguments) => {
+            let changed = timer::uninstall(&arguments)?;
+            Ok(tell_timer(&changed, arguments.dry_run, out))
+        }
     }
+}
+
+fn tell_timer(changed: &timer::Changed, dry_run: bool, out: &Out) -> ExitCode {
+    for sentence in &changed.sentences {
+        out.line(sentence);
+    }
+    exit_code(dry_run && changed.any)
 }
 
 fn install(arguments: &Install, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
@@ -118,6 +138,9 @@ fn install(arguments: &Install, config: &Path, out: &Out) -> Result<ExitCode, Fa
     out.line(format!("{} (links to {}): {told}", dir.display(), from.display()));
     for line in warnings.into_iter().chain(advice::advice(&dir, docker_elsewhere(config).as_ref(), &agents)) {
         out.line(line);
+    }
+    if !timer::is_installed() {
+        out.line("and the host a cleaner that runs every half minute: calico-mesos node install-timer");
     }
     Ok(exit_code(dry_run && (done.changed || !steps.is_empty())))
 }
