@@ -11,8 +11,9 @@ use ipnet::IpNet;
 
 use super::block::{self, Attribute, Block};
 use super::query::{self, Endpoint};
+use super::snapshot::{Seen, Snapshot};
 use super::txn::{Change, Entry, Guard, Range, Written};
-use super::{clock, keys, CalicoError, Datastore, Family};
+use super::{clock, keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
 use crate::names::{ContainerId, ORCHESTRATOR};
 
 /// Keys a read; etcd allows 128 operations in a transaction.
@@ -181,40 +182,40 @@ impl Datastore {
     /// `false`: somebody has an address in it.
     pub async fn give_up_block(&mut self, node: &str, cidr: &IpNet) -> Result<bool, CalicoError> {
         let (block, affinity) = (keys::block(cidr), keys::affinity(node, cidr));
-        for _ in 0..super::ATTEMPTS {
-            let ranges = [Range::Key(block.clone()), Range::Key(affinity.clone())];
-            let answer = self.read(&ranges).await?;
-            let revision = |index: usize| answer.ranges.get(index).and_then(|range| range.first());
-            let mut changes = Vec::new();
-            if let Some(entry) = revision(0) {
-                let parsed = Block::parse(&entry.value, cidr);
-                let parsed =
-                    parsed.map_err(|reason| CalicoError::Unreadable { key: block.clone(), reason })?;
-                if parsed.is_affine_to(node) {
-                    if !parsed.is_empty() {
-                        return Ok(false);
-                    }
-                    changes.push(Change::Delete { key: block.clone() });
-                }
+        let cluster = keys::cluster_information();
+        let ranges = [&cluster, &block, &affinity].map(|key| Range::Key(key.clone()));
+        for _ in 0..ATTEMPTS {
+            let mut snapshot = Snapshot::default();
+            self.look(&mut snapshot, &ranges).await?;
+            if snapshot.readiness() == Err(NotReady::Locked) {
+                return Err(CalicoError::NotReady(NotReady::Locked));
             }
-            if revision(1).is_some() {
-                changes.push(Change::Delete { key: affinity.clone() });
+            let mut gone = Vec::new();
+            match snapshot.block(cidr) {
+                Seen::There(seen, _) if seen.is_affine_to(node) => match seen.is_empty() {
+                    true => gone.push(&block),
+                    false => return Ok(false),
+                },
+                // Somebody else's by now: what the node has is no more than the word of it.
+                Seen::There(..) | Seen::Absent | Seen::Unknown => {}
+                Seen::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
             }
-            if changes.is_empty() {
+            gone.extend(snapshot.entry(&affinity).map(|_| &affinity));
+            if gone.is_empty() {
                 return Ok(true);
             }
-            let guard = |key: &String, entry: Option<&Entry>| Guard::Revision {
-                key: key.clone(),
-                revision: entry.map_or(0, |entry| entry.revision),
-            };
-            let guards = [guard(&block, revision(0)), guard(&affinity, revision(1))];
+            let changes: Vec<Change> =
+                gone.iter().map(|key| Change::Delete { key: (*key).clone() }).collect();
+            let guard =
+                |key: &String| Guard::Revision { revision: snapshot.revision_of(key), key: key.clone() };
+            let guards = [&cluster, &block, &affinity].map(guard);
             match self.store.write(&guards, &changes, &[]).await {
                 Ok(Written::Done) => return Ok(true),
                 Ok(Written::Conflict(_)) => {}
                 Err(source) => return Err(self.store_error(source)),
             }
         }
-        Err(CalicoError::Contended(super::ATTEMPTS))
+        Err(CalicoError::Contended(ATTEMPTS))
     }
 }
 

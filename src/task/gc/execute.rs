@@ -31,8 +31,10 @@ pub enum Fate {
 enum End {
     Reported(Report),
     Registered(Result<(), String>),
-    /// Somebody else owns the record by now, or it has gone.
+    /// Somebody else owns the record by now.
     TakenOver,
+    /// Somebody else has finished it.
+    Gone,
 }
 
 /// Does what the plan says; the fate of each item, in their order.
@@ -40,7 +42,10 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
     let mut ends = BTreeMap::new();
     let journal = config.paths.journal();
     let path = |container: &ContainerId| journal.join(format!("{container}.json"));
-    let files: Vec<PathBuf> = plan.finish.iter().map(path).collect();
+    let mut files: Vec<PathBuf> = plan.finish.iter().map(path).collect();
+    if journal.exists() {
+        files.extend(records::temporaries(&journal));
+    }
     for record in records::take_down(config, files).await {
         match record {
             records::Record::Swept(swept) => {
@@ -52,7 +57,10 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
         }
     }
     for container in &plan.finish {
-        ends.entry(container.clone()).or_insert(End::TakenOver);
+        ends.entry(container.clone()).or_insert(match path(container).exists() {
+            true => End::TakenOver,
+            false => End::Gone,
+        });
     }
     for container in &plan.remove {
         if let Some(trace) = survey.traces.get(container) {
@@ -76,7 +84,7 @@ fn fate(item: &Item, ends: &BTreeMap<ContainerId, End>) -> Fate {
     let end = item.container.as_ref().and_then(|container| ends.get(container));
     let (true, Some(end)) = (item.verdict.is_work(), end) else { return Fate::Untouched };
     match end {
-        End::Registered(Ok(())) => Fate::Done,
+        End::Registered(Ok(())) | End::Gone => Fate::Done,
         End::Registered(Err(why)) => Fate::Left(why.clone()),
         End::TakenOver => Fate::Left("somebody else has taken it over meanwhile".into()),
         End::Reported(report) if report.complete() || is_gone(item, report) => Fate::Done,

@@ -69,6 +69,14 @@ async fn one(config: Arc<Config>, path: PathBuf) -> Option<Record> {
     }
 }
 
+/// What executors have left that died before their record stood. Taken over, the old ones go.
+pub(super) fn temporaries(folder: &Path) -> Vec<PathBuf> {
+    let hidden =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    // What cannot be listed cannot be cleaned; the survey has told so.
+    files(folder).unwrap_or_default().into_iter().filter(hidden).collect()
+}
+
 /// Every file of the journal; none when there is no journal.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, GcError> {
     Journal::open(folder).and_then(|journal| journal.files()).map_err(GcError::Journal)
