@@ -88,10 +88,10 @@ fn the_cleaners_units_are_systemds() {
         let names: Vec<&str> = settings.map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| HIDES.contains(name)), "{names:?}");
         // Where it is installed on a host; here any program does.
-        fs::write(folder.path().join(name), text.replace("/usr/bin/calico-mesos", "/bin/true")).unwrap();
+        fs::write(folder.path().join(name), text.replace("/usr/local/bin/calico-mesos", "/bin/true")).unwrap();
     }
     let service = shipped("mesos/calico-mesos-gc.service");
-    assert!(service.contains("\nExecStart=/usr/bin/calico-mesos gc --quiet\n"), "{service}");
+    assert!(service.contains("\nExecStart=/usr/local/bin/calico-mesos gc --quiet\n"), "{service}");
     let timer = shipped("mesos/calico-mesos-gc.timer");
     assert!(timer.contains("\nOnUnitInactiveSec=30s\n"), "{timer}");
     let verify = Command::new("systemd-analyze")

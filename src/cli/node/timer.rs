@@ -17,7 +17,7 @@ const UNITS: [(&str, &str); 2] = [
     (TIMER, include_str!("../../../mesos/calico-mesos-gc.timer")),
 ];
 /// How the shipped unit calls this program.
-const COMMAND: &str = "ExecStart=/usr/bin/calico-mesos gc";
+const COMMAND: &str = "ExecStart=/usr/local/bin/calico-mesos gc";
 
 #[derive(Debug, Args)]
 pub struct TimerArgs {
