@@ -37,6 +37,8 @@ prefix read $resources/nodes/
 prefix read $resources/ippools/
 prefix read $resources/ipreservations/
 key read $ipam/config
+# Whether Felix of a node that is to be decommissioned still reports.
+prefix read /calico/felix/v2/
 
 # A profile that does not exist yet is made.
 prefix readwrite $resources/profiles/

@@ -6,7 +6,7 @@
 mod read;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -335,6 +335,22 @@ impl Default for Paths {
             log: "/var/log/calico".into(),
             steps: None,
         }
+    }
+}
+
+impl Config {
+    /// Files that nobody but root may know.
+    pub fn secrets(&self) -> impl Iterator<Item = &Path> {
+        let Self { etcd, consul, docker, .. } = self;
+        let files = [
+            &etcd.key_file,
+            &etcd.password_file,
+            &consul.key_file,
+            &consul.token_file,
+            &docker.key_file,
+            &docker.config_file,
+        ];
+        files.into_iter().filter_map(Option::as_deref)
     }
 }
 

@@ -170,9 +170,13 @@ pub struct Instance<'a> {
 }
 
 impl Instance<'_> {
-    /// `<app>-direct`: one entry an address and port, or one an address when no port is known.
+    /// `<app>-direct`: one entry an address and port, or one an address when no port is known. An app of which no
+    /// name is left has none.
     pub fn direct(&self) -> Vec<Service> {
         let mut services = Vec::new();
+        if self.name.is_empty() {
+            return services;
+        }
         for address in self.addresses {
             let family = if address.is_ipv6() { "-v6" } else { "" };
             let mut add = |suffix: String, port, tags| {
@@ -199,8 +203,12 @@ impl Instance<'_> {
     /// `<app>` at the host. Whether it is wanted is for [`Client::has_foreign_instance`] and the
     /// configuration's `consul.host_service` to say.
     ///
-    /// `ports` of the host that lead to the task; whoever looks for one of several asks for its tag.
+    /// `ports` of the host that lead to the task; whoever looks for one of several asks for its tag. What ends in
+    /// `-direct` is the name of another app's own addresses: there is no entry then.
     pub fn host(&self, host: IpAddr, ports: &BTreeMap<u16, Option<String>>) -> Vec<Service> {
+        if !may_have_host_entry(self.name) {
+            return Vec::new();
+        }
         let entry = |suffix: &str, port, tags| Service {
             id: format!("{PREFIX}{}-host{suffix}", self.container),
             name: self.name.to_owned(),
@@ -227,6 +235,11 @@ impl Instance<'_> {
             (SINCE.to_owned(), self.since.to_owned()),
         ])
     }
+}
+
+/// Whether an app of this name may be registered at its host's address.
+pub fn may_have_host_entry(name: &str) -> bool {
+    !name.is_empty() && !name.ends_with("-direct")
 }
 
 /// The first `most` bytes, or a few less.

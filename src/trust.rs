@@ -116,16 +116,8 @@ pub fn everything(config: &Config) -> Result<(), TrustError> {
         &docker.ca_file,
         &docker.cert_file,
     ];
-    let secrets = [
-        &etcd.key_file,
-        &etcd.password_file,
-        &consul.key_file,
-        &consul.token_file,
-        &docker.key_file,
-        &docker.config_file,
-    ];
     public.into_iter().flatten().try_for_each(|path| file(path))?;
-    secrets.into_iter().flatten().try_for_each(|path| secret(path))?;
+    config.secrets().try_for_each(secret)?;
     private_folder(&config.paths.run)?;
     private_folder(&config.paths.state)?;
     shared_folder(&config.paths.log)

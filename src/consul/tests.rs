@@ -99,3 +99,25 @@ fn a_listed_entry_is_read_back() {
     let service: Service = serde_json::from_str(LISTED).unwrap();
     assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
 }
+
+#[test]
+fn an_apps_own_addresses_are_no_other_apps_name() {
+    let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
+    let of = |name: &str| {
+        let instance = Instance {
+            name,
+            app_id: "/x",
+            task_id: "x.1",
+            container: &container,
+            node: "agent-17",
+            since: "2026-11-25T00:00:00Z",
+            addresses: &["10.0.0.1".parse().unwrap()],
+            ports: &[],
+        };
+        let all = [instance.direct(), instance.host("10.0.0.17".parse().unwrap(), &BTreeMap::new())];
+        all.concat().into_iter().map(|service| service.name).collect::<Vec<_>>()
+    };
+    assert_eq!(of("other"), ["other-direct", "other"]);
+    assert_eq!(of("other-direct"), ["other-direct-direct"]);
+    assert_eq!(of(""), [""; 0]);
+}

@@ -28,10 +28,10 @@ fn lookup(user: &str, passwd: &str, group: &str) -> Result<Account, String> {
         None => (user, None),
     };
     // A number is a name first, as it is to chown and Docker.
-    let number: Option<u32> = name.parse().ok();
+    let number = number_of(name);
     let users = || {
         lines(passwd).filter_map(|fields| {
-            Some((*fields.first()?, fields.get(2)?.parse::<u32>().ok()?, fields.get(3)?.parse::<u32>().ok()?))
+            Some((*fields.first()?, number_of(fields.get(2)?)?, number_of(fields.get(3)?)?))
         })
     };
     let known = users().find(|user| user.0 == name).or_else(|| users().find(|user| Some(user.1) == number));
@@ -40,7 +40,7 @@ fn lookup(user: &str, passwd: &str, group: &str) -> Result<Account, String> {
         .or(number)
         .ok_or_else(|| format!("there is no user {name:?} on this agent"))?;
     if let Some(wanted) = wanted_group {
-        let gid = groups(group).find(|group| group.0 == wanted).map(|group| group.1).or(wanted.parse().ok());
+        let gid = groups(group).find(|group| group.0 == wanted).map(|group| group.1).or(number_of(wanted));
         let gid = gid.ok_or_else(|| format!("there is no group {wanted:?} on this agent"))?;
         return Ok(Account { uid, gid, groups: vec![gid] });
     }
@@ -58,9 +58,15 @@ fn lookup(user: &str, passwd: &str, group: &str) -> Result<Account, String> {
     Ok(Account { uid, gid, groups: all })
 }
 
+/// A uid or gid in digits. The highest is none: to the kernel it means "leave it as it is", which is root.
+fn number_of(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|number| digits && *number != u32::MAX)
+}
+
 /// Name, gid and members of each group.
 fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
-    lines(text).filter_map(|fields| Some((*fields.first()?, fields.get(2)?.parse().ok()?, *fields.get(3)?)))
+    lines(text).filter_map(|fields| Some((*fields.first()?, number_of(fields.get(2)?)?, *fields.get(3)?)))
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -111,6 +117,9 @@ mod tests {
         assert!(told("-1").contains("no user"));
         assert!(told("broken").contains("no user"));
         assert!(told("1234").contains("1234:1234"));
+        for same in ["4294967295:5", "4294967295", "5:4294967295", "+5:5", "5:+5"] {
+            assert!(told(same).contains("there is no"), "{same}: whoever it is now would stay it");
+        }
         assert!(told("web:nogroup").contains("no group \"nogroup\""));
         assert!(told("a\nb").contains(r"a\nb"));
     }

@@ -13,6 +13,7 @@ use calico_mesos::mesos::messages::environment::Variable;
 use calico_mesos::mesos::messages::{
     CommandInfo, DiscoveryInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo, TaskState,
 };
+use calico_mesos::names::service_name;
 use serde_json::json;
 
 use crate::world::{app, task_info, tell_custom_executors, Task, World, EXECUTOR};
@@ -265,7 +266,7 @@ fn texts(trap: &Trap) -> Vec<String> {
         format!("/x; {touch}; $({touch}) `{touch}` | {touch}"),
         "/é".repeat(1300),
         "a?b=c&d#e%2f../..".to_owned(),
-        "/consul".to_owned(),
+        "/other-direct".to_owned(),
         "💣\u{202e}\u{0}".replace('\u{0}', ""),
     ]
 }
@@ -290,8 +291,17 @@ async fn no_name_of_a_task_reaches_more_than_a_name() {
         task.reaches(TaskState::TaskRunning).await;
 
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        for name in services(&world).await {
-            assert!(name == "consul" || name.chars().all(legal) && name.len() <= 63, "{text:?}: {name}");
+        let names = match service_name(text).is_empty() {
+            true => world.consul("/v1/agent/services").await.as_object().unwrap().keys().cloned().collect(),
+            false => services(&world).await,
+        };
+        assert_eq!(names.is_empty(), service_name(text).is_empty(), "{names:?}");
+        for name in names {
+            assert!(name == "other-direct-direct" || !name.starts_with("other"), "{name} is another app's");
+            assert!(
+                name.chars().all(legal) && !name.starts_with('-') && name.len() <= 63,
+                "{text:?}: {name}"
+            );
         }
         let keys = world.task_keys().await;
         let endpoints = keys.iter().filter(|line| line.contains("/workloadendpoints/"));

@@ -125,6 +125,12 @@ async fn a_whole_life(config: &Config) {
     let holder = datastore.holder_of(committed.addresses[0]).await.unwrap().unwrap();
     assert_eq!(holder.node.as_deref(), Some("a"));
 
+    // What the cleaner asks, and who decommissions a node.
+    assert_eq!(datastore.inventory("a").await.unwrap().endpoints.len(), 1);
+    let whole = datastore.whole_inventory("a").await.unwrap();
+    assert!(datastore.signs_of_life("a").await.unwrap().known);
+    assert!(!datastore.give_up_block("a", &whole.blocks[0]).await.unwrap(), "somebody has an address in it");
+
     // A write whose answer is lost is ruled out.
     let lost = task("a");
     let prepared = datastore.prepare(&lost, &auto()).await.unwrap();
@@ -145,6 +151,7 @@ async fn a_whole_life(config: &Config) {
         datastore.release(identity).await.unwrap();
     }
     assert!(datastore.list_endpoints("a").await.unwrap().is_empty());
+    assert!(datastore.give_up_block("a", &whole.blocks[0]).await.unwrap());
 }
 
 #[tokio::test]

@@ -18,8 +18,9 @@ mod records;
 mod seen;
 mod survey;
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -170,6 +171,10 @@ pub async fn sweep_in_background(config: PathBuf) {
 }
 
 fn lock(state: &Path) -> Result<Option<File>, GcError> {
-    fs::create_dir_all(state).map_err(|source| GcError::Folder { path: state.to_owned(), source })?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(state)
+        .map_err(|source| GcError::Folder { path: state.to_owned(), source })?;
     Ok(try_take(&state.join("gc.lock"), FORM)?)
 }

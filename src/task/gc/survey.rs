@@ -37,7 +37,7 @@ impl Survey {
         survey.kernel(config).await;
         survey.folders(config);
         let dockers = survey.journal(config)?;
-        survey.docker(dockers).await;
+        survey.docker(dockers, config).await;
         // Docker was asked last, because the records say which ones there are; a launch that began meanwhile
         // has its record by now.
         survey.journal(config)?;
@@ -162,17 +162,18 @@ impl Survey {
         Ok(dockers)
     }
 
-    async fn docker(&mut self, dockers: BTreeSet<String>) {
+    async fn docker(&mut self, dockers: BTreeSet<String>, config: &Config) {
         for address in dockers {
-            if let Err(why) = self.ask_docker(&address).await {
+            if let Err(why) = self.ask_docker(&address, config).await {
                 self.cannot("Docker", true, why);
             }
         }
     }
 
-    async fn ask_docker(&mut self, address: &str) -> Result<(), String> {
+    async fn ask_docker(&mut self, address: &str, config: &Config) -> Result<(), String> {
         let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
-        let docker = Docker::connect(&host, "").await.map_err(|error| chain(&error))?;
+        let docker =
+            Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))?;
         for listed in docker.containers().await.map_err(|error| chain(&error))? {
             let Some(container) = container_named(&listed.name) else { continue };
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);

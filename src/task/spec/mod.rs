@@ -32,9 +32,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::consul::may_have_host_entry;
 use crate::error::Failure;
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
+use crate::names::service_name;
 use crate::task::health::Check;
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
@@ -136,6 +138,14 @@ impl Description {
     ) -> Result<Self, Failure> {
         let health = health::read(task, &work, &mut notes)?;
         let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
+        let app = app(task);
+        let service = service_name(&app);
+        if calico.is_some() && !may_have_host_entry(&service) {
+            notes.push(match service.is_empty() {
+                true => format!("nothing of the app's id {} can be a name in Consul: the task is not registered", shown(&app)),
+                false => format!("{service} in Consul is the name of another app's own addresses: the task is only registered as {service}-direct"),
+            });
+        }
         Ok(Self {
             work,
             calico,
@@ -143,7 +153,7 @@ impl Description {
             health,
             kill_grace: duration("the kill policy's grace period", kill_grace)?,
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
-            app: app(task),
+            app,
             task_id: name("the task id", &task.task_id.value)?.to_owned(),
             labels: labels(task),
             notes,

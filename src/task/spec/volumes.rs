@@ -106,12 +106,13 @@ fn plain<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
 /// credentials of all of them. Links are followed, as Docker would.
 pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Result<(), Failure> {
     let etc = Path::new(crate::config::DEFAULT_PATH).parent().unwrap_or(Path::new("/"));
-    let ours = [&config.paths.run, &config.paths.state, etc];
+    let ours: Vec<&Path> =
+        [config.paths.run.as_path(), &config.paths.state, etc].into_iter().chain(config.secrets()).collect();
     let binds = spec.binds.iter().map(|bind| bind.split(':').next().unwrap_or_default());
     let mounts = spec.mounts.iter().flat_map(sources);
     for source in binds.chain(mounts).filter(|source| source.starts_with('/')) {
         let real = real_path(Path::new(source));
-        for folder in ours {
+        for folder in &ours {
             let folder = real_path(folder);
             if real.starts_with(&folder) || folder.starts_with(&real) {
                 return Err(Failure::app(
@@ -221,6 +222,9 @@ mod tests {
         {
             assert!(!refused(bind, &config), "{bind}");
         }
+        config.etcd.key_file = Some(folder.path().join("pki/etcd.key"));
+        assert!(refused(&path("pki"), &config) && refused(&path("pki/etcd.key"), &config));
+        assert!(!refused(&path("pki/ca.pem"), &config));
         let named = ContainerSpec { binds: vec!["volume-name:/x".into()], ..ContainerSpec::default() };
         assert!(refuse_our_folders(&named, &config).is_ok());
         // The root of a file server is not this host's.
