@@ -294,6 +294,25 @@ fn files_of(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn every_claim_about_security_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && !line.contains("---")).collect();
+    let claims: Vec<&&str> = rows.iter().filter(|row| !row.ends_with("| shown by |")).collect();
+    assert!(claims.len() > 20, "only {} claims", claims.len());
+    let mut wrong = Vec::new();
+    for row in claims {
+        let shown = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();
+        let named: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            wrong.push(format!("no test in: {row}"));
+        }
+        wrong.extend(named.into_iter().filter(|name| !exists(name)).map(str::to_owned));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn every_duty_of_the_readme_names_tests_that_exist() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let (_, section) = readme.split_once("## The stock executor's duties").unwrap();
