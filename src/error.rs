@@ -64,9 +64,9 @@ impl Failure {
         Self { code, blame: Blame::Host, message: message.into() }
     }
 
-    /// The sentence as it is sent to the framework.
+    /// The sentence as it is sent to the framework: one line, whatever names and answers of others it quotes.
     pub fn on(&self, agent: &str) -> String {
-        format!("{} [{agent}, {}]", self.message, self.code)
+        format!("{} [{agent}, {}]", self.message.replace(char::is_control, " "), self.code)
     }
 }
 

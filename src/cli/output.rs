@@ -55,12 +55,13 @@ impl Out {
     }
 }
 
-/// A table without lines: a header and rows, two blanks between the columns.
+/// A table without lines: a header and rows, two blanks between the columns. Names are others': what a terminal
+/// would obey is left out.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     for row in rows {
-        table.add_row(row);
+        table.add_row(row.iter().map(|cell| cell.replace(char::is_control, " ")));
     }
     let last = header.len().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -90,6 +91,8 @@ mod tests {
             table(&["TASK", "STATE"], &rows),
             "TASK       STATE\ntestapp.1  RUNNING\na          KILLED"
         );
+        let rows = [vec!["a\u{1b}[2J\nforged".to_owned()]];
+        assert_eq!(table(&["TASK"], &rows), "TASK\na [2J forged");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use calico_mesos::mesos::messages::{Message, TaskState};
 use serde_json::json;
 
+use crate::certificates::Authority;
 use crate::world::{app, calico, Task, World};
 
 /// Part of each of them.
@@ -99,6 +100,46 @@ async fn secrets_stay_in_their_files() {
         task.executor_exit().await;
     }
     std::fs::write(&world.stack.config, good).unwrap();
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_whole_life_with_a_docker_that_wants_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path());
+    let (server, client) = (authority.server("server"), authority.client("client"));
+    let world = World::with(
+        |stack| {
+            stack.docker_tcp = true;
+            let tls = json!({
+                "tlsverify": true, "tlscacert": authority.ca, "tlscert": server.0, "tlskey": server.1,
+            });
+            stack.docker_configuration = tls.as_object().unwrap().clone();
+            let quoted = |path: &Path| format!("\"{}\"", path.display());
+            for (name, path) in [("ca", &authority.ca), ("cert", &client.0), ("key", &client.1)] {
+                stack.config.insert(format!("docker.{name}_file"), quoted(path));
+            }
+        },
+        |_| (),
+    )
+    .await;
+    let text = std::fs::read_to_string(&world.stack.config).unwrap();
+    let lines = text.lines().map(|line| match line.starts_with("docker.host") {
+        true => format!("docker.host = \"tcp://localhost:{}\"\n", world.stack.docker.tcp.unwrap().port()),
+        false => format!("{line}\n"),
+    });
+    std::fs::write(&world.stack.config, lines.collect::<String>()).unwrap();
+    for variables in [calico(), json!({})] {
+        let task = world.running(&app("/secured", "exec sleep 1000", variables)).await;
+        task.kill().await;
+    }
+    // The cleaner, too.
+    let task = world.running(&app("/orphan", "exec sleep 1000", calico())).await;
+    let executor = nix::unistd::Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap());
+    nix::sys::signal::kill(executor, nix::sys::signal::Signal::SIGKILL).unwrap();
+    task.executor_exit().await;
+    let gc = world.gc();
+    assert!(gc.status.success(), "{}", String::from_utf8_lossy(&gc.stderr));
     world.nothing_left().await;
 }
 

@@ -52,6 +52,10 @@ pub const NETWORK: &str = "calico";
 
 /// Longer texts than this are nobody's name; the agent would not find room for them in a path.
 const MAX_NAME: usize = 4096;
+/// Of an app's id; Marathon's are paths of DNS labels.
+const MAX_APP: usize = 512;
+/// They are copied into the task's endpoint, which every Felix of the cluster holds in memory.
+const MOST_LABELS: usize = 500;
 
 /// What is to run.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +83,7 @@ pub struct Description {
     pub kill_grace: Option<Duration>,
     /// Running longer than this is a failure.
     pub max_completion: Option<Duration>,
-    /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any text; `names`
+    /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any line; `names`
     /// makes names of it.
     pub app: String,
     pub task_id: String,
@@ -138,6 +142,13 @@ impl Description {
     ) -> Result<Self, Failure> {
         let health = health::read(task, &work, &mut notes)?;
         let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
+        let labels = labels(task);
+        if calico.is_some() && labels.len() > MOST_LABELS {
+            return Err(invalid(format!(
+                "the task has {} labels; more than {MOST_LABELS} are nobody's",
+                labels.len()
+            )));
+        }
         let app = app(task);
         let service = service_name(&app);
         if calico.is_some() && !may_have_host_entry(&service) {
@@ -155,7 +166,7 @@ impl Description {
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
             app,
             task_id: name("the task id", &task.task_id.value)?.to_owned(),
-            labels: labels(task),
+            labels,
             notes,
         })
     }
@@ -249,13 +260,14 @@ fn duration(what: &str, given: Option<&DurationInfo>) -> Result<Option<Duration>
     }
 }
 
+/// Cut, since it stands in each block of addresses that the task has one of, which others share; and on one line.
 fn app(task: &TaskInfo) -> String {
     let discovery = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
-    environment::own(task, "MARATHON_APP_ID")
+    let app = environment::own(task, "MARATHON_APP_ID")
         .filter(|id| !id.is_empty())
         .or(discovery.filter(|name| !name.is_empty()))
-        .unwrap_or(&task.name)
-        .to_owned()
+        .unwrap_or(&task.name);
+    app[..app.floor_char_boundary(MAX_APP)].replace(char::is_control, " ")
 }
 
 fn labels(task: &TaskInfo) -> BTreeMap<String, String> {

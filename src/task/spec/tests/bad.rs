@@ -63,6 +63,42 @@ fn what_makes_no_task() {
 }
 
 #[test]
+fn what_stands_in_records_that_others_share_is_kept_short() {
+    let mut task = plain();
+    set(&mut task, "CALICO_IP", "auto");
+    set(&mut task, "MARATHON_APP_ID", &format!("/a\nb/{}", "é".repeat(1 << 20)));
+    let description = understood(&task);
+    assert!(
+        description.app.starts_with("/a b/é") && description.app.len() <= 512,
+        "{}",
+        description.app.len()
+    );
+    let many = |count: usize| {
+        let label = |number: usize| Label { key: format!("k{number}"), value: None };
+        Some(Labels { labels: (0..count).map(label).collect() })
+    };
+    task.labels = many(500);
+    assert_eq!(understood(&task).labels.len(), 500);
+    task.labels = many(501);
+    assert!(refusal(&task).message.contains("501 labels"));
+    let mut stock = plain();
+    stock.labels = many(501);
+    assert!(understood(&stock).calico.is_none());
+}
+
+#[test]
+fn an_app_that_bears_the_name_of_anothers_addresses_is_told() {
+    let mut task = plain();
+    set(&mut task, "CALICO_IP", "auto");
+    for (app, says) in
+        [("/other-direct", "only registered as other-direct-direct"), ("/ü", "is not registered")]
+    {
+        set(&mut task, "MARATHON_APP_ID", app);
+        assert!(understood(&task).notes.iter().any(|note| note.contains(says)), "{app}");
+    }
+}
+
+#[test]
 fn hostname_needs_a_network_of_its_own() {
     let mut task = plain();
     container(&mut task).hostname = Some("web".into());
