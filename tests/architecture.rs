@@ -299,7 +299,7 @@ fn every_claim_about_security_names_tests_that_exist() {
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && !line.contains("---")).collect();
     let claims: Vec<&&str> = rows.iter().filter(|row| !row.ends_with("| shown by |")).collect();
-    assert!(claims.len() > 20, "only {} claims", claims.len());
+    assert!(claims.len() > 15, "only {} claims", claims.len());
     let mut wrong = Vec::new();
     for row in claims {
         let shown = row.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap();

@@ -3,6 +3,8 @@
 mod agents;
 mod audit;
 mod bad_input;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod custom;
 mod faults;
 mod gc;
