@@ -129,14 +129,20 @@ fn the_operators_limits() {
     let mut config = Config::default();
     assert_eq!(CalicoRequest::default().within(&config).unwrap().profiles, ["dev"]);
     config.limits.explicit_addresses = false;
-    let explicit = asked(&[("CALICO_IP", "192.168.1.5,auto6")]);
-    assert_eq!(explicit.within(&config).unwrap_err().code, "CM-NOT-ALLOWED");
+    for explicit in ["192.168.1.5,auto6", "fd00::5", "auto,fd00::5", "fd00::5,192.168.1.5"] {
+        let failure = asked(&[("CALICO_IP", explicit)]).within(&config).unwrap_err();
+        assert_eq!(failure.code, "CM-NOT-ALLOWED", "{explicit}");
+    }
     assert!(asked(&[("CALICO_IP", "auto,auto6")]).within(&config).is_ok());
     config.limits.profiles = vec!["web".into()];
     assert!(asked(&[("CALICO_PROFILE", "web")]).within(&config).is_ok());
     assert!(asked(&[("CALICO_PROFILE", "dev")]).within(&config).is_ok(), "the default is the operator's own");
     let failure = asked(&[("CALICO_PROFILE", "web,prod")]).within(&config).unwrap_err();
     assert!(failure.message.contains("prod") && failure.message.contains("allowed are: web"), "{failure}");
+    config.limits.profiles.push("db".into());
+    assert_eq!(asked(&[("CALICO_PROFILE", "db,web")]).within(&config).unwrap().profiles, ["db", "web"]);
+    let failure = asked(&[("CALICO_PROFILE", "web,dbx")]).within(&config).unwrap_err();
+    assert!(failure.message.contains("dbx is not allowed"), "{failure}");
 }
 
 proptest! {

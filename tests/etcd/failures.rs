@@ -107,7 +107,8 @@ async fn a_holder_that_left_no_name_is_looked_up() {
 
 #[tokio::test]
 async fn the_operators_limits() {
-    let mut world = World::new(&["a"], &[POOL, ("own", r#"{"cidr":"10.66.0.0/24"}"#)]).await;
+    let pools = [POOL, ("own", r#"{"cidr":"10.66.0.0/24"}"#), ("six", r#"{"cidr":"fd00::/112"}"#)];
+    let mut world = World::new(&["a"], &pools).await;
     let mut config = world.config("a");
     config.limits.pools = vec!["own".into()];
     let mut datastore = Datastore::connect(&config).await.unwrap();
@@ -116,6 +117,11 @@ async fn the_operators_limits() {
     let error = datastore.prepare(&task("a"), &explicit("10.65.0.1")).await.err().unwrap();
     assert!(error.failure().message.contains("'pool' (limits.pools)"), "{error}");
     assert_eq!((error.failure().code, error.failure().blame), ("CM-NOT-ALLOWED", Blame::App));
+    let error = datastore.prepare(&task("a"), &explicit("fd00::5")).await.err().unwrap();
+    assert!(error.failure().message.contains("'six' (limits.pools)"), "{error}");
+    let six = wants(&[AddressRequest::Auto(Family::V6)]);
+    let failure = datastore.prepare(&task("a"), &six).await.err().unwrap().failure();
+    assert!(failure.message.contains("six: not among limits.pools"), "{failure}");
     let mut wanted = auto();
     wanted.profiles = vec!["../x".into()];
     assert_eq!(
