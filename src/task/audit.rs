@@ -9,7 +9,6 @@
 //! journal knows of that answer as well, an executor leaves the "given" to its cleaner, which may repeat it.
 
 use std::net::IpAddr;
-use std::path::Path;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -28,20 +27,20 @@ const TASKS: &str = "tasks.log";
 const CLEANER: &str = "gc.log";
 
 /// Whose address or life it is. A cleaner that finds things without a record leaves open what it cannot know.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-pub struct Subject<'a> {
+#[derive(Serialize)]
+struct Subject<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub task: &'a str,
+    task: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub app: &'a str,
+    app: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub framework: &'a str,
+    framework: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub container: &'a str,
+    container: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub node: &'a str,
+    node: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    pub handle: &'a str,
+    handle: &'a str,
 }
 
 impl<'a> From<&'a Record> for Subject<'a> {
@@ -58,9 +57,9 @@ impl<'a> From<&'a Record> for Subject<'a> {
 }
 
 /// Who writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum By {
+enum By {
     /// The task's own executor.
     Executor,
     /// Whoever cleans up: `calico-mesos gc`, or the next executor.
@@ -114,17 +113,12 @@ struct Life<'a> {
 
 /// The datastore has these addresses down for the task.
 pub fn given(config: &Config, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
-    write_addresses(config, "given", addresses, profiles, record.into(), By::this(record));
+    write_addresses(config, "given", record, addresses, profiles);
 }
 
 /// The datastore has these addresses free again.
 pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
-    write_addresses(config, "returned", addresses, &[], record.into(), By::this(record));
-}
-
-/// The same for a cleaner that found an address without a record.
-pub fn returned_by_cleaner(config: &Config, subject: Subject<'_>, addresses: &[IpAddr]) {
-    write_addresses(config, "returned", addresses, &[], subject, By::Gc);
+    write_addresses(config, "returned", record, addresses, &[]);
 }
 
 /// The task runs: its launch is over.
@@ -137,7 +131,7 @@ pub(super) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps
         steps: times(steps, |_| true),
         errors: &[],
     };
-    write_life(config, "launch", record, life);
+    write(config, TASKS, "launch", life, record);
 }
 
 /// The launch of a task that never was told to run; nothing about one that was.
@@ -147,7 +141,7 @@ pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, ste
     }
     let (outcome, code, message) = words(outcome);
     let life = Life { outcome, code, message, addresses: &[], steps: times(steps, |_| true), errors: &[] };
-    write_life(config, "launch", record, life);
+    write(config, TASKS, "launch", life, record);
 }
 
 /// The way back is done, or left to the next cleaner. `outcome` is what the task came to; a cleaner does not know.
@@ -161,11 +155,16 @@ pub(super) fn taken_down(
     let (outcome, code, message) = outcome.map_or(("orphaned", None, None), words);
     let steps = times(steps, |step| step >= Step::Ended);
     let (addresses, errors) = (report.addresses.as_slice(), report.errors.as_slice());
-    write_life(config, "teardown", record, Life { outcome, code, message, addresses, steps, errors });
+    let life = Life { outcome, code, message, addresses, steps, errors };
+    write(config, TASKS, "teardown", life, record);
     if By::this(record) == By::Gc {
-        let log = Log::new(&config.paths.log, CLEANER);
-        lines(report).iter().for_each(|line| log.say(&format!("{}: {line}", record.identity.task_id)));
+        lines(report).iter().for_each(|line| cleaner_says(config, &record.identity.task_id, line));
     }
+}
+
+/// A line of the cleaner's own log, about a task or whatever else there was to do.
+pub(super) fn cleaner_says(config: &Config, about: &str, line: &str) {
+    Log::new(&config.paths.log, CLEANER).say(&format!("{about}: {line}"));
 }
 
 /// How a task ended, in a word, with an exit code or the failure's, and the failure's sentence.
@@ -199,27 +198,23 @@ fn times(steps: &Steps, wanted: impl Fn(Step) -> bool) -> Map<String, Value> {
     passed.map(|(step, at)| (step.name().to_owned(), tenths(at.as_secs_f64()).into())).collect()
 }
 
-fn write_addresses(
-    config: &Config,
-    event: &str,
-    addresses: &[IpAddr],
-    profiles: &[String],
-    subject: Subject<'_>,
-    by: By,
-) {
+fn write_addresses(config: &Config, event: &str, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
     for address in addresses {
-        write(&config.paths.log, ADDRESSES, event, Address { address: *address, profiles }, subject, by);
+        write(config, ADDRESSES, event, Address { address: *address, profiles }, record);
     }
 }
 
-fn write_life(config: &Config, event: &str, record: &Record, life: Life<'_>) {
-    write(&config.paths.log, TASKS, event, life, record.into(), By::this(record));
-}
-
-fn write<T: Serialize>(log: &Path, file: &str, event: &str, about: T, subject: Subject<'_>, by: By) {
-    let (pid, version) = (std::process::id(), env!("CARGO_PKG_VERSION"));
-    let line = Line { time: timestamp(), event, about, subject, by, pid, version };
+fn write<T: Serialize>(config: &Config, file: &str, event: &str, about: T, record: &Record) {
+    let line = Line {
+        time: timestamp(),
+        event,
+        about,
+        subject: record.into(),
+        by: By::this(record),
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
     // Plain data with text keys: serialising cannot fail.
     let text = serde_json::to_string(&line).unwrap_or_default();
-    Log::new(&log.join("audit"), file).write(&text);
+    Log::new(&config.paths.log.join("audit"), file).write(&text);
 }

@@ -13,8 +13,8 @@
 //!                 └────────► teardown    the way back, from the journal alone  ◄── gc
 //! ```
 //!
-//! What happened is written down by `audit`, and `figures` are counted for Prometheus. Both lives use `work`, the workload's stages. Start with `life`; then `calico_life` tells what
-//! Calico adds.
+//! What happened is written down by `audit`, and `figures` are counted for Prometheus. Both lives use `work`, the
+//! workload's stages. Start with `life`; then `calico_life` tells what Calico adds.
 
 pub mod audit;
 mod calico_life;

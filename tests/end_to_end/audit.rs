@@ -152,12 +152,58 @@ async fn every_address_given_is_returned() {
     }
 }
 
+/// Nobody knows whose it was but Calico; the figures of that run are there for Prometheus.
+#[tokio::test]
+async fn a_task_without_a_record_is_told_as_the_cleaners_work() {
+    let world = World::new().await;
+    let figures = world.stack.dir.join("calico-mesos.prom");
+    for (key, value) in [
+        ("gc.orphans", "\"remove\"".to_owned()),
+        ("gc.grace", "\"0s\"".to_owned()),
+        ("metrics.textfile", format!("{figures:?}")),
+    ] {
+        world.configure(key, &value);
+    }
+    let living = world.running(&app("/living", "sleep 1000", calico())).await;
+    let task = world.running(&app("/lost", "sleep 1000", calico())).await;
+    let address = task.addresses()[0].clone();
+    kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), Signal::SIGKILL).unwrap();
+    task.ends().await;
+    let record = format!("{}.json", task.launched.container_id);
+    std::fs::remove_file(world.config.paths.journal().join(record)).unwrap();
+    let path = format!("/containers/{}/kill", task.container());
+    world.stack.docker.request("POST", &path, b"").await.unwrap();
+    let deadline = std::time::Instant::now() + crate::world::LIMIT;
+    while world.endpoints().await.len() > 1 {
+        assert!(std::time::Instant::now() < deadline, "{}", text(&world, "gc.log"));
+        assert!(world.gc().status.success());
+    }
+
+    let addresses = trail(&world, "audit/addresses.log");
+    let told: Vec<_> = of(&addresses, &task.id).iter().map(|line| (&line["event"], &line["by"])).collect();
+    assert_eq!(told, [(&json!("given"), &json!("executor")), (&json!("returned"), &json!("gc"))]);
+    let cleaned = text(&world, "gc.log");
+    assert!(cleaned.contains(&format!("{}: {address} given back", task.id)), "{cleaned}");
+    let figures = std::fs::read_to_string(figures).unwrap();
+    let free = (1 << (32 - world.stack.pools[0].prefix_len())) - 1;
+    for line in [
+        "calico_mesos_tasks 1\n".to_owned(),
+        format!("calico_mesos_executors{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION")),
+        "calico_mesos_datastore_up 1\n".to_owned(),
+        format!("state=\"free\"}} {free}\n"),
+    ] {
+        assert!(figures.contains(&line), "no {line}in\n{figures}");
+    }
+    assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn a_full_log_disk_harms_no_task() {
     let world = World::new().await;
     let folder = &world.config.paths.log;
     let script = format!(
-        "mkdir -p {0} && mount -t tmpfs -o size=16k,mode=700 tmpfs {0} && dd if=/dev/zero of={0}/filler bs=1k count=64; df {0}",
+        "mkdir -p {0} && mount -t tmpfs -o size=16k,mode=0700 tmpfs {0} && dd if=/dev/zero of={0}/filler bs=1k count=64; df {0}",
         folder.display()
     );
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();

@@ -208,6 +208,10 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     for identity in gone.iter().chain([&borrower]) {
         assert_eq!(keys_of(&dump, identity), Vec::<&String>::new(), "{identity:?}");
     }
+    let trail = host(&world, "a").paths.log.join("audit/addresses.log");
+    let trail = std::fs::read_to_string(trail).unwrap();
+    let told = trail.lines().filter(|line| line.contains("returned") && line.contains(r#""by":"gc""#));
+    assert_eq!(told.count(), gone.len() + 1, "{trail}");
     assert_eq!(of_others(&mut world).await, theirs);
     assert!(!keys_of(&dump, &kept).is_empty());
     // Ten addresses were two blocks: the one with others' addresses in it stays the node's.

@@ -11,6 +11,7 @@ use crate::calico::{self, CalicoError, Datastore, Inventory};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
+use crate::task::{audit, network};
 
 use super::execute::{self, Fate};
 use super::plan::{Item, Kind, Plan, Verdict};
@@ -119,7 +120,12 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
         let record = execute::record(config, survey, container, trace);
         let revision = trace.endpoint.as_ref().map_or(0, |seen| seen.revision);
         let fate = match datastore.release_as_seen(&record.identity, revision).await {
-            Ok(Some(_)) => Fate::Done,
+            Ok(Some(released)) => {
+                audit::returned(config, &record, &released.addresses);
+                let line = format!("taken out of Calico ({})", network::join(&released.addresses));
+                audit::cleaner_says(config, &record.identity.task_id, &line);
+                Fate::Done
+            }
             Ok(None) => Fate::Left("it has changed meanwhile".into()),
             Err(error) => Fate::Left(chain(&error)),
         };
@@ -133,7 +139,10 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
                 ends.get(container).cloned().unwrap_or(Fate::Untouched)
             }
             (None, Some(cidr), Verdict::Remove) => match datastore.give_up_block(&survey.node, &cidr).await {
-                Ok(true) => Fate::Done,
+                Ok(true) => {
+                    audit::cleaner_says(config, &survey.node, &format!("block {cidr} removed"));
+                    Fate::Done
+                }
                 Ok(false) => Fate::Left("somebody has an address in it".into()),
                 Err(error) => Fate::Left(chain(&error)),
             },
