@@ -94,6 +94,10 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
     finish(machine, plan, &lives).await;
     machine.restore().await;
     bystanders.heal(machine).await;
+    if plan.companion.is_some() {
+        // Whatever became of it, of a task without Calico its container is the agent's alone.
+        remove_containers(machine, &lives.others[..1]).await;
+    }
     let mut verdict = Verdict { struck, ..Verdict::default() };
     settle(machine, bystanders, plan, &lives, &mut verdict).await;
     let problems = machine.world.agent.problems().split_off(problems);
@@ -103,7 +107,9 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
             false => verdict.leaks.push(format!("the agent complains: {problem}")),
         }
     }
-    remove_containers(machine, &lives).await;
+    remove_containers(machine, &lives.others).await;
+    remove_containers(machine, std::slice::from_ref(&lives.first)).await;
+    remove_exited(machine).await;
     verdict
 }
 
@@ -258,13 +264,27 @@ async fn missing_container(machine: &Machine, plan: &Plan, lives: &Lives) -> Opt
 }
 
 /// As the agent does a while later.
-async fn remove_containers(machine: &Machine, lives: &Lives) {
-    for task in std::iter::once(&lives.first).chain(&lives.others) {
-        for prefix in ["mesos", "calico-mesos"] {
-            let path = format!("/containers/{prefix}-{}?force=1&v=1", task.launched.container_id);
-            let _ = machine.world.stack.docker.request("DELETE", &path, b"").await;
-        }
+async fn remove_containers(machine: &Machine, tasks: &[Given]) {
+    for task in tasks {
+        remove(machine, &format!("mesos-{}", task.launched.container_id)).await;
     }
+}
+
+/// Those of executors that gave their containers names of their own.
+async fn remove_exited(machine: &Machine) {
+    let filters = "?all=1&filters=%7B%22status%22:%5B%22exited%22%5D,%22name%22:%5B%22calico-mesos-%22%5D%7D";
+    let path = format!("/containers/json{filters}");
+    let Ok((_, text)) = machine.world.stack.docker.request("GET", &path, b"").await else { return };
+    let list: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
+    for id in list.iter().filter_map(|container| container["Id"].as_str()) {
+        remove(machine, id).await;
+    }
+}
+
+async fn remove(machine: &Machine, container: &str) {
+    let path = format!("/containers/{container}?force=1&v=1");
+    // Gone already, or never made.
+    let _ = machine.world.stack.docker.request("DELETE", &path, b"").await;
 }
 
 fn evidence(machine: &Machine, tasks: &[(String, Given)]) -> String {

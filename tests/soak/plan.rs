@@ -98,7 +98,11 @@ impl Plan {
             address: *rng.choice(&[Address::Auto, Address::Fixed, Address::Dual])?,
             services: rng.bool() || fault == Fault::EndConsul,
             ports: rng.bool(),
-            work: *rng.choice(&[Work::Sleeps, Work::Sleeps, Work::Exits, Work::Fails])?,
+            // One that ends by itself could be over before it is killed.
+            work: match fault {
+                Fault::KillWorkload => Work::Sleeps,
+                _ => *rng.choice(&[Work::Sleeps, Work::Sleeps, Work::Exits, Work::Fails])?,
+            },
             grace: Duration::from_secs(rng.u64(..2)),
             companion: (rng.u8(..4) == 0).then(|| if rng.bool() { Way::DropIn } else { Way::Command }),
             offset: rng.u8(20..40),

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use calico_mesos::agent::kill_all;
+use calico_mesos::task::journal::Record;
+use calico_mesos::task::steps::Step;
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
@@ -27,9 +29,12 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
         }
         Fault::KillWorkload => kill_workload(machine, plan, lives)?,
         Fault::KillDockerd => {
-            let service = if gently { Service::Dockerd } else { Service::DockerdAndContainerd };
+            let (service, how) = match gently {
+                true => (Service::Dockerd, "alone"),
+                false => (Service::DockerdAndContainerd, "with containerd"),
+            };
             machine.take(service).await;
-            return Some(outage(machine, plan, held, service, "killed").await);
+            return Some(outage(machine, plan, held, service, how).await);
         }
         Fault::StopDockerd => {
             machine.take_gently(Service::Dockerd).await;
@@ -51,8 +56,8 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
             machine.silence_etcd().await;
             return Some(outage(machine, plan, held, Service::WayToEtcd, "silent").await);
         }
-        Fault::LoseAnswer => return lose_answer(machine, plan, held).await,
-        Fault::LateWrite => return late_write(machine, plan, held).await,
+        Fault::LoseAnswer => return lose_answer(machine, plan, lives, held).await,
+        Fault::LateWrite => return late_write(machine, plan, lives, held).await,
         Fault::EndConsul if plan.kind % 3 == 0 => {
             machine.take(Service::FrozenConsul).await;
             return Some(outage(machine, plan, held, Service::FrozenConsul, "frozen").await);
@@ -130,9 +135,14 @@ async fn outage(machine: &mut Machine, plan: &Plan, held: Held, service: Service
 }
 
 fn kill_workload(machine: &Machine, plan: &Plan, lives: &Lives) -> Option<String> {
-    let namespace =
-        machine.world.config.paths.run.join("tasks").join(&lives.first.launched.container_id).join("netns");
-    let mut victims = processes::inside(&namespace);
+    // Executors that may have several tasks give them names of their own: the journal knows them.
+    let paths = &machine.world.config.paths;
+    let records = std::fs::read_dir(paths.journal()).into_iter().flatten().flatten();
+    let mut records = records.filter_map(|entry| {
+        serde_json::from_str::<Record>(&std::fs::read_to_string(entry.path()).ok()?).ok()
+    });
+    let own = records.find(|record| record.identity.task_id == lives.first.id)?;
+    let mut victims = processes::inside(&paths.task_run(&own.container).join("netns"));
     if victims.is_empty() && plan.actor == Actor::Executor {
         // A command that has not got into its namespace yet.
         victims = processes::children(lives.first.pid());
@@ -143,9 +153,17 @@ fn kill_workload(machine: &Machine, plan: &Plan, lives: &Lives) -> Option<String
     (!victims.is_empty()).then(|| format!("{} killed", victims.len()))
 }
 
-async fn lose_answer(machine: &mut Machine, plan: &Plan, held: Held) -> Option<String> {
-    machine.proxy.lose_write();
+/// Lets the life go on to its next write, which after the launch's is that of its end.
+async fn to_the_next_write(machine: &Machine, plan: &Plan, lives: &Lives, held: Held) {
+    if plan.work == Work::Sleeps && (Step::Claimed..Step::Ended).contains(&plan.step) {
+        machine.world.agent.kill(&lives.first.id, Some(plan.grace)).await.unwrap();
+    }
     drop(held);
+}
+
+async fn lose_answer(machine: &mut Machine, plan: &Plan, lives: &Lives, held: Held) -> Option<String> {
+    machine.proxy.lose_write();
+    to_the_next_write(machine, plan, lives, held).await;
     if timeout(WRITE, machine.proxy.held()).await.is_err() {
         machine.proxy.cut();
         return None;
@@ -162,10 +180,10 @@ async fn lose_answer(machine: &mut Machine, plan: &Plan, held: Held) -> Option<S
     Some("and etcd gone".into())
 }
 
-async fn late_write(machine: &mut Machine, plan: &Plan, held: Held) -> Option<String> {
+async fn late_write(machine: &mut Machine, plan: &Plan, lives: &Lives, held: Held) -> Option<String> {
     let writer = held.pid;
     machine.proxy.hold_write();
-    drop(held);
+    to_the_next_write(machine, plan, lives, held).await;
     if timeout(WRITE, machine.proxy.held()).await.is_err() {
         machine.proxy.cut();
         return None;
