@@ -119,8 +119,7 @@ pub fn everything(config: &Config) -> Result<(), TrustError> {
     public.into_iter().flatten().try_for_each(|path| file(path))?;
     config.secrets().try_for_each(secret)?;
     private_folder(&config.paths.run)?;
-    private_folder(&config.paths.state)?;
-    shared_folder(&config.paths.log)
+    private_folder(&config.paths.state)
 }
 
 /// The path, what it leads to if it is a link, and all folders above both.

@@ -88,7 +88,8 @@ fn the_cleaners_units_are_systemds() {
         let names: Vec<&str> = settings.map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| HIDES.contains(name)), "{names:?}");
         // Where it is installed on a host; here any program does.
-        fs::write(folder.path().join(name), text.replace("/usr/local/bin/calico-mesos", "/bin/true")).unwrap();
+        fs::write(folder.path().join(name), text.replace("/usr/local/bin/calico-mesos", "/bin/true"))
+            .unwrap();
     }
     let service = shipped("mesos/calico-mesos-gc.service");
     assert!(service.contains("\nExecStart=/usr/local/bin/calico-mesos gc --quiet\n"), "{service}");

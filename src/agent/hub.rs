@@ -52,7 +52,8 @@ pub(super) enum Alarm {
 
 pub(super) enum Internal {
     Exited(String, Option<ExitStatus>),
-    Alarm(String, Alarm),
+    /// With the number of the recovery in which it was set.
+    Alarm(String, Alarm, u32),
     /// A call over HTTP.
     Asked(Box<Asked>),
     /// Of the recovery with this number.
@@ -165,7 +166,9 @@ impl Hub {
             Internal::Recovery(number, step) if number == self.recoveries => self.recovery_step(step).await,
             Internal::Recovery(..) => {}
             Internal::Exited(container, status) => self.exited(&container, status),
-            Internal::Alarm(container, alarm) => self.alarm(&container, alarm),
+            // The agent has gone away and come back since: the window is another one.
+            Internal::Alarm(_, Alarm::Reregistration, number) if number != self.recoveries => {}
+            Internal::Alarm(container, alarm, _) => self.alarm(&container, alarm),
         }
     }
 

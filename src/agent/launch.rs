@@ -145,10 +145,10 @@ impl Hub {
     }
 
     pub(super) fn set_alarm(&self, container: &str, alarm: Alarm, after: Duration) {
-        let (internal, container) = (self.internal.clone(), container.to_owned());
+        let (internal, container, number) = (self.internal.clone(), container.to_owned(), self.recoveries);
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            let _ = internal.send(Internal::Alarm(container, alarm));
+            let _ = internal.send(Internal::Alarm(container, alarm, number));
         });
     }
 

@@ -107,6 +107,10 @@ fn as_of_now(config: &Config, order: &Order) -> Config {
 fn begin(mut order: Order) -> Result<Begun, Failure> {
     let config = life::load_config(&order)?;
     trust::everything(&config).map_err(|error| life::unsafe_host(&error))?;
+    if let Err(error) = trust::shared_folder(&config.paths.log) {
+        // What is told there decides nothing.
+        tracing::warn!("the logs in {} can be changed by others: {error}", config.paths.log.display());
+    }
     let steps = Steps::begin(&config, &order.description.task_id);
     order.description = order.description.within(&config)?;
     let request = order.description.calico.clone().unwrap_or_default();
