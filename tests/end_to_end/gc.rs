@@ -1,10 +1,7 @@
-//! The cleaner on real daemons: what it finds, what it leaves alone, and what happens when it dies itself.
+//! The cleaner on real daemons: what it finds, and what it leaves alone.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use calico_mesos::calico::{node_name, AddressRequest, Datastore, Family, Identity, Terms, Wanted};
@@ -16,17 +13,17 @@ use serde_json::{json, Value};
 
 use crate::world::{app, calico, sh, with, Task, World, LIMIT};
 
-fn signal(task: &Task<'_>, signal: Signal) {
+pub fn signal(task: &Task<'_>, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
 }
 
 /// Kills the executor, and waits until the agent has noticed.
-async fn executor_dies(task: &Task<'_>) {
+pub async fn executor_dies(task: &Task<'_>) {
     signal(task, Signal::SIGKILL);
     task.ends().await;
 }
 
-fn record(task: &Task<'_>) -> PathBuf {
+pub fn record(task: &Task<'_>) -> PathBuf {
     task.world.config.paths.journal().join(format!("{}.json", task.launched.container_id))
 }
 
@@ -341,90 +338,6 @@ async fn a_consul_that_was_rebuilt_is_told_again() {
     world.nothing_left().await;
 }
 
-/// Holds up whoever passes a step that `hold` names, until it is dropped.
-struct Holder {
-    listener: UnixListener,
-}
-
-impl Holder {
-    fn listen(world: &World) -> Self {
-        let path = world.stack.dir.join("steps");
-        world.configure("paths.steps", &format!("{path:?}"));
-        Self { listener: UnixListener::bind(path).unwrap() }
-    }
-
-    /// Lets all others pass.
-    fn until(&self, task: &str, step: &str) -> UnixStream {
-        for stream in self.listener.incoming() {
-            let stream = stream.unwrap();
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            if line.trim() == format!("{task} {step}") {
-                return stream;
-            }
-        }
-        unreachable!("a listener does not end")
-    }
-}
-
-#[tokio::test]
-async fn two_cleaners_and_one_that_is_killed_in_the_middle() {
-    let world = World::new().await;
-    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
-    executor_dies(&task).await;
-    let holder = Holder::listen(&world);
-    for step in ["deregistered", "stopped", "unforwarded", "unwired", "released", "tidied"] {
-        let mut first = world.gc_command().stdout(Stdio::null()).spawn().unwrap();
-        let held = holder.until(&task.id, step);
-        let second = world.gc();
-        assert!(second.status.success(), "{second:?}");
-        assert!(String::from_utf8_lossy(&second.stdout).contains("another cleaner is at work"), "{second:?}");
-        assert!(record(&task).exists(), "the record goes last");
-        first.kill().unwrap();
-        first.wait().unwrap();
-        drop(held);
-    }
-    drop(holder);
-    let (code, json) = world.gc_json(&[]);
-    assert_eq!(code, 0, "{json:#}");
-    world.nothing_left().await;
-}
-
-#[tokio::test]
-async fn a_starting_executor_that_cleans_up_yields_to_sigterm() {
-    let world = World::new().await;
-    let dead = world.running(&app("/dead", "sleep 1000", calico())).await;
-    executor_dies(&dead).await;
-    let holder = Holder::listen(&world);
-    let (dead_id, next) = (dead.id.clone(), world.launch(&app("/next", "sleep 1000", calico())).await);
-    let waiting = tokio::task::spawn_blocking(move || {
-        let held = holder.until(&dead_id, "stopped");
-        (holder, held)
-    });
-    let (holder, held) = waiting.await.unwrap();
-    signal(&next, Signal::SIGTERM);
-    // Its own way back passes the same steps.
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let passing = {
-        let stop = stop.clone();
-        holder.listener.set_nonblocking(true).unwrap();
-        std::thread::spawn(move || {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(holder.listener.accept());
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        })
-    };
-    assert_eq!(next.ends().await.state(), TaskState::TaskKilled, "{}", next.log());
-    next.executor_exit().await;
-    drop(held);
-    assert!(record(&dead).exists(), "left to the next cleaner");
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    passing.join().unwrap();
-    assert!(world.gc().status.success());
-    world.nothing_left().await;
-}
-
 #[tokio::test]
 async fn nothing_goes_while_docker_cannot_be_asked() {
     let mut world = World::new().await;
@@ -491,29 +404,5 @@ async fn a_host_that_is_gone_for_good() {
     assert!(!left.contains(&identity.handle) && left.contains(&here.launched.container_id), "{left}");
     foreign.are_untouched(&world).await;
     assert_eq!(here.kill().await.state(), TaskState::TaskKilled);
-    world.nothing_left().await;
-}
-
-#[tokio::test]
-async fn a_hundred_records_drain() {
-    let world = World::new().await;
-    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
-    executor_dies(&task).await;
-    let one: Value = serde_json::from_str(&std::fs::read_to_string(record(&task)).unwrap()).unwrap();
-    for _ in 0..100 {
-        let container = ContainerId::random();
-        let mut another = one.clone();
-        another["container"] = json!(container);
-        another["container_name"] = json!(format!("mesos-{container}"));
-        another["identity"]["handle"] = json!(container.handle());
-        another["identity"]["workload"] = json!(container.workload("dead"));
-        another["identity"]["interface"] = json!(container.interface());
-        let path = world.config.paths.journal().join(format!("{container}.json"));
-        std::fs::File::create(path).unwrap().write_all(another.to_string().as_bytes()).unwrap();
-    }
-    let begun = Instant::now();
-    let (code, json) = world.gc_json(&[]);
-    println!("101 records drained in {:?}", begun.elapsed());
-    assert_eq!((code, &json["backlog"]), (0, &json!(0)), "{json:#}");
     world.nothing_left().await;
 }

@@ -5,6 +5,7 @@ mod audit;
 mod bad_input;
 #[path = "../certificates/mod.rs"]
 mod certificates;
+mod cleaners;
 mod custom;
 mod faults;
 mod gc;
