@@ -69,12 +69,14 @@ async fn obey(root: &mut Client, calls: &[String]) {
             other => panic!("{other} is no permission"),
         };
         match words[..] {
-            ["role", "add", role] => drop(root.role_add(role).await.unwrap()),
+            ["role", "add", role] => {
+                root.role_add(role).await.unwrap();
+            }
             ["role", "grant-permission", "--prefix=true", role, kind, key] => {
-                drop(root.role_grant_permission(role, permission(kind, key).with_prefix()).await.unwrap());
+                root.role_grant_permission(role, permission(kind, key).with_prefix()).await.unwrap();
             }
             ["role", "grant-permission", role, kind, key] => {
-                drop(root.role_grant_permission(role, permission(kind, key)).await.unwrap());
+                root.role_grant_permission(role, permission(kind, key)).await.unwrap();
             }
             _ => panic!("unexpected: etcdctl {call}"),
         }
