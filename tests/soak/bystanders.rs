@@ -85,12 +85,12 @@ impl Bystanders {
         }
     }
 
-    /// Without the foreign container's processes, which are others after a restart.
+    /// Without what the foreign container has while it runs, which is another after a restart.
     async fn look(&self, machine: &Machine) -> Things {
         let mut things = census::take(machine).await;
         things.retain(|thing| {
-            !thing.starts_with("process ")
-                || !(thing.contains(&self.container) || thing.contains(FOREIGN_LINE))
+            let of_a_run = thing.starts_with("process ") || thing.starts_with("runtime state ");
+            !of_a_run || !(thing.contains(&self.container) || thing.contains(FOREIGN_LINE))
         });
         things
     }

@@ -20,6 +20,7 @@ pub async fn take(machine: &Machine) -> Things {
     containers(machine, &mut things).await;
     kernel(machine, &mut things);
     files(machine, &mut things);
+    runtimes(machine, &mut things);
     for process in processes::of(machine) {
         things.insert(format!("process {process}"));
     }
@@ -147,5 +148,23 @@ fn walk(folder: &Path, things: &mut Things) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             walk(&path, things);
         }
+    }
+}
+
+/// What containerd, runc and the kernel keep of a container as long as it has processes, by Docker's id.
+fn runtimes(machine: &Machine, things: &mut Things) {
+    let docker = machine.world.stack.docker.dir.display().to_string();
+    let cgroups = format!("/sys/fs/cgroup/*/{0} /sys/fs/cgroup/{0}", processes::cgroup(machine));
+    let found = sh(&format!(
+        "find {docker}/x {cgroups} -type d -regextype egrep -regex '.*/[0-9a-f]{{64}}' 2> /dev/null"
+    ));
+    // Where dockerd has the pipes of a start that its containerd did not live to see; it is the size of a folder.
+    let pipes = format!("{docker}/x/containerd/");
+    let is_pipes = |path: &&str| path.strip_prefix(&pipes).is_some_and(|rest| !rest.contains('/'));
+    for path in found.lines().filter(|path| !is_pipes(path)) {
+        // One thing, however many controllers there are.
+        let id = path.rsplit('/').next().unwrap_or(path);
+        let path = if path.starts_with("/sys/") { format!("cgroup {id}") } else { path.to_owned() };
+        things.insert(format!("runtime state {path}"));
     }
 }

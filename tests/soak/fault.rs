@@ -40,7 +40,7 @@ faults! {
     StopDockerd = "stop dockerd",
     /// SIGKILL; dockerd lives on.
     KillContainerd = "kill containerd",
-    /// SIGTERM or SIGKILL.
+    /// SIGTERM, SIGKILL, or it hangs.
     EndEtcd = "end etcd",
     /// Nobody gets a connection any more.
     RefuseEtcd = "refuse etcd",

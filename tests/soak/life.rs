@@ -54,9 +54,16 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
     let mut others = Vec::new();
     if let Some(way) = plan.companion {
         let info = task_info(&app_of("/companion", way, "exec sleep 1000", json!({})));
-        others.push(machine.launch(info).await);
+        let companion = machine.launch(info).await;
+        // What becomes of a start without Calico while Docker dies is Docker's and the agent's to mend.
+        let begun = Instant::now();
+        while !machine.is_running(&companion) && begun.elapsed() < COMING {
+            sleep(POLL).await;
+        }
+        others.push(companion);
     }
     machine.steps.passed();
+    machine.gc_log();
     let app = plan.app(&fixed(bystanders, plan.offset));
     let info = task_info(&app);
     let (step, actor) = match plan.actor {
@@ -64,7 +71,7 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
         Actor::Cleaner => (plan.dies, Actor::Executor),
     };
     let trap = machine.steps.set(&info.task_id.value, step, actor);
-    let early = plan.fault == Fault::FillDisk && plan.kind % 3 == 0;
+    let early = plan.fault == Fault::FillDisk && plan.coin;
     if early {
         machine.take(Service::Disk).await;
     }
@@ -72,7 +79,7 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
     let mut lives = Lives { app, first, others };
     let mut struck = match early {
         true => {
-            sleep(Duration::from_millis(u64::from(plan.kind) * 20)).await;
+            sleep(plan.pause * 4).await;
             machine.restore().await;
             Some("before the launch".to_owned())
         }
@@ -117,12 +124,14 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
 fn fixed(bystanders: &Bystanders, offset: u8) -> String {
     let address: std::net::Ipv4Addr = bystanders.addresses[0].parse().unwrap();
     let [a, b, c, d] = address.octets();
-    std::net::Ipv4Addr::from([a, b, c, (d & 0xc0) + offset]).to_string()
+    let wanted = (d & 0xc0) + offset;
+    let free = if wanted == d { wanted + 1 } else { wanted };
+    std::net::Ipv4Addr::from([a, b, c, free]).to_string()
 }
 
 /// Waits until the life comes to its trap; `to_its_end`: it is brought there.
 async fn come(
-    machine: &Machine,
+    machine: &mut Machine,
     plan: &Plan,
     lives: &Lives,
     mut trap: oneshot::Receiver<Held>,
@@ -145,6 +154,7 @@ async fn come(
             asked = true;
             machine.world.agent.kill(&lives.first.id, Some(plan.grace)).await.unwrap();
         }
+        machine.tick();
         sleep(POLL).await;
     }
     None
@@ -230,6 +240,15 @@ async fn settle(
     verdict.leaks.extend(left.iter().map(|thing| format!("left: {thing}")));
     verdict.leaks.extend(gone.iter().map(|thing| format!("gone: {thing}")));
     verdict.leaks.extend(missing_container(machine, plan, lives).await);
+    verdict.leaks.append(&mut machine.complaints);
+    for (who, task) in &tasks {
+        let log = task.log();
+        let panics = log.lines().filter(|line| line.contains("panicked at") || line.contains("CM-INTERNAL"));
+        verdict.leaks.extend(panics.map(|line| format!("{who}: {line}")));
+    }
+    if let (true, Some(undone)) = (left.is_empty(), machine.undone().await) {
+        verdict.leaks.extend(undone.lines().map(|line| format!("a cleaner would still: {line}")));
+    }
     if !verdict.leaks.is_empty() || !verdict.doubles.is_empty() || std::env::var_os("VERBOSE").is_some() {
         verdict.evidence = evidence(machine, &tasks);
     }
@@ -297,7 +316,14 @@ fn evidence(machine: &Machine, tasks: &[(String, Given)]) -> String {
             tail(&task.log(), 40)
         ));
     }
-    text.push_str(&format!("--- gc\n{}", tail(&machine.gc_log(), 15)));
+    let idle = ["nothing to clean up", "not written by calico-mesos", "WHY", "skipped"];
+    let gc: String = machine
+        .gc_log()
+        .lines()
+        .filter(|line| !idle.iter().any(|words| line.contains(words)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    text.push_str(&format!("--- gc\n{}", tail(&gc, 15)));
     text
 }
 

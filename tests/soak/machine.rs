@@ -14,6 +14,8 @@ use crate::world::{sh, tell_custom_executors, World, CLI};
 
 /// Between two runs of the cleaner.
 const TIMER: Duration = Duration::from_millis(700);
+/// How a Rust program exits that did not expect something.
+const PANIC: i32 = 101;
 /// How long dockerd may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -25,6 +27,8 @@ pub struct Machine {
     down: Vec<Service>,
     gc: Option<Child>,
     gc_ended: Instant,
+    /// What cleaners did that they never may.
+    pub complaints: Vec<String>,
     _folder: tempfile::TempDir,
 }
 
@@ -34,6 +38,7 @@ pub enum Service {
     DockerdAndContainerd,
     Containerd,
     Etcd,
+    FrozenEtcd,
     WayToEtcd,
     Consul,
     FrozenConsul,
@@ -88,7 +93,16 @@ impl Machine {
         // Small enough to be filled; its own, so that nobody else's disk is.
         sh(&format!("mkdir -p {state} && mount -t tmpfs -o size=256k,mode=700 soak {state}"));
         let now = Instant::now();
-        Self { world, proxy, steps, down: Vec::new(), gc: None, gc_ended: now, _folder: folder }
+        Self {
+            world,
+            proxy,
+            steps,
+            down: Vec::new(),
+            gc: None,
+            gc_ended: now,
+            complaints: Vec::new(),
+            _folder: folder,
+        }
     }
 
     pub async fn launch(&self, info: TaskInfo) -> Given {
@@ -123,6 +137,7 @@ impl Machine {
             Service::DockerdAndContainerd => stack.docker.kill(),
             Service::Containerd => stack.docker.kill_containerd(),
             Service::Etcd => stack.etcd.as_mut().unwrap().kill(),
+            Service::FrozenEtcd => stack.etcd.as_ref().unwrap().freeze(),
             Service::WayToEtcd => self.proxy.refuse(),
             Service::Consul => stack.consul.as_mut().unwrap().kill(),
             Service::FrozenConsul => stack.consul.as_ref().unwrap().freeze(),
@@ -162,6 +177,7 @@ impl Machine {
                 Service::DockerdAndContainerd => stack.docker.restart().await.unwrap(),
                 Service::Containerd => stack.docker.restart_containerd().await.unwrap(),
                 Service::Etcd => stack.etcd.as_mut().unwrap().restart().await.unwrap(),
+                Service::FrozenEtcd => stack.etcd.as_ref().unwrap().thaw(),
                 Service::WayToEtcd => self.proxy.cut(),
                 Service::Consul => stack.consul.as_mut().unwrap().restart().await.unwrap(),
                 Service::FrozenConsul => stack.consul.as_ref().unwrap().thaw(),
@@ -179,15 +195,40 @@ impl Machine {
         if let Some(gc) = &mut self.gc {
             match gc.try_wait() {
                 Ok(None) => return,
-                _ => {
+                ended => {
                     self.gc = None;
                     self.gc_ended = Instant::now();
+                    if ended.is_ok_and(|status| status.is_some_and(|status| status.code() == Some(PANIC))) {
+                        self.complaints.push("a cleaner panicked".into());
+                    }
                 }
             }
         }
         if self.gc_ended.elapsed() > TIMER {
             self.gc = Some(self.cleaner());
         }
+    }
+
+    /// Waits; the timer goes on.
+    pub async fn wait(&mut self, time: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < time {
+            self.tick();
+            tokio::time::sleep(TIMER / 10).await;
+        }
+    }
+
+    /// What the cleaner would still do, if anything.
+    pub async fn undone(&self) -> Option<String> {
+        let output = Command::new(CLI)
+            .arg("--config")
+            .arg(&self.world.stack.config)
+            .args(["gc", "--dry-run"])
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (!output.status.success()).then_some(text)
     }
 
     /// One run of the cleaner from beginning to end.
@@ -220,7 +261,12 @@ impl Machine {
         self.gc_ended = Instant::now();
     }
 
+    /// What cleaners have said since the last call.
     pub fn gc_log(&self) -> String {
-        std::fs::read_to_string(self.world.stack.dir.join("gc.log")).unwrap_or_default()
+        let path = self.world.stack.dir.join("gc.log");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        // Whoever writes appends.
+        let _ = std::fs::File::options().write(true).truncate(true).open(path);
+        text
     }
 }

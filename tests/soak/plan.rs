@@ -39,6 +39,15 @@ pub enum Away {
     UntilTheEnd,
 }
 
+/// How a service ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Stopped,
+    Killed,
+    /// It is there and does nothing.
+    Hangs,
+}
+
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub seed: u64,
@@ -48,8 +57,11 @@ pub struct Plan {
     /// Where the owner dies when a cleaner is to be struck.
     pub dies: Step,
     pub away: Away,
-    /// Which of the fault's kinds, where it has several.
-    pub kind: u8,
+    pub manner: Manner,
+    /// Decides where a fault has two kinds.
+    pub coin: bool,
+    /// Between two things that the harness does.
+    pub pause: Duration,
     pub way: Way,
     pub address: Address,
     pub services: bool,
@@ -60,6 +72,16 @@ pub struct Plan {
     pub companion: Option<Way>,
     /// Which of the pool's addresses a fixed one is.
     pub offset: u8,
+}
+
+impl Manner {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::Hangs => "hangs",
+        }
+    }
 }
 
 /// A life's seed, with the fault in its last two digits.
@@ -93,7 +115,9 @@ impl Plan {
             // As often as not while it runs.
             dies: if rng.bool() || needs_a_whole_life { Step::Running } else { *rng.choice(&launch)? },
             away: if rng.u8(..4) == 0 { Away::UntilTheEnd } else { moment },
-            kind: rng.u8(..),
+            manner: *rng.choice(&[Manner::Stopped, Manner::Killed, Manner::Hangs])?,
+            coin: rng.bool(),
+            pause: Duration::from_millis(rng.u64(..1000)),
             way: *rng.choice(if fault == Fault::DestroyContainer { &custom[..] } else { &all[..] })?,
             address: *rng.choice(&[Address::Auto, Address::Fixed, Address::Dual])?,
             services: rng.bool() || fault == Fault::EndConsul,

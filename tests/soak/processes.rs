@@ -19,7 +19,8 @@ pub fn of(machine: &Machine) -> Vec<String> {
     let stack = &machine.world.stack;
     let daemons = [stack.etcd.as_ref().and_then(Etcd::pid), stack.consul.as_ref().and_then(Consul::pid)];
     let daemons = daemons.map(|pid| pid.map_or(0, |pid| pid as i32));
-    let everybody = pids().into_iter().filter(|pid| belongs(*pid, &stack.dir, &stack.docker.dir));
+    let cgroup = format!("/{}/", cgroup(machine));
+    let everybody = pids().into_iter().filter(|pid| belongs(*pid, &stack.dir, &cgroup));
     let of_tasks = |pid: &i32| !daemons.contains(pid) && !NOT_OF_TASKS.contains(&&*name(*pid));
     everybody.filter(of_tasks).map(describe).collect()
 }
@@ -62,19 +63,23 @@ fn is_zombie(pid: i32) -> bool {
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
 }
 
+/// The one below which dockerd puts its containers, named after its folder.
+pub fn cgroup(machine: &Machine) -> String {
+    let dir = machine.world.stack.docker.dir.display().to_string();
+    format!("cm{}", dir.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+}
+
 /// By its folder, command line, environment or cgroup: all of them name the private folder.
-fn belongs(pid: i32, dir: &Path, docker: &Path) -> bool {
+fn belongs(pid: i32, dir: &Path, cgroup: &str) -> bool {
     let proc = Path::new("/proc").join(pid.to_string());
     let text = dir.display().to_string();
     let names = |file: &str, text: &str| {
         fs::read(proc.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(text))
     };
-    let cgroup: String =
-        docker.to_string_lossy().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
         || names("cmdline", &text)
         || names("environ", &text)
-        || names("cgroup", &format!("/cm{cgroup}/"))
+        || names("cgroup", cgroup)
 }
 
 fn name(pid: i32) -> String {

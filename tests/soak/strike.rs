@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::fault::{Actor, Fault};
 use crate::life::Lives;
 use crate::machine::{Machine, Service};
-use crate::plan::{Away, Plan, Work};
+use crate::plan::{Away, Manner, Plan, Work};
 use crate::processes;
 use crate::steps::Held;
 use crate::world::{sh, task_info};
@@ -21,7 +21,6 @@ const WRITE: Duration = Duration::from_secs(8);
 
 /// What was done, in words; `None` when there was nothing to do it to.
 pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held: Held) -> Option<String> {
-    let gently = plan.kind % 2 == 0;
     let words = match plan.fault {
         Fault::KillExecutor => {
             processes::signal(held.pid, Signal::SIGKILL);
@@ -29,7 +28,7 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
         }
         Fault::KillWorkload => kill_workload(machine, plan, lives)?,
         Fault::KillDockerd => {
-            let (service, how) = match gently {
+            let (service, how) = match plan.coin {
                 true => (Service::Dockerd, "alone"),
                 false => (Service::DockerdAndContainerd, "with containerd"),
             };
@@ -45,8 +44,8 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
             return Some(outage(machine, plan, held, Service::Containerd, "killed").await);
         }
         Fault::EndEtcd => {
-            let how = end(machine, Service::Etcd, gently).await;
-            return Some(outage(machine, plan, held, Service::Etcd, how).await);
+            let service = end(machine, plan, Service::Etcd, Service::FrozenEtcd).await;
+            return Some(outage(machine, plan, held, service, plan.manner.name()).await);
         }
         Fault::RefuseEtcd => {
             machine.take(Service::WayToEtcd).await;
@@ -58,13 +57,9 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
         }
         Fault::LoseAnswer => return lose_answer(machine, plan, lives, held).await,
         Fault::LateWrite => return late_write(machine, plan, lives, held).await,
-        Fault::EndConsul if plan.kind % 3 == 0 => {
-            machine.take(Service::FrozenConsul).await;
-            return Some(outage(machine, plan, held, Service::FrozenConsul, "frozen").await);
-        }
         Fault::EndConsul => {
-            let how = end(machine, Service::Consul, gently).await;
-            return Some(outage(machine, plan, held, Service::Consul, how).await);
+            let service = end(machine, plan, Service::Consul, Service::FrozenConsul).await;
+            return Some(outage(machine, plan, held, service, plan.manner.name()).await);
         }
         Fault::RestartAgent => {
             machine.take(Service::Agent).await;
@@ -78,7 +73,7 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
             reboot(machine, held).await;
             "".into()
         }
-        Fault::Pause => return Some(pause(plan, held).await),
+        Fault::Pause => return Some(pause(machine, plan, held).await),
         Fault::DestroyContainer => {
             kill_all(held.pid);
             "".into()
@@ -106,14 +101,17 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
     Some(words)
 }
 
-async fn end(machine: &mut Machine, service: Service, gently: bool) -> &'static str {
-    if gently {
-        machine.take_gently(service).await;
-        "stopped"
-    } else {
-        machine.take(service).await;
-        "killed"
+/// Which of the two has been taken away.
+async fn end(machine: &mut Machine, plan: &Plan, dead: Service, frozen: Service) -> Service {
+    match plan.manner {
+        Manner::Stopped => machine.take_gently(dead).await,
+        Manner::Killed => machine.take(dead).await,
+        Manner::Hangs => {
+            machine.take(frozen).await;
+            return frozen;
+        }
     }
+    dead
 }
 
 /// The service is away from now on: for a while, or until the life is over.
@@ -126,7 +124,7 @@ async fn outage(machine: &mut Machine, plan: &Plan, held: Held, service: Service
     };
     match away {
         Away::Moment(moment) => {
-            sleep(moment).await;
+            machine.wait(moment).await;
             machine.restore().await;
             format!("{how} {:.1} s", moment.as_secs_f32())
         }
@@ -168,7 +166,7 @@ async fn lose_answer(machine: &mut Machine, plan: &Plan, lives: &Lives, held: He
         machine.proxy.cut();
         return None;
     }
-    if plan.kind % 2 == 0 {
+    if plan.coin {
         return Some("found out".into());
     }
     // The writer cannot even look what became of it.
@@ -189,7 +187,7 @@ async fn late_write(machine: &mut Machine, plan: &Plan, lives: &Lives, held: Hel
         return None;
     }
     processes::signal(writer, Signal::SIGKILL);
-    let after_cleaning = plan.kind % 2 == 0;
+    let after_cleaning = plan.coin;
     if after_cleaning {
         sleep(Duration::from_millis(200)).await;
         machine.clean().await;
@@ -203,7 +201,7 @@ async fn late_write(machine: &mut Machine, plan: &Plan, lives: &Lives, held: Hel
     }
 }
 
-async fn pause(plan: &Plan, held: Held) -> String {
+async fn pause(machine: &mut Machine, plan: &Plan, held: Held) -> String {
     let pid = held.pid;
     processes::signal(pid, Signal::SIGSTOP);
     drop(held);
@@ -211,10 +209,10 @@ async fn pause(plan: &Plan, held: Held) -> String {
         Away::Moment(moment) => moment,
         Away::UntilTheEnd => Duration::from_secs(5),
     };
-    sleep(moment).await;
-    let (signal, words) = match plan.kind % 2 {
-        0 => (Signal::SIGCONT, "went on"),
-        _ => (Signal::SIGKILL, "was killed"),
+    machine.wait(moment).await;
+    let (signal, words) = match plan.coin {
+        true => (Signal::SIGCONT, "went on"),
+        false => (Signal::SIGKILL, "was killed"),
     };
     processes::signal(pid, signal);
     format!("{:.1} s, {words}", moment.as_secs_f32())
@@ -228,7 +226,7 @@ async fn launch_twice(machine: &mut Machine, plan: &Plan, lives: &mut Lives, hel
         info.name.push_str("-again");
     }
     lives.others.push(machine.launch(info).await);
-    sleep(Duration::from_millis(u64::from(plan.kind) * 4)).await;
+    machine.wait(plan.pause).await;
     drop(held);
 }
 
@@ -242,6 +240,7 @@ async fn reboot(machine: &mut Machine, held: Held) {
         machine.world.stack.docker.power_off();
     }
     drop(held);
+    earlier_boot(machine);
     let run = machine.world.config.paths.run.clone();
     let path = run.display();
     sh(&format!(
@@ -251,4 +250,15 @@ async fn reboot(machine: &mut Machine, held: Held) {
     sh("nft list tables | grep calico-mesos | while read t f n; do nft delete table $f $n; done");
     machine.world.stack.docker.restart().await.unwrap();
     machine.world.agent.restart().await.unwrap();
+}
+
+/// Records of an earlier boot: this kernel's own is the same as before.
+fn earlier_boot(machine: &Machine) {
+    for entry in std::fs::read_dir(machine.world.config.paths.journal()).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        if let Ok(record) = serde_json::from_str::<Record>(&text) {
+            let other = uuid::Uuid::new_v4().to_string();
+            std::fs::write(entry.path(), text.replace(&record.owner.boot_id, &other)).unwrap();
+        }
+    }
 }
