@@ -46,14 +46,19 @@ impl Bystanders {
         // The first task fills an empty datastore.
         own.launch(machine).await;
         foreign_keys(machine, &own.addresses).await;
-        for task in std::mem::take(&mut own.tasks) {
-            machine.world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
-            machine.world.agent.wait_exit(&task.id, LIMIT).await.unwrap();
-        }
+        own.leave(machine).await;
         own.foreign = own.look_twice(machine).await;
         own.launch(machine).await;
         own.all = own.look_twice(machine).await;
         own
+    }
+
+    /// Ends its tasks.
+    pub async fn leave(&mut self, machine: &Machine) {
+        for task in std::mem::take(&mut self.tasks) {
+            machine.world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
+            machine.world.agent.wait_exit(&task.id, LIMIT).await.unwrap();
+        }
     }
 
     /// One with Calico and one without; neither is in Docker, which dies in between.

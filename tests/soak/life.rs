@@ -249,7 +249,7 @@ async fn settle(
     if let (true, Some(undone)) = (left.is_empty(), machine.undone().await) {
         verdict.leaks.extend(undone.lines().map(|line| format!("a cleaner would still: {line}")));
     }
-    if !verdict.leaks.is_empty() || !verdict.doubles.is_empty() || std::env::var_os("VERBOSE").is_some() {
+    if !verdict.leaks.is_empty() || !verdict.doubles.is_empty() {
         verdict.evidence = evidence(machine, &tasks);
     }
     bystanders.tell(&left);

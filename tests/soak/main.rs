@@ -94,6 +94,8 @@ async fn run(plans: Vec<Plan>) -> ExitCode {
         let verdict = life::live(&mut machine, &mut bystanders, plan).await;
         table.row(plan, &verdict);
     }
+    // Before their folders go, or they would write into them again.
+    bystanders.leave(&machine).await;
     match table.end() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

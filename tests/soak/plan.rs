@@ -181,10 +181,11 @@ impl Plan {
         )
     }
 
+    /// The step, and, when a cleaner is struck there, that at which the owner had died.
     pub fn moment(&self) -> String {
         match self.actor {
             Actor::Executor => self.step.name().to_owned(),
-            Actor::Cleaner => format!("{} (cleaner; owner died {})", self.step.name(), self.dies.name()),
+            Actor::Cleaner => format!("{} by cleaner ({})", self.step.name(), self.dies.name()),
         }
     }
 }

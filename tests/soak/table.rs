@@ -23,7 +23,7 @@ pub struct Table {
 impl Table {
     pub fn begin() -> Self {
         println!(
-            "{:>4}  {:<20} {:<34} {:<28} {:<40} {:<60} {:>6} {:>5}",
+            "{:>4}  {:<20} {:<47} {:<36} {:<38} {:<58} {:>6} {:>5}",
             "LIFE", "SEED", "WAY", "STEP", "FAULT", "OUTCOME", "CLEAN", "LEAKS"
         );
         Self { lives: 0, faults: 0, leaks: 0, doubles: 0, steps: BTreeSet::new(), struck: BTreeSet::new() }
@@ -44,7 +44,7 @@ impl Table {
             None => format!("{} (not struck)", plan.fault.name()),
         };
         println!(
-            "{:>4}  {:<20} {:<34} {:<28} {:<40} {:<60} {:>4.1} s {:>5}",
+            "{:>4}  {:<20} {:<47} {:<36} {:<38} {:<58} {:>4.1} s {:>5}",
             self.lives,
             plan.seed,
             plan.describe(),
