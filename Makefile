@@ -31,7 +31,7 @@ test: setup
 # Without a SEED another one each time; it is printed, and does the same again. LIFE is one life of an earlier run.
 soak: setup
 	$(CARGO) test --locked --no-run --test soak
-	LIVES='$(or $(LIVES),100)' SEED='$(or $(SEED),$(shell date +%s))' LIFE='$(LIFE)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test soak
+	LIVES='$(or $(LIVES),$(if $(LIFE),1,100))' SEED='$(or $(SEED),$(shell date +%s))' LIFE='$(LIFE)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test soak
 
 # Whatever starts a Docker daemon takes it from PATH; the docker CLI stays the installed one.
 test-docker:

@@ -58,14 +58,14 @@ fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     let seed = seed.unwrap_or(SEED);
-    let lives = lives.map_or(LIVES, |lives| lives as usize);
+    let lives = lives.map(|lives| lives as usize);
     let plans = match life.map(Plan::of) {
-        Some(Some(plan)) => vec![plan; if lives == LIVES { 1 } else { lives }],
+        Some(Some(plan)) => vec![plan; lives.unwrap_or(1)],
         Some(None) => {
             eprintln!("soak: LIFE is no seed of a life");
             return ExitCode::from(64);
         }
-        None => plans(seed, lives),
+        None => plans(seed, lives.unwrap_or(LIVES)),
     };
     println!("soak: {} lives, SEED={seed}", plans.len());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
