@@ -24,6 +24,8 @@ const COMING: Duration = Duration::from_secs(30);
 const CLEAN: Duration = Duration::from_secs(60);
 /// How long a life may take to end when it has been told to.
 const ENDING: Duration = Duration::from_secs(100);
+/// Between two kills.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a task may do what it likes once it has been struck.
 const FREE: Duration = Duration::from_secs(4);
 
@@ -177,7 +179,7 @@ async fn be_cleaned(machine: &mut Machine, mut trap: oneshot::Receiver<Held>) ->
 async fn finish(machine: &mut Machine, plan: &Plan, lives: &Lives) {
     let begun = Instant::now();
     let tasks: Vec<&Given> = std::iter::once(&lives.first).chain(&lives.others).collect();
-    let mut asked = vec![false; tasks.len()];
+    let mut asked: Vec<Option<Instant>> = vec![None; tasks.len()];
     while begun.elapsed() < ENDING {
         let mut alive = false;
         for (task, asked) in tasks.iter().zip(&mut asked) {
@@ -187,8 +189,10 @@ async fn finish(machine: &mut Machine, plan: &Plan, lives: &Lives) {
             alive = true;
             let ends_itself = plan.work != Work::Sleeps && begun.elapsed() < FREE * 2;
             let due = machine.is_running(task) && !ends_itself || begun.elapsed() > FREE;
-            if due && !*asked && machine.ends(task) == 0 {
-                *asked = true;
+            // Marathon asks again too: an agent that has just come back may have nobody to pass it on to.
+            let asked_lately = asked.is_some_and(|at| at.elapsed() < ASK_AGAIN);
+            if due && !asked_lately && machine.ends(task) == 0 {
+                *asked = Some(Instant::now());
                 // It may be ending by itself at this moment.
                 let _ = machine.world.agent.kill(&task.id, Some(plan.grace)).await;
             }
