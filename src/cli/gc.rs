@@ -94,7 +94,7 @@ fn tell(cleaned: &Cleaned, dry_run: bool, out: &Out) {
     for Silent { source, why, .. } in &cleaned.silent {
         out.line(format!("{source} cannot be asked: {why}"));
     }
-    tell_items(&cleaned.items, dry_run, out);
+    tell_items(&cleaned.items, dry_run, cleaned.silent.is_empty(), out);
 }
 
 fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments, out: &Out) {
@@ -113,11 +113,11 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments,
     for why in &done.silent {
         out.line(format!("not asked for signs of life: {why}"));
     }
-    tell_items(&done.items, arguments.dry_run, out);
+    tell_items(&done.items, arguments.dry_run, true, out);
 }
 
 /// The table, and how much of what it has. What is kept is of interest beforehand only.
-fn tell_items(items: &[(Item, Fate)], dry_run: bool, out: &Out) {
+fn tell_items(items: &[(Item, Fate)], dry_run: bool, all_seen: bool, out: &Out) {
     let shown = |(item, _): &&(Item, Fate)| {
         // A record that cannot be read wants an operator.
         dry_run || item.verdict != Verdict::Keep || item.kind == Kind::Journal
@@ -127,7 +127,7 @@ fn tell_items(items: &[(Item, Fate)], dry_run: bool, out: &Out) {
         let first = if dry_run { "WOULD" } else { "DID" };
         out.line(table(&[first, "KIND", "NAME", "AGE", "WHY"], &rows));
     }
-    out.line(summary(items, dry_run));
+    out.line(summary(items, dry_run, all_seen));
 }
 
 fn row((item, fate): &(Item, Fate)) -> Vec<String> {
@@ -139,7 +139,7 @@ fn row((item, fate): &(Item, Fate)) -> Vec<String> {
     vec![word, item.kind.word().to_owned(), item.name.clone(), age, why]
 }
 
-fn summary(items: &[(Item, Fate)], dry_run: bool) -> String {
+fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     let number =
         |of: &dyn Fn(&Item, &Fate) -> bool| items.iter().filter(|(item, fate)| of(item, fate)).count();
     let left = number(&|_, fate| matches!(fate, Fate::Left(_)));
@@ -160,9 +160,11 @@ fn summary(items: &[(Item, Fate)], dry_run: bool) -> String {
     ];
     let parts = parts.iter().filter(|(number, _)| *number > 0);
     let told = parts.map(|(number, what)| format!("{number} {what}")).collect::<Vec<_>>().join(", ");
+    let nothing =
+        if all_seen { "nothing to clean up" } else { "nothing to clean up as far as could be seen" };
     match (remove + register + left, dry_run) {
-        (0, _) if told.is_empty() => "nothing to clean up".to_owned(),
-        (0, _) => format!("nothing to clean up; {told}"),
+        (0, _) if told.is_empty() => nothing.to_owned(),
+        (0, _) => format!("{nothing}; {told}"),
         (_, true) => format!("{told}. Nothing was changed; the same without --dry-run does it."),
         (_, false) => told,
     }

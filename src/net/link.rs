@@ -2,6 +2,7 @@
 //!
 //! The kernel's answers as seen with Calico's own CNI plugin are in `tests/fixtures/net`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
@@ -78,8 +79,8 @@ pub async fn name_purpose(link: &str, purpose: &str) -> Result<(), NetError> {
     here.handle().link().set(message).execute().await.map_err(|source| failed("name", link, source))
 }
 
-/// Every link of this host whose purpose is written down, with that.
-pub async fn purposes() -> Result<Vec<(String, String)>, NetError> {
+/// Every link of this host, with what it is for where that is written down.
+pub async fn purposes() -> Result<BTreeMap<String, Option<String>>, NetError> {
     let list = Netlink::here()?.dump("links", RouteNetlinkMessage::GetLink(LinkMessage::default())).await?;
     let named = list.into_iter().filter_map(|message| {
         let RouteNetlinkMessage::NewLink(link) = message else { return None };
@@ -91,7 +92,7 @@ pub async fn purposes() -> Result<Vec<(String, String)>, NetError> {
                 _ => {}
             }
         }
-        Some((name?, purpose?))
+        Some((name?, purpose))
     });
     Ok(named.collect())
 }

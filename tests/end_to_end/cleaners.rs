@@ -1,8 +1,9 @@
 //! Several cleaners, many records, and cleaners that are told to go or die in the middle.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_mesos::mesos::messages::TaskState;
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
 use crate::gc::{executor_dies, record, signal};
-use crate::world::{app, calico, World};
+use crate::world::{app, calico, tell_custom_executors, with, World, CLI, EXECUTOR};
 
 /// Holds up whoever passes a step that `hold` names, until it is dropped.
 struct Holder {
@@ -94,6 +95,50 @@ async fn a_starting_executor_that_cleans_up_yields_to_sigterm() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     passing.join().unwrap();
     assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
+/// Two agents of one host, each with a configuration of its own: neither's journal knows the other's tasks.
+#[tokio::test]
+async fn tasks_of_another_configuration_on_the_same_host() {
+    let world = World::with(|_| (), tell_custom_executors).await;
+    let ours = std::fs::read_to_string(&world.stack.config).unwrap();
+    let theirs = world.stack.dir.join("other.toml");
+    let text = ours.lines().filter(|line| !line.starts_with("gc.")).map(|line| {
+        let own =
+            ["run", "state", "log"].into_iter().find(|name| line.starts_with(&format!("paths.{name} =")));
+        own.map_or_else(
+            || line.to_owned(),
+            |name| format!("paths.{name} = {:?}", world.stack.dir.join("other").join(name)),
+        )
+    });
+    let settings = ["gc.orphans = \"remove\"".to_owned(), "gc.grace = \"0s\"".to_owned()];
+    std::fs::write(&theirs, text.chain(settings).collect::<Vec<_>>().join("\n")).unwrap();
+    // Older than anything that lives: no reason to keep.
+    let journal = world.stack.dir.join("other/state/tasks");
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&journal).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let drop_in = world.running(&app("/drop-in", "sleep 1000", calico())).await;
+    let custom = |id: &str, env: Value| json!({"id": id, "instances": 1, "cpus": 0.1, "mem": 32, "cmd": "sleep 1000", "env": env, "executor": EXECUTOR});
+    let command = world.running(&custom("/command", calico())).await;
+    let image = with(calico(), "CALICO_DOCKER_IMAGE", "busybox");
+    let docker = world.running(&custom("/docker", image)).await;
+    let before = world.leftovers().await;
+    let cleaner = |arguments: &[&str]| {
+        let output =
+            Command::new(CLI).arg("--config").arg(&theirs).arg("gc").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, told) = cleaner(&["--dry-run"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(told.matches(" endpoint ").count(), 3, "{told}");
+    let (code, told) = cleaner(&[]);
+    assert_eq!(code, Some(0), "{told}");
+    assert_eq!(world.leftovers().await, before);
+    for task in [&drop_in, &command, &docker] {
+        assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    }
     world.nothing_left().await;
 }
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! One thing without a record goes in any case: a container that never started and has nothing else. Docker
-//! finishes a create whose asker has died, maybe after the record has gone.
+//! finishes a create whose asker has died, maybe after the record has gone. Only a young one may be of a launch
+//! under another configuration of this host, whose journal is not looked at here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,6 +26,8 @@ use crate::workload::State;
 
 use super::seen::{Death, Seen, Survey, Trace};
 
+/// After this long a launch has made its interface, by which it is known to live.
+const LAUNCHING: Duration = Duration::from_secs(15);
 /// How much of a ContainerID people need to tell two of them apart.
 const SHORT: usize = 8;
 
@@ -300,11 +303,15 @@ impl Planner<'_> {
         if let Some(address) = addresses.find(|address| self.survey.shown.contains(address)) {
             return (Verdict::Keep, format!("in no journal, but another endpoint shows {address}"));
         }
-        if trace.is_just_created() {
-            return (Verdict::Remove, "created and never started, in no journal".into());
-        }
         let ages = trace.times().into_iter().map(|time| age(self.survey, Some(time)).unwrap_or_default());
-        if ages.min().is_some_and(|youngest| youngest < self.rules.grace) {
+        let youngest = ages.min().unwrap_or(Duration::MAX);
+        if trace.is_just_created() {
+            return match youngest < self.rules.grace.min(LAUNCHING) {
+                true => keep("just created, and in no journal yet"),
+                false => (Verdict::Remove, "created and never started, in no journal".into()),
+            };
+        }
+        if youngest < self.rules.grace {
             return keep("younger than grace");
         }
         match self.rules.orphans {

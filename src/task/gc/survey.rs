@@ -17,7 +17,7 @@ use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::net::{self, forward, netns};
 use crate::task::journal::{boot_id, Journal, JournalError, Peeked};
 use crate::task::network;
-use crate::task::spec::RUNTIME;
+use crate::task::spec::{CONTAINER_PREFIX, RUNTIME};
 use crate::task::told::Told;
 use crate::workload::{Docker, DockerHost, State};
 
@@ -34,12 +34,13 @@ impl Survey {
         survey.journal_since = journal_since(&config.paths.journal());
         survey.calico(config).await;
         survey.consul(config).await;
-        survey.kernel(config).await;
         survey.folders(config);
         let dockers = survey.journal(config)?;
         survey.docker(dockers, config).await;
-        // Docker was asked last, because the records say which ones there are; a launch that began meanwhile
-        // has its record by now.
+        // Behind all that tells of containers: one of another configuration is known by its interface alone.
+        survey.kernel(config).await;
+        // The records say which Dockers there are, so they were read before; a launch that began meanwhile has
+        // its record by now.
         survey.journal(config)?;
         survey.told(config);
         Ok(survey)
@@ -76,13 +77,20 @@ impl Survey {
     async fn kernel(&mut self, config: &Config) {
         match net::purposes().await {
             Ok(purposes) => {
-                for (name, purpose) in purposes {
-                    let container = container_of(Path::new(&purpose));
-                    let container = container.filter(|container| {
-                        purpose == network::purpose(config, container) && name == container.interface()
+                for (name, purpose) in &purposes {
+                    let Some(purpose) = purpose else { continue };
+                    let container = container_of(Path::new(purpose)).filter(|container| {
+                        *purpose == network::purpose(config, container) && *name == container.interface()
                     });
                     if let Some(container) = container {
-                        self.trace(container).veth = Some(name);
+                        self.trace(container).veth = Some(name.clone());
+                    }
+                }
+                // Of another configuration of this host, or of a release that wrote down no purpose.
+                for (container, trace) in &mut self.traces {
+                    let name = container.interface();
+                    if purposes.contains_key(&name) {
+                        trace.veth = Some(name);
                     }
                 }
             }
@@ -106,7 +114,7 @@ impl Survey {
     fn folders(&mut self, config: &Config) {
         let inhabited = netns::inhabited();
         for path in entries(&config.paths.run.join("tasks")) {
-            let Some(container) = container_of(&path) else { continue };
+            let Some(container) = container_of(&path).filter(|_| path.is_dir()) else { continue };
             let namespace = fs::metadata(network::namespace(config, &container));
             self.trace(container).folder = Some(Folder {
                 made: fs::metadata(&path).and_then(|meta| meta.created().or_else(|_| meta.modified())).ok(),
@@ -242,10 +250,10 @@ fn container_of(path: &Path) -> Option<ContainerId> {
     ContainerId::parse(name).ok().filter(|container| container.as_str() == name)
 }
 
-/// `mesos-<id>`, and of agents before 1.4 `mesos-<agent id>.<id>`.
+/// `mesos-<id>`, of agents before 1.4 `mesos-<agent id>.<id>`, and what custom executors call theirs.
 fn container_named(name: &str) -> Option<ContainerId> {
-    let rest = name.strip_prefix(ORCHESTRATOR)?.strip_prefix('-')?;
-    let id = rest.rsplit('.').next().unwrap_or(rest);
+    let given_by_agent = || name.strip_prefix(ORCHESTRATOR)?.strip_prefix('-')?.rsplit('.').next();
+    let id = name.strip_prefix(CONTAINER_PREFIX).or_else(given_by_agent)?;
     ContainerId::parse(id).ok().filter(|container| container.as_str() == id)
 }
 
@@ -272,7 +280,18 @@ mod tests {
         let named = |name: &str| container_named(name).map(|container| container.to_string());
         assert_eq!(named(&format!("mesos-{id}")).as_deref(), Some(id));
         assert_eq!(named(&format!("mesos-20150101-1-S0.{id}")).as_deref(), Some(id));
-        for other in ["web", "mesos-web", id, &format!("k8s-{id}"), &format!("mesos-{}", id.to_uppercase())] {
+        assert_eq!(
+            named(&crate::task::spec::container_name(&ContainerId::parse(id).unwrap())).as_deref(),
+            Some(id)
+        );
+        for other in [
+            "web",
+            "mesos-web",
+            id,
+            &format!("k8s-{id}"),
+            &format!("mesos-{}", id.to_uppercase()),
+            &format!("calico-mesos-S0.{id}"),
+        ] {
             assert_eq!(named(other), None, "{other}");
         }
         assert_eq!(container_of(Path::new(&format!("/a/{id}.json"))).unwrap().as_str(), id);

@@ -51,10 +51,13 @@ pub struct Custom<'a> {
     pub container: &'a ContainerId,
 }
 
-/// Docker's name of a task's container. An agent that starts kills what it does not know under a name of its
-/// own kind, `mesos-<ContainerID>`.
+/// Names of containers begin so. An agent that starts kills what it does not know under a name of its own kind,
+/// `mesos-<ContainerID>`.
+pub const CONTAINER_PREFIX: &str = "calico-mesos-";
+
+/// Docker's name of a task's container.
 pub fn container_name(container: &ContainerId) -> String {
-    format!("calico-mesos-{container}")
+    format!("{CONTAINER_PREFIX}{container}")
 }
 
 /// Understands a task of a custom executor; `memory` as for [`describe`].
