@@ -345,13 +345,24 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
         }
         return strange();
     }
+    let text = text(&lock)?;
+    if is_blank(&text) {
+        fs::remove_file(path)?;
+        return Ok(None);
+    }
     // One that is broken must not keep the others from being found.
-    Ok(Some(match parse(&text(&lock)?) {
+    Ok(Some(match parse(&text) {
         Ok(Parsed { record, pending, length }) => {
             Found::Orphan(Box::new(Entry { record, pending, path: path.into(), lock, length }))
         }
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
+}
+
+/// The host lost its power before the record was on the disk. At most a container had been made, which is known by
+/// its name; what the record would have named is made after that.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|char| char == '\0')
 }
 
 /// Whatever it is, as text.
@@ -367,12 +378,14 @@ fn peek(path: &Path) -> io::Result<Option<Peeked>> {
         return Ok((!hidden).then(|| Peeked::Unreadable { why: NOT_A_RECORD.into() }));
     }
     let file = File::open(path)?;
-    let record = parse(&text(&file)?).map(|parsed| Box::new(parsed.record));
+    let text = text(&file)?;
+    let record = parse(&text).map(|parsed| Box::new(parsed.record));
     // Shared, so that two who look do not take each other for the owner.
     Ok(Some(match (Flock::lock(file, FlockArg::LockSharedNonblock), record) {
         (Err((_, Errno::EWOULDBLOCK)), record) => Peeked::Owned(record.ok()),
         (Err((_, errno)), _) => return Err(errno.into()),
         (Ok(_), Ok(record)) => Peeked::Orphan(record),
+        (Ok(_), Err(_)) if is_blank(&text) => return Ok(None),
         (Ok(_), Err(why)) => Peeked::Unreadable { why },
     }))
 }

@@ -44,7 +44,7 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
     let path = |container: &ContainerId| journal.join(format!("{container}.json"));
     let mut files: Vec<PathBuf> = plan.finish.iter().map(path).collect();
     if journal.exists() {
-        files.extend(records::temporaries(&journal));
+        files.extend(records::unfinished(&journal));
     }
     for record in records::take_down(config, files).await {
         match record {

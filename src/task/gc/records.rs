@@ -70,11 +70,10 @@ async fn one(config: Arc<Config>, path: PathBuf) -> Option<Record> {
 }
 
 /// What executors have left that died before their record stood. Taken over, the old ones go.
-pub(super) fn temporaries(folder: &Path) -> Vec<PathBuf> {
-    let hidden =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+pub(super) fn unfinished(folder: &Path) -> Vec<PathBuf> {
     // What cannot be listed cannot be cleaned; the survey has told so.
-    files(folder).unwrap_or_default().into_iter().filter(hidden).collect()
+    let files = files(folder).unwrap_or_default();
+    files.into_iter().filter(|path| matches!(Journal::peek(path), Ok(None))).collect()
 }
 
 /// Every file of the journal; none when there is no journal.

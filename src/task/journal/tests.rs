@@ -164,6 +164,23 @@ fn a_temporary_of_a_dead_writer_goes() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+/// As a file system leaves it that had noted name and length, but not what was in it.
+#[test]
+fn a_record_that_a_loss_of_power_has_emptied_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for text in ["", "\0\0\0\0"] {
+        let path = journal.path(&ContainerId::random());
+        fs::write(&path, text).unwrap();
+        assert_eq!(Journal::peek(&path).unwrap(), None);
+        let owner = Flock::lock(File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+        assert_eq!(Journal::peek(&path).unwrap(), Some(Peeked::Owned(None)));
+        assert!(Journal::take_over(&path).unwrap().is_none() && path.exists());
+        drop(owner);
+        assert!(Journal::take_over(&path).unwrap().is_none() && !path.exists());
+    }
+}
+
 #[test]
 fn the_owner_is_this_process() {
     let owner = Owner::current();
