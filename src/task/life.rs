@@ -22,6 +22,7 @@ use crate::trust::TrustError;
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
+use super::spec::container_name;
 use super::work::{self, Attached, End, Seen};
 
 /// Lives the task to its end.
@@ -31,35 +32,44 @@ pub async fn live(order: Order, mut link: Link) -> Ended {
     }
     match order.description.calico {
         Some(_) => super::calico_life::live(order, link).await,
-        None => plain(Arc::new(order), &mut link).await.into(),
+        None => plain(Arc::new(order), &mut link).await,
     }
 }
 
 /// A task that stock Mesos could run just as well.
-async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
+async fn plain(order: Arc<Order>, link: &mut Link) -> Ended {
     let created = order.clone();
     let mut creation = Making::start(|cancel| work::create(created, None, RETRY_NOTHING, cancel));
     let made = link.unless_killed(creation.made()).await;
     let ready = match made {
         Ok(Ok(ready)) => ready,
-        Ok(Err(failure)) => return Outcome::Failed(failure),
+        Ok(Err(failure)) => return Outcome::Failed(failure).into(),
         Err(command) => {
             link.announce(command);
             creation.give_up().await;
-            return command.before_start();
+            return command.before_start().into();
         }
     };
+    let outcome = run(&order, &ready, link).await;
+    if order.name != container_name(&order.container) {
+        // The agent removes it.
+        return outcome.into();
+    }
+    Ended { outcome, afterwards: Box::pin(async move { ready.remove().await }) }
+}
+
+async fn run(order: &Order, ready: &work::Ready, link: &mut Link) -> Outcome {
     let mut attached = match ready.attach().await {
         Ok(attached) => attached,
         Err(failure) => return Outcome::Failed(failure),
     };
-    let first_kill = match start(&ready, &mut attached, link).await {
+    let first_kill = match start(ready, &mut attached, link).await {
         Ok(first_kill) => first_kill,
         Err(outcome) => return outcome,
     };
     let (seen, first_kill) = match first_kill {
         Some(command) => (Seen::default(), Some(command)),
-        None => attached.look_unless_killed(&ready, link).await,
+        None => attached.look_unless_killed(ready, link).await,
     };
     let Seen { inspect, addresses } = seen;
     link.tell(Change::Running { inspect, addresses: addresses.clone(), timing: None });
@@ -67,7 +77,7 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         Some(command) => Err(command),
         None => {
             let check = order.description.health.as_ref();
-            let checks = attached.begin_checks(&ready, check, None, addresses);
+            let checks = attached.begin_checks(ready, check, None, addresses);
             attached.end_or_kill(link, checks, |_| ()).await
         }
     };
@@ -75,10 +85,10 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Outcome {
         Ok(end) => (end, None),
         Err(command) => {
             link.announce(command);
-            (attached.stop(&ready, command, link, false).await, Some(command))
+            (attached.stop(ready, command, link, false).await, Some(command))
         }
     };
-    finish(attached, &ready, end, stopped).await
+    finish(attached, ready, end, stopped).await
 }
 
 /// Starts the workload; a kill that comes meanwhile is heard, but a start under way is waited for, since Docker would

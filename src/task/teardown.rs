@@ -25,6 +25,7 @@ use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
 use super::audit;
 use super::journal::{Entry, Record};
 use super::network;
+use super::spec::container_name;
 use super::steps::{Step, Steps};
 
 /// How long each outside service may hold a teardown up.
@@ -48,7 +49,7 @@ const SHIM_LAG: Duration = Duration::from_secs(2);
 /// Whether Docker has to be asked about the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// Docker said that it has exited; the stopped container is the agent's to remove.
+    /// Docker said that it has exited; a stopped container that an agent knows is the agent's to remove.
     Exited,
     /// Created and never started, or not even created: the agent does not know it, so it is removed here.
     NeverStarted,
@@ -137,9 +138,14 @@ pub async fn give_back(
     report
 }
 
-/// What nobody waits for: the host's side of `dataplane = "local"`, which the last task takes with it, and the
-/// journal's record.
+/// What nobody waits for: a container that no agent knows, the host's side of `dataplane = "local"`, which the last
+/// task takes with it, and the journal's record.
 pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
+    if is_named_by_us(&entry.record) && !report.container {
+        if let Err(error) = stop_container(&entry.record, config, Workload::Exited, &mut report).await {
+            report.errors.push(format!("container: {error}"));
+        }
+    }
     restore_host(&entry.record, config, &mut report).await;
     steps.pass(Step::Tidied).await;
     if report.complete() {
@@ -236,6 +242,11 @@ async fn end_shims(record: &Record, config: &Config) {
     }
 }
 
+/// A custom executor's container, which no agent knows and would ever remove.
+fn is_named_by_us(record: &Record) -> bool {
+    record.container_name == container_name(&record.container)
+}
+
 /// True when Docker has no such container any more.
 async fn stop_container(
     record: &Record,
@@ -253,7 +264,7 @@ async fn stop_container(
         Err(DockerError::NoContainer { .. }) => return Ok(true),
         Err(error) => return Err(chain(&error)),
     };
-    let remove = workload == Workload::NeverStarted || !container.started;
+    let remove = workload == Workload::NeverStarted || !container.started || is_named_by_us(record);
     if remove {
         docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;
     } else if container.running {

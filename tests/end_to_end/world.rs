@@ -178,7 +178,9 @@ impl World {
         }
         for container in self.containers().await {
             let state = container["State"].as_str().unwrap().to_owned();
-            if state != "exited" {
+            // Of the others the agent removes it.
+            let ours = container["Names"][0].as_str().unwrap().starts_with("/calico-mesos-");
+            if state != "exited" || ours {
                 left.push(format!("container {} {state}", container["Names"][0]));
             }
         }

@@ -67,7 +67,7 @@ async fn consul(machine: &Machine, things: &mut Things) {
     things.extend(services.iter().map(|(id, service)| format!("service {id} = {service}")));
 }
 
-/// An exited container is the agent's to remove.
+/// An exited container is the agent's to remove, if the agent knows it.
 async fn containers(machine: &Machine, things: &mut Things) {
     let asked = machine.world.stack.docker.request("GET", "/containers/json?all=1", b"").await;
     let list: Option<Vec<Value>> = asked.ok().and_then(|(_, text)| serde_json::from_str(&text).ok());
@@ -77,7 +77,8 @@ async fn containers(machine: &Machine, things: &mut Things) {
     };
     for container in list {
         let (name, state) = (&container["Names"][0], container["State"].as_str().unwrap_or_default());
-        if state != "exited" {
+        let known = !name.as_str().is_some_and(|name| name.starts_with("/calico-mesos-"));
+        if state != "exited" || !known {
             things.insert(format!("container {name} {} {state}", container["Id"]));
         }
     }

@@ -118,7 +118,6 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
     }
     remove_containers(machine, &lives.others).await;
     remove_containers(machine, std::slice::from_ref(&lives.first)).await;
-    remove_exited(machine).await;
     verdict
 }
 
@@ -290,17 +289,6 @@ async fn missing_container(machine: &Machine, plan: &Plan, lives: &Lives) -> Opt
 async fn remove_containers(machine: &Machine, tasks: &[Given]) {
     for task in tasks {
         remove(machine, &format!("mesos-{}", task.launched.container_id)).await;
-    }
-}
-
-/// Those of executors that gave their containers names of their own.
-async fn remove_exited(machine: &Machine) {
-    let filters = "?all=1&filters=%7B%22status%22:%5B%22exited%22%5D,%22name%22:%5B%22calico-mesos-%22%5D%7D";
-    let path = format!("/containers/json{filters}");
-    let Ok((_, text)) = machine.world.stack.docker.request("GET", &path, b"").await else { return };
-    let list: Vec<Value> = serde_json::from_str(&text).unwrap_or_default();
-    for id in list.iter().filter_map(|container| container["Id"].as_str()) {
-        remove(machine, id).await;
     }
 }
 

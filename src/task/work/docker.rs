@@ -142,6 +142,10 @@ impl Container {
         self.docker.kill(&self.id).await
     }
 
+    pub async fn remove(&self) -> Result<(), DockerError> {
+        self.docker.remove(&self.id, true).await
+    }
+
     /// What Docker says of the running container; without it the task runs all the same.
     pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
         match self.docker.inspect(&self.id).await {

@@ -132,6 +132,14 @@ impl Ready {
         }
     }
 
+    /// For a container that no agent knows; nobody waits for it.
+    pub async fn remove(&self) {
+        let Self::Container(container) = self else { return };
+        if let Err(error) = container.remove().await {
+            tracing::warn!("the container stays: {}", chain(&error));
+        }
+    }
+
     /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
     pub async fn explain(&self, exit: Exit) -> Exit {
         match self {
