@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::calico::Identity;
 use crate::config::{Config, Dataplane};
@@ -17,6 +18,9 @@ use crate::task::told::Told;
 use super::plan::{Item, Kind, Plan};
 use super::records;
 use super::seen::{Survey, Trace};
+
+/// What no record names can wait; those who die meanwhile cannot.
+const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,8 @@ enum End {
     TakenOver,
     /// Somebody else has finished it.
     Gone,
+    /// There was no time for it.
+    Postponed,
 }
 
 /// Does what the plan says; the fate of each item, in their order.
@@ -62,10 +68,12 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
             false => End::Gone,
         });
     }
+    let begun = Instant::now();
     for container in &plan.remove {
         if let Some(trace) = survey.traces.get(container) {
             let end = match path(container).exists() {
                 true => End::TakenOver,
+                false if begun.elapsed() > ORPHANS_LIMIT => End::Postponed,
                 false => End::Reported(remove(config, survey, container, trace).await),
             };
             ends.insert(container.clone(), end);
@@ -89,6 +97,7 @@ fn fate(item: &Item, ends: &BTreeMap<ContainerId, End>) -> Fate {
     match end {
         End::Registered(Ok(())) | End::Gone => Fate::Done,
         End::Registered(Err(why)) => Fate::Left(why.clone()),
+        End::Postponed => Fate::Left("left to the next run: this one has other things to do".into()),
         End::TakenOver => Fate::Left("somebody else has taken it over meanwhile".into()),
         End::Reported(report) if report.complete() || is_gone(item, report) => Fate::Done,
         End::Reported(report) => Fate::Left(report.errors.join("; ")),
