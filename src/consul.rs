@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::Config;
@@ -74,6 +75,13 @@ pub enum ConsulError {
         #[source]
         source: Box<reqwest::Error>,
     },
+    #[error("cannot {what}: the answer of Consul at {address} makes no sense")]
+    Answer {
+        what: String,
+        address: String,
+        #[source]
+        source: serde_json::Error,
+    },
     #[error("Consul at {address} refused to {what}: {status} {answer}")]
     Refused { what: String, address: String, status: u16, answer: String },
 }
@@ -84,7 +92,7 @@ impl ConsulError {
         match self {
             Self::Tls { .. } | Self::Token { .. } | Self::Client { .. } => true,
             Self::Request { source, .. } => source.is_connect(),
-            Self::Refused { .. } => false,
+            Self::Answer { .. } | Self::Refused { .. } => false,
         }
     }
 }
@@ -248,14 +256,14 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 impl Service {
-    pub fn is_ours(&self) -> bool {
-        self.id.starts_with(PREFIX)
-    }
-
-    /// The container that an entry of ours is for.
+    /// The container that an entry of ours is for. Ours is what looks like it to the last letter: a cleaner puts
+    /// the id into the path of a request, and whoever may register a service chooses its id.
     pub fn container(&self) -> Option<ContainerId> {
-        let id = self.id.strip_prefix(PREFIX)?;
-        let text = id.get(..UUID_LENGTH).filter(|_| id[UUID_LENGTH..].starts_with('-'))?;
+        let (text, suffix) = self.id.strip_prefix(PREFIX)?.split_at_checked(UUID_LENGTH)?;
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if suffix.len() < 2 || !suffix.starts_with('-') || !suffix.bytes().all(legal) {
+            return None;
+        }
         ContainerId::parse(text).ok().filter(|container| container.as_str() == text)
     }
 
@@ -343,17 +351,15 @@ impl Client {
 
     /// Everything registered with this host's agent that has an address of its own.
     pub async fn services(&self) -> Result<Vec<Service>, ConsulError> {
-        let listed = self.list("/v1/agent/services", "list the services").await?;
-        let entries: BTreeMap<String, serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
-        Ok(entries.into_values().filter_map(|entry| serde_json::from_value(entry).ok()).collect())
+        let listed = self.list::<Listed>("/v1/agent/services", "list the services").await?;
+        Ok(with_address(listed))
     }
 
     /// Somebody else registers this service: it has an entry that is not ours, anywhere in the cluster,
     /// or mesos-consul is at work on this host.
     pub async fn has_foreign_instance(&self, name: &str) -> Result<bool, ConsulError> {
-        let listed = self.list("/v1/agent/services", "list the services").await?;
-        let ids: BTreeMap<String, serde_json::Value> = serde_json::from_str(&listed).unwrap_or_default();
-        if ids.keys().any(|id| id.starts_with(MESOS_CONSUL)) {
+        let listed = self.list::<Listed>("/v1/agent/services", "list the services").await?;
+        if listed.keys().any(|id| id.starts_with(MESOS_CONSUL)) {
             return Ok(true);
         }
         #[derive(Deserialize)]
@@ -363,8 +369,7 @@ impl Client {
         }
         // Any server's answer will do: no need to wait for the leader.
         let path = format!("/v1/catalog/service/{name}?stale");
-        let listed = self.list(&path, &format!("look up {name}")).await?;
-        let entries: Vec<Entry> = serde_json::from_str(&listed).unwrap_or_default();
+        let entries: Vec<Entry> = self.list(&path, &format!("look up {name}")).await?;
         Ok(entries.iter().any(|entry| !entry.id.starts_with(PREFIX)))
     }
 
@@ -378,13 +383,17 @@ impl Client {
             status: String,
         }
         let path = format!("/v1/health/node/{name}?stale");
-        let listed = self.list(&path, &format!("look up the node {name}")).await?;
-        let checks: Vec<Check> = serde_json::from_str(&listed).unwrap_or_default();
+        let checks: Vec<Check> = self.list(&path, &format!("look up the node {name}")).await?;
         Ok(checks.iter().any(|check| check.id == "serfHealth" && check.status == PASSING))
     }
 
-    async fn list(&self, path: &str, what: &str) -> Result<String, ConsulError> {
-        self.ask(Method::GET, path, None::<&()>, what.to_owned()).await
+    async fn list<T: DeserializeOwned>(&self, path: &str, what: &str) -> Result<T, ConsulError> {
+        let text = self.ask(Method::GET, path, None::<&()>, what.to_owned()).await?;
+        serde_json::from_str(&text).map_err(|source| ConsulError::Answer {
+            what: what.to_owned(),
+            address: self.address.clone(),
+            source,
+        })
     }
 
     async fn ask<B: Serialize>(
@@ -417,6 +426,14 @@ impl Client {
         let answer = text.trim().chars().take(200).collect();
         Err(ConsulError::Refused { what, address, status: status.as_u16(), answer })
     }
+}
+
+/// Entries of an agent by their ids, of whatever kind.
+type Listed = BTreeMap<String, serde_json::Value>;
+
+/// Those that are read as ours would be; mesh gateways and the like have no address.
+fn with_address(listed: Listed) -> Vec<Service> {
+    listed.into_values().filter_map(|entry| serde_json::from_value(entry).ok()).collect()
 }
 
 /// Names are looked up by our own resolver, the same for every outside service.

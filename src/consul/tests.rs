@@ -1,5 +1,8 @@
 //! What a task is registered as, and what is read back.
 
+use proptest::prelude::*;
+use serde_json::Value;
+
 use super::*;
 
 fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Option<u16>, Vec<String>)> {
@@ -50,8 +53,63 @@ fn an_entry_tells_whose_it_is() {
     let id = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
     let ours = entry(&format!("{PREFIX}{id}-host-31000")).container();
     assert_eq!(ours.map(|container| container.to_string()), Some(id.to_owned()));
-    for other in ["web", PREFIX, &format!("{PREFIX}{id}"), &format!("{PREFIX}{}-80", id.to_uppercase())] {
+    for tail in ["", "-", "80", "-/../web", "-80?x", "-%2e%2e", "-80\n", "-é"] {
+        let other = format!("{PREFIX}{id}{tail}");
+        assert_eq!(entry(&other).container(), None, "{other}");
+    }
+    for other in ["web", PREFIX, &format!("{PREFIX}{}-80", id.to_uppercase())] {
         assert_eq!(entry(other).container(), None, "{other}");
+    }
+}
+
+/// Half of what Consul could answer, and what it never would.
+fn json() -> impl Strategy<Value = Value> {
+    let key = "ID|Service|Address|Port|Tags|Meta|Check|Status|Notes|ServiceID|[a-z]{0,4}";
+    let text = "calico-mesos-[0-9a-f-]{36}-[0-9a-z/.]{0,6}|10\\.0\\.0\\.[0-9]{1,3}|(?s).{0,12}";
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 60, 8, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            proptest::collection::vec((key, inner), 0..8).prop_map(|pairs| pairs.into_iter().collect()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_answer_upsets_its_reader(answer in json(), text in "(?s).{0,60}") {
+        let _ = serde_json::from_str::<Listed>(&text);
+        if let Ok(listed) = serde_json::from_value::<Listed>(answer) {
+            for service in with_address(listed) {
+                prop_assert!(service.port != Some(0));
+            }
+        }
+    }
+
+    #[test]
+    fn an_odd_entry_hides_no_other(odd in json()) {
+        let listed = Listed::from([
+            ("odd".to_owned(), odd),
+            ("x".to_owned(), serde_json::from_str(LISTED).unwrap()),
+        ]);
+        prop_assert!(with_address(listed).iter().any(|service| service.id == "x"));
+    }
+
+    #[test]
+    fn what_a_cleaner_asks_for_stays_in_its_path(
+        id in "calico-mesos-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}-[a-z0-9-]{0,9}[/.%?#]{0,2}",
+    ) {
+        let service = Service { id: id.clone(), ..serde_json::from_str(LISTED).unwrap() };
+        if service.container().is_some() {
+            let url = url::Url::parse(&format!("http://h/v1/agent/service/deregister/{id}")).unwrap();
+            let last = url.path_segments().unwrap().next_back();
+            prop_assert_eq!((last, url.query(), url.fragment()), (Some(id.as_str()), None, None));
+        }
     }
 }
 
@@ -97,7 +155,7 @@ fn the_hosts_entry_has_the_ports_that_lead_to_the_task() {
 #[test]
 fn a_listed_entry_is_read_back() {
     let service: Service = serde_json::from_str(LISTED).unwrap();
-    assert_eq!((service.name.as_str(), service.port, service.is_ours()), ("web", None, false));
+    assert_eq!((service.name.as_str(), service.port, service.container()), ("web", None, None));
 }
 
 #[test]
