@@ -13,12 +13,15 @@ use crate::names::{NAMESPACE, ORCHESTRATOR};
 const FORCED: [(&str, &str); 2] =
     [("projectcalico.org/namespace", NAMESPACE), ("projectcalico.org/orchestrator", ORCHESTRATOR)];
 const RESERVED: &str = "projectcalico.org/";
+/// What Calico puts before the labels of a namespace and of a service account when it gives them to an endpoint:
+/// `namespaceSelector` and `serviceAccountSelector` of a policy look for nothing else.
+const INHERITED: [&str; 2] = ["pcns.", "pcsa."];
 /// Kubernetes' limit for a label's value and for its key behind the prefix.
 const MAX: usize = 63;
 
 /// The labels of an endpoint for a task with these Mesos labels.
 ///
-/// A key in Calico's own domain and a key of which nothing is left are dropped; of two keys that become
+/// A key in Calico's own domain, one that a namespace would have, and one of which nothing is left are dropped; of two keys that become
 /// the same the first in order stays.
 pub(super) fn endpoint_labels(mesos: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<String, String> =
@@ -28,7 +31,7 @@ pub(super) fn endpoint_labels(mesos: &BTreeMap<String, String>) -> BTreeMap<Stri
             continue;
         }
         let key = sanitise(key);
-        if !key.is_empty() {
+        if !key.is_empty() && !INHERITED.iter().any(|prefix| key.starts_with(prefix)) {
             labels.entry(key).or_insert_with(|| sanitise(value));
         }
     }
@@ -98,6 +101,9 @@ mod tests {
             ("a/b", "1"),
             ("a.b", "2"),
             ("%", "x"),
+            ("pcns.team", "admins"),
+            ("/pcns/team", "admins"),
+            ("-pcsa..name", "root"),
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into();
