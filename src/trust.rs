@@ -115,6 +115,8 @@ pub fn everything(config: &Config) -> Result<(), TrustError> {
         &consul.cert_file,
         &docker.ca_file,
         &docker.cert_file,
+        // Whoever listens there can hold every task up.
+        &config.paths.steps,
     ];
     public.into_iter().flatten().try_for_each(|path| file(path))?;
     config.secrets().try_for_each(secret)?;

@@ -85,9 +85,8 @@ impl Rotated {
     /// Makes file and folder where they are missing. What lies there instead of a file is not written to:
     /// a pipe could hold the writer up, a link lead elsewhere.
     fn open(&self) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o640);
-        options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+        let mut options = careful();
+        options.read(true).append(true).mode(0o640);
         let opened = match options.open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = self.path.parent().unwrap_or(Path::new("/"));
@@ -106,7 +105,7 @@ impl Rotated {
     fn make_room(&self, line: &str) -> io::Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let lock = self.path.with_file_name(format!(".{name}.lock"));
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
+        let lock = careful().write(true).mode(0o600).open(lock)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(()),
@@ -135,6 +134,13 @@ impl Rotated {
         name.push(format!(".{number}"));
         name.into()
     }
+}
+
+/// Made where it is missing, and never something else's place or a pipe that nobody reads.
+fn careful() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    options
 }
 
 /// A disk that was full, or a `kill -9`, may have cut the last line off: it becomes a line of its own. A line that is
@@ -230,5 +236,10 @@ mod tests {
         nix::unistd::mkfifo(&pipe.path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(link.append("x").is_err() && pipe.append("x").is_err());
         assert_eq!(read(&elsewhere), "");
+        // Nor does the lock hold anybody up, whatever lies in its place.
+        let full = Rotated::new(folder.path().join("full")).bounded(1, 2);
+        nix::unistd::mkfifo(&folder.path().join(".full.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        full.append("x").unwrap();
+        assert!(full.append("y").is_err());
     }
 }
