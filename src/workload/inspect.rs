@@ -158,8 +158,10 @@ pub(super) fn segment(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
+
+    use super::*;
 
     #[test]
     fn a_running_container() {
@@ -188,6 +190,41 @@ mod tests {
         assert!(!inspected.started && inspected.pid.is_none());
         assert_eq!(inspected.addresses.len(), 1);
         assert!(Inspected::of(json!([])).addresses.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_upsets_its_reader(answer in json(), body in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = daemon_words(&body);
+            let inspected = Inspected::of(answer.clone());
+            prop_assert!(inspected.pid.is_none_or(|pid| pid > 0));
+            prop_assert_eq!(serde_json::from_str::<Value>(&inspected.text).unwrap(), json!([answer]));
+        }
+
+        #[test]
+        fn a_name_stays_in_its_segment(name in "(?s)[./%a-z]{0,6}|.{0,12}") {
+            let uri: hyper::Uri = format!("/containers/{}/json?x", segment(&name)).parse().unwrap();
+            prop_assert_eq!(uri.path().split('/').count(), 4, "{}", uri);
+            prop_assert_eq!(uri.query(), Some("x"));
+            prop_assert!(!uri.path().split('/').any(|part| matches!(part, "." | "..")), "{}", uri);
+        }
+    }
+
+    /// In the places where something is looked for, whatever may stand there.
+    fn json() -> impl Strategy<Value = Value> {
+        let key = "Id|State|Pid|Running|ExitCode|StartedAt|Config|Hostname|HostConfig|NetworkMode|NetworkSettings|Networks|bridge|IPAddress|[a-z]{0,3}";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "bridge|default|10\\.0\\.0\\.[0-9]{1,3}|(?s).{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 60, 8, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((key, inner), 0..8).prop_map(|pairs| pairs.into_iter().collect()),
+            ]
+        })
     }
 
     #[test]
