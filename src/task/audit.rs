@@ -5,8 +5,9 @@
 //! address, and shall not be rotated away by `tasks.log`, where a life has two long lines with the time of
 //! each of its steps. What a cleaner takes away is told to people besides, in `gc.log`.
 //!
-//! The trail follows what has happened: a line is written after the datastore has said yes. Killed before the
-//! journal knows of that answer as well, an executor leaves the "given" to its cleaner, which may repeat it.
+//! The trail follows what has happened: a line is written after the datastore has said yes. The journal knows which
+//! addresses are out, so that a cleaner tells of those that went by a release whose answer nobody heard. Killed
+//! between the answer and its note in the journal, an executor leaves the line to its cleaner, which may repeat it.
 
 use std::net::IpAddr;
 
@@ -17,7 +18,7 @@ use crate::config::Config;
 use crate::logging::{timestamp, Log};
 
 use super::journal::{Owner, Record};
-use super::link::Outcome;
+use super::link::{Order, Outcome};
 use super::network;
 use super::steps::{Step, Steps};
 use super::teardown::Report;
@@ -52,6 +53,19 @@ impl<'a> From<&'a Record> for Subject<'a> {
             container: record.container.as_str(),
             node: &record.identity.node,
             handle: &record.identity.handle,
+        }
+    }
+}
+
+impl<'a> From<&'a Order> for Subject<'a> {
+    fn from(order: &'a Order) -> Self {
+        Self {
+            task: &order.description.task_id,
+            app: &order.description.app,
+            framework: &order.framework,
+            container: order.container.as_str(),
+            node: "",
+            handle: "",
         }
     }
 }
@@ -144,6 +158,13 @@ pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, ste
     write(config, TASKS, "launch", life, record);
 }
 
+/// A launch that ended before there was a record: nothing had been made, so that no way back follows.
+pub(super) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
+    let (outcome, code, message) = words(outcome);
+    let life = Life { outcome, code, message, addresses: &[], steps: Map::new(), errors: &[] };
+    write_about(config, TASKS, "launch", life, order.into(), By::Executor);
+}
+
 /// The way back is done, or left to the next cleaner. `outcome` is what the task came to; a cleaner does not know.
 pub(super) fn taken_down(
     config: &Config,
@@ -205,12 +226,23 @@ fn write_addresses(config: &Config, event: &str, record: &Record, addresses: &[I
 }
 
 fn write<T: Serialize>(config: &Config, file: &str, event: &str, about: T, record: &Record) {
+    write_about(config, file, event, about, record.into(), By::this(record));
+}
+
+fn write_about<T: Serialize>(
+    config: &Config,
+    file: &str,
+    event: &str,
+    about: T,
+    subject: Subject<'_>,
+    by: By,
+) {
     let line = Line {
         time: timestamp(),
         event,
         about,
-        subject: record.into(),
-        by: By::this(record),
+        subject,
+        by,
         pid: std::process::id(),
         version: env!("CARGO_PKG_VERSION"),
     };

@@ -33,12 +33,12 @@ use super::work::{self, Ready};
 /// Lives the task to its end; nothing is left of it afterwards, or a cleaner is named in the log.
 pub(super) async fn live(order: Order, mut link: Link) -> Ended {
     let Begun { config, order, request, entry, steps } =
-        match link.unless_killed(begin_patiently(order)).await {
+        match link.unless_killed(begin_patiently(order.clone())).await {
             Ok(Ok(begun)) => begun,
-            Ok(Err(failure)) => return Outcome::Failed(failure).into(),
+            Ok(Err(failure)) => return refused(&order, Outcome::Failed(failure)),
             Err(command) => {
                 link.announce(command);
-                return command.before_start().into();
+                return refused(&order, command.before_start());
             }
         };
     steps.pass(Step::Recorded).await;
@@ -71,6 +71,14 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         log_report(&report, &steps);
     });
     Ended { outcome, afterwards }
+}
+
+/// Over before anything was made. Without a configuration nobody knows where the trail is.
+fn refused(order: &Order, outcome: Outcome) -> Ended {
+    if let Ok(config) = life::load_config(order) {
+        audit::refused(&config, order, &outcome);
+    }
+    outcome.into()
 }
 
 /// What a life rests on.

@@ -5,8 +5,10 @@
 //! owner is dead and finishes the teardown; teardown itself never has to write. So SIGKILL, OOM,
 //! reboot and power loss all end the same way.
 //!
-//! One thing is written later: while a write to the datastore is under way, a second line tells which. Should
-//! the owner die before the answer comes, whoever follows has to rule that write out; see [`Entry::expect`].
+//! One line more is there while a write to the datastore is under way, and tells which: should the owner die before
+//! the answer comes, whoever follows has to rule that write out; see [`Entry::expect`]. An owner who leaves without
+//! having heard what became of a release names the addresses there, for the audit trail; see
+//! [`Entry::leave_word`]. All other records are as the release before wrote them.
 //!
 //! The file is made under a temporary name, locked, and then linked into place, so that nobody can
 //! see it unlocked while its owner lives. It is never renamed. Whoever has locked a file compares it
@@ -14,8 +16,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -151,6 +155,8 @@ pub struct Entry {
     pub record: Record,
     /// A write to the datastore that was under way when the owner died.
     pub pending: Option<Box<Pending>>,
+    /// Addresses that the datastore gave, and of which nobody has told yet that they were returned.
+    held: OnceLock<Vec<IpAddr>>,
     path: PathBuf,
     lock: Flock<File>,
     /// Of the record alone, in bytes.
@@ -205,7 +211,9 @@ impl Journal {
         // Gone either way: after the link the file has its real name, after an error none.
         let _ = fs::remove_file(&temporary);
         match result {
-            Ok((lock, length)) => Ok(Entry { record, pending: None, path, lock, length }),
+            Ok((lock, length)) => {
+                Ok(Entry { record, pending: None, held: OnceLock::new(), path, lock, length })
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(JournalError::Owned { path }),
             Err(source) => Err(JournalError::Write { path, source }),
         }
@@ -280,13 +288,35 @@ impl Entry {
     /// Notes a write to the datastore that is about to be sent. Not brought to the disk: what a host has sent
     /// before a loss of power is decided long before its cleaner looks.
     pub fn expect(&self, pending: &Pending) -> io::Result<()> {
-        let mut line = serde_json::to_vec(pending)?;
+        self.add(pending)
+    }
+
+    /// The answer has come: these addresses are the task's.
+    pub fn given(&self, addresses: &[IpAddr]) {
+        let _ = self.held.set(addresses.to_vec());
+        self.settled();
+    }
+
+    /// Nobody has heard what became of their release: whoever follows can tell that they went.
+    pub fn leave_word(&self) {
+        if let Some(held) = self.held.get() {
+            // What cannot be written is missing in the audit trail alone.
+            let _ = self.add(&Held { held: held.clone() });
+        }
+    }
+
+    pub fn held(&self) -> &[IpAddr] {
+        self.held.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn add(&self, what: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(what)?;
         line.push(b'\n');
         self.lock.set_len(self.length)?;
         self.lock.write_all_at(&line, self.length).inspect_err(|_| self.settled())
     }
 
-    /// The answer has come.
+    /// The datastore has nothing of the task, or nothing any more.
     pub fn settled(&self) {
         // What could not be cut off does no harm: a write that has happened is found to have happened.
         let _ = self.lock.set_len(self.length);
@@ -352,8 +382,9 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
     }
     // One that is broken must not keep the others from being found.
     Ok(Some(match parse(&text) {
-        Ok(Parsed { record, pending, length }) => {
-            Found::Orphan(Box::new(Entry { record, pending, path: path.into(), lock, length }))
+        Ok(Parsed { record, pending, held, length }) => {
+            let held = held.map(OnceLock::from).unwrap_or_default();
+            Found::Orphan(Box::new(Entry { record, pending, held, path: path.into(), lock, length }))
         }
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
@@ -390,9 +421,16 @@ fn peek(path: &Path) -> io::Result<Option<Peeked>> {
     }))
 }
 
+/// What an owner leaves who has not heard what became of a release.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    held: Vec<IpAddr>,
+}
+
 struct Parsed {
     record: Record,
     pending: Option<Box<Pending>>,
+    held: Option<Vec<IpAddr>>,
     length: u64,
 }
 
@@ -418,8 +456,10 @@ fn parse(text: &str) -> Result<Parsed, String> {
     // With its newline.
     let length = (values.byte_offset() + 1) as u64;
     // Half a line is of an owner who died before he could send the write.
-    let pending = values.next().and_then(Result::ok).and_then(|value| serde_json::from_value(value).ok());
-    Ok(Parsed { record, pending, length })
+    let line = values.next().and_then(Result::ok).unwrap_or_default();
+    let held = Held::deserialize(&line).ok().map(|line| line.held);
+    let pending = serde_json::from_value(line).ok();
+    Ok(Parsed { record, pending, held, length })
 }
 
 /// Now, as records and Calico's metadata carry it.

@@ -274,11 +274,13 @@ impl Prepared {
             give_up,
         };
         let committed = datastore.commit(claim, &veth.mac, terms).await;
-        if let Ok(committed) = &committed {
-            audit::given(config, &entry.record, &committed.addresses, &profiles);
-        }
-        if !matches!(committed, Err(CalicoError::Lost { .. })) {
-            entry.settled();
+        match &committed {
+            Ok(committed) => {
+                audit::given(config, &entry.record, &committed.addresses, &profiles);
+                entry.given(&committed.addresses);
+            }
+            Err(CalicoError::Lost { .. }) => {}
+            Err(_) => entry.settled(),
         }
         let committed = committed?;
         // The connection has done its work: a running task holds none.

@@ -69,6 +69,17 @@ pub enum Claim {
     Lost(Box<Pending>),
 }
 
+/// What became of the release of the task's addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Release {
+    #[default]
+    NotDone,
+    /// It was asked for, and may have happened.
+    Unheard,
+    /// The datastore has said that it holds nothing of the task any more.
+    Done,
+}
+
 /// What was taken away, and what could not be.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -79,6 +90,7 @@ pub struct Report {
     pub ports: usize,
     pub interface: bool,
     pub endpoint: bool,
+    pub release: Release,
     pub addresses: Vec<IpAddr>,
     /// `what: why`, in the order of the steps.
     pub errors: Vec<String>,
@@ -104,6 +116,11 @@ pub async fn take_down(
     steps: &Steps,
 ) -> Report {
     let report = give_back(&entry.record, config, workload, claim, patience, steps).await;
+    if report.release == Release::Done {
+        // By a release whose answer came too late for whoever had asked for it.
+        let gone = entry.held().iter().filter(|held| !report.addresses.contains(held));
+        audit::returned(config, &entry.record, &gone.copied().collect::<Vec<_>>());
+    }
     tidy_up(entry, config, report, steps).await
 }
 
@@ -141,6 +158,12 @@ pub async fn give_back(
 /// What nobody waits for: a container that no agent knows, the host's side of `dataplane = "local"`, which the last
 /// task takes with it, and the journal's record.
 pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
+    match report.release {
+        // The record may have to stay for something else.
+        Release::Done => entry.settled(),
+        Release::Unheard => entry.leave_word(),
+        Release::NotDone => {}
+    }
     if is_named_by_us(&entry.record) && !report.container {
         if let Err(error) = stop_container(&entry.record, config, Workload::Exited, &mut report).await {
             report.errors.push(format!("container: {error}"));
@@ -351,10 +374,14 @@ async fn datastore(record: &Record, config: &Config, claim: &Claim, patience: Pa
         Ok(Ok(None)) => report.errors.push("address: the endpoint has changed meanwhile".into()),
         Ok(Ok(Some(released))) => {
             audit::returned(config, record, &released.addresses);
+            report.release = Release::Done;
             report.endpoint = released.endpoint;
             report.addresses = released.addresses;
         }
         Ok(Err(error)) => report.note("address", &error),
-        Err(_) => report.errors.push(format!("address: etcd did not answer within {:?}", patience.datastore)),
+        Err(_) => {
+            report.release = Release::Unheard;
+            report.errors.push(format!("address: etcd did not answer within {:?}", patience.datastore));
+        }
     }
 }

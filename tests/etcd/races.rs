@@ -264,6 +264,29 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
     assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
 }
 
+/// As when a release takes longer than the executor waits for it.
+#[tokio::test]
+async fn an_address_whose_release_nobody_heard_of_is_told_once() {
+    let world = World::new(&["a"], &[POOL]).await;
+    let (config, identity) = (world.config("a"), task("a"));
+    let journal = Journal::open(&config.paths.journal()).unwrap();
+    let entry = journal.begin(record(&identity)).unwrap();
+    let committed = world.launch(&identity, &auto()).await.unwrap();
+    entry.given(&committed.addresses);
+    entry.leave_word();
+    world.connect("a").await.release(&identity).await.unwrap();
+    drop(entry);
+    for _ in 0..2 {
+        let Sweep::Done { .. } = gc::sweep(&config).await.unwrap() else { panic!("another cleaner") };
+    }
+    assert!(journal.is_empty());
+    let trail = std::fs::read_to_string(config.paths.log.join("audit/addresses.log")).unwrap();
+    let [line] = trail.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["address"], committed.addresses[0].to_string());
+    assert_eq!((&line["event"], &line["task"]), (&"returned".into(), &identity.task_id.clone().into()));
+}
+
 #[tokio::test]
 async fn a_write_that_commits_after_its_writer_died_is_ruled_out_by_the_cleaner() {
     let mut world = World::new(&["a"], &[POOL]).await;

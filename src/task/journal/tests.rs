@@ -119,6 +119,25 @@ fn a_write_under_way_is_known_to_whoever_follows() {
     assert_eq!(adopted(&alone), (None, length));
 }
 
+#[test]
+fn addresses_that_are_out_are_known_to_whoever_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+    let entry = journal.begin(record()).unwrap();
+    let path = journal.path(&entry.record.container);
+    let alone = fs::read_to_string(&path).unwrap();
+    let held: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+    entry.leave_word();
+    entry.given(&held);
+    assert_eq!(fs::read_to_string(&path).unwrap(), alone, "as the release before reads it");
+    entry.leave_word();
+    let parsed = parse(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!((parsed.held.as_deref(), parsed.pending), (Some(held.as_slice()), None));
+    assert_eq!((parsed.record, parsed.length), (entry.record.clone(), alone.len() as u64));
+    entry.settled();
+    assert_eq!(fs::read_to_string(&path).unwrap(), alone);
+}
+
 /// A release that knows nothing of a field reads past it, as serde does unless told otherwise.
 #[test]
 fn ports_are_readable_both_ways() {
