@@ -8,11 +8,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
+use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use hickory_resolver::net::NetError;
-use hickory_resolver::TokioResolver;
+use hickory_resolver::Resolver;
 
 /// For each try of each name server; launches wait for this, so it is shorter than the usual five seconds.
-const TIMEOUT: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -34,6 +35,11 @@ pub enum ResolveError {
 
 /// All addresses of a host, at least one; IPv4 first.
 pub async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    lookup_by(TokioRuntimeProvider::default(), host).await
+}
+
+/// The same; the name servers are asked through sockets of `provider`.
+pub async fn lookup_by<P: RuntimeProvider>(provider: P, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     if let Some(addresses) = without_asking(host) {
         return Ok(addresses);
     }
@@ -42,7 +48,7 @@ pub async fn lookup(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     if !listed.is_empty() {
         return Ok(listed);
     }
-    ask(host).await
+    ask(provider, host).await
 }
 
 fn without_asking(host: &str) -> Option<Vec<IpAddr>> {
@@ -69,10 +75,10 @@ fn in_hosts(table: &str, host: &str) -> Vec<IpAddr> {
     found
 }
 
-async fn ask(host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+async fn ask<P: RuntimeProvider>(provider: P, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
     let no_servers =
         |source: NetError| ResolveError::NoServers { host: host.to_owned(), source: Box::new(source) };
-    let mut builder = TokioResolver::builder_tokio().map_err(no_servers)?;
+    let mut builder = Resolver::builder(provider).map_err(no_servers)?;
     let options = builder.options_mut();
     options.timeout = TIMEOUT;
     options.attempts = 2;

@@ -187,6 +187,44 @@ async fn redirects_are_followed_but_not_for_ever() {
     assert_eq!(loops, 2 + 51, "two failures, and a request and fifty redirects");
 }
 
+/// An answer that names 127.0.0.1, or nothing where another type is asked for.
+fn dns_answer(query: &[u8]) -> Vec<u8> {
+    // The header has twelve bytes; type and class follow the name's last, empty label.
+    let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+    let is_a = query[end - 3] == 1;
+    let counts = [0, 1, 0, u8::from(is_a), 0, 0, 0, 0];
+    let mut answer = [&query[..2], &[0x81, 0x80], &counts, &query[12..end]].concat();
+    if is_a {
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    }
+    answer
+}
+
+/// What a policy keeps from a task, its health check does not ask the host's name servers for.
+#[tokio::test]
+async fn names_are_looked_up_from_within() {
+    let inside = Inside::new().await;
+    let configured = std::fs::read_to_string("/etc/resolv.conf").unwrap();
+    let server = configured.lines().find_map(|line| line.strip_prefix("nameserver "));
+    let server: IpAddr = server.expect("a name server in /etc/resolv.conf").trim().parse().unwrap();
+    netlab::run_inside(&inside.namespace, &["address", "replace", &server.to_string(), "dev", "lo"]);
+    let bound = netns::enter(&inside.namespace, move || std::net::UdpSocket::bind((server, 53)).unwrap());
+    let socket = bound.await.unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = tokio::net::UdpSocket::from_std(socket).unwrap();
+    tokio::spawn(async move {
+        let mut query = [0; 512];
+        while let Ok((count, from)) = socket.recv_from(&mut query).await {
+            socket.send_to(&dns_answer(&query[..count]), from).await.unwrap();
+        }
+    });
+    let (port, mut heads) = inside.serve("127.0.0.1:0", |_| OK.into()).await;
+    let away = format!("http://elsewhere.example:{port}/");
+    let (door, _heads) = inside.serve("127.0.0.1:0", move |_| redirect(&away)).await;
+    inside.get(door, "/").await.unwrap();
+    assert!(heads.recv().await.unwrap().contains("elsewhere.example"));
+}
+
 /// A loop is broken by the check's time, too.
 #[tokio::test]
 async fn who_is_silent_is_ill_when_the_time_is_up() {

@@ -25,7 +25,7 @@ mod sockets;
 pub mod sysctl;
 mod veth;
 
-pub use dial::connect;
+pub use dial::{connect, lookup};
 pub use error::NetError;
 pub use link::{assign, delete_link, exists, has_host_route, mtu, name_purpose, purposes};
 pub use netns::Namespace;

@@ -59,9 +59,13 @@ pub fn ip(args: &[&str]) -> Value {
     serde_json::from_str(if text.trim().is_empty() { "[]" } else { &text }).unwrap()
 }
 
-pub fn ip_inside(namespace: &Namespace, args: &[&str]) -> Value {
+pub fn run_inside(namespace: &Namespace, args: &[&str]) -> String {
     let enter = format!("--net={}", namespace.path().display());
-    let text = run("nsenter", &[&[enter.as_str(), "ip", "-j"], args].concat());
+    run("nsenter", &[&[enter.as_str(), "ip"], args].concat())
+}
+
+pub fn ip_inside(namespace: &Namespace, args: &[&str]) -> Value {
+    let text = run_inside(namespace, &[&["-j"], args].concat());
     serde_json::from_str(if text.trim().is_empty() { "[]" } else { &text }).unwrap()
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | curl | here |
 //! | --- | --- |
-//! | `-L` | redirects are followed, anywhere that can be reached from the task's namespace, fifty at most |
+//! | `-L` | redirects are followed, anywhere that can be reached from the task's namespace, name servers too; fifty at most |
 //! | `-k` | no certificate is refused; TLS 1.2 and 1.3 |
 //! | `-g` | the path is taken as it stands |
 //! | `-o /dev/null` | the body is read, up to a bound, and thrown away |
@@ -25,9 +25,9 @@ use url::{Host, Position, Url};
 
 use super::probe::{dial, ProbeError};
 use super::Scheme;
-use crate::net::Namespace;
+use crate::net::{self, Namespace};
 use crate::task::request::shown;
-use crate::{resolve, tls};
+use crate::tls;
 
 /// curl's own bound.
 const REDIRECTS: usize = 50;
@@ -37,7 +37,7 @@ const AGENT: &str = concat!("calico-mesos/", env!("CARGO_PKG_VERSION"), " (healt
 
 /// Healthy is what is answered with 200 to 399 in the end.
 pub(super) async fn get(
-    namespace: &Namespace,
+    namespace: &Arc<Namespace>,
     scheme: Scheme,
     candidates: &[SocketAddr],
     path: &str,
@@ -59,7 +59,7 @@ pub(super) async fn get(
             };
         };
         url = follow(&url, &location)?;
-        (stream, _) = dial(namespace, &addresses(&url).await?).await?;
+        (stream, _) = dial(namespace, &addresses(namespace, &url).await?).await?;
     }
     Err(ProbeError::Redirects { url: shown(&start) })
 }
@@ -70,10 +70,10 @@ fn follow(url: &Url, location: &str) -> Result<Url, ProbeError> {
     joined.ok_or_else(|| ProbeError::Location { url: shown(url.as_str()), location: shown(location) })
 }
 
-async fn addresses(url: &Url) -> Result<Vec<SocketAddr>, ProbeError> {
+async fn addresses(namespace: &Arc<Namespace>, url: &Url) -> Result<Vec<SocketAddr>, ProbeError> {
     let port = url.port_or_known_default().unwrap_or_default();
     // A web address always has a host; an empty name is one that is not found.
-    let found = resolve::lookup(url.host_str().unwrap_or_default()).await?;
+    let found = net::lookup(namespace, url.host_str().unwrap_or_default()).await?;
     Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
 }
 

@@ -1,6 +1,7 @@
 //! One look at the task, of any kind.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -80,7 +81,7 @@ pub(super) struct Prober {
     probe: Probe,
     target: Target,
     /// Opened once: whatever becomes of the pid in its path, it stays the task's.
-    namespace: Option<Namespace>,
+    namespace: Option<Arc<Namespace>>,
     /// The look under way has reached the task; until then only Docker is at work.
     begun: bool,
 }
@@ -108,7 +109,10 @@ impl Prober {
         self.begun = true;
         let namespace = match self.namespace.take() {
             Some(namespace) => namespace,
-            None => Namespace::open(self.target.namespace.as_deref().ok_or(ProbeError::Unknown)?)?,
+            None => {
+                let path = self.target.namespace.as_deref().ok_or(ProbeError::Unknown)?;
+                Arc::new(Namespace::open(path)?)
+            }
         };
         let namespace = self.namespace.insert(namespace);
         match &self.probe {
