@@ -21,6 +21,8 @@ use world::{app, calico, sh, with, World, LIMIT};
 /// More than one page of anything, and what a large host runs.
 const TASKS: usize = 100;
 const HALF: usize = TASKS / 2;
+/// Launches beside each other: how long they take is not what is tested here.
+const AT_ONCE: usize = 20;
 
 /// Stands where a service was, and counts who would speak to it.
 async fn in_place_of(address: std::net::SocketAddr) -> (tokio::task::JoinHandle<()>, Arc<AtomicUsize>) {
@@ -45,15 +47,15 @@ fn records(world: &World) -> usize {
 async fn etcd_away_under_a_hundred_tasks() {
     let mut world = World::new().await;
     let mut ids = Vec::new();
-    let mut tasks = Vec::new();
-    for _ in 0..TASKS {
-        tasks.push(world.launch(&app("/many", "sleep 10000", calico())).await);
+    while ids.len() < TASKS {
+        let begun = ids.len();
+        for _ in 0..AT_ONCE {
+            ids.push(world.launch(&app("/many", "sleep 10000", calico())).await.id);
+        }
+        for id in &ids[begun..] {
+            world.agent.wait_for(id, TaskState::TaskRunning, LIMIT).await.unwrap();
+        }
     }
-    for task in &tasks {
-        world.agent.wait_for(&task.id, TaskState::TaskRunning, LIMIT * 3).await.unwrap();
-        ids.push(task.id.clone());
-    }
-    drop(tasks);
     let etcd = world.stack.etcd.as_mut().unwrap();
     let address = etcd.address();
     etcd.kill();
