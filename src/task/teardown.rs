@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::calico::{Datastore, Pending, Settled};
 use crate::config::Config;
@@ -45,6 +45,8 @@ impl Patience {
 
 /// A shim usually ends a moment after its container's removal.
 const SHIM_LAG: Duration = Duration::from_secs(2);
+/// An interface usually goes a moment after its namespace.
+const NAMESPACE_LAG: Duration = Duration::from_secs(1);
 
 /// Whether Docker has to be asked about the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,10 +232,9 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
         }
     }
     // Whatever Docker says: the workload is gone when no process lives in its namespace.
-    let namespace = match Namespace::open(&network::namespace(config, &record.container)) {
-        Ok(namespace) => namespace,
-        Err(NetError::NotANamespace(_)) => return true,
-        Err(NetError::Namespace { source, .. }) if source.kind() == io::ErrorKind::NotFound => return true,
+    let namespace = match bound(record, config) {
+        Ok(Some(namespace)) => namespace,
+        Ok(None) => return !lives_unseen(record, report).await,
         Err(error) => {
             report.note("processes", &error);
             return false;
@@ -250,6 +251,39 @@ async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut
         Err(error) => {
             report.note("processes", &error);
             false
+        }
+    }
+}
+
+/// The task's namespace, where it is bound and can be seen from here.
+fn bound(record: &Record, config: &Config) -> Result<Option<Namespace>, NetError> {
+    match Namespace::open(&network::namespace(config, &record.container)) {
+        Ok(namespace) => Ok(Some(namespace)),
+        Err(NetError::NotANamespace(_)) => Ok(None),
+        Err(NetError::Namespace { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// An interface lives no longer than its namespace: one that is not bound here is bound, or lived in, under another
+/// mount namespace, as that of a custom executor whose agent isolates its file systems.
+async fn lives_unseen(record: &Record, report: &mut Report) -> bool {
+    let begun = Instant::now();
+    loop {
+        match net::exists(&record.identity.interface).await {
+            Ok(false) => return false,
+            // The kernel takes a moment after the last process.
+            Ok(true) if begun.elapsed() < NAMESPACE_LAG => tokio::time::sleep(NAMESPACE_LAG / 20).await,
+            Ok(true) => {
+                let words =
+                    "processes: the task's namespace lives on in another mount namespace than this one";
+                report.errors.push(words.to_owned());
+                return true;
+            }
+            Err(error) => {
+                report.note("processes", &error);
+                return true;
+            }
         }
     }
 }
@@ -317,11 +351,15 @@ async fn ports(record: &Record, report: &mut Report) -> bool {
     }
 }
 
-/// The namespace stays as long as something lives in it: the next cleaner finds it by that.
+/// The namespace stays as long as something lives in it: the next cleaner finds it by that, or, where it cannot be
+/// seen, by its interface.
 async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut Report) {
+    if !at_rest && matches!(bound(record, config), Ok(None)) {
+        return;
+    }
     match net::delete_link(&record.identity.interface).await {
         Ok(deleted) => report.interface = deleted,
-        Err(error) => report.note("interface", &error),
+        Err(error) => return report.note("interface", &error),
     }
     if !at_rest {
         return;

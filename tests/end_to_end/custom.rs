@@ -277,6 +277,29 @@ async fn in_private_mount_and_pid_namespaces() {
     }
 }
 
+/// Where the cleaner cannot see into the task's namespace, it gives the address back no sooner than that is gone.
+#[tokio::test]
+async fn a_command_that_outlives_its_executor_in_another_mount_namespace() {
+    let world = world().await;
+    let line = format!("exec unshare -m --propagation slave '{EXECUTOR}' sleep 1000");
+    let task = running(&world, task(&by_shell(&line, &CALICO))).await;
+    let pid = task.launched.executor_pid;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let [command] = children.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskFailed);
+    let before = world.task_keys().await;
+    for _ in 0..2 {
+        let (code, json) = world.gc_json(&[]);
+        assert_eq!(code, 1, "{json:#}");
+        assert!(json.to_string().contains("in another mount namespace"), "{json:#}");
+        assert_eq!(world.task_keys().await, before);
+    }
+    kill(Pid::from_raw(command.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn who_is_not_root_is_told_what_to_do() {
     let world = world().await;

@@ -293,7 +293,7 @@ impl Planner<'_> {
         if folder.is_some_and(|folder| folder.inhabited) {
             return keep("in no journal, but something lives in its namespace");
         }
-        if trace.veth.is_some() && folder.is_none() {
+        if trace.veth.is_some() && !folder.is_some_and(|folder| folder.bound) {
             return keep("in no journal, but something may live behind its interface");
         }
         if trace.services.iter().any(|service| service.node() != Some(self.survey.node.as_str())) {

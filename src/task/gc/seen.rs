@@ -93,6 +93,8 @@ pub struct SeenContainer {
 pub struct Folder {
     pub path: PathBuf,
     pub made: Option<SystemTime>,
+    /// Its namespace can be seen from here.
+    pub bound: bool,
     /// Something lives in its namespace.
     pub inhabited: bool,
 }

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::consul::{self, Service};
 use crate::error::chain;
 use crate::names::{ContainerId, ORCHESTRATOR};
-use crate::net::{self, forward, netns};
+use crate::net::{self, forward, netns, Namespace};
 use crate::task::journal::{boot_id, Journal, JournalError, Peeked};
 use crate::task::network;
 use crate::task::spec::{CONTAINER_PREFIX, RUNTIME};
@@ -115,10 +115,11 @@ impl Survey {
         let inhabited = netns::inhabited();
         for path in entries(&config.paths.run.join("tasks")) {
             let Some(container) = container_of(&path).filter(|_| path.is_dir()) else { continue };
-            let namespace = fs::metadata(network::namespace(config, &container));
+            let namespace = Namespace::open(&network::namespace(config, &container)).ok();
             self.trace(container).folder = Some(Folder {
                 made: fs::metadata(&path).and_then(|meta| meta.created().or_else(|_| meta.modified())).ok(),
-                inhabited: namespace.is_ok_and(|meta| inhabited.contains(&inode(&meta))),
+                bound: namespace.is_some(),
+                inhabited: namespace.is_some_and(|namespace| inhabited.contains(&namespace.inode())),
                 path,
             });
         }
@@ -264,10 +265,6 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 fn is_there(address: &str) -> bool {
     address.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists())
-}
-
-fn inode(meta: &fs::Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(meta)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ fn container(state: State, age: Duration) -> SeenContainer {
 }
 
 fn folder(inhabited: bool, age: Duration) -> Folder {
-    Folder { path: "/run/x".into(), made: Some(now() - age), inhabited }
+    Folder { path: "/run/x".into(), made: Some(now() - age), bound: true, inhabited }
 }
 
 /// Endpoint and address, a day old.
@@ -258,6 +258,13 @@ fn what_keeps_an_orphan() {
     kept(&|_, trace| trace.container = Some(container(State::Living, DAY)), "its container runs");
     kept(&|_, trace| trace.folder = Some(folder(true, DAY)), "lives in its namespace");
     kept(&|_, trace| trace.veth = Some("cali5f3cbe01".into()), "behind its interface");
+    kept(
+        &|_, trace| {
+            trace.veth = Some("cali5f3cbe01".into());
+            trace.folder = Some(Folder { bound: false, ..folder(false, DAY) });
+        },
+        "behind its interface",
+    );
     kept(&|_, trace| trace.services = vec![service(&id(1), "agent-18")], "names no node, or another one");
     kept(
         &|survey, _| survey.shown = ["10.0.0.70".parse().unwrap()].into(),
