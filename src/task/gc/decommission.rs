@@ -1,7 +1,8 @@
 //! A host that died for good: everything of ours that Calico still has of it goes, from any other host.
 //!
 //! A host that lives would lose its tasks' addresses to others. So this host itself is refused, and a node that
-//! shows a sign of life: its Felix or its Consul agent reports, or an endpoint is younger than the grace period.
+//! shows a sign of life: its Felix or its Consul agent reports, an endpoint is younger than the grace period, or
+//! this host has a living task of that node.
 //! No sign is no proof; the operator knows what died. Calico's node itself stays, with its tunnel addresses:
 //! `calicoctl delete node` removes it, and with it endpoints and addresses of other tools.
 
@@ -11,10 +12,12 @@ use crate::calico::{self, CalicoError, Datastore, Inventory};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
+use crate::task::journal::{Journal, Peeked};
 use crate::task::{audit, network};
 
 use super::execute::{self, Fate};
 use super::plan::{Item, Kind, Plan, Verdict};
+use super::records;
 use super::seen::Survey;
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +82,7 @@ pub async fn decommission(
         Err(error) => silent.push(chain(&error)),
     }
     signs.extend(young_endpoint(&inventory, &survey, terms.grace));
+    signs.extend(lives_here(config, node));
     if config.consul.enabled {
         let look = async { consul::Client::new(config)?.node_lives(node).await };
         let seen: Result<bool, consul::ConsulError> = look.await;
@@ -110,6 +114,22 @@ fn young_endpoint(inventory: &Inventory, survey: &Survey, grace: Duration) -> Op
     let age = survey.now.duration_since(created).unwrap_or_default();
     let told = humantime::format_duration(Duration::from_secs(age.as_secs()));
     (age < grace).then(|| format!("an endpoint of it was made {told} ago"))
+}
+
+/// A host that has been given another name has tasks that live under the old one.
+fn lives_here(config: &Config, node: &str) -> Option<String> {
+    let journal = config.paths.journal();
+    if !journal.exists() {
+        return None;
+    }
+    // What cannot be read here is for the cleaner of this host to tell.
+    let files = records::files(&journal).unwrap_or_default();
+    let mut records = files.iter().filter_map(|path| match Journal::peek(path) {
+        Ok(Some(Peeked::Owned(record))) => record,
+        _ => None,
+    });
+    let record = records.find(|record| record.identity.node == node)?;
+    Some(format!("its task {} lives on this host", record.identity.task_id))
 }
 
 /// One transaction a task, then one a block.
