@@ -16,8 +16,8 @@ use super::txn::{Change, Entry, Guard, Range, Written};
 use super::{clock, keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
 use crate::names::{ContainerId, ORCHESTRATOR};
 
-/// Keys a read; etcd allows 128 operations in a transaction.
-const BATCH: usize = 64;
+/// Blocks a read: of the largest size that Calico allows they come to a megabyte each.
+const BATCH: usize = 32;
 /// Handles of Calico's own allocations begin so.
 const CALICOS_OWN: [&str; 5] =
     ["ipip-tunnel-addr-", "vxlan-tunnel-addr-", "vxlan-v6-tunnel-addr-", "wireguard-", "windows-reserved-"];
@@ -31,6 +31,8 @@ pub struct Inventory {
     pub allocations: Vec<Allocation>,
     /// The blocks that belong to the node.
     pub blocks: Vec<IpNet>,
+    /// Those of them that cannot be read, and why: nobody knows what they hold.
+    pub unreadable: Vec<(IpNet, String)>,
 }
 
 /// An endpoint at one moment.
@@ -64,6 +66,23 @@ pub struct Signs {
     pub known: bool,
     /// Its Felix has reported within the last minute and a half. One that does not report may live all the same.
     pub felix: bool,
+}
+
+impl Inventory {
+    /// Adds what a block holds: all of it in a block of the node, and what the node has in one of others.
+    fn look_into(&mut self, entry: &Entry, node: &str) {
+        let Some(cidr) = keys::cidr_of_key(&entry.key) else { return };
+        let own = self.blocks.contains(&cidr);
+        let block = match Block::parse(&entry.value, &cidr) {
+            Ok(block) => block,
+            Err(why) if own => return self.unreadable.push((cidr, why)),
+            Err(_) => return,
+        };
+        let held = (0..block::size(&cidr)).filter_map(|ordinal| {
+            Some(Allocation::of(block::address(&cidr, ordinal), block.holder(ordinal)?))
+        });
+        self.allocations.extend(held.filter(|held| own || held.node.as_deref() == Some(node)));
+    }
 }
 
 impl Allocation {
@@ -122,31 +141,28 @@ fn container_of(endpoint: &Endpoint, node: &str) -> Option<ContainerId> {
 impl Datastore {
     /// What a host compares itself with: its endpoints, and what its blocks hold.
     pub async fn inventory(&mut self, node: &str) -> Result<Inventory, CalicoError> {
-        let endpoints = self.seen_endpoints(node).await?;
-        let blocks = self.blocks_of(node).await?;
-        let mut allocations = Vec::new();
-        for batch in blocks.chunks(BATCH) {
+        let mut inventory = self.without_allocations(node).await?;
+        for batch in inventory.blocks.clone().chunks(BATCH) {
             let ranges: Vec<Range> = batch.iter().map(|cidr| Range::Key(keys::block(cidr))).collect();
             let answer = self.read(&ranges).await?;
-            allocations.extend(answer.ranges.iter().flatten().flat_map(allocations_in));
+            answer.ranges.iter().flatten().for_each(|entry| inventory.look_into(entry, node));
         }
-        Ok(Inventory { endpoints, allocations, blocks })
+        Ok(inventory)
     }
 
     /// The same, and what the node has in blocks of others: reads all blocks of the cluster.
     pub async fn whole_inventory(&mut self, node: &str) -> Result<Inventory, CalicoError> {
-        let endpoints = self.seen_endpoints(node).await?;
-        let blocks = self.blocks_of(node).await?;
-        let mut allocations = Vec::new();
+        let mut inventory = self.without_allocations(node).await?;
         for family in [Family::V4, Family::V6] {
             let all = self.scan(&keys::blocks(family)).await?;
-            let its = |allocation: &Allocation| {
-                allocation.node.as_deref() == Some(node)
-                    || blocks.iter().any(|block| block.contains(&allocation.address))
-            };
-            allocations.extend(all.iter().flat_map(allocations_in).filter(its));
+            all.iter().for_each(|entry| inventory.look_into(entry, node));
         }
-        Ok(Inventory { endpoints, allocations, blocks })
+        Ok(inventory)
+    }
+
+    async fn without_allocations(&mut self, node: &str) -> Result<Inventory, CalicoError> {
+        let endpoints = self.seen_endpoints(node).await?;
+        Ok(Inventory { endpoints, blocks: self.blocks_of(node).await?, ..Inventory::default() })
     }
 
     async fn seen_endpoints(&mut self, node: &str) -> Result<Vec<SeenEndpoint>, CalicoError> {
@@ -164,7 +180,8 @@ impl Datastore {
         Ok(cidrs.collect::<BTreeSet<IpNet>>().into_iter().collect())
     }
 
-    async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, CalicoError> {
+    /// Everything below a prefix, however much that is.
+    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, CalicoError> {
         match self.store.scan(prefix).await {
             Ok(entries) => Ok(entries),
             Err(source) => Err(self.store_error(source)),
@@ -217,15 +234,6 @@ impl Datastore {
         }
         Err(CalicoError::Contended(ATTEMPTS))
     }
-}
-
-/// What a block holds; nothing where it cannot be read.
-fn allocations_in(entry: &Entry) -> Vec<Allocation> {
-    let Some(cidr) = keys::cidr_of_key(&entry.key) else { return Vec::new() };
-    let Ok(block) = Block::parse(&entry.value, &cidr) else { return Vec::new() };
-    let held = (0..block::size(&cidr))
-        .filter_map(|ordinal| Some(Allocation::of(block::address(&cidr, ordinal), block.holder(ordinal)?)));
-    held.collect()
 }
 
 #[cfg(test)]

@@ -105,15 +105,22 @@ impl Store {
     pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
         let mut found: Vec<Entry> = Vec::new();
         let (mut from, end) = (prefix.as_bytes().to_vec(), behind(prefix));
-        let mut revision = 0;
+        let (mut revision, mut limit) = (0, PAGE);
         loop {
-            let options = GetOptions::new().with_range(end.clone()).with_limit(PAGE).with_revision(revision);
-            let mut answer = self.get(vec![TxnOp::get(from, Some(options))]).await?;
+            let options = GetOptions::new().with_range(end.clone()).with_limit(limit).with_revision(revision);
+            let mut answer = match self.get(vec![TxnOp::get(from.clone(), Some(options))]).await {
+                // Blocks of a large size make an answer too long: up to a megabyte each.
+                Err(StoreError::Refused(_)) if limit > 1 => {
+                    limit = (limit / 16).max(1);
+                    continue;
+                }
+                answer => answer?,
+            };
             if revision == 0 {
                 revision = answer.revision;
             }
             let page = answer.ranges.pop().unwrap_or_default();
-            let is_last = (page.len() as i64) < PAGE;
+            let is_last = (page.len() as i64) < limit;
             found.extend(page);
             match found.last() {
                 Some(last) if !is_last => from = [last.key.as_bytes(), &[0]].concat(),

@@ -31,19 +31,16 @@ pub struct PoolUsage {
 }
 
 impl Datastore {
-    /// One read, of all pools and all blocks: some 10 kB a full block.
+    /// Reads all pools and all blocks: some 10 kB a full block.
     pub async fn usage(&mut self) -> Result<Vec<PoolUsage>, CalicoError> {
-        let pools = [Range::Prefix(keys::pools()), Range::Prefix(keys::reservations())];
-        let blocks = [Family::V4, Family::V6].map(|family| Range::Prefix(keys::blocks(family)));
-        let ranges = [pools, blocks].concat();
-        let answer = self.read(&ranges).await?;
-        let blocks: BTreeMap<IpNet, Entry> = answer.ranges[2..]
-            .iter()
-            .flatten()
-            .filter_map(|entry| Some((keys::cidr_of_key(&entry.key)?, entry.clone())))
-            .collect();
+        let ranges = [Range::Prefix(keys::pools()), Range::Prefix(keys::reservations())];
         let mut snapshot = Snapshot::default();
-        snapshot.absorb(&ranges, answer);
+        self.look(&mut snapshot, &ranges).await?;
+        let mut blocks: BTreeMap<IpNet, Entry> = BTreeMap::new();
+        for family in [Family::V4, Family::V6] {
+            let all = self.scan(&keys::blocks(family)).await?;
+            blocks.extend(all.into_iter().filter_map(|entry| Some((keys::cidr_of_key(&entry.key)?, entry))));
+        }
         let reserved = IpNet::aggregate(&snapshot.reserved());
         Ok(snapshot.pools().iter().map(|pool| usage(pool, &reserved, &blocks)).collect())
     }
@@ -83,7 +80,8 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> Po
         }
         for ordinal in (0..block.allocations.len()).filter(|ordinal| block.allocations[*ordinal].is_some()) {
             usage.allocated += 1;
-            usage.reserved -= u128::from(is_kept(block::address(cidr, ordinal)));
+            // Blocks of an earlier pool may overlap with those of this one.
+            usage.reserved = usage.reserved.saturating_sub(is_kept(block::address(cidr, ordinal)).into());
         }
     }
     let gone = usage.allocated + usage.reserved + unreadable;

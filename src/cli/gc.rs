@@ -119,8 +119,8 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments,
 /// The table, and how much of what it has. What is kept is of interest beforehand only.
 fn tell_items(items: &[(Item, Fate)], dry_run: bool, all_seen: bool, out: &Out) {
     let shown = |(item, _): &&(Item, Fate)| {
-        // A record that cannot be read wants an operator.
-        dry_run || item.verdict != Verdict::Keep || item.kind == Kind::Journal
+        // What cannot be read wants an operator.
+        dry_run || item.verdict != Verdict::Keep || matches!(item.kind, Kind::Journal | Kind::Block)
     };
     let rows: Vec<Vec<String>> = items.iter().filter(shown).map(row).collect();
     if !rows.is_empty() {

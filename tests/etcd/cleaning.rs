@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use calico_mesos::calico::Identity;
 use calico_mesos::config::{Config, Orphans};
+use calico_mesos::names::ContainerId;
 use calico_mesos::task::gc::{self, DecommissionError, Fate, Kind, Terms, Verdict};
+use calico_mesos::task::journal::{Journal, Owner};
 use serde_json::{json, Value};
 
 use crate::harness::*;
@@ -120,6 +122,42 @@ async fn a_node_is_seen_with_its_own_things_alone() {
 }
 
 #[tokio::test]
+async fn a_block_that_cannot_be_read_is_named_and_stays() {
+    let mut world = World::new(&["a", "b"], &[POOL]).await;
+    world.launch(&task("a"), &auto()).await.unwrap();
+    let block = world.ipam().await.into_keys().find(|key| key.contains("/assignment/")).unwrap();
+    world.put(&block, "{\"cidr\":").await;
+    let cleaned = gc::clean(&host(&world, "a"), Duration::ZERO, false).await.unwrap().unwrap();
+    let terms = Terms { grace: Duration::ZERO, dead: true, dry_run: false };
+    let done = gc::decommission(&host(&world, "b"), "a", terms).await.unwrap();
+    for items in [&cleaned.items, &done.items] {
+        let [(item, fate)] =
+            &items.iter().filter(|(item, _)| item.kind == Kind::Block).collect::<Vec<_>>()[..]
+        else {
+            panic!("{items:#?}")
+        };
+        assert_eq!((item.verdict, fate), (Verdict::Keep, &Fate::Untouched));
+        assert!(item.why.contains("nobody knows what is in it"), "{item:?}");
+    }
+    assert_eq!(world.ipam().await[&block], "{\"cidr\":");
+}
+
+/// More than what is taken from etcd in one answer.
+#[tokio::test]
+async fn blocks_of_the_largest_size() {
+    let mut world = World::new(&["a", "b"], &[POOL]).await;
+    for number in 0..80 {
+        let name = format!("10.{number}.0.0-20");
+        world.put(&format!("{IPAM}/assignment/ipv4/block/{name}"), &" ".repeat(1_000_000)).await;
+        world.put(&format!("{IPAM}/host/a/ipv4/block/{name}"), "{}").await;
+    }
+    let mut datastore = world.connect("b").await;
+    assert_eq!(datastore.inventory("a").await.unwrap().unreadable.len(), 80);
+    assert_eq!(datastore.whole_inventory("a").await.unwrap().unreadable.len(), 80);
+    datastore.usage().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_has_changed_since_it_was_seen_is_left_alone() {
     let mut world = World::new(&["a"], &[POOL]).await;
     let identity = task("a");
@@ -180,6 +218,26 @@ async fn nobody_gives_up_a_node_by_mistake() {
         panic!("not alive")
     };
     assert!(signs[0].contains("Felix"), "{signs:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_was_renamed_does_not_give_up_its_own_tasks() {
+    let world = World::new(&["a", "b"], &[POOL]).await;
+    let identity = task("b");
+    world.launch(&identity, &auto()).await.unwrap();
+    let config = host(&world, "a");
+    let container = ContainerId::parse(&identity.container_id).unwrap();
+    let journal = Journal::open(&config.paths.journal()).unwrap();
+    let record = json!({
+        "format": 1, "container": container, "container_name": "", "docker": null, "framework": "",
+        "identity": identity, "services": [], "local": false, "owner": Owner::current(), "written": ""
+    });
+    let _owned = journal.begin(serde_json::from_value(record).unwrap()).unwrap();
+    let terms = Terms { grace: Duration::ZERO, dead: false, dry_run: false };
+    let Err(DecommissionError::Alive { signs, .. }) = gc::decommission(&config, "b", terms).await else {
+        panic!("not alive")
+    };
+    assert!(signs[0].contains("lives on this host"), "{signs:?}");
 }
 
 #[tokio::test]

@@ -74,7 +74,7 @@ pub enum Kind {
     Folder,
     Endpoint,
     Address,
-    /// Only when a whole node is given up.
+    /// One that cannot be read; removed only when a whole node is given up.
     Block,
     Journal,
 }
@@ -183,7 +183,8 @@ impl Plan {
         let traces = plan.remove.iter().filter_map(|container| survey.traces.get(container));
         let held = traces.flat_map(|trace| &trace.addresses);
         let released: BTreeSet<IpAddr> = held.map(|allocation| allocation.address).collect();
-        for (cidr, held) in blocks {
+        let readable = |cidr: &IpNet| survey.unreadable_blocks.iter().all(|(broken, _)| broken != cidr);
+        for (cidr, held) in blocks.iter().filter(|(cidr, _)| readable(cidr)) {
             let others = held.iter().find(|address| !released.contains(address));
             let (verdict, why) = match others {
                 None => (Verdict::Remove, "nothing is left in it".to_owned()),
@@ -399,6 +400,16 @@ impl Planner<'_> {
                 name: format!("{}/{}/{}", endpoint.orchestrator, endpoint.workload, crate::names::ENDPOINT),
                 age: age(survey, endpoint.created),
                 why: NOT_OURS.to_owned(),
+                container: None,
+            });
+        }
+        for (cidr, why) in &survey.unreadable_blocks {
+            self.plan.items.push(Item {
+                verdict: Verdict::Keep,
+                kind: Kind::Block,
+                name: cidr.to_string(),
+                age: None,
+                why: format!("nobody knows what is in it: {why}"),
                 container: None,
             });
         }

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use ipnet::IpNet;
+
 use crate::calico::{Allocation, Inventory, SeenEndpoint};
 use crate::consul::Service;
 use crate::names::{ContainerId, ORCHESTRATOR};
@@ -30,6 +32,8 @@ pub struct Survey {
     pub strange_endpoints: Vec<SeenEndpoint>,
     /// Addresses of this node that are Calico's own, or bear our orchestrator's name and are not of our making.
     pub strange_addresses: Vec<Allocation>,
+    /// Blocks of this node that cannot be read, and why.
+    pub unreadable_blocks: Vec<(IpNet, String)>,
     /// Addresses that other endpoints of this node show, whoever made those.
     pub shown: BTreeSet<IpAddr>,
     pub silent: Vec<Silent>,
@@ -112,6 +116,7 @@ impl Survey {
             traces: BTreeMap::new(),
             strange_endpoints: Vec::new(),
             strange_addresses: Vec::new(),
+            unreadable_blocks: Vec::new(),
             shown: BTreeSet::new(),
             silent: Vec::new(),
         }
@@ -141,6 +146,7 @@ impl Survey {
 
     /// Tells what is ours from what could be taken for it.
     pub(super) fn sort(&mut self, inventory: Inventory) {
+        self.unreadable_blocks = inventory.unreadable;
         for seen in inventory.endpoints {
             match seen.container.clone() {
                 Some(container) => self.trace(container).endpoint = Some(seen),

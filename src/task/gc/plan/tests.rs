@@ -316,11 +316,13 @@ fn what_others_have_is_named_and_never_touched() {
     survey.strange_addresses = vec![tunnel, allocation("mesos.legacy", "10.0.0.3", DAY)];
     survey.strange_endpoints = vec![endpoint(None, "10.0.0.3", 41 * DAY)];
     survey.strangers = vec![("/j/notes.txt".into(), "not a journal file".into())];
+    survey.unreadable_blocks = vec![("10.0.0.0/26".parse().unwrap(), "it ends too early".into())];
     let plan = Plan::make(&survey, &REMOVE);
     assert_eq!(
         lines(&plan),
         [
             "keep address 10.0.0.1: Calico's own (vxlanTunnelAddress)",
+            "keep block 10.0.0.0/26: nobody knows what is in it: it ends too early",
             "unknown address 10.0.0.3: not written by calico-mesos: never touched",
             "unknown endpoint mesos/legacy-3/eth0: not written by calico-mesos: never touched",
             "unknown journal notes.txt: not a journal file",
