@@ -106,6 +106,16 @@ impl Report {
     pub fn complete(&self) -> bool {
         self.errors.is_empty()
     }
+
+    /// Something was there and is gone. Consul does not tell whether it had an entry.
+    pub fn has_removed(&self) -> bool {
+        self.container
+            || self.killed > 0
+            || self.ports > 0
+            || self.interface
+            || self.endpoint
+            || !self.addresses.is_empty()
+    }
 }
 
 /// Takes everything away that the record names. The record goes last, and only when nothing is left.
@@ -166,7 +176,8 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &
         Release::Unheard => entry.leave_word(),
         Release::NotDone => {}
     }
-    if is_named_by_us(&entry.record) && !report.container {
+    // Where something is left, a cleaner comes and removes it.
+    if report.complete() && is_named_by_us(&entry.record) && !report.container {
         if let Err(error) = stop_container(&entry.record, config, Workload::Exited, &mut report).await {
             report.errors.push(format!("container: {error}"));
         }

@@ -215,3 +215,25 @@ async fn a_full_log_disk_harms_no_task() {
     assert_eq!(told, 1, "{}", task.log());
     assert!(trail(&world, "audit/tasks.log").is_empty());
 }
+
+/// The trail holds what has been done: a cleaner that comes by in vain, again and again, must not push that out.
+#[tokio::test]
+async fn an_outage_does_not_fill_the_trail() {
+    let mut world = World::new().await;
+    let task = world.running(&app("/dead", "sleep 1000", calico())).await;
+    let id = task.id.clone();
+    kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), Signal::SIGKILL).unwrap();
+    task.ends().await;
+    world.stack.etcd.as_mut().unwrap().kill();
+    for _ in 0..3 {
+        assert_eq!(world.gc().status.code(), Some(1));
+    }
+    world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    assert!(world.gc().status.success());
+    world.nothing_left().await;
+    let lines = trail(&world, "audit/tasks.log");
+    let [_, stopped, released] = of(&lines, &id).try_into().unwrap();
+    assert!(stopped["errors"][0].as_str().unwrap().starts_with("address: "), "{stopped}");
+    assert_eq!((&stopped["addresses"], &released["errors"]), (&Value::Null, &Value::Null));
+    assert_eq!(released["addresses"].as_array().unwrap().len(), 1, "{released}");
+}
