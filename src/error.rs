@@ -32,6 +32,11 @@ pub fn redacted(address: &str) -> String {
     }
 }
 
+/// What would end a line, hide a part of it or turn it around where somebody reads it.
+pub fn is_deceptive(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Whose fault it is, which decides whether trying again on this host can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -66,7 +71,7 @@ impl Failure {
 
     /// The sentence as it is sent to the framework: one line, whatever names and answers of others it quotes.
     pub fn on(&self, agent: &str) -> String {
-        format!("{} [{agent}, {}]", self.message.replace(char::is_control, " "), self.code)
+        format!("{} [{agent}, {}]", self.message.replace(is_deceptive, " "), self.code)
     }
 }
 

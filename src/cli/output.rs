@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex};
 use comfy_table::{presets, Table};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::is_deceptive;
+
 /// How a verb prints what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -61,7 +63,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     for row in rows {
-        table.add_row(row.iter().map(|cell| cell.replace(char::is_control, " ")));
+        table.add_row(row.iter().map(|cell| cell.replace(is_deceptive, " ")));
     }
     let last = header.len().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {

@@ -22,6 +22,8 @@ use tracing_subscriber::fmt::format::{FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::error::is_deceptive;
+
 pub use file::{timestamp, Log};
 pub use rotated::Rotated;
 
@@ -80,9 +82,9 @@ where
     }
 }
 
-/// One line, whatever somebody else's text holds; a terminal obeys other control characters.
+/// One line, whatever somebody else's text holds; a terminal obeys other characters of the kind.
 fn one_line(text: &str) -> String {
-    text.replace('\n', " | ").replace(char::is_control, " ")
+    text.replace('\n', " | ").replace(is_deceptive, " ")
 }
 
 fn letter(level: Level) -> char {
@@ -151,11 +153,11 @@ mod tests {
             .finish();
         tracing::subscriber::with_default(logger, || {
             let _span = tracing::info_span!("task", task = %"testapp.1").entered();
-            tracing::warn!(address = %"10.0.0.1", "two\nlines\rE1123 \u{1b}[2Jforged");
+            tracing::warn!(address = %"10.0.0.1", "two\nlines\rE1123 \u{1b}[2J\u{202e}\u{2028}forged");
         });
         let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert!(line.starts_with('W') && line.matches('\n').count() == 1, "{line}");
-        assert!(!line.trim_end().contains(char::is_control), "{line:?}");
+        assert!(!line.trim_end().contains(is_deceptive), "{line:?}");
         assert!(
             line.contains("two | lines E1123") && line.contains("forged address=10.0.0.1 task=testapp.1"),
             "{line}"

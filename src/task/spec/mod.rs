@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::consul::may_have_host_entry;
-use crate::error::Failure;
+use crate::error::{is_deceptive, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::names::service_name;
@@ -267,7 +267,7 @@ fn app(task: &TaskInfo) -> String {
         .filter(|id| !id.is_empty())
         .or(discovery.filter(|name| !name.is_empty()))
         .unwrap_or(&task.name);
-    app[..app.floor_char_boundary(MAX_APP)].replace(char::is_control, " ")
+    app[..app.floor_char_boundary(MAX_APP)].replace(is_deceptive, " ")
 }
 
 fn labels(task: &TaskInfo) -> BTreeMap<String, String> {
