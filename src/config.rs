@@ -176,7 +176,7 @@ pub struct Runtime {
 pub struct Limits {
     /// May CALICO_IP name an address?
     pub explicit_addresses: bool,
-    /// Profiles that may be asked for; empty: all.
+    /// Profiles that may be asked for; empty: all but those of Kubernetes.
     pub profiles: Vec<String>,
     /// Names of IP pools that addresses may come from; empty: all.
     pub pools: Vec<String>,

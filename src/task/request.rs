@@ -26,6 +26,10 @@ const MAX_ITEMS: usize = 64;
 const MAX_PROFILE: usize = 253;
 const MAX_PORT_NAME: usize = 63;
 
+/// How the profiles begin that Calico keeps for Kubernetes' namespaces and service accounts: who has one is selected
+/// by `namespaceSelector` and `serviceAccountSelector` of its policies.
+const OF_KUBERNETES: [&str; 2] = ["kns.", "ksa."];
+
 /// A valid request. The order of addresses, profiles and ports is the app's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CalicoRequest {
@@ -80,7 +84,15 @@ impl CalicoRequest {
         }
         let allowed = &config.limits.profiles;
         for profile in &self.profiles {
-            if !allowed.is_empty() && !allowed.contains(profile) && *profile != config.profile.default {
+            if allowed.contains(profile) || *profile == config.profile.default {
+                continue;
+            }
+            if OF_KUBERNETES.iter().any(|prefix| profile.starts_with(prefix)) {
+                return Err(not_allowed(format!(
+                    "CALICO_PROFILE {profile} is not allowed: it stands for a namespace or service account of Kubernetes (limits.profiles can name it)"
+                )));
+            }
+            if !allowed.is_empty() {
                 return Err(not_allowed(format!(
                     "CALICO_PROFILE {profile} is not allowed here (limits.profiles); allowed are: {}",
                     allowed.join(", ")

@@ -134,6 +134,12 @@ fn the_operators_limits() {
         assert_eq!(failure.code, "CM-NOT-ALLOWED", "{explicit}");
     }
     assert!(asked(&[("CALICO_IP", "auto,auto6")]).within(&config).is_ok());
+    for profile in ["kns.kube-system", "web,ksa.default.admin"] {
+        let failure = asked(&[("CALICO_PROFILE", profile)]).within(&config).unwrap_err();
+        assert!(failure.message.contains("of Kubernetes"), "{failure}");
+    }
+    config.limits.profiles = vec!["kns.shared".into()];
+    assert!(asked(&[("CALICO_PROFILE", "kns.shared")]).within(&config).is_ok());
     config.limits.profiles = vec!["web".into()];
     assert!(asked(&[("CALICO_PROFILE", "web")]).within(&config).is_ok());
     assert!(asked(&[("CALICO_PROFILE", "dev")]).within(&config).is_ok(), "the default is the operator's own");
