@@ -24,7 +24,7 @@ use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::task::journal::Record;
 use crate::workload::State;
 
-use super::seen::{Death, Seen, Survey, Trace};
+use super::seen::{parse, Death, Seen, Survey, Trace};
 
 /// After this long a launch has made its interface, by which it is known to live.
 const LAUNCHING: Duration = Duration::from_secs(15);
@@ -457,10 +457,6 @@ fn service_name(service: &crate::consul::Service, container: &ContainerId) -> St
 /// A name with the container's id cut to what people need.
 fn short(name: &str, container: &ContainerId) -> String {
     name.replace(container.as_str(), &container.as_str()[..SHORT])
-}
-
-fn parse(text: &str) -> Option<SystemTime> {
-    humantime::parse_rfc3339(text).ok()
 }
 
 /// A time in the future is of a clock that was set back: as young as can be.

@@ -217,7 +217,7 @@ impl Trace {
     }
 }
 
-/// The time of Consul's entries.
-fn parse(text: &str) -> Option<SystemTime> {
+/// The time of records and of Consul's entries.
+pub(super) fn parse(text: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(text).ok()
 }
