@@ -40,8 +40,9 @@ const FORMAT_BEFORE: u32 = 1;
 
 const NOT_A_RECORD: &str = "not a journal file";
 
-/// A temporary that is older than this has no writer any more.
-const TEMPORARY_AGE: Duration = Duration::from_secs(60);
+/// A temporary that is older than this and not locked has no writer any more: it is locked in the moment in which it
+/// is made. Who was stopped in that moment finds it gone, and writes it anew.
+const TEMPORARY_AGE: Duration = Duration::from_secs(5);
 /// Beyond any record: a task has at most a few hundred ports, and names of 4 KiB.
 const LONGEST: u64 = 1 << 20;
 
