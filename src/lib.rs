@@ -32,6 +32,7 @@ pub mod mesos;
 pub mod names;
 pub mod net;
 pub mod privileges;
+pub mod processes;
 pub mod resolve;
 pub mod runtime;
 pub mod task;

@@ -5,7 +5,19 @@ use std::path::{Path, PathBuf};
 
 /// From the bottom up. A module may import from the rows below its own, and the lowest row from itself.
 const ROWS: [&[&str]; 5] = [
-    &["names", "error", "config", "logging", "lock", "gate", "resolve", "tls", "trust", "privileges"],
+    &[
+        "names",
+        "error",
+        "config",
+        "logging",
+        "lock",
+        "gate",
+        "resolve",
+        "tls",
+        "trust",
+        "privileges",
+        "processes",
+    ],
     &["mesos", "calico", "net", "workload", "consul"],
     &["task"],
     &["agent", "dev"],

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use calico_mesos::error::Blame;
 use calico_mesos::net::Namespace;
+use calico_mesos::processes::Stat;
 use calico_mesos::workload::{CommandError, CommandOutput, CommandSpec, Exit, Held, Process};
 use netlab::Lab;
 use nix::sys::signal::Signal;
@@ -81,8 +82,7 @@ async fn refusal(spec: &CommandSpec) -> String {
 }
 
 fn is_alive(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+    Stat::of(pid).is_some_and(|stat| !stat.is_dead())
 }
 
 async fn until(condition: impl Fn() -> bool) {

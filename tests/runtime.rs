@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, RuntimeSetupError, UninstallArgs};
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::net::{self, Namespace};
+use calico_mesos::processes::{command_line, pids};
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 
@@ -156,12 +157,8 @@ impl Prepared<'_> {
 }
 
 fn shim_lives(id: &str) -> bool {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    let mut lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.any(|line| {
-        let line = String::from_utf8_lossy(&line);
-        line.contains("containerd-shim") && line.contains(id)
-    })
+    let mut lines = pids().filter_map(command_line).map(|words| words.join(" "));
+    lines.any(|line| line.contains("containerd-shim") && line.contains(id))
 }
 
 /// Folders named like the container below the daemon's volatile folder.

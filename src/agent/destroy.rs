@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
+use crate::processes::{pids, Stat};
+
 /// The executor's process and everybody of its family. Stops all of them first, so that nobody runs away from a
 /// list that was just made.
 pub fn kill_all(leader: i32) {
@@ -37,10 +39,8 @@ pub fn kill_all(leader: i32) {
 /// The process itself first, then its children and theirs.
 fn descendants(leader: i32) -> Vec<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok();
-        if let (Some(pid), Some(parent)) = (pid, stat.as_deref().and_then(parent)) {
+    for pid in pids() {
+        if let Some(parent) = Stat::of(pid).and_then(|stat| stat.parent()) {
             children.entry(parent).or_default().push(pid);
         }
     }
@@ -51,11 +51,6 @@ fn descendants(leader: i32) -> Vec<i32> {
         next += 1;
     }
     found
-}
-
-/// The fourth field; the second, the name, may hold anything.
-fn parent(stat: &str) -> Option<i32> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -84,11 +79,5 @@ mod tests {
         let mut rest = String::new();
         output.read_line(&mut rest).unwrap();
         assert_eq!(rest, "");
-    }
-
-    #[test]
-    fn a_name_may_hold_anything() {
-        assert_eq!(parent("12 (a) b (c) S 7 12 12"), Some(7));
-        assert_eq!(parent("12 nonsense"), None);
     }
 }

@@ -16,6 +16,8 @@ use nix::mount::{umount2, MntFlags};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
+use crate::processes::{pids, Stat};
+
 /// The file in a private folder that says whose it is: process id and start time.
 const OWNER: &str = "owner";
 /// How private folders begin; short, for socket paths in them must stay below 108 bytes.
@@ -63,7 +65,7 @@ fn shim_sockets(exec_root: &Path) -> Vec<PathBuf> {
 /// Marks a folder as this process's own.
 pub(super) fn claim(dir: &Path) -> io::Result<()> {
     let pid = std::process::id();
-    fs::write(dir.join(OWNER), format!("{pid} {}\n", start_time(pid).unwrap_or(0)))
+    fs::write(dir.join(OWNER), format!("{pid} {}\n", start_time(pid as i32).unwrap_or(0)))
 }
 
 /// Removes the private folders below `base`, with all that still runs from them, whose owners are dead.
@@ -89,14 +91,11 @@ fn owner_is_dead(dir: &Path) -> bool {
     let Ok(text) = fs::read_to_string(dir.join(OWNER)) else { return false };
     let mut words = text.split_whitespace().map(str::parse::<u64>);
     let (Some(Ok(pid)), Some(Ok(started))) = (words.next(), words.next()) else { return false };
-    start_time(pid as u32) != Some(started)
+    start_time(pid as i32) != Some(started)
 }
 
-/// When the process started, in clock ticks since boot: with the pid, its identity.
-fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; the 22nd field is the 20th behind it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+fn start_time(pid: i32) -> Option<u64> {
+    Stat::of(pid)?.start_time()
 }
 
 /// Of the folders below `base`, this one included, those that private daemons use or have left.
@@ -109,11 +108,7 @@ fn processes(exec_root: &Path, cgroup: &str) -> Vec<i32> {
     let own = std::process::id() as i32;
     let prefix = exec_root.as_os_str().as_bytes();
     let in_cgroup = format!("{cgroup}/");
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    pids()
         .filter(|pid| *pid != own)
         .filter(|pid| {
             let of_exec_root = fs::read(format!("/proc/{pid}/cmdline"))
@@ -122,19 +117,13 @@ fn processes(exec_root: &Path, cgroup: &str) -> Vec<i32> {
                 || fs::read_to_string(format!("/proc/{pid}/cgroup"))
                     .is_ok_and(|text| text.contains(&in_cgroup))
         })
-        .filter(|pid| !is_zombie(*pid))
+        .filter(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_dead()))
         .collect()
 }
 
 /// `PATH…`, as containerd and its children are called, or dockerd's own `--exec-root=PATH`.
 fn names(argument: &[u8], path: &[u8]) -> bool {
     argument.strip_prefix(b"--exec-root=").unwrap_or(argument).starts_with(path)
-}
-
-/// Dead already, merely not waited for by its parent.
-fn is_zombie(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat"))
-        .map_or(true, |stat| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z')))
 }
 
 /// Detaches every mount at or below `dir`, the innermost first.

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 use rtnetlink::LinkUnspec;
 
 use super::{sysctl, NetError};
+use crate::processes::pids;
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -107,13 +108,7 @@ impl Namespace {
 
     /// Every process in it, by pid of its leader.
     pub fn processes(&self) -> Vec<i32> {
-        let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-        let wanted = format!("net:[{}]", self.inode);
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|pid| lives_in(*pid, &wanted))
-            .collect()
+        pids().filter(|pid| namespaces_of(*pid).contains(&self.inode)).collect()
     }
 
     /// Kills until nothing lives in the namespace; the number of processes killed.
@@ -165,23 +160,7 @@ impl Namespace {
 
 /// The numbers of all network namespaces in which something lives.
 pub fn inhabited() -> BTreeSet<u64> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.flat_map(|pid| match namespace_of(&format!("/proc/{pid}/ns/net")) {
-        Some(inode) => vec![inode],
-        // Its leader has ended before its threads.
-        None => {
-            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-            tasks.filter_map(|task| namespace_of(&task.path().join("ns/net").to_string_lossy())).collect()
-        }
-    })
-    .collect()
-}
-
-/// The number behind `net:[…]`.
-fn namespace_of(link: &str) -> Option<u64> {
-    let name = fs::read_link(link).ok()?;
-    name.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+    pids().flat_map(namespaces_of).collect()
 }
 
 /// Does the open file belong to the kernel's namespace file system, and is it a network one?
@@ -258,15 +237,17 @@ fn set_defaults() -> Result<(), NetError> {
     Ok(())
 }
 
-/// Is the process in the namespace? Where its leader has ended before its threads, they are asked.
-fn lives_in(pid: i32, wanted: &str) -> bool {
-    let is_wanted = |path: PathBuf| fs::read_link(path).map(|name| name.as_os_str() == wanted);
-    match is_wanted(format!("/proc/{pid}/ns/net").into()) {
-        Ok(found) => found,
-        Err(_) => fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(|task| is_wanted(task.path().join("ns/net")).unwrap_or(false)),
+/// The numbers of the network namespaces that a process is in: one, but where its leader has ended before its
+/// threads, they are asked.
+fn namespaces_of(pid: i32) -> Vec<u64> {
+    if let Some(number) = namespace_at(Path::new(&format!("/proc/{pid}/ns/net"))) {
+        return vec![number];
     }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| namespace_at(&thread.path().join("ns/net"))).collect()
+}
+
+/// The number behind `net:[…]`.
+fn namespace_at(link: &Path) -> Option<u64> {
+    fs::read_link(link).ok()?.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
 }

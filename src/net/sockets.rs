@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::forward::Protocol;
+use crate::processes::pids;
 
 /// A socket that packets from anywhere may go to, and its process where `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +70,7 @@ fn socket(table: &str, ports: &[u16], state: &str) -> Option<(u16, String)> {
 /// The first process that has the socket open.
 fn owner(inode: &str) -> Option<(i32, String)> {
     let wanted = format!("socket:[{inode}]");
-    let entries = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
+    let pid = pids().find(|pid| {
         let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         files
             .into_iter()

@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::calico::{Identity, Pending};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
+use crate::processes::Stat;
 use crate::trust::{self, TrustError};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
@@ -133,10 +134,7 @@ impl Owner {
 }
 
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command name in field 2 may hold blanks and parentheses; the last one ends it.
-    let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_whitespace().nth(19)?.parse().ok()
+    Stat::of(i32::try_from(pid).ok()?)?.start_time()
 }
 
 /// Another one after each boot of this host.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
+use crate::processes::{command_line, pids};
+
 /// How often a process is looked for where the kernel has no pidfd.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -53,17 +55,16 @@ impl HostProcess {
 
     /// containerd's shim of a container, which is told its id on the command line.
     pub fn shim(id: &str) -> Option<Self> {
-        let is_shim = |line: &[u8]| {
-            let mut words = line.split(|byte| *byte == 0);
-            let program = words.next().map(String::from_utf8_lossy).unwrap_or_default();
-            let program = program.rsplit('/').next().unwrap_or_default();
-            program.starts_with("containerd-shim") && words.any(|word| word == id.as_bytes())
+        let is_its_shim = |pid: &i32| {
+            let Some(words) = command_line(*pid) else { return false };
+            let program = words[0].rsplit('/').next().unwrap_or_default();
+            program.starts_with("containerd-shim") && words[1..].iter().any(|word| word == id)
         };
-        pids()
-            .find(|pid| {
-                !id.is_empty() && is_shim(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
-            })
-            .map(Self::child)
+        // A command line ends with an empty word.
+        if id.is_empty() {
+            return None;
+        }
+        pids().find(is_its_shim).map(Self::child)
     }
 
     /// The network namespace it lives in.
@@ -94,12 +95,6 @@ impl HostProcess {
     pub fn kill(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
     }
-}
-
-/// Every process that can be seen from here.
-fn pids() -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 #[cfg(test)]

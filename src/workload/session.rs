@@ -4,11 +4,12 @@
 //! own: one signal to the process group would miss both.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill as send, killpg, Signal};
 use nix::unistd::Pid;
+
+use crate::processes::{pids, Stat};
 
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -69,21 +70,12 @@ fn family(leader: i32, mut others: Vec<Entry>) -> Vec<Entry> {
 
 /// Every process that can still do something; a zombie cannot.
 fn processes() -> Vec<Entry> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid: i32| read(pid, &fs::read_to_string(format!("/proc/{pid}/stat")).ok()?))
-        .collect()
+    pids().filter_map(|pid| living(pid, &Stat::of(pid)?)).collect()
 }
 
-/// `pid (name) state parent group session …`, where the name may hold anything, parentheses too.
-fn read(pid: i32, stat: &str) -> Option<Entry> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    let mut number = || fields.next()?.parse().ok();
-    let entry = Entry { pid, parent: number()?, group: number()?, session: number()? };
-    (!matches!(state, "Z" | "X")).then_some(entry)
+fn living(pid: i32, stat: &Stat) -> Option<Entry> {
+    let entry = Entry { pid, parent: stat.parent()?, group: stat.group()?, session: stat.session()? };
+    (!stat.is_dead()).then_some(entry)
 }
 
 #[cfg(test)]
@@ -115,6 +107,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_hide_a_process() {
+        let read = |pid, text| Stat::parse(text).and_then(|stat| living(pid, &stat));
         assert_eq!(read(7, "7 (a) Z 1 (b) R 1 2 3 0 -1"), Some(entry(7, 1, 2, 3)));
         assert_eq!(read(7, "7 (sh) Z 1 2 3 0 -1"), None);
         assert_eq!(read(7, "7 (sh"), None);

@@ -1,9 +1,9 @@
 //! Commands beside the workload: exit codes, output, and that none outlives its check.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use calico_mesos::processes::{command_line, pids};
 use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Probe, Target, Timing, Verdict};
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
 
@@ -57,13 +57,9 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 /// Pids of all processes whose command line has this word.
-fn processes(word: &str) -> Vec<String> {
-    let named = |pid: &String| {
-        let line = std::fs::read(Path::new("/proc").join(pid).join("cmdline")).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
-    };
-    let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).filter(named).collect()
+fn processes(word: &str) -> Vec<i32> {
+    let named = |pid: &i32| command_line(*pid).is_some_and(|words| words.iter().any(|its| its == word));
+    pids().filter(named).collect()
 }
 
 async fn until_processes(word: &str, count: usize) {

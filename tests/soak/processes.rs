@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use calico_mesos::dev::{Consul, Etcd};
+use calico_mesos::processes::{command_line, pids, Stat};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -20,7 +21,7 @@ pub fn of(machine: &Machine) -> Vec<String> {
     let daemons = [stack.etcd.as_ref().and_then(Etcd::pid), stack.consul.as_ref().and_then(Consul::pid)];
     let daemons = daemons.map(|pid| pid.map_or(0, |pid| pid as i32));
     let cgroup = format!("/{}/", cgroup(machine));
-    let everybody = pids().into_iter().filter(|pid| belongs(*pid, &stack.dir, &cgroup));
+    let everybody = living().filter(|pid| belongs(*pid, &stack.dir, &cgroup));
     let of_tasks = |pid: &i32| !daemons.contains(pid) && !NOT_OF_TASKS.contains(&&*name(*pid));
     everybody.filter(of_tasks).map(describe).collect()
 }
@@ -35,16 +36,11 @@ pub fn inside(namespace: &Path) -> Vec<i32> {
     let is_inside = |pid: &i32| {
         fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|meta| (meta.dev(), meta.ino()) == wanted)
     };
-    pids().into_iter().filter(is_inside).collect()
+    living().filter(is_inside).collect()
 }
 
 pub fn children(parent: i32) -> Vec<i32> {
-    let is_child = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        rest.split_whitespace().nth(1) == Some(&parent.to_string())
-    };
-    pids().into_iter().filter(is_child).collect()
+    living().filter(|pid| Stat::of(*pid).and_then(|stat| stat.parent()) == Some(parent)).collect()
 }
 
 pub fn signal(pid: i32, signal: Signal) {
@@ -52,15 +48,10 @@ pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-fn pids() -> BTreeSet<i32> {
-    let names = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.file_name());
-    names.filter_map(|name| name.to_str()?.parse().ok()).filter(|pid| !is_zombie(*pid)).collect()
-}
-
-/// Dead already, merely not waited for by its parent.
-fn is_zombie(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+/// In order, so that two looks compare.
+fn living() -> impl Iterator<Item = i32> {
+    let living = pids().filter(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_dead()));
+    living.collect::<BTreeSet<i32>>().into_iter()
 }
 
 /// The one below which dockerd puts its containers, named after its folder.
@@ -87,7 +78,6 @@ fn name(pid: i32) -> String {
 }
 
 fn describe(pid: i32) -> String {
-    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = String::from_utf8_lossy(&line).replace('\0', " ");
+    let words = command_line(pid).unwrap_or_default().join(" ");
     format!("{pid} ({}) {}", name(pid), words.chars().take(300).collect::<String>())
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::processes::{command_line, environment, pids};
+
 const NAMES: [&str; 4] = ["mesos-agent", "mesos-slave", "lt-mesos-agent", "lt-mesos-slave"];
 
 /// A running agent and those of its flags that concern us; `None`: left to their defaults.
@@ -52,16 +54,12 @@ impl Agent {
 
 /// Every running agent.
 pub fn running() -> Vec<Agent> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     // The environment can be read by root only, and only as long as the process lives.
-    let words = |pid: i32, name: &str| {
-        let text = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        text.split(|byte| *byte == 0)
-            .map(|word| String::from_utf8_lossy(word).into_owned())
-            .collect::<Vec<_>>()
+    let parse = |pid| {
+        let (line, environment) = (command_line(pid)?, environment(pid).unwrap_or_default());
+        Agent::parse(pid, &line, &environment)
     };
-    pids.filter_map(|pid| Agent::parse(pid, &words(pid, "cmdline"), &words(pid, "environ"))).collect()
+    pids().filter_map(parse).collect()
 }
 
 #[cfg(test)]

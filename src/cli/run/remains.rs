@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::processes::{command_line, pids};
+
 /// One entry a thing; empty when all is gone.
 pub fn of(folder: &Path) -> Vec<String> {
     let name = folder.to_string_lossy();
@@ -14,14 +16,10 @@ pub fn of(folder: &Path) -> Vec<String> {
     left.extend(
         points.filter(|point| Path::new(point).starts_with(folder)).map(|point| format!("mount {point}")),
     );
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_string_lossy().into_owned();
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
-        if pid.parse::<u32>().is_ok_and(|pid| pid != std::process::id())
-            && (words.iter().any(|word| word.contains(&*name)) || is_in(&entry.path(), folder))
-        {
+    let own = std::process::id();
+    for pid in pids().filter(|pid| u32::try_from(*pid).is_ok_and(|pid| pid != own)) {
+        let Some(words) = command_line(pid) else { continue };
+        if words.iter().any(|word| word.contains(&*name)) || is_in(pid, folder) {
             left.push(format!("process {pid} ({})", words.join(" ").trim()));
         }
     }
@@ -29,8 +27,8 @@ pub fn of(folder: &Path) -> Vec<String> {
 }
 
 /// Executors and commands have their sandbox as the working directory.
-fn is_in(process: &Path, folder: &Path) -> bool {
-    std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(folder))
+fn is_in(pid: i32, folder: &Path) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place.starts_with(folder))
 }
 
 #[cfg(test)]

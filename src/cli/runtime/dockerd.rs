@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::processes::{command_line, pids};
+
 /// Where dockerd looks when nobody names a file.
 pub const DEFAULT_FILE: &str = "/etc/docker/daemon.json";
 
@@ -65,13 +67,7 @@ impl Dockerd {
 
 /// Every running dockerd that reads `file`.
 pub fn readers_of(file: &Path) -> Vec<Dockerd> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let found = pids.filter_map(|pid| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-        Dockerd::parse(pid, &words.collect::<Vec<_>>())
-    });
+    let found = pids().filter_map(|pid| Dockerd::parse(pid, &command_line(pid)?));
     found.filter(|dockerd| dockerd.reads(file)).collect()
 }
 
