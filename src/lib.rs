@@ -25,6 +25,7 @@ pub mod config;
 pub mod consul;
 pub mod dev;
 pub mod error;
+pub mod files;
 pub mod gate;
 pub mod lock;
 pub mod logging;

@@ -8,6 +8,7 @@ const ROWS: [&[&str]; 5] = [
     &[
         "names",
         "error",
+        "files",
         "config",
         "logging",
         "lock",
@@ -24,8 +25,8 @@ const ROWS: [&[&str]; 5] = [
     &["cli"],
 ];
 /// Called by Docker at every turn: links as little as possible.
-const RUNTIME_MAY_IMPORT: [&str; 9] =
-    ["names", "error", "config", "logging", "gate", "resolve", "tls", "trust", "net"];
+const RUNTIME_MAY_IMPORT: [&str; 10] =
+    ["names", "error", "files", "config", "logging", "gate", "resolve", "tls", "trust", "net"];
 /// Each outside service's library is named in one place.
 const OWNERS: [(&str, &str); 5] = [
     ("etcd_client", "calico"),

@@ -12,13 +12,15 @@
 //! piece becomes longer by the lines of that moment. Only when it has twice its length is there a pause; a
 //! process that is stopped while it rotates then costs lines, never space, and nobody more than [`ATTEMPTS`].
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+
+use crate::files::make_private;
 
 /// Bytes a piece, as the logs of Calico's own early releases had it.
 const LENGTH: u64 = 1_000_000;
@@ -90,7 +92,7 @@ impl Rotated {
         let opened = match options.open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = self.path.parent().unwrap_or(Path::new("/"));
-                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                make_private(folder)?;
                 options.open(&self.path)?
             }
             opened => opened?,

@@ -5,16 +5,17 @@
 //! the volatile folder: a reboot undoes the changes and forgets the marker alike.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{lock, NetError};
+use crate::files::make_private;
 
 /// A chain that got our accept rules, as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -63,8 +64,7 @@ impl Held {
             let path = path.to_owned();
             move |source| NetError::State { action, path, source }
         };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(state_dir).map_err(failed("make", state_dir))?;
+        make_private(state_dir).map_err(failed("make", state_dir))?;
         let lock = lock::take(&state_dir.join("lock")).await?;
         let path = state_dir.join("host.json");
         let own = Path::new("/proc/self/ns/net");

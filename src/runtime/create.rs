@@ -2,11 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{fchown, symlink, MetadataExt};
+use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{oci, prepared, Call, RuntimeError};
 use crate::config::Config;
+use crate::files;
 use crate::gate;
 use crate::net::netns;
 
@@ -21,7 +22,8 @@ pub fn prepare(call: &Call, config: &Config) -> Result<String, RuntimeError> {
     let text = fs::read_to_string(&path).map_err(|source| file("read", &path, source))?;
     let edited = oci::edit(&text, call.id()?, &namespace)
         .map_err(|source| RuntimeError::Oci { path: path.clone(), source })?;
-    replace(&path, &edited.text).map_err(|source| file("write", &path, source))?;
+    files::replace(&path, |new| new.write_all(edited.text.as_bytes()))
+        .map_err(|source| file("write", &path, source))?;
     if let Some(hosts) = edited.hosts {
         let link = folder.join("hosts");
         point(&link, &hosts).map_err(|source| file("make", &link, source))?;
@@ -59,18 +61,6 @@ fn check(namespace: &Path) -> Result<(), RuntimeError> {
     if netns::own_inodes().contains(&inode) {
         return Err(RuntimeError::HostNamespace);
     }
-    Ok(())
-}
-
-/// Whole or not at all, with the mode and owner that it had.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let old = fs::metadata(path)?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(text.as_bytes())?;
-    new.as_file().set_permissions(old.permissions())?;
-    fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
-    new.persist(path)?;
     Ok(())
 }
 

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::calico::{Datastore, PoolUsage};
 use crate::config::Config;
 use crate::error::chain;
+use crate::files;
 
 /// Nothing waits for the pools' figures; the next run tries again.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -56,17 +56,8 @@ pub async fn pools(config: &Config) -> Option<Vec<PoolUsage>> {
 pub fn write(config: &Config, figures: &Figures) -> Result<(), FiguresError> {
     let Some(path) = &config.metrics.textfile else { return Ok(()) };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    replace(path, &render(figures, now)).map_err(|source| FiguresError { path: path.clone(), source })
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    // The collector reads what ends in .prom; this does not.
-    let mut file = tempfile::Builder::new().prefix(".calico-mesos.").tempfile_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
-    file.persist(path)?;
-    Ok(())
+    files::replace(path, |new| new.write_all(render(figures, now).as_bytes()))
+        .map_err(|source| FiguresError { path: path.clone(), source })
 }
 
 /// The text format of Prometheus.
@@ -139,6 +130,8 @@ impl Text {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn pool(name: &str) -> PoolUsage {

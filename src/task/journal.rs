@@ -17,7 +17,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::calico::{Identity, Pending};
+use crate::files::make_private;
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 use crate::processes::Stat;
@@ -187,11 +188,7 @@ impl Journal {
     /// its records say what root takes away.
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
         trust::private_folder(folder)?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|source| JournalError::Folder { path: folder.into(), source })?;
+        make_private(folder).map_err(|source| JournalError::Folder { path: folder.into(), source })?;
         Ok(Self { folder: folder.into() })
     }
 

@@ -9,10 +9,9 @@
 //!
 //! There is no undo here: the journal says what may exist, and `teardown` takes it away.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calico::{self, CalicoError, Datastore, Identity, Terms, Wanted};
 use crate::config::{Config, Dataplane, PolicyWait};
 use crate::error::{chain, Failure};
+use crate::files::make_private;
 use crate::names::{ContainerId, ENDPOINT};
 use crate::net::forward::{self, Forward, Mapping};
 use crate::net::{self, local::Local, Namespace, Veth};
@@ -123,9 +123,9 @@ pub fn namespace(config: &Config, container: &ContainerId) -> PathBuf {
 pub fn listen(config: &Config, container: &ContainerId) -> Result<Gate, Failure> {
     let folder = config.paths.task_run(container);
     let make = || -> std::io::Result<Gate> {
-        private_dir(&config.paths.run)?;
-        private_dir(&folder)?;
-        private_dir(&config.paths.run.join("containers"))?;
+        make_private(&config.paths.run)?;
+        make_private(&folder)?;
+        make_private(&config.paths.run.join("containers"))?;
         Gate::listen(&folder.join("gate"))
     };
     make().map_err(|error| {
@@ -134,10 +134,6 @@ pub fn listen(config: &Config, container: &ContainerId) -> Result<Gate, Failure>
             format!("cannot prepare {}: {error}; the executor needs root", folder.display()),
         )
     })
-}
-
-fn private_dir(path: &Path) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Tells `calico-runc` where the container with this Docker id finds its namespace and gate.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::DEFAULT_PATH;
+use crate::files;
 
 const FOLDER: &str = "/etc/systemd/system";
 const TIMER: &str = "calico-mesos-gc.timer";
@@ -61,7 +62,9 @@ pub fn install(arguments: &TimerArgs, config: &Path) -> Result<Changed, TimerErr
         match ours(&path)? {
             Some(there) if there == wanted => continue,
             _ if arguments.dry_run => {}
-            _ => write(&path, &wanted).map_err(failed("write", &path))?,
+            // systemd complains about units that are for root's eyes only: a new file is for everybody's.
+            _ => files::replace(&path, |new| new.write_all(wanted.as_bytes()))
+                .map_err(failed("write", &path))?,
         }
         changed.push(path);
     }
@@ -119,17 +122,6 @@ fn ours(path: &Path) -> Result<Option<String>, TimerError> {
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TimerError + 'a {
     move |source| TimerError::File { action, path: path.into(), source }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(text.as_bytes())?;
-    // systemd complains about units that are for root's eyes only.
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    new.as_file().set_permissions(mode)?;
-    new.persist(path)?;
-    Ok(())
 }
 
 fn command(program: &Path, config: &Path) -> String {

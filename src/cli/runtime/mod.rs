@@ -6,15 +6,17 @@
 mod dockerd;
 mod json;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{fchown, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
+
+use crate::files;
 
 pub use dockerd::{Dockerd, DEFAULT_FILE};
 pub use json::{EditError, NAME};
@@ -228,25 +230,13 @@ fn read(file: &Path) -> Result<String, RuntimeSetupError> {
     }
 }
 
-/// Whole or not at all, with the mode and owner that it had.
+/// Safe from a loss of power.
 fn replace(file: &Path, text: &str) -> Result<(), RuntimeSetupError> {
-    let write = || {
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(folder)?;
-        let mut new = tempfile::NamedTempFile::new_in(folder)?;
-        new.write_all(text.as_bytes())?;
-        match fs::metadata(file) {
-            Ok(old) => {
-                new.as_file().set_permissions(old.permissions())?;
-                fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
-            }
-            Err(_) => new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?,
-        }
-        new.as_file().sync_all()?;
-        new.persist(file)?;
-        Ok(())
-    };
-    write().map_err(|source| file_error("write", file, source))
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let write = |new: &mut File| new.write_all(text.as_bytes()).and_then(|()| new.sync_all());
+    fs::create_dir_all(folder)
+        .and_then(|()| files::replace(file, write))
+        .map_err(|source| file_error("write", file, source))
 }
 
 /// At Docker's own place an empty file and none are the same; a file named on the command line must exist.

@@ -18,14 +18,14 @@ mod records;
 mod seen;
 mod survey;
 
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::chain;
+use crate::files::make_private;
 use crate::lock::{try_take, LockError};
 use crate::names::ContainerId;
 
@@ -171,10 +171,6 @@ pub async fn sweep_in_background(config: PathBuf) {
 }
 
 fn lock(state: &Path) -> Result<Option<File>, GcError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(state)
-        .map_err(|source| GcError::Folder { path: state.to_owned(), source })?;
+    make_private(state).map_err(|source| GcError::Folder { path: state.to_owned(), source })?;
     Ok(try_take(&state.join("gc.lock"), FORM)?)
 }

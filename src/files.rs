@@ -1,0 +1,64 @@
+//! Files and folders of ours, made and replaced so that nobody finds half of one.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{fchown, DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+/// Makes the folder where it is missing, and those above it, for their owner's eyes only.
+pub fn make_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Replaces the file by what is written, whole or not at all, with the mode and owner that it had; a new one can be
+/// read by everybody.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut new = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    write(new.as_file_mut())?;
+    match fs::metadata(path) {
+        Ok(old) => {
+            new.as_file().set_permissions(old.permissions())?;
+            fchown(new.as_file(), Some(old.uid()), Some(old.gid()))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            new.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        }
+        Err(error) => return Err(error),
+    }
+    new.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        replace(&path, |file| file.write_all(b"one")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode()), ("one", 0o644));
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        replace(&path, |file| file.write_all(b"two")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), mode()), ("two", 0o640));
+        let full = |file: &mut File| file.write_all(b"thr").and(Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(replace(&path, full).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_private_folder_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        make_private(&path).unwrap();
+        make_private(&path).unwrap();
+        for path in [path.as_path(), path.parent().unwrap()] {
+            assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
+        }
+    }
+}
