@@ -5,9 +5,9 @@
 //! well; who finds a greater one leaves lock and guarded alone, to the release that knows it. Releases before
 //! this rule wrote nothing, which counts as 1.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const WORDS: &str = "calico-mesos lock ";
@@ -39,6 +39,9 @@ pub fn try_take(path: &Path, form: u32) -> Result<Option<File>, LockError> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(source)) => return Err(failed("take")(source)),
     }
+    if !is_named(&lock, path).map_err(failed("look at"))? {
+        return Ok(None);
+    }
     let mut text = String::new();
     // What is no text is none of ours; the line fits into this many bytes.
     let _ = (&mut lock).take(64).read_to_string(&mut text);
@@ -54,10 +57,19 @@ pub fn try_take(path: &Path, form: u32) -> Result<Option<File>, LockError> {
     Ok(Some(lock))
 }
 
+/// Whoever has a lock may remove its file with what it guards: who has waited for it meanwhile has a lock that
+/// nobody else will ask for, and asks again.
+fn is_named(lock: &File, path: &Path) -> io::Result<bool> {
+    let ours = lock.metadata()?;
+    match fs::metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[test]
@@ -71,6 +83,18 @@ mod tests {
         assert!(try_take(&path, 1).unwrap().is_some());
         assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 1\n");
         assert!(matches!(try_take(&folder.path().join("no/lock"), 1), Err(LockError::File { .. })));
+    }
+
+    #[test]
+    fn a_lock_whose_file_has_gone_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = try_take(&path, 1).unwrap().unwrap();
+        assert!(is_named(&held, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_named(&held, &path).unwrap());
+        let next = try_take(&path, 1).unwrap().unwrap();
+        assert!(is_named(&next, &path).unwrap() && !is_named(&held, &path).unwrap());
     }
 
     #[test]

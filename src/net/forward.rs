@@ -24,6 +24,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
@@ -168,7 +169,7 @@ pub async fn add(forward: &Forward) -> Result<(), NetError> {
     Ok(())
 }
 
-/// Takes away what leads to this container, and the tables with the last entry; how many ports that was.
+/// Takes away what leads to this container, and tables and lock with the last entry; how many ports that was.
 pub async fn remove(container: &ContainerId) -> Result<usize, NetError> {
     if Family::BOTH.iter().all(|family| matches!(nftables::table(*family, TABLE), Ok(None))) {
         return Ok(0);
@@ -176,16 +177,22 @@ pub async fn remove(container: &ContainerId) -> Result<usize, NetError> {
     let _lock = lock::take(Path::new(LOCK)).await?;
     let mut script = String::new();
     let mut removed = Vec::new();
+    let mut tables_left = false;
     for table in Table::existing().await? {
         if table.entries.iter().all(|entry| entry.is_of(container)) {
             script.push_str(&format!("delete table {} {TABLE}\n", table.family.name()));
         } else {
             script.push_str(&table.deletions(container, &[], None));
+            tables_left = true;
         }
         removed.extend(table.entries.into_iter().filter(|entry| entry.is_of(container)));
     }
     if !script.is_empty() {
         nftables::apply(&script).await?;
+    }
+    if !tables_left {
+        // It guards nothing any more; whoever comes next makes it anew.
+        let _ = fs::remove_file(LOCK);
     }
     let addresses = removed.iter().filter(|entry| entry.map == HAIRPINS);
     for address in addresses.filter_map(|entry| entry.key.split(" . ").next()?.parse().ok()) {
