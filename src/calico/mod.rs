@@ -62,6 +62,7 @@ pub use store::StoreError;
 pub use usage::PoolUsage;
 
 use crate::config::{Config, Limits};
+use crate::names::ContainerId;
 use snapshot::Snapshot;
 use store::Store;
 use txn::{Answer, Range};
@@ -131,6 +132,21 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Of a new task on this node: all its names derive from the ContainerID, and its endpoint is told by a uid that
+    /// nobody has yet.
+    pub fn new(node: &str, container: &ContainerId, app: &str, task_id: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            workload: container.workload(app),
+            handle: container.handle(),
+            uid: uuid::Uuid::new_v4().to_string(),
+            interface: container.interface(),
+            container_id: container.to_string(),
+            app: app.to_owned(),
+            task_id: task_id.to_owned(),
+        }
+    }
+
     fn endpoint_name(&self) -> String {
         keys::endpoint_name(&self.node, &self.workload)
     }

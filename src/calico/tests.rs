@@ -132,16 +132,7 @@ prop_compose! {
 
 fn identity() -> Identity {
     let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
-    Identity {
-        node: NODE.into(),
-        workload: container.workload("/web"),
-        handle: container.handle(),
-        uid: "u".into(),
-        interface: container.interface(),
-        container_id: container.to_string(),
-        app: "/web".into(),
-        task_id: "web.1".into(),
-    }
+    Identity { uid: "u".into(), ..Identity::new(NODE, &container, "/web", "web.1") }
 }
 
 fn answer(store: &Store, ranges: &[Range]) -> Answer {

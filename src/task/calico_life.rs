@@ -123,47 +123,30 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     order.description = order.description.within(&config)?;
     let request = order.description.calico.clone().unwrap_or_default();
     let node = calico::node_name(&config).map_err(|error| error.failure())?;
-    let record = record(&order, &request, &config, node);
+    let record = record(&order, &request, &config, &node);
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
         .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
     Ok(Begun { config, order: Arc::new(order), request, entry, steps })
 }
 
-fn record(order: &Order, request: &CalicoRequest, config: &Config, node: String) -> Record {
+fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -> Record {
     let description = &order.description;
-    let container = &order.container;
-    let written = journal::timestamp();
-    let since = Since { node: &node, written: &written };
-    let services = services(order, request, config, &since, &placeholders(request)).ids();
-    Record {
+    let mut record = Record {
         format: journal::FORMAT,
-        container: container.clone(),
+        container: order.container.clone(),
         container_name: order.name.clone(),
         docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
         framework: order.framework.clone(),
-        identity: Identity {
-            node: node.clone(),
-            workload: container.workload(&description.app),
-            handle: container.handle(),
-            uid: uuid::Uuid::new_v4().to_string(),
-            interface: container.interface(),
-            container_id: container.to_string(),
-            app: description.app.clone(),
-            task_id: description.task_id.clone(),
-        },
-        services,
+        identity: Identity::new(node, &order.container, &description.app, &description.task_id),
+        services: Vec::new(),
         ports: forwarded(order, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
         owner: Owner::current(),
-        written,
-    }
-}
-
-/// Where and since when a task lives, as its record has it.
-struct Since<'a> {
-    node: &'a str,
-    written: &'a str,
+        written: journal::timestamp(),
+    };
+    record.services = services(order, request, config, &record, &placeholders(request)).ids();
+    record
 }
 
 /// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal
@@ -172,7 +155,7 @@ fn services(
     order: &Order,
     request: &CalicoRequest,
     config: &Config,
-    since: &Since,
+    record: &Record,
     addresses: &[IpAddr],
 ) -> Services {
     let description = &order.description;
@@ -183,8 +166,8 @@ fn services(
         app_id: &description.app,
         task_id: &description.task_id,
         container: &order.container,
-        node: since.node,
-        since: since.written,
+        node: &record.identity.node,
+        since: &record.written,
         addresses,
         ports: &ports,
     };
@@ -331,7 +314,6 @@ impl CalicoLife<'_> {
             config: self.config,
             ready,
             attached: &mut attached,
-            container: &self.order.container,
             entry: &self.entry,
             gate,
             claim: &mut self.claim,
@@ -341,14 +323,13 @@ impl CalicoLife<'_> {
             Started::Running(wired) => {
                 let Wired { addresses, timing, forward, .. } = *wired;
                 let record = &self.entry.record;
-                let since = Since { node: &record.identity.node, written: &record.written };
-                let services = services(&self.order, self.request, self.config, &since, &addresses);
+                let services = services(&self.order, self.request, self.config, record, &addresses);
                 let checked = self.order.description.health.is_some();
                 self.registrar = Registrar::start(self.config, &self.order.container, services, checked);
                 self.keeper = forward.map(Keeper::start);
                 let (seen, first_kill) = attached.look_unless_killed(ready, link).await;
                 self.steps.pass(Step::Running).await;
-                audit::runs(self.config, &self.entry.record, &addresses, &self.steps);
+                audit::runs(self.config, record, &addresses, &self.steps);
                 link.tell(Change::Running {
                     inspect: seen.inspect,
                     addresses: addresses.clone(),

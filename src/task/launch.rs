@@ -31,7 +31,6 @@ pub struct Launch<'a> {
     pub config: &'a Config,
     pub ready: &'a Ready,
     pub attached: &'a mut Attached,
-    pub container: &'a ContainerId,
     pub entry: &'a Entry,
     pub gate: &'a Gate,
     /// Is told when the answer to the datastore's write is lost.
@@ -53,7 +52,7 @@ impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
         let given_up = CancellationToken::new();
-        let wiring = prepared.wire(self.config, self.container, self.entry, self.steps, given_up.clone());
+        let wiring = prepared.wire(self.config, self.entry, self.steps, given_up.clone());
         let starting = async {
             let result = self.ready.start(self.attached, Some(self.gate)).await;
             if result.is_ok() {
@@ -102,7 +101,13 @@ impl Launch<'_> {
             if let (Some(Ok(wired)), Some(at), false) = (&mut wired, knocked_at, opened) {
                 opened = true;
                 wired.timing.gate = at.elapsed();
-                let_through(self.gate, self.config, self.container, self.ready.hostname(), &wired.addresses);
+                let_through(
+                    self.gate,
+                    self.config,
+                    &self.entry.record.container,
+                    self.ready.hostname(),
+                    &wired.addresses,
+                );
                 self.steps.pass(Step::Opened).await;
             }
         }

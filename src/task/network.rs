@@ -255,7 +255,6 @@ impl Prepared {
     pub async fn wire(
         self,
         config: &Config,
-        container: &ContainerId,
         entry: &Entry,
         steps: &Steps,
         give_up: CancellationToken,
@@ -305,7 +304,7 @@ impl Prepared {
             })?;
         }
         steps.pass(Step::Addressed).await;
-        let forward = ports::forward(config, container, ports, &committed.addresses);
+        let forward = ports::forward(config, &entry.record.container, ports, &committed.addresses);
         let forwarding = async {
             let result = match &forward {
                 Some(forward) => forward::add(forward).await,

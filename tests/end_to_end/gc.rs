@@ -370,16 +370,7 @@ async fn a_host_that_is_gone_for_good() {
     let mut datastore = Datastore::connect(&world.config).await.unwrap();
     datastore.initialise_local("gone-1", &world.stack.pools).await.unwrap();
     let container = ContainerId::random();
-    let identity = Identity {
-        node: "gone-1".into(),
-        workload: container.workload("/web"),
-        handle: container.handle(),
-        uid: "5f3cbe1e".into(),
-        interface: container.interface(),
-        container_id: container.to_string(),
-        app: "/web".into(),
-        task_id: "web.1".into(),
-    };
+    let identity = Identity::new("gone-1", &container, "/web", "web.1");
     let wanted = Wanted { addresses: vec![AddressRequest::Auto(Family::V4)], ..Wanted::default() };
     let prepared = datastore.prepare(&identity, &wanted).await.unwrap();
     datastore.commit(prepared, "02:42:0a:41:00:05", Terms::default()).await.unwrap();

@@ -123,16 +123,7 @@ impl World {
 
 pub fn task(node: &str) -> Identity {
     let container = ContainerId::random();
-    Identity {
-        node: node.into(),
-        workload: container.workload("/prod/web"),
-        handle: container.handle(),
-        uid: ContainerId::random().as_str().into(),
-        interface: container.interface(),
-        container_id: container.as_str().into(),
-        app: "/prod/web".into(),
-        task_id: format!("prod_web.instance-{container}._app.1"),
-    }
+    Identity::new(node, &container, "/prod/web", &format!("prod_web.instance-{container}._app.1"))
 }
 
 pub fn auto() -> Wanted {

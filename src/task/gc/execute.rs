@@ -138,6 +138,7 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
     let endpoint = trace.endpoint.as_ref().map(|seen| &seen.endpoint);
     let task_id = endpoint.and_then(|endpoint| endpoint.task_id.clone());
     let from_address = || trace.addresses.iter().find_map(|allocation| allocation.task_id.clone());
+    let task_id = task_id.or_else(from_address).unwrap_or_else(|| container.to_string());
     Record {
         format: journal::FORMAT,
         container: container.clone(),
@@ -145,15 +146,9 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
         docker: trace.container.as_ref().map(|its| its.docker.clone()),
         framework: String::new(),
         identity: Identity {
-            node: survey.node.clone(),
-            workload: trace.workload(container),
-            handle: container.handle(),
             // Without an endpoint there is none to compare with: nothing of that name is touched.
             uid: endpoint.and_then(|endpoint| endpoint.uid.clone()).unwrap_or_default(),
-            interface: container.interface(),
-            container_id: container.to_string(),
-            app: trace.app().unwrap_or_default().to_owned(),
-            task_id: task_id.or_else(from_address).unwrap_or_else(|| container.to_string()),
+            ..Identity::new(&survey.node, container, trace.app().unwrap_or_default(), &task_id)
         },
         services: trace.services.iter().map(|service| service.id.clone()).collect(),
         ports: trace.ports.clone(),

@@ -177,10 +177,7 @@ impl Survey {
 impl Trace {
     /// As its endpoint has it, or would have it.
     pub fn workload(&self, container: &ContainerId) -> String {
-        match &self.endpoint {
-            Some(seen) => seen.endpoint.workload.clone(),
-            None => container.workload(self.app().unwrap_or_default()),
-        }
+        container.workload(self.app().unwrap_or_default())
     }
 
     pub fn app(&self) -> Option<&str> {

@@ -28,17 +28,13 @@ fn id(number: u8) -> ContainerId {
 }
 
 fn record(container: &ContainerId) -> Box<Record> {
-    let identity = json!({
-        "node": NODE, "workload": container.workload("cart"), "handle": container.handle(), "uid": "u",
-        "interface": container.interface(), "container_id": container.as_str(), "app": "cart", "task_id": "cart.1"
-    });
     Box::new(Record {
         format: FORMAT,
         container: container.clone(),
         container_name: format!("mesos-{container}"),
         docker: Some("unix:///d".into()),
         framework: "f".into(),
-        identity: serde_json::from_value::<Identity>(identity).unwrap(),
+        identity: Identity { uid: "u".into(), ..Identity::new(NODE, container, "cart", "cart.1") },
         services: vec![],
         ports: vec![],
         local: false,
