@@ -50,7 +50,7 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
         let terms = Terms { grace, dead: arguments.yes, dry_run };
         let done = gc::decommission(&config, node, terms).await?;
         tell_decommissioned(node, &done, &arguments, out);
-        let complete = !done.items.iter().any(|(_, fate)| matches!(fate, Fate::Left(_)));
+        let complete = !done.items.iter().any(|(_, fate)| fate.is_left());
         let work = done.items.iter().any(|(item, _)| item.verdict.is_work());
         return Ok(exit_code(complete, dry_run && work));
     }
@@ -142,11 +142,10 @@ fn row((item, fate): &(Item, Fate)) -> Vec<String> {
 fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     let number =
         |of: &dyn Fn(&Item, &Fate) -> bool| items.iter().filter(|(item, fate)| of(item, fate)).count();
-    let left = number(&|_, fate| matches!(fate, Fate::Left(_)));
-    let is_left = |fate: &Fate| matches!(fate, Fate::Left(_));
-    let register = number(&|item, fate| item.verdict == Verdict::Register && !is_left(fate));
+    let left = number(&|_, fate| fate.is_left());
+    let register = number(&|item, fate| item.verdict == Verdict::Register && !fate.is_left());
     let remove =
-        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && !is_left(fate));
+        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && !fate.is_left());
     let verdict = |wanted| number(&|item, _| item.verdict == wanted);
     let to = if dry_run { "to remove" } else { "removed" };
     let to_register = if dry_run { "to register again" } else { "registered again" };

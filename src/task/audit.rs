@@ -110,7 +110,7 @@ struct Address<'a> {
     profiles: &'a [String],
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Life<'a> {
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -125,6 +125,18 @@ struct Life<'a> {
     errors: &'a [String],
 }
 
+impl<'a> Life<'a> {
+    /// How a task ended, in a word, with an exit code or the failure's, and the failure's sentence.
+    fn that_came_to(outcome: &'a Outcome) -> Self {
+        let (outcome, code, message) = match outcome {
+            Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
+            Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
+            Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(&*failure.message)),
+        };
+        Self { outcome, code, message, ..Self::default() }
+    }
+}
+
 /// The datastore has these addresses down for the task.
 pub fn given(config: &Config, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
     write_addresses(config, "given", record, addresses, profiles);
@@ -137,14 +149,7 @@ pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
 
 /// The task runs: its launch is over.
 pub(super) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
-    let life = Life {
-        outcome: "running",
-        code: None,
-        message: None,
-        addresses,
-        steps: times(steps, |_| true),
-        errors: &[],
-    };
+    let life = Life { outcome: "running", addresses, steps: times(steps, |_| true), ..Life::default() };
     write(config, TASKS, "launch", life, record);
 }
 
@@ -153,16 +158,13 @@ pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, ste
     if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
         return;
     }
-    let (outcome, code, message) = words(outcome);
-    let life = Life { outcome, code, message, addresses: &[], steps: times(steps, |_| true), errors: &[] };
+    let life = Life { steps: times(steps, |_| true), ..Life::that_came_to(outcome) };
     write(config, TASKS, "launch", life, record);
 }
 
 /// A launch that ended before there was a record: nothing had been made, so that no way back follows.
 pub(super) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
-    let (outcome, code, message) = words(outcome);
-    let life = Life { outcome, code, message, addresses: &[], steps: Map::new(), errors: &[] };
-    write_about(config, TASKS, "launch", life, order.into(), By::Executor);
+    write_about(config, TASKS, "launch", Life::that_came_to(outcome), order.into(), By::Executor);
 }
 
 /// The way back is done, or left to the next cleaner. `outcome` is what the task came to; a cleaner does not know.
@@ -173,10 +175,13 @@ pub(super) fn taken_down(
     report: &Report,
     steps: &Steps,
 ) {
-    let (outcome, code, message) = outcome.map_or(("orphaned", None, None), words);
-    let steps = times(steps, |step| step >= Step::Ended);
-    let (addresses, errors) = (report.addresses.as_slice(), report.errors.as_slice());
-    let life = Life { outcome, code, message, addresses, steps, errors };
+    let orphaned = Life { outcome: "orphaned", ..Life::default() };
+    let life = Life {
+        addresses: &report.addresses,
+        steps: times(steps, |step| step >= Step::Ended),
+        errors: &report.errors,
+        ..outcome.map_or(orphaned, Life::that_came_to)
+    };
     let by_cleaner = By::this(record) == By::Gc;
     // In an outage a cleaner comes by every half minute: what it could not do would push out all that was done.
     if !by_cleaner || report.complete() || report.has_removed() {
@@ -190,15 +195,6 @@ pub(super) fn taken_down(
 /// A line of the cleaner's own log, about a task or whatever else there was to do.
 pub(super) fn cleaner_says(config: &Config, about: &str, line: &str) {
     Log::new(&config.paths.log, CLEANER).say(&format!("{about}: {line}"));
-}
-
-/// How a task ended, in a word, with an exit code or the failure's, and the failure's sentence.
-fn words(outcome: &Outcome) -> (&'static str, Option<Value>, Option<&str>) {
-    match outcome {
-        Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
-        Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
-        Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(&failure.message)),
-    }
 }
 
 /// What a cleaner took away, a thing a line.

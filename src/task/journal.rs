@@ -193,7 +193,7 @@ impl Journal {
     }
 
     pub fn path(&self, container: &ContainerId) -> PathBuf {
-        self.folder.join(format!("{container}.json"))
+        path(&self.folder, container)
     }
 
     /// Writes the record and takes ownership. The data reaches the disk with [`Entry::sync`].
@@ -327,6 +327,11 @@ impl Entry {
             _ => Ok(()),
         }
     }
+}
+
+/// The container's file in the journal's folder.
+pub fn path(folder: &Path, container: &ContainerId) -> PathBuf {
+    folder.join(format!("{container}.json"))
 }
 
 fn is_record(path: &Path) -> bool {

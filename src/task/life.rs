@@ -22,7 +22,7 @@ use crate::trust::TrustError;
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
 use super::making::Making;
-use super::spec::container_name;
+use super::spec::is_named_by_us;
 use super::work::{self, Attached, End, Seen};
 
 /// Lives the task to its end.
@@ -51,7 +51,7 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Ended {
         }
     };
     let outcome = run(&order, &ready, link).await;
-    if order.name != container_name(&order.container) {
+    if !is_named_by_us(&order.name, &order.container) {
         // The agent removes it.
         return outcome.into();
     }

@@ -25,7 +25,7 @@ use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
 use super::audit;
 use super::journal::{Entry, Record};
 use super::network;
-use super::spec::container_name;
+use super::spec::is_named_by_us;
 use super::steps::{Step, Steps};
 
 /// How long each outside service may hold a teardown up.
@@ -177,7 +177,10 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &
         Release::NotDone => {}
     }
     // Where something is left, a cleaner comes and removes it.
-    if report.complete() && is_named_by_us(&entry.record) && !report.container {
+    if report.complete()
+        && is_named_by_us(&entry.record.container_name, &entry.record.container)
+        && !report.container
+    {
         if let Err(error) = stop_container(&entry.record, config, Workload::Exited, &mut report).await {
             report.errors.push(format!("container: {error}"));
         }
@@ -310,11 +313,6 @@ async fn end_shims(record: &Record, config: &Config) {
     }
 }
 
-/// A custom executor's container, which no agent knows and would ever remove.
-fn is_named_by_us(record: &Record) -> bool {
-    record.container_name == container_name(&record.container)
-}
-
 /// True when Docker has no such container any more.
 async fn stop_container(
     record: &Record,
@@ -332,7 +330,9 @@ async fn stop_container(
         Err(DockerError::NoContainer { .. }) => return Ok(true),
         Err(error) => return Err(chain(&error)),
     };
-    let remove = workload == Workload::NeverStarted || !container.started || is_named_by_us(record);
+    let remove = workload == Workload::NeverStarted
+        || !container.started
+        || is_named_by_us(&record.container_name, &record.container);
     if remove {
         docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;
     } else if container.running {

@@ -31,6 +31,13 @@ pub enum Fate {
     Left(String),
 }
 
+impl Fate {
+    /// It was to be done, and could not be.
+    pub fn is_left(&self) -> bool {
+        matches!(self, Self::Left(_))
+    }
+}
+
 /// What became of one container.
 enum End {
     Reported(Report),
@@ -46,11 +53,11 @@ enum End {
 /// Does what the plan says; the fate of each item, in their order.
 pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Vec<Fate> {
     let mut ends = BTreeMap::new();
-    let journal = config.paths.journal();
-    let path = |container: &ContainerId| journal.join(format!("{container}.json"));
+    let folder = config.paths.journal();
+    let path = |container: &ContainerId| journal::path(&folder, container);
     let mut files: Vec<PathBuf> = plan.finish.iter().map(path).collect();
-    if journal.exists() {
-        files.extend(records::unfinished(&journal));
+    if folder.exists() {
+        files.extend(records::unfinished(&folder));
     }
     for record in records::take_down(config, files).await {
         match record {
@@ -176,6 +183,6 @@ async fn register(config: &Config, container: &ContainerId, trace: &Trace) -> Re
 }
 
 fn still_wanted(config: &Config, container: &ContainerId, told: &Told) -> bool {
-    let path = config.paths.journal().join(format!("{container}.json"));
+    let path = journal::path(&config.paths.journal(), container);
     told.is_there() && matches!(Journal::peek(&path), Ok(Some(Peeked::Owned(_))))
 }

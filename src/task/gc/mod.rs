@@ -93,7 +93,7 @@ impl Cleaned {
     /// Could everything be done that was to be done?
     pub fn complete(&self) -> bool {
         !self.silent.iter().any(|silent| silent.essential)
-            && !self.items.iter().any(|(_, fate)| matches!(fate, Fate::Left(_)))
+            && !self.items.iter().any(|(_, fate)| fate.is_left())
     }
 
     /// How many items have, or would have, been worked on.

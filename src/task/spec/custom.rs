@@ -60,6 +60,11 @@ pub fn container_name(container: &ContainerId) -> String {
     format!("{CONTAINER_PREFIX}{container}")
 }
 
+/// Is it a custom executor's container, which no agent knows and would ever remove?
+pub fn is_named_by_us(name: &str, container: &ContainerId) -> bool {
+    name == container_name(container)
+}
+
 /// Understands a task of a custom executor; `memory` as for [`describe`].
 pub fn describe_custom(
     task: &TaskInfo,

@@ -41,7 +41,7 @@ use crate::task::health::Check;
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
 
-pub use custom::{container_name, describe_custom, Custom, CONTAINER_PREFIX, IMAGE};
+pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
 pub use ports::HostPort;
 pub use resources::total_memory;
 
