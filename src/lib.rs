@@ -14,11 +14,14 @@
 //! ```
 //!
 //! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
-//! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
-//! `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the embedded Mesos agent), `dev` (private daemons) and
-//! `cli`. `tests/architecture.rs` checks this. Start reading at [`task`].
+//! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `files`,
+//! `processes`, `config`, `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the
+//! embedded Mesos agent), `dev` (private daemons) and `cli`. `tests/architecture.rs` checks this.
+//! Start reading at [`task`].
 
 pub mod agent;
+#[cfg(test)]
+mod any_json;
 pub mod calico;
 pub mod cli;
 pub mod config;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// From the bottom up. A module may import from the rows below its own, and the lowest row from itself.
 const ROWS: [&[&str]; 5] = [
     &[
+        "any_json",
         "names",
         "error",
         "files",

@@ -11,6 +11,7 @@ use super::plan::{make, Request, Step};
 use super::snapshot::{Question, Seen};
 use super::txn::{Change, Entry};
 use super::*;
+use crate::any_json::nested;
 use crate::names::ContainerId;
 
 const NODE: &str = "a";
@@ -37,13 +38,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         .prop_map(Value::from),
         "(?s).{0,8}".prop_map(Value::from),
     ];
-    leaf.prop_recursive(3, 12, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::vec(("[a-z/0-9.]{1,9}", inner), 0..4)
-                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
-        ]
-    })
+    nested(leaf, "[a-z/0-9.]{1,9}")
 }
 
 /// Every place in the value.

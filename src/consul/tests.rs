@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::any_json::nested;
 
 fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Option<u16>, Vec<String>)> {
     let container = ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap();
@@ -72,12 +73,7 @@ fn json() -> impl Strategy<Value = Value> {
         any::<i64>().prop_map(Value::from),
         text.prop_map(Value::from),
     ];
-    leaf.prop_recursive(4, 60, 8, move |inner| {
-        prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
-            proptest::collection::vec((key, inner), 0..8).prop_map(|pairs| pairs.into_iter().collect()),
-        ]
-    })
+    nested(leaf, key)
 }
 
 proptest! {

@@ -162,6 +162,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::any_json::nested;
 
     #[test]
     fn a_running_container() {
@@ -219,12 +220,7 @@ mod tests {
             any::<i64>().prop_map(Value::from),
             "bridge|default|10\\.0\\.0\\.[0-9]{1,3}|(?s).{0,12}".prop_map(Value::from),
         ];
-        leaf.prop_recursive(4, 60, 8, move |inner| {
-            prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                proptest::collection::vec((key, inner), 0..8).prop_map(|pairs| pairs.into_iter().collect()),
-            ]
-        })
+        nested(leaf, key)
     }
 
     #[test]

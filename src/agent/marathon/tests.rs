@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::any_json::nested;
 use crate::mesos::messages::container_info::docker_info;
 use crate::mesos::messages::TaskInfo;
 
@@ -213,13 +214,7 @@ fn anything() -> impl Strategy<Value = serde_json::Value> {
         Just("taskKillGracePeriodSeconds"),
     ]
     .prop_map(str::to_owned);
-    leaf.prop_recursive(4, 64, 6, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(serde_json::Value::from),
-            prop::collection::vec((names.clone(), inner), 0..6)
-                .prop_map(|pairs| serde_json::Value::Object(pairs.into_iter().collect())),
-        ]
-    })
+    nested(leaf, names)
 }
 
 proptest! {
