@@ -15,7 +15,7 @@ use crate::trust;
 
 use super::audit;
 use super::gate::Gate;
-use super::journal::{self, Entry, Journal, Owner, Record};
+use super::journal::{Entry, Journal, Record};
 use super::launch::{Launch, Started};
 use super::life;
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
@@ -132,18 +132,14 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
 
 fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -> Record {
     let description = &order.description;
+    let identity = Identity::new(node, &order.container, &description.app, &description.task_id);
     let mut record = Record {
-        format: journal::FORMAT,
-        container: order.container.clone(),
         container_name: order.name.clone(),
         docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
         framework: order.framework.clone(),
-        identity: Identity::new(node, &order.container, &description.app, &description.task_id),
-        services: Vec::new(),
         ports: forwarded(order, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
-        owner: Owner::current(),
-        written: journal::timestamp(),
+        ..Record::new(order.container.clone(), identity)
     };
     record.services = services(order, request, config, &record, &placeholders(request)).ids();
     record

@@ -36,7 +36,7 @@ use crate::trust::{self, TrustError};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.
-pub const FORMAT: u32 = 1;
+const FORMAT: u32 = 1;
 /// What the release before wrote.
 const FORMAT_BEFORE: u32 = 1;
 
@@ -104,6 +104,25 @@ pub struct Record {
     pub owner: Owner,
     /// RFC 3339, UTC.
     pub written: String,
+}
+
+impl Record {
+    /// Written now by this process; the task has nothing yet.
+    pub fn new(container: ContainerId, identity: Identity) -> Self {
+        Self {
+            format: FORMAT,
+            container,
+            container_name: String::new(),
+            docker: None,
+            framework: String::new(),
+            identity,
+            services: Vec::new(),
+            ports: Vec::new(),
+            local: false,
+            owner: Owner::current(),
+            written: timestamp(),
+        }
+    }
 }
 
 /// Who wrote the record; for people, since the lock alone decides.
@@ -464,7 +483,7 @@ fn parse(text: &str) -> Result<Parsed, String> {
 }
 
 /// Now, as records and Calico's metadata carry it.
-pub fn timestamp() -> String {
+pub(super) fn timestamp() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }
 

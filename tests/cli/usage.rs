@@ -4,7 +4,7 @@ use std::fs;
 
 use calico_mesos::calico::Identity;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::journal::{timestamp, Journal, Owner, Record, FORMAT};
+use calico_mesos::task::journal::{Journal, Record};
 
 use crate::machine::{plain, private_config, testapp, App};
 
@@ -128,17 +128,11 @@ fn a_node_is_given_up_by_name_and_on_purpose() {
 
 fn orphan() -> Record {
     let container = ContainerId::random();
+    let identity = Identity::new("agent-1", &container, "/web", "web.instance-1._app.1");
     Record {
-        format: FORMAT,
         container_name: format!("mesos-{container}"),
         docker: Some("unix:///nowhere/docker.sock".into()),
         framework: "fw-0".into(),
-        identity: Identity::new("agent-1", &container, "/web", "web.instance-1._app.1"),
-        services: Vec::new(),
-        ports: vec![],
-        local: false,
-        owner: Owner::current(),
-        written: timestamp(),
-        container,
+        ..Record::new(container, identity)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled, Terms};
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::gc::{self, Sweep};
-use calico_mesos::task::journal::{self, Journal, Owner, Record};
+use calico_mesos::task::journal::{Journal, Record};
 use calico_mesos::task::steps::Steps;
 use calico_mesos::task::teardown::{self, Claim, Patience, Workload};
 use serde_json::Value;
@@ -224,17 +224,9 @@ async fn an_etcd_that_stops_answering_leaves_it_open_until_settled() {
 /// The record of a task whose container is none of Docker's.
 fn record(identity: &Identity) -> Record {
     Record {
-        format: journal::FORMAT,
-        container: ContainerId::parse(&identity.container_id).unwrap(),
         container_name: format!("mesos-{}", identity.container_id),
-        docker: None,
         framework: "fw-0".into(),
-        identity: identity.clone(),
-        services: Vec::new(),
-        ports: Vec::new(),
-        local: false,
-        owner: Owner::current(),
-        written: journal::timestamp(),
+        ..Record::new(ContainerId::parse(&identity.container_id).unwrap(), identity.clone())
     }
 }
 

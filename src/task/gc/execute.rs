@@ -146,23 +146,20 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
     let task_id = endpoint.and_then(|endpoint| endpoint.task_id.clone());
     let from_address = || trace.addresses.iter().find_map(|allocation| allocation.task_id.clone());
     let task_id = task_id.or_else(from_address).unwrap_or_else(|| container.to_string());
+    let identity = Identity {
+        // Without an endpoint there is none to compare with: nothing of that name is touched.
+        uid: endpoint.and_then(|endpoint| endpoint.uid.clone()).unwrap_or_default(),
+        ..Identity::new(&survey.node, container, trace.app().unwrap_or_default(), &task_id)
+    };
     Record {
-        format: journal::FORMAT,
-        container: container.clone(),
         container_name: trace.container.as_ref().map(|its| its.name.clone()).unwrap_or_default(),
         docker: trace.container.as_ref().map(|its| its.docker.clone()),
-        framework: String::new(),
-        identity: Identity {
-            // Without an endpoint there is none to compare with: nothing of that name is touched.
-            uid: endpoint.and_then(|endpoint| endpoint.uid.clone()).unwrap_or_default(),
-            ..Identity::new(&survey.node, container, trace.app().unwrap_or_default(), &task_id)
-        },
         services: trace.services.iter().map(|service| service.id.clone()).collect(),
         ports: trace.ports.clone(),
         local: config.node.dataplane == Dataplane::Local,
         // Nobody's: what is written down about it is a cleaner's work.
         owner: Owner { pid: 0, ..Owner::current() },
-        written: journal::timestamp(),
+        ..Record::new(container.clone(), identity)
     }
 }
 

@@ -5,18 +5,13 @@ use crate::net::forward::Protocol;
 
 pub(crate) fn record() -> Record {
     let container = ContainerId::random();
+    let identity = Identity::new("agent-1", &container, "/web", "web.1");
     Record {
-        format: FORMAT,
         container_name: format!("mesos-{container}"),
         docker: Some("unix:///var/run/docker.sock".into()),
         framework: "fw-0".into(),
-        identity: Identity::new("agent-1", &container, "/web", "web.1"),
-        services: vec![],
-        ports: vec![],
         local: true,
-        owner: Owner::current(),
-        written: timestamp(),
-        container,
+        ..Record::new(container, identity)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::calico::{Allocation, Endpoint, Identity, SeenEndpoint};
 use crate::consul::Service;
 use crate::net::forward::{Mapping, Protocol};
 use crate::task::gc::seen::{Folder, SeenContainer, Silent};
-use crate::task::journal::{Owner, FORMAT};
+use crate::task::journal::Owner;
 
 const NODE: &str = "agent-17";
 const DAY: Duration = Duration::from_secs(86400);
@@ -28,18 +28,14 @@ fn id(number: u8) -> ContainerId {
 }
 
 fn record(container: &ContainerId) -> Box<Record> {
+    let identity = Identity { uid: "u".into(), ..Identity::new(NODE, container, "cart", "cart.1") };
     Box::new(Record {
-        format: FORMAT,
-        container: container.clone(),
         container_name: format!("mesos-{container}"),
         docker: Some("unix:///d".into()),
         framework: "f".into(),
-        identity: Identity { uid: "u".into(), ..Identity::new(NODE, container, "cart", "cart.1") },
-        services: vec![],
-        ports: vec![],
-        local: false,
         owner: Owner { pid: 4121, start_time: 1, boot_id: "b".into(), version: "0.1.0".into() },
         written: humantime::format_rfc3339_seconds(now() - Duration::from_secs(7300)).to_string(),
+        ..Record::new(container.clone(), identity)
     })
 }
 
