@@ -3,14 +3,68 @@
 use std::process::ExitStatus;
 use std::time::Instant;
 
-use super::executor::{Ending, Phase};
+use super::executor::{Containerizer, Ending, Phase};
 use super::history::Exit;
 use super::hub::{Alarm, Hub};
+use super::AgentError;
 use crate::mesos::duration;
+use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::task_status::Reason;
 use crate::mesos::messages::TaskState;
 
+/// Why an agent destroys an executor whose tasks run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Destruction {
+    /// The QoS controller wants its resources for others.
+    Preempted,
+    /// The container could not be fitted to its resources.
+    UpdateFailed,
+}
+
+impl Destruction {
+    fn ending(self, state: TaskState) -> Ending {
+        let (message, reason) = match self {
+            Self::Preempted => ("Container preempted by QoS correction", Reason::ContainerPreempted),
+            Self::UpdateFailed => (
+                "Failed to update resources for container: No cpus resource given",
+                Reason::ContainerUpdateFailed,
+            ),
+        };
+        Ending { state, message: message.to_owned(), reason }
+    }
+}
+
 impl Hub {
+    pub(super) fn destroy_executor_of(&mut self, task: &str, why: Destruction) -> Result<(), AgentError> {
+        let id = self.executor_of(task)?;
+        self.destroy(&id, why);
+        Ok(())
+    }
+
+    /// Without asking the executor first; its tasks end as the reason says.
+    fn destroy(&mut self, id: &str, why: Destruction) {
+        let knows_gone = self.options.capabilities.contains(&capability::Type::PartitionAware);
+        let state = if knows_gone { TaskState::TaskGone } else { TaskState::TaskLost };
+        let Some(executor) = self.executors.get_mut(id).filter(|executor| executor.is_alive()) else {
+            return;
+        };
+        executor.ending = why.ending(state);
+        executor.phase = Phase::Terminating;
+        executor.destroy();
+    }
+
+    /// What cgroups make of a terminal update: the container gets what is left of its resources, and nothing at all
+    /// cannot be set.
+    pub(super) fn fit_to_resources(&mut self, id: &str) {
+        let Some(executor) = self.executors.get(id).filter(|_| self.options.cgroups_isolation) else {
+            return;
+        };
+        let empty = executor.living_tasks().is_empty() && executor.info.resources.is_empty();
+        if empty && executor.containerizer == Containerizer::Mesos {
+            self.destroy(id, Destruction::UpdateFailed);
+        }
+    }
+
     pub(super) fn by_container(&self, container: &str) -> Option<String> {
         let found = self.executors.values().find(|executor| executor.container_id == container);
         found.map(|executor| executor.id().to_owned())

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::{self, Asked, Socket};
+use super::endings::Destruction;
 use super::executor::{Executor, Link, Phase};
 use super::history::{Direction, Record, Shared};
 use super::ports;
@@ -36,6 +37,7 @@ pub(super) enum Command {
     LaunchOn { executor: String, task: Box<TaskInfo>, reply: Reply<()> },
     Kill { task: String, grace: Option<Duration>, reply: Reply<()> },
     Shutdown { task: String, reply: Reply<()> },
+    Destroy { task: String, why: Destruction, reply: Reply<()> },
     Message { task: String, data: Vec<u8>, reply: Reply<()> },
     Cut { task: String, reply: Reply<()> },
     Teardown { reply: oneshot::Sender<()> },
@@ -144,6 +146,7 @@ impl Hub {
             Command::LaunchOn { executor, task, reply } => drop(reply.send(self.launch_on(&executor, *task))),
             Command::Kill { task, grace, reply } => drop(reply.send(self.kill(&task, grace))),
             Command::Shutdown { task, reply } => drop(reply.send(self.shutdown(&task))),
+            Command::Destroy { task, why, reply } => drop(reply.send(self.destroy_executor_of(&task, why))),
             Command::Message { task, data, reply } => drop(reply.send(self.message(&task, data))),
             Command::Cut { task, reply } => drop(reply.send(self.cut(&task))),
             Command::Teardown { reply } => {

@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::destroy::kill_all;
+pub use self::endings::Destruction;
 use self::history::Shared;
 pub use self::history::{Direction, Exit, Record, Update};
 use self::hub::{Command, Hub};
@@ -148,6 +149,13 @@ impl Agent {
     pub async fn shutdown_executor(&self, task: &str) -> Result<(), AgentError> {
         let task = task.to_owned();
         self.ask(|reply| Command::Shutdown { task, reply }).await?
+    }
+
+    /// Ends the executor of the task without asking it first: by SIGTERM where the Docker containerizer has it, by
+    /// SIGKILL else.
+    pub async fn destroy(&self, task: &str, why: Destruction) -> Result<(), AgentError> {
+        let task = task.to_owned();
+        self.ask(|reply| Command::Destroy { task, why, reply }).await?
     }
 
     /// Data from the framework.

@@ -27,6 +27,9 @@ pub struct AgentOptions {
     pub mapped_directory: String,
     pub default_container_dns: Option<String>,
     pub cgroups_enable_cfs: bool,
+    /// `--isolation=cgroups/cpu,cgroups/mem`: a custom executor whose ExecutorInfo has no resources is destroyed at
+    /// its last task's terminal update, which leaves nothing to set its cgroups to.
+    pub cgroups_isolation: bool,
     pub docker_stop_timeout: Duration,
     pub shutdown_grace: Duration,
     pub recovery_timeout: Duration,
@@ -69,6 +72,7 @@ impl AgentOptions {
             mapped_directory: "/mnt/mesos/sandbox".into(),
             default_container_dns: None,
             cgroups_enable_cfs: false,
+            cgroups_isolation: false,
             docker_stop_timeout: Duration::ZERO,
             shutdown_grace: Duration::from_secs(5),
             recovery_timeout: Duration::from_secs(15 * 60),

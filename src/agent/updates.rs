@@ -43,7 +43,11 @@ impl Hub {
             self.store(&executor, &update);
             if news {
                 let status = self.complete(&executor, update.status);
+                let terminal = status.state().is_terminal();
                 self.shared.update(Update { task_id: task, status, at });
+                if terminal {
+                    self.fit_to_resources(&executor);
+                }
             }
         }
     }

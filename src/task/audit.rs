@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::logging::{timestamp, Log};
 
 use super::journal::{Owner, Record};
-use super::link::{Order, Outcome};
+use super::link::{Ending, Order, Outcome};
 use super::network;
 use super::steps::{Step, Steps};
 use super::teardown::Report;
@@ -112,11 +112,9 @@ struct Address<'a> {
 
 #[derive(Default, Serialize)]
 struct Life<'a> {
-    outcome: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'a str>,
+    /// How the task ended, or how far it is.
+    #[serde(flatten)]
+    ending: Ending,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     addresses: &'a [IpAddr],
     /// Milliseconds since the clock of the [`Steps`] started.
@@ -125,16 +123,9 @@ struct Life<'a> {
     errors: &'a [String],
 }
 
-impl<'a> Life<'a> {
-    /// How a task ended, in a word, with an exit code or the failure's, and the failure's sentence.
-    fn that_came_to(outcome: &'a Outcome) -> Self {
-        let (outcome, code, message) = match outcome {
-            Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
-            Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
-            Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(&*failure.message)),
-        };
-        Self { outcome, code, message, ..Self::default() }
-    }
+/// What is known without an outcome.
+fn word(outcome: &str) -> Ending {
+    Ending { outcome: outcome.to_owned(), ..Ending::default() }
 }
 
 /// The datastore has these addresses down for the task.
@@ -149,7 +140,7 @@ pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
 
 /// The task runs: its launch is over.
 pub(super) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
-    let life = Life { outcome: "running", addresses, steps: times(steps, |_| true), ..Life::default() };
+    let life = Life { ending: word("running"), addresses, steps: times(steps, |_| true), ..Life::default() };
     write(config, TASKS, "launch", life, record);
 }
 
@@ -158,29 +149,30 @@ pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, ste
     if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
         return;
     }
-    let life = Life { steps: times(steps, |_| true), ..Life::that_came_to(outcome) };
+    let life = Life { ending: outcome.into(), steps: times(steps, |_| true), ..Life::default() };
     write(config, TASKS, "launch", life, record);
 }
 
 /// A launch that ended before there was a record: nothing had been made, so that no way back follows.
 pub(super) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
-    write_about(config, TASKS, "launch", Life::that_came_to(outcome), order.into(), By::Executor);
+    let life = Life { ending: outcome.into(), ..Life::default() };
+    write_about(config, TASKS, "launch", life, order.into(), By::Executor);
 }
 
-/// The way back is done, or left to the next cleaner. `outcome` is what the task came to; a cleaner does not know.
+/// The way back is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not know it
+/// where the executor died before.
 pub(super) fn taken_down(
     config: &Config,
     record: &Record,
-    outcome: Option<&Outcome>,
+    ending: Option<&Ending>,
     report: &Report,
     steps: &Steps,
 ) {
-    let orphaned = Life { outcome: "orphaned", ..Life::default() };
     let life = Life {
+        ending: ending.cloned().unwrap_or_else(|| word("orphaned")),
         addresses: &report.addresses,
         steps: times(steps, |step| step >= Step::Ended),
         errors: &report.errors,
-        ..outcome.map_or(orphaned, Life::that_came_to)
     };
     let by_cleaner = By::this(record) == By::Gc;
     // In an outage a cleaner comes by every half minute: what it could not do would push out all that was done.

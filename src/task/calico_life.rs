@@ -18,7 +18,7 @@ use super::gate::Gate;
 use super::journal::{Entry, Journal, Record};
 use super::launch::{Launch, Started};
 use super::life;
-use super::link::{Change, Command, Ended, Link, Order, Outcome};
+use super::link::{Change, Command, Ended, Ending, Link, Order, Outcome};
 use super::making::Making;
 use super::network::{self, Interface, Wired};
 use super::ports::Keeper;
@@ -54,6 +54,8 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         registered: false,
     };
     let (outcome, workload) = life.up_and_down(&mut link).await;
+    let ending = Ending::from(&outcome);
+    life.entry.conclude(&ending);
     life.settle_services().await;
     if let Some(keeper) = life.keeper.take() {
         keeper.stop().await;
@@ -63,11 +65,10 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
     audit::never_ran(&config, &entry.record, &outcome, &steps);
     let report =
         teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE, &steps).await;
-    let ended = outcome.clone();
     let afterwards = Box::pin(async move {
         let record = entry.record.clone();
         let report = teardown::tidy_up(entry, &config, report, &steps).await;
-        audit::taken_down(&config, &record, Some(&ended), &report, &steps);
+        audit::taken_down(&config, &record, Some(&ending), &report, &steps);
         log_report(&report, &steps);
     });
     Ended { outcome, afterwards }

@@ -6,6 +6,9 @@
 //!        ◄── TaskStatus ── Change, Outcome
 //! ```
 //!
+//! An agent that destroys an executor sends it SIGTERM, and tells state and reason of its tasks itself. From then on
+//! nothing is reported: an update of ours would come first and hide them. The teardown is done all the same.
+//!
 //! The executor ends when no task is left and the last update is acknowledged, or a bounded time later.
 //! What the ways in do not have in common, how an [`Order`] is made of a TaskInfo, is their [`Way`].
 
@@ -148,6 +151,8 @@ struct Executor<W> {
     /// The agent waits for our exit.
     ends_at: Option<Instant>,
     hurried: bool,
+    /// By SIGTERM: what becomes of the tasks is the agent's to tell.
+    destroyed: bool,
 }
 
 impl<W: Way> Executor<W> {
@@ -166,6 +171,7 @@ impl<W: Way> Executor<W> {
             afterwards: JoinSet::new(),
             ends_at: None,
             hurried: false,
+            destroyed: false,
         }
     }
 
@@ -230,11 +236,11 @@ impl<W: Way> Executor<W> {
         if let Some(refused) = self.refuse() {
             tracing::warn!(task = id, "{refused}");
             let message = refused.on(&self.agent);
-            self.driver.update(TaskStatus::new(info.task_id, TaskState::TaskFailed).with_message(message));
+            self.report(TaskStatus::new(info.task_id, TaskState::TaskFailed).with_message(message));
             return;
         }
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
-        self.driver.update(statuses.starting());
+        self.report(statuses.starting());
         let (commands, receiver) = mpsc::unbounded_channel();
         let link = Link { task_id: id.clone(), commands: receiver, changes: self.changes.clone() };
         let (grace, calico, life) = match self.way.order(&info) {
@@ -281,21 +287,25 @@ impl<W: Way> Executor<W> {
                     ),
                     None => tracing::info!(task = id, "running"),
                 }
-                self.driver.update(task.statuses.running(inspect, addresses));
-                if let Some(config) = &task.calico {
+                let status = task.statuses.running(inspect, addresses);
+                let calico = task.calico.clone();
+                self.report(status);
+                if let Some(config) = calico {
                     // What dead executors left behind, one cleaner at a time on a host.
-                    tokio::spawn(gc::sweep_in_background(config.clone()));
+                    tokio::spawn(gc::sweep_in_background(config));
                 }
             }
             Change::Health { healthy, kill } => {
-                self.driver.update(task.statuses.health(healthy));
+                let status = task.statuses.health(healthy);
+                self.report(status);
                 if kill {
                     self.stop(id, None, Cause::Unhealthy);
                 }
             }
             Change::Killing => {
                 tracing::info!(task = id, "killing");
-                self.driver.update(task.statuses.killing());
+                let status = task.statuses.killing();
+                self.report(status);
             }
         }
     }
@@ -324,8 +334,19 @@ impl<W: Way> Executor<W> {
         if let (Some(group), true) = (task.group, status.state() != TaskState::TaskFinished) {
             self.stop_group(group);
         }
-        self.driver.update(status);
+        self.report(status);
         self.afterwards.spawn(afterwards);
+    }
+
+    fn report(&self, status: TaskStatus) {
+        if self.destroyed {
+            let (task, state) = (&status.task_id.value, status.state().as_str_name());
+            return tracing::info!(
+                task,
+                "{state} is not reported: the agent destroys this executor and reports the task's end itself"
+            );
+        }
+        self.driver.update(status);
     }
 
     fn stop_group(&self, group: usize) {
@@ -357,6 +378,7 @@ impl<W: Way> Executor<W> {
 
     fn terminate(&mut self) {
         tracing::info!("asked to terminate");
+        self.destroyed = true;
         self.stop_all(Duration::ZERO);
     }
 

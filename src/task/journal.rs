@@ -8,24 +8,26 @@
 //! One line more is there while a write to the datastore is under way, and tells which: should the owner die before
 //! the answer comes, whoever follows has to rule that write out; see [`Entry::expect`]. An owner who leaves without
 //! having heard what became of a release names the addresses there, for the audit trail; see
-//! [`Entry::leave_word`]. All other records are as the release before wrote them.
+//! [`Entry::leave_word`]. Behind it stands how the task ended, from then on: an agent may destroy the executor at
+//! its own terminal update; see [`Entry::conclude`]. The release before reads past that line.
 //!
 //! The file is made under a temporary name, locked, and then linked into place, so that nobody can
 //! see it unlocked while its owner lives. It is never renamed. Whoever has locked a file compares it
 //! with what the path names now: a different inode means that somebody else was faster.
+
+mod lines;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::calico::{Identity, Pending};
 use crate::files::make_private;
@@ -33,6 +35,9 @@ use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 use crate::processes::Stat;
 use crate::trust::{self, TrustError};
+
+use super::link::Ending;
+use lines::{parse, Held, Parsed};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.
@@ -176,6 +181,10 @@ pub struct Entry {
     pub pending: Option<Box<Pending>>,
     /// Addresses that the datastore gave, and of which nobody has told yet that they were returned.
     held: OnceLock<Vec<IpAddr>>,
+    /// How the task ended.
+    ending: OnceLock<Ending>,
+    /// The line about the datastore, as it stands in the file; may be empty.
+    line: Mutex<Vec<u8>>,
     path: PathBuf,
     lock: Flock<File>,
     /// Of the record alone, in bytes.
@@ -227,7 +236,8 @@ impl Journal {
         let _ = fs::remove_file(&temporary);
         match result {
             Ok((lock, length)) => {
-                Ok(Entry { record, pending: None, held: OnceLock::new(), path, lock, length })
+                let parsed = Parsed { record, pending: None, held: None, ending: None, length };
+                Ok(Entry::new(parsed, path, lock))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(JournalError::Owned { path }),
             Err(source) => Err(JournalError::Write { path, source }),
@@ -279,6 +289,21 @@ impl Journal {
 }
 
 impl Entry {
+    fn new(parsed: Parsed, path: PathBuf, lock: Flock<File>) -> Self {
+        let line = parsed.line();
+        let Parsed { record, pending, held, ending, length } = parsed;
+        Self {
+            record,
+            pending,
+            held: held.map(OnceLock::from).unwrap_or_default(),
+            ending: ending.map(OnceLock::from).unwrap_or_default(),
+            line: line.into(),
+            path,
+            lock,
+            length,
+        }
+    }
+
     /// Brings file and folder to the disk. Slow (milliseconds): done beside the datastore's reads.
     pub fn sync(&self) -> Result<(), JournalError> {
         let sync = || {
@@ -324,17 +349,46 @@ impl Entry {
         self.held.get().map_or(&[], Vec::as_slice)
     }
 
+    /// Notes how the task ended, before anybody is told: whoever finishes its teardown tells the same.
+    pub fn conclude(&self, ending: &Ending) {
+        let _ = self.ending.set(ending.clone());
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be written is missing in a cleaner's line of the audit trail alone.
+        let _ = self.put(&line);
+    }
+
+    /// How the task ended, where its owner got so far.
+    pub fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
+    }
+
     fn add(&self, what: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(what)?;
-        line.push(b'\n');
-        self.lock.set_len(self.length)?;
-        self.lock.write_all_at(&line, self.length).inspect_err(|_| self.settled())
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        *line = lines::line(what)?;
+        self.put(&line).inspect_err(|_| {
+            line.clear();
+            // Half of it says nothing.
+            let _ = self.lock.set_len(self.length);
+        })
     }
 
     /// The datastore has nothing of the task, or nothing any more.
     pub fn settled(&self) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.clear();
         // What could not be cut off does no harm: a write that has happened is found to have happened.
-        let _ = self.lock.set_len(self.length);
+        let _ = self.put(&line);
+    }
+
+    /// Puts this line and the ending behind the record. What is left of longer ones goes afterwards: at no time
+    /// is the ending missing.
+    fn put(&self, line: &[u8]) -> io::Result<()> {
+        let mut text = line.to_vec();
+        if let Some(ending) = self.ending.get() {
+            text.extend(lines::line(ending)?);
+        }
+        self.lock.write_all_at(&text, self.length)?;
+        self.lock.set_len(self.length + text.len() as u64)
     }
 
     /// Nothing is left of the task: the record goes, and with it the lock.
@@ -402,10 +456,7 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
     }
     // One that is broken must not keep the others from being found.
     Ok(Some(match parse(&text) {
-        Ok(Parsed { record, pending, held, length }) => {
-            let held = held.map(OnceLock::from).unwrap_or_default();
-            Found::Orphan(Box::new(Entry { record, pending, held, path: path.into(), lock, length }))
-        }
+        Ok(parsed) => Found::Orphan(Box::new(Entry::new(parsed, path.into(), lock))),
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
 }
@@ -439,47 +490,6 @@ fn peek(path: &Path) -> io::Result<Option<Peeked>> {
         (Ok(_), Err(_)) if is_blank(&text) => return Ok(None),
         (Ok(_), Err(why)) => Peeked::Unreadable { why },
     }))
-}
-
-/// What an owner leaves who has not heard what became of a release.
-#[derive(Serialize, Deserialize)]
-struct Held {
-    held: Vec<IpAddr>,
-}
-
-struct Parsed {
-    record: Record,
-    pending: Option<Box<Pending>>,
-    held: Option<Vec<IpAddr>>,
-    length: u64,
-}
-
-fn parse(text: &str) -> Result<Parsed, String> {
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let record = values.next().ok_or("it is empty")?.map_err(|error| error.to_string())?;
-    let format = record["format"].as_u64().ok_or("it has no format")?;
-    if !(FORMAT_BEFORE.into()..=FORMAT.into()).contains(&format) {
-        let by = record["owner"]["version"].as_str().unwrap_or("unknown");
-        return Err(format!(
-            "it has format {format}, written by calico-mesos {by}; this is {}, which reads up to {FORMAT}, \
-             so it is left to that release",
-            env!("CARGO_PKG_VERSION")
-        ));
-    }
-    let record: Record = serde_json::from_value(record).map_err(|error| error.to_string())?;
-    if (&record.identity.interface, &record.identity.handle)
-        != (&record.container.interface(), &record.container.handle())
-    {
-        // What it names would be taken down, whoever has it.
-        return Err("its names are not those of its container".to_owned());
-    }
-    // With its newline.
-    let length = (values.byte_offset() + 1) as u64;
-    // Half a line is of an owner who died before he could send the write.
-    let line = values.next().and_then(Result::ok).unwrap_or_default();
-    let held = Held::deserialize(&line).ok().map(|line| line.held);
-    let pending = serde_json::from_value(line).ok();
-    Ok(Parsed { record, pending, held, length })
 }
 
 /// Now, as records and Calico's metadata carry it.

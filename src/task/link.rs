@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::error::Failure;
@@ -86,11 +88,45 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// An outcome in the words of the journal and of the audit trail.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ending {
+    /// `exited`, `killed` or `failed`.
+    pub outcome: String,
+    /// An exit code, or the failure's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Value>,
+    /// The failure's sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl From<&Outcome> for Ending {
+    fn from(outcome: &Outcome) -> Self {
+        let (outcome, code, message) = match outcome {
+            Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
+            Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
+            Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(failure.message.clone())),
+        };
+        Self { outcome: outcome.to_owned(), code, message }
+    }
+}
+
 /// A life that is over, with what nobody has to wait for before the outcome is told.
 pub struct Ended {
     pub outcome: Outcome,
     /// To be awaited before the process ends.
     pub afterwards: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Ended {
+    /// Does the rest now, as far as this time allows.
+    pub(super) async fn finished_within(mut self, limit: Duration) -> Self {
+        if tokio::time::timeout(limit, &mut self.afterwards).await.is_ok() {
+            self.afterwards = Box::pin(std::future::ready(()));
+        }
+        self
+    }
 }
 
 impl From<Outcome> for Ended {

@@ -20,12 +20,12 @@ fn text(world: &World, name: &str) -> String {
     std::fs::read_to_string(log(world, name)).unwrap_or_default()
 }
 
-fn trail(world: &World, name: &str) -> Vec<Value> {
+pub fn trail(world: &World, name: &str) -> Vec<Value> {
     text(world, name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// The lines of a task.
-fn of<'a>(lines: &'a [Value], task: &str) -> Vec<&'a Value> {
+pub fn of<'a>(lines: &'a [Value], task: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["task"] == json!(task)).collect()
 }
 

@@ -11,13 +11,13 @@ use nix::unistd::Pid;
 
 use crate::world::{addresses, sh, tell_custom_executors, Task, World, EXECUTOR};
 
-const CALICO: [(&str, &str); 2] = [("CALICO_IP", "auto"), ("CALICO_PROFILE", "dev")];
+pub const CALICO: [(&str, &str); 2] = [("CALICO_IP", "auto"), ("CALICO_PROFILE", "dev")];
 
-async fn world() -> World {
+pub async fn world() -> World {
     World::with(|_| (), tell_custom_executors).await
 }
 
-fn environment(variables: &[(&str, &str)]) -> Environment {
+pub fn environment(variables: &[(&str, &str)]) -> Environment {
     let variable = |(name, value): &(&str, &str)| Variable {
         name: (*name).into(),
         value: Some((*value).into()),
@@ -27,7 +27,7 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 /// As a framework starts it: the program, and what follows it on the command line.
-fn executor(words: &[&str], variables: &[(&str, &str)]) -> ExecutorInfo {
+pub fn executor(words: &[&str], variables: &[(&str, &str)]) -> ExecutorInfo {
     let arguments = [&[EXECUTOR], words].concat();
     ExecutorInfo {
         executor_id: format!("e-{}", uuid::Uuid::new_v4()).into(),
@@ -43,7 +43,7 @@ fn executor(words: &[&str], variables: &[(&str, &str)]) -> ExecutorInfo {
 }
 
 /// As Marathon starts it: a line for the shell.
-fn by_shell(line: &str, variables: &[(&str, &str)]) -> ExecutorInfo {
+pub fn by_shell(line: &str, variables: &[(&str, &str)]) -> ExecutorInfo {
     let mut info = executor(&[], variables);
     let command = info.command.as_mut().unwrap();
     (command.shell, command.value) = (Some(true), Some(line.into()));
@@ -51,7 +51,7 @@ fn by_shell(line: &str, variables: &[(&str, &str)]) -> ExecutorInfo {
     info
 }
 
-fn task(executor: &ExecutorInfo) -> TaskInfo {
+pub fn task(executor: &ExecutorInfo) -> TaskInfo {
     TaskInfo {
         name: "batch".into(),
         task_id: format!("batch.{}", uuid::Uuid::new_v4()).into(),
@@ -60,12 +60,12 @@ fn task(executor: &ExecutorInfo) -> TaskInfo {
     }
 }
 
-fn command(line: &str, variables: &[(&str, &str)]) -> CommandInfo {
+pub fn command(line: &str, variables: &[(&str, &str)]) -> CommandInfo {
     let environment = Some(environment(variables));
     CommandInfo { value: Some(line.into()), environment, ..Default::default() }
 }
 
-async fn running(world: &World, info: TaskInfo) -> Task<'_> {
+pub async fn running(world: &World, info: TaskInfo) -> Task<'_> {
     let task = world.launch_info(info).await;
     task.reaches(TaskState::TaskRunning).await;
     task

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::world::{app, calico, with, Task, World, LIMIT};
 
-fn signal(task: &Task<'_>, signal: Signal) {
+pub fn signal(task: &Task<'_>, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
 }
 
@@ -86,7 +86,8 @@ async fn sigterm_and_shutdown() {
     let world = World::new().await;
     let term = world.running(&app("/term", "sleep 1000", calico())).await;
     signal(&term, Signal::SIGTERM);
-    assert_eq!(term.ends().await.state(), TaskState::TaskKilled);
+    let status = term.ends().await;
+    assert_eq!((status.state(), status.message()), (TaskState::TaskFailed, "Container terminated"));
     term.executor_exit().await;
     let shut = world.running(&app("/shut", "sleep 1000", calico())).await;
     world.agent.shutdown_executor(&shut.id).await.unwrap();
@@ -191,7 +192,7 @@ async fn a_kill_while_docker_hangs_in_start() {
 }
 
 /// The life that is held up there; those held up before are let go.
-async fn reached(listener: &UnixListener, step: Step) -> UnixStream {
+pub async fn reached(listener: &UnixListener, step: Step) -> UnixStream {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let mut stream = BufReader::new(stream);

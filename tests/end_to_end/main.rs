@@ -7,6 +7,7 @@ mod bad_input;
 mod certificates;
 mod cleaners;
 mod custom;
+mod destroyed;
 mod faults;
 mod gc;
 mod health;

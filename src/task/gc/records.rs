@@ -59,10 +59,11 @@ async fn one(config: Arc<Config>, path: PathBuf) -> Option<Record> {
         Ok(Some(Found::Orphan(mut entry))) => {
             let record = entry.record.clone();
             let steps = Steps::begin(&config, &record.identity.task_id);
+            let ending = entry.ending().cloned();
             let claim = entry.pending.take().map_or(Claim::Possible, Claim::Lost);
             let (workload, patience) = (Workload::Unknown, Patience::CLEANER);
             let report = teardown::take_down(*entry, &config, workload, claim, patience, &steps).await;
-            audit::taken_down(&config, &record, None, &report, &steps);
+            audit::taken_down(&config, &record, ending.as_ref(), &report, &steps);
             let (task_id, container) = (record.identity.task_id, record.container);
             Some(Record::Swept(Box::new(Swept { task_id, container, report })))
         }

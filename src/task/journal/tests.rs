@@ -1,5 +1,7 @@
 //! Who owns a record, who may take it over, and what other releases make of it.
 
+use serde::Deserialize;
+
 use super::*;
 use crate::net::forward::Protocol;
 
@@ -122,6 +124,44 @@ fn addresses_that_are_out_are_known_to_whoever_follows() {
     assert_eq!((parsed.record, parsed.length), (entry.record.clone(), alone.len() as u64));
     entry.settled();
     assert_eq!(fs::read_to_string(&path).unwrap(), alone);
+}
+
+/// The ending outlasts what is written and settled beside it, and the release before finds its own line first.
+#[test]
+fn how_a_task_ended_stays_with_its_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&dir.path().join("tasks")).unwrap();
+    let entry = journal.begin(record()).unwrap();
+    let path = journal.path(&entry.record.container);
+    let pending: Pending = serde_json::from_str(r#"{"handle":"mesos.x","fences":[]}"#).unwrap();
+    let ending = Ending { outcome: "exited".into(), code: Some(3.into()), message: None };
+    let seen = || {
+        let parsed = parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!(parsed.record, entry.record);
+        (parsed.pending.map(|pending| *pending), parsed.held, parsed.ending)
+    };
+    entry.expect(&pending).unwrap();
+    entry.conclude(&ending);
+    assert_eq!(seen(), (Some(pending.clone()), None, Some(ending.clone())));
+    let text = fs::read_to_string(&path).unwrap();
+    let behind =
+        |at: usize| serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>().nth(at);
+    assert!(Pending::deserialize(&behind(1).unwrap().unwrap()).is_ok(), "{text}");
+    entry.settled();
+    assert_eq!(seen(), (None, None, Some(ending.clone())));
+    let held: [IpAddr; 1] = ["10.0.0.1".parse().unwrap()];
+    entry.given(&held);
+    entry.leave_word();
+    assert_eq!(seen(), (None, Some(held.to_vec()), Some(ending.clone())));
+    drop(entry);
+    let Some(Found::Orphan(orphan)) = adopt(&path).unwrap() else { panic!("no orphan") };
+    assert_eq!((orphan.ending(), orphan.held()), (Some(&ending), held.as_slice()));
+    orphan.settled();
+    assert_eq!(adopted_ending(&path), Some(ending));
+}
+
+fn adopted_ending(path: &Path) -> Option<Ending> {
+    parse(&fs::read_to_string(path).unwrap()).unwrap().ending
 }
 
 /// A release that knows nothing of a field reads past it, as serde does unless told otherwise.

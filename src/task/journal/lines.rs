@@ -1,0 +1,87 @@
+//! The text of a journal file: the record, and the lines that may follow it.
+//!
+//! ```text
+//!  {record}                      written once
+//!  {pending} or {held}           while the datastore has not answered
+//!  {ending}                      once the task is over
+//! ```
+//!
+//! A line that is cut off, or of a later release, says nothing.
+
+use std::io;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Record, FORMAT, FORMAT_BEFORE};
+use crate::calico::Pending;
+use crate::task::link::Ending;
+
+/// What an owner leaves who has not heard what became of a release.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Held {
+    pub held: Vec<IpAddr>,
+}
+
+/// A file, understood.
+pub(super) struct Parsed {
+    pub record: Record,
+    pub pending: Option<Box<Pending>>,
+    pub held: Option<Vec<IpAddr>>,
+    pub ending: Option<Ending>,
+    /// Of the record alone, in bytes.
+    pub length: u64,
+}
+
+impl Parsed {
+    /// The line about the datastore; empty where there is none.
+    pub fn line(&self) -> Vec<u8> {
+        let written = match (&self.pending, &self.held) {
+            (Some(pending), _) => line(pending),
+            (None, Some(held)) => line(&Held { held: held.clone() }),
+            (None, None) => return Vec::new(),
+        };
+        // It was just read from JSON.
+        written.unwrap_or_default()
+    }
+}
+
+/// What follows a record is a line each.
+pub(super) fn line(what: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// Reads a whole file; an error says why it is left alone.
+pub(super) fn parse(text: &str) -> Result<Parsed, String> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let record = values.next().ok_or("it is empty")?.map_err(|error| error.to_string())?;
+    let format = record["format"].as_u64().ok_or("it has no format")?;
+    if !(FORMAT_BEFORE.into()..=FORMAT.into()).contains(&format) {
+        let by = record["owner"]["version"].as_str().unwrap_or("unknown");
+        return Err(format!(
+            "it has format {format}, written by calico-mesos {by}; this is {}, which reads up to {FORMAT}, \
+             so it is left to that release",
+            env!("CARGO_PKG_VERSION")
+        ));
+    }
+    let record: Record = serde_json::from_value(record).map_err(|error| error.to_string())?;
+    if (&record.identity.interface, &record.identity.handle)
+        != (&record.container.interface(), &record.container.handle())
+    {
+        // What it names would be taken down, whoever has it.
+        return Err("its names are not those of its container".to_owned());
+    }
+    // With its newline.
+    let length = (values.byte_offset() + 1) as u64;
+    let mut parsed = Parsed { record, pending: None, held: None, ending: None, length };
+    // Half a line is of an owner that died while it wrote: a write to the datastore had not been sent yet.
+    for line in values.map_while(Result::ok) {
+        parsed.pending = parsed.pending.or_else(|| Pending::deserialize(&line).ok().map(Box::new));
+        parsed.held = parsed.held.or_else(|| Held::deserialize(&line).ok().map(|line| line.held));
+        parsed.ending = parsed.ending.or_else(|| Ending::deserialize(&line).ok());
+    }
+    Ok(parsed)
+}
