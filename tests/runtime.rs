@@ -382,6 +382,30 @@ fn broken_configuration(docker: &Docker) {
     task.remove();
 }
 
+/// Both start a workload without `create` and `start`, and so without namespace and gate.
+#[test]
+fn run_and_restore_are_refused() {
+    netlab::require_private_network();
+    let folder = tempfile::Builder::new().prefix("cm").tempdir_in("/tmp").unwrap();
+    let script = "mkdir -p rootfs/bin && cp /bin/busybox rootfs/bin/sh && runc spec && sed -i '/terminal/d' config.json";
+    assert!(Command::new("sh").args(["-c", script]).current_dir(&folder).status().unwrap().success());
+    let config = format!("[paths]\nrun = {0:?}\nlog = {0:?}\n", folder.path().join("run"));
+    fs::write(folder.path().join("config.toml"), config).unwrap();
+    let call = |runtime: &str, words: &[&str]| {
+        let mut command = Command::new(runtime);
+        command.current_dir(&folder).args(["--root", "root", "--log", "log", "--log-format", "json"]);
+        command.args(words).arg("victim").stdin(Stdio::null());
+        command.env("CALICO_MESOS_CONFIG", folder.path().join("config.toml")).output().unwrap()
+    };
+    assert!(call("runc", &["run"]).status.success(), "the bundle itself runs");
+    for (verb, words) in [("run", &["run"][..]), ("restore", &["restore", "--image-path", "/nonexistent"])] {
+        let output = call(RUNTIME, words);
+        let reason = format!("the runtime 'calico' does not {verb} containers");
+        assert!(!output.status.success(), "{output:?}");
+        assert!(fs::read_to_string(folder.path().join("log")).unwrap().contains(&reason), "{output:?}");
+    }
+}
+
 #[test]
 fn everything_else_is_runcs() {
     for args in

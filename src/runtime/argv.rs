@@ -10,17 +10,47 @@ use super::RuntimeError;
 
 /// Global flags of runc, crun and youki whose value may stand in the next word.
 const GLOBAL_WITH_VALUE: [&str; 6] = ["root", "log", "log-format", "criu", "rootless", "cgroup-manager"];
-/// The same for `create`.
-const CREATE_WITH_VALUE: [&str; 6] =
-    ["bundle", "b", "console-socket", "pidfd-socket", "pid-file", "preserve-fds"];
+/// The same for `create`, `run` and `restore`.
+const CREATE_WITH_VALUE: [&str; 14] = [
+    "bundle",
+    "b",
+    "console-socket",
+    "pidfd-socket",
+    "pid-file",
+    "preserve-fds",
+    "image-path",
+    "work-path",
+    "parent-path",
+    "manage-cgroups-mode",
+    "empty-ns",
+    "lsm-profile",
+    "lsm-mount-context",
+    "status-fd",
+];
 
 /// The calls that we do something for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subcommand {
     Create,
     Start,
+    /// Would start a workload past `create` and `start`: neither namespace nor gate.
+    Restore,
+    Run,
     /// Passed through.
     Other,
+}
+
+impl Subcommand {
+    /// As it stands on a command line; none of what is passed through.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Create => Some("create"),
+            Self::Start => Some("start"),
+            Self::Restore => Some("restore"),
+            Self::Run => Some("run"),
+            Self::Other => None,
+        }
+    }
 }
 
 /// One call of the runtime.
@@ -64,6 +94,8 @@ impl Call {
         call.subcommand = match words.next().as_deref().and_then(OsStr::to_str) {
             Some("create") => Subcommand::Create,
             Some("start") => Subcommand::Start,
+            Some("restore") => Subcommand::Restore,
+            Some("run") => Subcommand::Run,
             _ => return call,
         };
         loop {
@@ -154,8 +186,30 @@ mod tests {
     }
 
     #[test]
+    fn what_starts_a_workload_by_itself_is_known() {
+        for (line, subcommand) in [
+            ("--root /run/r --log-format json run --bundle /b --detach abc", Subcommand::Run),
+            (
+                "--systemd-cgroup restore --image-path /i --work-path /w -d --bundle /b abc",
+                Subcommand::Restore,
+            ),
+        ] {
+            let call = call(line);
+            assert_eq!((call.subcommand, call.id().unwrap()), (subcommand, "abc"), "{line}");
+        }
+    }
+
+    #[test]
     fn a_value_is_no_subcommand() {
-        for line in ["--root start kill abc 9", "features", "--version", "state start", "exec -t start sh"] {
+        for line in [
+            "--root run kill abc 9",
+            "--root start kill abc 9",
+            "exec abc run",
+            "features",
+            "--version",
+            "state start",
+            "exec -t start sh",
+        ] {
             assert_eq!(call(line).subcommand, Subcommand::Other, "{line}");
         }
     }

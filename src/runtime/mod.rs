@@ -4,6 +4,7 @@
 //!  create   config.json gets the prepared namespace, Docker's own network hook goes ──► exec runc
 //!  start    asks the executor at the gate:   open ──────────────────────────────────► exec runc
 //!                                            refused ─► kill the init, report, exit 1
+//!  run, restore   refused: they would start a workload without namespace and gate
 //!  anything else, `features` and `--version` too ───────────────────────────────────► exec runc
 //! ```
 //!
@@ -68,6 +69,10 @@ pub enum RuntimeError {
         #[source]
         source: OciError,
     },
+    #[error(
+        "the runtime 'calico' does not {0} containers, because that would start the workload without the network that its executor prepares; let Docker create and start it"
+    )]
+    Ungated(&'static str),
     #[error("{0}")]
     Refused(String),
     #[error("cannot run the runtime beneath, {}", path.display())]
@@ -91,22 +96,23 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// Does our part of the call; the runtime beneath that does the rest.
 fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
-    let config = match load_config() {
-        Ok(config) => config,
+    let config = match (load_config(), call.subcommand) {
+        (Ok(config), _) => config,
         // Whatever is wrong with our configuration, containers that run can be listed and stopped.
-        Err(_) if call.subcommand == Subcommand::Other => return Ok("runc".into()),
-        Err(error) => {
-            if call.subcommand == Subcommand::Start {
+        (Err(_), Subcommand::Other) => return Ok("runc".into()),
+        (Err(error), subcommand) => {
+            if subcommand == Subcommand::Start {
                 start::kill_init(call, Path::new("runc"));
             }
             return Err(RuntimeError::Config(error));
         }
     };
+    let Some(verb) = call.subcommand.name() else { return Ok(config.runtime.path) };
     let began = Instant::now();
-    let (verb, result) = match call.subcommand {
-        Subcommand::Create => ("create", create::prepare(call, &config)),
-        Subcommand::Start => ("start", start::wait(call, &config)),
-        Subcommand::Other => return Ok(config.runtime.path),
+    let result = match call.subcommand {
+        Subcommand::Create => create::prepare(call, &config),
+        Subcommand::Start => start::wait(call, &config),
+        Subcommand::Restore | Subcommand::Run | Subcommand::Other => Err(RuntimeError::Ungated(verb)),
     };
     let done = match &result {
         Ok(done) => done.clone(),

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use calico_mesos::mesos::messages::environment::Variable;
 use calico_mesos::mesos::messages::{
-    container_info, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo, TaskState,
+    container_info, volume, CommandInfo, ContainerInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo,
+    TaskState, Volume,
 };
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -217,6 +218,50 @@ async fn containers_by_container_info_label_and_variable() {
         world.nothing_left().await;
         assert!(world.containers().await.is_empty(), "no agent would remove it");
     }
+}
+
+/// Chronos' task ids have colons, and Mesos makes the sandbox's path of them.
+#[tokio::test]
+async fn a_sandbox_with_a_colon_in_its_path() {
+    let world = world().await;
+    let line = "echo seen > /mnt/mesos/sandbox/out; echo seen > /data/out; exec sleep 1000";
+    let volume = Volume {
+        container_path: "/data".into(),
+        host_path: Some("data".into()),
+        mode: volume::Mode::Rw.into(),
+        ..Default::default()
+    };
+    let container = |image: &str| ContainerInfo {
+        r#type: container_info::Type::Docker.into(),
+        docker: Some(container_info::DockerInfo { image: image.into(), ..Default::default() }),
+        volumes: vec![volume.clone()],
+        ..Default::default()
+    };
+    let id = format!("ct:{}:0:batch:", uuid::Uuid::new_v4());
+    let executor = ExecutorInfo { executor_id: id.as_str().into(), ..executor(&[], &[]) };
+    let by_executor = TaskInfo { executor: Some(executor.clone()), ..task(&executor) };
+    let drop_in = TaskInfo { executor: None, task_id: format!("{id}a").into(), ..by_executor.clone() };
+    for info in [by_executor, drop_in] {
+        let command = Some(command(line, &CALICO));
+        let info = TaskInfo { command, container: Some(container("busybox")), ..info };
+        let task = running(&world, info).await;
+        assert!(task.sandbox().display().to_string().contains("/ct:"), "{:?}", task.sandbox());
+        assert_eq!((task.file("out").await, task.file("data/out").await), ("seen\n".into(), "seen\n".into()));
+        is_killed(&task).await;
+    }
+    world.nothing_left().await;
+}
+
+/// As Singularity hands a deploy's command to its custom executor.
+#[tokio::test]
+async fn the_command_stands_in_the_tasks_data() {
+    let world = world().await;
+    let mut info = task(&by_shell(EXECUTOR, &CALICO));
+    info.data = Some(b"echo \"$CALICO_PROFILE\" > seen && exec sleep 1000".to_vec());
+    let task = running(&world, info).await;
+    assert_eq!(task.file("seen").await, "dev\n");
+    is_killed(&task).await;
+    world.nothing_left().await;
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@
 //! | the label or variable `CALICO_DOCKER_IMAGE` | a container of that image |
 //! | neither | a command, which the executor runs itself |
 //!
-//! Its command is the TaskInfo's own, or, where a framework like Marathon gives the TaskInfo none, what the
-//! executor was started with: Marathon's `"executor": "/path"` hands the app's `cmd` over as arguments, after
+//! Its command is the TaskInfo's own; or, where a framework like Marathon gives the TaskInfo none, what the
+//! executor was started with; or, where there is neither, the text in TaskInfo.data, which is where Singularity puts
+//! a deploy's `command` and Chronos a job's, behind its `|`: a line for the shell. Marathon's `"executor": "/path"` hands the app's `cmd` over as arguments, after
 //! a shell has split it. A single argument with a blank in it can only have been quoted, and is a line for the
 //! shell; anything else is the words of the command. A first `--` is dropped, so that Marathon, which insists
 //! on a `cmd`, can ask for an image's own command.
@@ -108,6 +109,11 @@ fn refuse_executor_in_image(executor: &ExecutorInfo) -> Result<(), Failure> {
 /// its parts look for them.
 fn whole(task: &TaskInfo, custom: &Custom<'_>) -> Result<TaskInfo, Failure> {
     let mut command = own_command(task, custom.arguments)?;
+    if custom.arguments.is_empty() && command.value.is_none() && command.arguments.is_empty() {
+        if let Some(line) = line_in_data(task) {
+            command = CommandInfo { shell: Some(true), value: Some(line), ..command };
+        }
+    }
     let below = custom.executor.command.iter().filter_map(|command| command.environment.as_ref());
     let above = task.command.iter().filter_map(|command| command.environment.as_ref());
     let variables = below.chain(above).flat_map(|environment| &environment.variables);
@@ -134,6 +140,17 @@ fn whole(task: &TaskInfo, custom: &Custom<'_>) -> Result<TaskInfo, Failure> {
         }
     }
     Ok(whole)
+}
+
+/// The command line in TaskInfo.data. Other data of a framework's own, such as the JSON object of a whole app or of
+/// Singularity's `executorData`, is no command.
+fn line_in_data(task: &TaskInfo) -> Option<String> {
+    let text = std::str::from_utf8(task.data.as_deref()?).ok()?.trim();
+    // `true` alone would be JSON too.
+    let is_json = text.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    // Chronos: the executor's flags, of which there are none, a bar, the command.
+    let line = text.strip_prefix('|').unwrap_or(text).trim_start();
+    (!is_json && !line.is_empty() && !line.contains('\0')).then(|| line.to_owned())
 }
 
 fn own_command(task: &TaskInfo, arguments: &[String]) -> Result<CommandInfo, Failure> {
@@ -174,17 +191,10 @@ fn twice(name: &str, value: &str, where_else: &str, other: &str) -> Failure {
 
 /// The place of a container of ours, told as an agent tells it to its docker executor.
 fn flags(custom: &Custom<'_>) -> Result<Flags, Failure> {
-    let sandbox = custom.sandbox.display().to_string();
-    if sandbox.contains(':') {
-        return Err(Failure::host(
-            "CM-HOST",
-            format!("Docker cannot mount the sandbox {sandbox}, because there is a colon in its path"),
-        ));
-    }
     let words = [
         "calico-executor".to_owned(),
         format!("--container={}", container_name(custom.container)),
-        format!("--sandbox_directory={sandbox}"),
+        format!("--sandbox_directory={}", custom.sandbox.display()),
     ];
     Flags::parse(words).map_err(|error| Failure::host("CM-INTERNAL", chain(&error)))
 }
@@ -227,7 +237,7 @@ fn words(command: &CommandInfo, notes: &mut Vec<String>) -> Result<(String, Vec<
         (None, [program, ..]) => (program.as_str(), command.arguments.clone()),
         (None, []) => {
             return Err(invalid(
-                "the task has no command: give one in TaskInfo.command or as arguments of the executor (in Marathon: cmd); TaskInfo.data is not read",
+                "the task has no command: give one in TaskInfo.command, as arguments of the executor (in Marathon: cmd), or as a text in TaskInfo.data (in Singularity: command; executorData is not read)",
             ))
         }
     };

@@ -44,6 +44,7 @@ use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials}
 pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
 pub use ports::HostPort;
 pub use resources::total_memory;
+pub use volumes::missing_folders;
 
 /// The name under which calico-runc is registered with Docker.
 pub const RUNTIME: &str = "calico";

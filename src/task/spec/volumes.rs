@@ -1,4 +1,5 @@
-//! Volumes, the sandbox among them, as Docker's `source:target:mode`.
+//! Volumes, the sandbox among them, as Docker's `source:target:mode`, or as a mount where the sandbox's path has a
+//! colon, which ends a part of that notation.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -36,11 +37,35 @@ pub(super) fn apply(
                 return Err(invalid(format!("the volume for {path} has neither a host path nor a source")));
             }
         };
-        spec.binds.push(format!("{source}:{target}:{mode}"));
+        match source.contains(':') {
+            false => spec.binds.push(format!("{source}:{target}:{mode}")),
+            true => spec.mounts.push(in_sandbox_with_colon(&source, &target, mode == "ro")),
+        }
     }
     spec.volume_driver = driver;
-    spec.binds.push(format!("{}:{}", flags.sandbox_directory.display(), flags.mapped_directory));
+    let sandbox = flags.sandbox_directory.display().to_string();
+    match sandbox.contains(':') {
+        false => spec.binds.push(format!("{sandbox}:{}", flags.mapped_directory)),
+        true => spec.mounts.push(in_sandbox_with_colon(&sandbox, &flags.mapped_directory, false)),
+    }
     Ok(())
+}
+
+/// What the app names has no colon, so this one is the sandbox's own: Mesos makes the path of the ids of framework
+/// and executor.
+fn in_sandbox_with_colon(source: &str, target: &str, read_only: bool) -> Mount {
+    let (source, target) = (source.to_owned(), target.to_owned());
+    Mount { kind: MountKind::Bind, source, target, read_only, ..Mount::default() }
+}
+
+/// Folders of the sandbox that Docker would make for a bind, and does not make for a mount.
+pub fn missing_folders<'a>(spec: &'a ContainerSpec, sandbox: &'a Path) -> impl Iterator<Item = &'a Path> {
+    let binds = spec.mounts.iter().filter(|mount| mount.kind == MountKind::Bind);
+    let sources = binds.map(|mount| Path::new(&mount.source));
+    sources.filter(move |source| {
+        let colon = source.as_os_str().as_encoded_bytes().contains(&b':');
+        colon && source.starts_with(sandbox) && !source.exists()
+    })
 }
 
 /// A relative path of the container lies in its sandbox.

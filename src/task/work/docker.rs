@@ -11,6 +11,7 @@ use crate::error::{chain, Failure};
 use crate::task::health::Exec;
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
+use crate::task::spec::{self, Work};
 use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Sink};
 
 /// A container that exists and has not been started.
@@ -30,6 +31,16 @@ pub(super) async fn create(
     let (container, force_pull) = spec;
     let chosen = order.docker()?;
     let calico = order.description.calico.is_some();
+    if let Work::Docker { sandbox, .. } = &order.description.work {
+        for folder in spec::missing_folders(container, sandbox) {
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Failure::host(
+                    "CM-HOST",
+                    format!("cannot make the folder {} for a volume: {error}", folder.display()),
+                )
+            })?;
+        }
+    }
     let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
         let docker = Docker::connect_with(&chosen.host, chosen.tls.clone(), &chosen.source.to_string())

@@ -13,14 +13,39 @@ pub(super) fn volume(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
         return Err("is not source:target[:options]".into());
     }
     let [source, rest @ ..] = &parts[..] else { return Ok(()) };
+    let own = in_sandbox(source, draft.sandbox);
     let (list, volume) = match rest {
         [] => (&mut draft.spec.volumes, text.to_owned()),
-        rest => (&mut draft.spec.binds, format!("{}:{}", in_sandbox(source, draft.sandbox), rest.join(":"))),
+        [target, options @ ..] if own.contains(':') => {
+            let mount = Mount {
+                kind: MountKind::Bind,
+                source: own,
+                target: (*target).to_owned(),
+                ..Mount::default()
+            };
+            draft.spec.mounts.push(with_options(mount, options)?);
+            return Ok(());
+        }
+        rest => (&mut draft.spec.binds, format!("{own}:{}", rest.join(":"))),
     };
     if !list.contains(&volume) {
         list.push(volume);
     }
     Ok(())
+}
+
+/// A bind's options, as far as a mount has them.
+fn with_options(mut mount: Mount, options: &[&str]) -> Result<Mount, String> {
+    for word in options.iter().flat_map(|options| options.split(',')) {
+        match word {
+            "ro" => mount.read_only = true,
+            "rw" => mount.read_only = false,
+            word => option(&mut mount, "bind-propagation", Some(word)).map_err(|_| {
+                format!("has the option {word}, which does not work in a sandbox whose path has a colon")
+            })?,
+        }
+    }
+    Ok(mount)
 }
 
 /// The docker CLI reads `./data` from its own folder, which is the sandbox under Mesos.

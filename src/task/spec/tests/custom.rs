@@ -240,8 +240,74 @@ fn containers_of_three_origins() {
     assert!(told(&bare(), &executor(&[("CALICO_DOCKER_IMAGE", "")]), &["x"]).contains("is empty"));
     container(&mut own).r#type = Type::Mesos as i32;
     assert!(told(&own, &calico, &["x"]).contains("DOCKER"));
-    assert_eq!(describe_at("/a:b", &bare(), &variables, &[]).unwrap_err().code, "CM-HOST");
-    assert!(describe_at("/a:b", &bare(), &calico, &["x"]).is_ok());
+}
+
+/// Mesos makes the sandbox's path of ids in which a framework may have a colon; Docker's binds have none.
+#[test]
+fn a_sandbox_with_a_colon_is_a_mount() {
+    use crate::workload::{Mount, MountKind, Propagation};
+    let variables = executor(&[("CALICO_IP", "auto")]);
+    let mut task = TaskInfo { command: None, ..testapp() };
+    let volume = |container_path: &str, host_path: &str, mode| Volume {
+        container_path: container_path.into(),
+        host_path: Some(host_path.into()),
+        mode: mode as i32,
+        ..Default::default()
+    };
+    let (ro, rw) = (volume::Mode::Ro, volume::Mode::Rw);
+    container(&mut task).volumes = vec![volume("/data", "data", ro), volume("/srv", "/srv", rw)];
+    docker(&mut task).parameters = vec![
+        Parameter { key: "volume".into(), value: "./own:/own:ro,rslave".into() },
+        Parameter { key: "volume".into(), value: "/a:/b:z".into() },
+    ];
+    let found = describe_at("/a:b", &task, &variables, &["x"]).unwrap();
+    let spec = found.container().unwrap();
+    assert_eq!(spec.binds, ["/srv:/srv:rw", "/a:/b:z"]);
+    let mount = |source: &str, target: &str, read_only, propagation| Mount {
+        kind: MountKind::Bind,
+        source: source.into(),
+        target: target.into(),
+        read_only,
+        propagation,
+        ..Mount::default()
+    };
+    let expected = [
+        mount("/a:b/data", "/data", true, None),
+        mount("/a:b", "/mnt/mesos/sandbox", false, None),
+        mount("/a:b/own", "/own", true, Some(Propagation::RSlave)),
+    ];
+    assert_eq!(spec.mounts, expected);
+    docker(&mut task).parameters[0].value = "./own:/own:z".into();
+    let failure = describe_at("/a:b", &task, &variables, &["x"]).unwrap_err();
+    assert!(failure.code == "CM-PARAMETER" && failure.message.contains("option z"), "{failure}");
+    assert!(describe_at("/a:b", &bare(), &variables, &["x"]).is_ok());
+}
+
+#[test]
+fn a_command_in_the_tasks_data() {
+    let with = |data: &[u8]| TaskInfo { data: Some(data.to_vec()), ..bare() };
+    assert_eq!(
+        argv(&with(b"exec ./run a && b\n"), &[]),
+        words("/bin/sh", &["sh", "-c", "exec ./run a && b"])
+    );
+    assert_eq!(argv(&with(b"true"), &[]), words("/bin/sh", &["sh", "-c", "true"]));
+    assert_eq!(argv(&with(b"|date"), &[]), words("/bin/sh", &["sh", "-c", "date"]));
+    assert_eq!(argv(&with(b"other"), &["x"]), words("x", &["x"]));
+    let own = CommandInfo { value: Some("x".into()), ..Default::default() };
+    let own = TaskInfo { command: Some(own), ..with(b"other") };
+    assert_eq!(argv(&own, &[]), words("/bin/sh", &["sh", "-c", "x"]));
+    for data in [&b"{\"cmd\": \"x\"}"[..], b"\xff", b"a\0b", b"", b" | "] {
+        let message = told(&with(data), &executor(&[]), &[]);
+        assert!(message.contains("TaskInfo.data"), "{message}");
+    }
+    let image = executor(&[("CALICO_DOCKER_IMAGE", "web")]);
+    let command_of = |data: &[u8], arguments: &[&str]| {
+        let found = described(&with(data), &image, arguments).unwrap();
+        found.container().unwrap().command.clone()
+    };
+    assert_eq!(command_of(b"serve 80", &[]).unwrap(), ["-c", "serve 80"]);
+    assert_eq!(command_of(b"serve 80", &["--"]), None, "the image's own was asked for");
+    assert_eq!(command_of(b"{}", &[]), None);
 }
 
 /// An agent kills every container of its kind of name that it does not know.

@@ -76,9 +76,9 @@ fn cpu_and_memory() {
     assert_eq!(limits(&limit("cpus", 0.0), &[]).1, Some(1_000));
     assert_eq!(limits(&limit("cpus", f64::INFINITY), &cfs).1, None);
     let (_, _, memory, reservation, oom) = limits(&limit("mem", 128.0), &[]);
-    assert_eq!((memory, reservation, oom), (mib(128), mib(64), Some(937)));
+    assert_eq!((memory, reservation, oom), (mib(128), mib(64), Some(938)));
     let (_, _, memory, reservation, oom) = limits(&limit("mem", f64::INFINITY), &[]);
-    assert_eq!((memory, reservation, oom), (None, mib(64), Some(937)));
+    assert_eq!((memory, reservation, oom), (None, mib(64), Some(938)));
     assert_eq!(limits(&|task| task.resources = vec![scalar("mem", 1.0)], &[]).2, mib(32));
     assert_eq!(limits(&|task| task.resources = vec![scalar("cpus", 0.0)], &[]).0, Some(2));
 }
