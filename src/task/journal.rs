@@ -18,7 +18,7 @@
 mod lines;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ use crate::processes::Stat;
 use crate::trust::{self, TrustError};
 
 use super::link::Ending;
-use lines::{parse, Held, Parsed};
+use lines::{is_blank, parse, text, Held, Parsed};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.
@@ -50,8 +50,6 @@ const NOT_A_RECORD: &str = "not a journal file";
 /// A temporary that is older than this and not locked has no writer any more: it is locked in the moment in which it
 /// is made. Who was stopped in that moment finds it gone, and writes it anew.
 const TEMPORARY_AGE: Duration = Duration::from_secs(5);
-/// Beyond any record: a task has at most a few hundred ports, and names of 4 KiB.
-const LONGEST: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -459,19 +457,6 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
         Ok(parsed) => Found::Orphan(Box::new(Entry::new(parsed, path.into(), lock))),
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
-}
-
-/// The host lost its power before the record was on the disk. At most a container had been made, which is known by
-/// its name; what the record would have named is made after that.
-fn is_blank(text: &str) -> bool {
-    text.chars().all(|char| char == '\0')
-}
-
-/// Whatever it is, as text.
-fn text(file: &File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn peek(path: &Path) -> io::Result<Option<Peeked>> {

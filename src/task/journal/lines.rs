@@ -8,7 +8,8 @@
 //!
 //! A line that is cut off, or of a later release, says nothing.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use serde_json::Value;
 use super::{Record, FORMAT, FORMAT_BEFORE};
 use crate::calico::Pending;
 use crate::task::link::Ending;
+
+/// Beyond any record: a task has at most a few hundred ports, and names of 4 KiB.
+const LONGEST: u64 = 1 << 20;
 
 /// What an owner leaves who has not heard what became of a release.
 #[derive(Serialize, Deserialize)]
@@ -84,4 +88,17 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
         parsed.ending = parsed.ending.or_else(|| Ending::deserialize(&line).ok());
     }
     Ok(parsed)
+}
+
+/// The host lost its power before the record was on the disk. At most a container had been made, which is known by
+/// its name; what the record would have named is made after that.
+pub(super) fn is_blank(text: &str) -> bool {
+    text.chars().all(|char| char == '\0')
+}
+
+/// Whatever it is, as text.
+pub(super) fn text(file: &File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
