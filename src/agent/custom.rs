@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::executor::{Containerizer, Ending, Executor, Phase, Queued};
 use super::hub::Hub;
 use super::spawn::Program;
-use super::{AgentError, Launched};
+use super::{AgentError, Fetched, Launched};
 use crate::mesos::messages::{container_info, CommandInfo, ContainerInfo, ExecutorInfo, TaskInfo};
 
 impl Hub {
@@ -19,7 +19,7 @@ impl Hub {
             self.admit(task)?;
             task.executor = Some(executor.clone());
         }
-        self.launch_custom(executor, Queued::Group(tasks))
+        self.launch_custom(executor, Queued::Group(tasks), None)
     }
 
     /// Starts the executor, unless it runs.
@@ -27,6 +27,7 @@ impl Hub {
         &mut self,
         mut info: ExecutorInfo,
         queued: Queued,
+        fetched: Option<&Fetched>,
     ) -> Result<Launched, AgentError> {
         let at = Instant::now();
         let id = info.executor_id.value.clone();
@@ -34,13 +35,12 @@ impl Hub {
         if !super::launch::is_file_name(&id) {
             return Err(wrong("has an id that cannot be a folder's name"));
         }
-        let not_fetched = not_fetched(&info, &queued);
         if let Some(executor) = self.executors.get_mut(&id).filter(|executor| executor.is_alive()) {
             if executor.phase == Phase::Terminating {
                 return Err(wrong("is about to end"));
             }
             executor.adopt(&queued);
-            let launched = executor.launched(at, not_fetched);
+            let launched = executor.launched(at);
             match executor.phase {
                 Phase::Running => self.hand_over(&id, queued),
                 _ => executor.queued.push(queued),
@@ -53,11 +53,11 @@ impl Hub {
         let command = info.command.clone().ok_or_else(|| wrong("has no command"))?;
         let program = program(&command).ok_or_else(|| wrong("has no program to run"))?;
         info.framework_id = Some(self.options.framework_id.as_str().into());
-        let mut executor = self.start_executor(info, Containerizer::Mesos, |_| program)?;
+        let mut executor = self.start_executor(info, Containerizer::Mesos, fetched, |_| program)?;
         executor.ending = Ending { message: "Executor terminated".into(), ..Ending::default() };
         executor.adopt(&queued);
         executor.queued.push(queued);
-        let launched = executor.launched(at, not_fetched);
+        let launched = executor.launched(at);
         self.executors.insert(id, executor);
         Ok(launched)
     }
@@ -87,23 +87,17 @@ fn runs_elsewhere(container: &ContainerInfo) -> bool {
     container.r#type == i32::from(container_info::Type::Docker)
 }
 
-fn not_fetched(info: &ExecutorInfo, queued: &Queued) -> Vec<String> {
-    let commands = info.command.iter().chain(queued.tasks().iter().filter_map(|task| task.command.as_ref()));
-    commands.flat_map(|command| &command.uris).map(|uri| uri.value.clone()).collect()
-}
-
 impl Executor {
     fn adopt(&mut self, queued: &Queued) {
         self.tasks.extend(queued.ids().map(|id| (id.to_owned(), super::executor::Task::default())));
     }
 
-    pub(super) fn launched(&self, at: Instant, not_fetched: Vec<String>) -> Launched {
+    pub(super) fn launched(&self, at: Instant) -> Launched {
         Launched {
             container_id: self.container_id.clone(),
             sandbox: self.sandbox.clone(),
             at,
             executor_pid: self.process,
-            not_fetched,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::history::{Direction, Record, Shared};
 use super::ports;
 use super::recovery::{Recovery, Step};
 use super::words::Word;
-use super::{AgentError, AgentOptions, Launched};
+use super::{AgentError, AgentOptions, Fetched, Launched};
 use crate::mesos::libprocess::link;
 use crate::mesos::libprocess::server::Server;
 use crate::mesos::libprocess::{framing, Incoming, Upid};
@@ -32,7 +32,7 @@ pub(super) const ACTOR: &str = "slave(1)";
 type Reply<T> = oneshot::Sender<Result<T, AgentError>>;
 
 pub(super) enum Command {
-    Launch { task: Box<TaskInfo>, reply: Reply<Launched> },
+    Launch { task: Box<TaskInfo>, fetched: Option<Fetched>, reply: Reply<Launched> },
     LaunchGroup { executor: Box<ExecutorInfo>, tasks: Vec<TaskInfo>, reply: Reply<Launched> },
     LaunchOn { executor: String, task: Box<TaskInfo>, reply: Reply<()> },
     Kill { task: String, grace: Option<Duration>, reply: Reply<()> },
@@ -139,7 +139,9 @@ impl Hub {
     async fn command(&mut self, command: Command) {
         // Whoever asked may have stopped waiting: a reply that finds nobody is no fault.
         match command {
-            Command::Launch { task, reply } => drop(reply.send(self.launch(*task))),
+            Command::Launch { task, fetched, reply } => {
+                drop(reply.send(self.launch(*task, fetched.as_ref())))
+            }
             Command::LaunchGroup { executor, tasks, reply } => {
                 drop(reply.send(self.launch_group(*executor, tasks)));
             }

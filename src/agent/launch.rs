@@ -10,7 +10,7 @@ use super::executor::{Containerizer, Ending, Executor, Phase, Queued, Task};
 use super::hub::{Alarm, Hub, Internal};
 use super::spawn::{self, Container, Folders, Program};
 use super::words::Word;
-use super::{info, AgentError, Launched};
+use super::{fetch, info, AgentError, Fetched, Launched};
 use crate::mesos::messages::task_status::Reason;
 use crate::mesos::messages::{DurationInfo, ExecutorInfo, KillPolicy, TaskInfo, TaskState};
 
@@ -23,11 +23,15 @@ pub(super) fn is_file_name(id: &str) -> bool {
 }
 
 impl Hub {
-    pub(super) fn launch(&mut self, mut task: TaskInfo) -> Result<Launched, AgentError> {
+    pub(super) fn launch(
+        &mut self,
+        mut task: TaskInfo,
+        fetched: Option<&Fetched>,
+    ) -> Result<Launched, AgentError> {
         let at = Instant::now();
         self.admit(&mut task)?;
         if let Some(executor) = task.executor.clone() {
-            return self.launch_custom(executor, Queued::Task(Box::new(task)));
+            return self.launch_custom(executor, Queued::Task(Box::new(task)), fetched);
         }
         let id = task.task_id.value.clone();
         let info = info::executor_info(&self.options, &task);
@@ -36,12 +40,10 @@ impl Hub {
             path: options.executor.clone(),
             argv: spawn::argv(&options, &container.id, &container.folders.sandbox),
         };
-        let mut executor = self.start_executor(info, Containerizer::Docker, program)?;
-        let uris = task.command.iter().flat_map(|command| &command.uris);
-        let not_fetched = uris.map(|uri| uri.value.clone()).collect();
+        let mut executor = self.start_executor(info, Containerizer::Docker, fetched, program)?;
         executor.tasks = BTreeMap::from([(id.clone(), Task::default())]);
         executor.queued.push(Queued::Task(Box::new(task)));
-        let launched = executor.launched(at, not_fetched);
+        let launched = executor.launched(at);
         self.executors.insert(id, executor);
         Ok(launched)
     }
@@ -67,12 +69,18 @@ impl Hub {
         &self,
         info: ExecutorInfo,
         containerizer: Containerizer,
+        fetched: Option<&Fetched>,
         program: impl FnOnce(&Container) -> Program,
     ) -> Result<Executor, AgentError> {
         let id = Uuid::new_v4().hyphenated().to_string();
         let folders = Folders::of(&self.options, &info.executor_id.value, &id);
         let container = Container { id, folders };
         container.folders.create()?;
+        if let Some(fetched) = fetched {
+            let sandbox = &container.folders.sandbox;
+            fetch::deliver(fetched.folder.path(), sandbox)
+                .map_err(|source| AgentError::Sandbox { path: sandbox.clone(), source })?;
+        }
         let token = self.options.authenticate_http_executors.then(|| Uuid::new_v4().simple().to_string());
         let environment = spawn::environment(
             &self.options,

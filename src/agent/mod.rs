@@ -19,6 +19,7 @@ mod custom;
 mod destroy;
 mod endings;
 mod executor;
+pub mod fetch;
 mod history;
 mod hub;
 mod info;
@@ -66,6 +67,13 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot fetch {uri} for task '{task}'")]
+    Fetch {
+        task: String,
+        uri: String,
+        #[source]
+        source: fetch::FetchError,
+    },
     #[error("cannot start the executor {program}")]
     Spawn {
         program: PathBuf,
@@ -94,8 +102,12 @@ pub struct Launched {
     /// The instant at which a real agent logs "Launching task".
     pub at: Instant,
     pub executor_pid: u32,
-    /// URIs of the task; this agent fetches nothing.
-    pub not_fetched: Vec<String>,
+}
+
+/// Files that wait for the sandbox of a task, see [`Agent::fetch`].
+#[derive(Debug)]
+pub struct Fetched {
+    folder: tempfile::TempDir,
 }
 
 /// A running agent. Dropped, it ends its executors with SIGTERM.
@@ -121,7 +133,39 @@ impl Agent {
     /// Starts an executor for the task, or hands it to its own executor if that runs already; the
     /// task's agent id is filled in here.
     pub async fn launch(&self, task: TaskInfo) -> Result<Launched, AgentError> {
-        self.ask(|reply| Command::Launch { task: Box::new(task), reply }).await?
+        self.launch_with(task, None).await
+    }
+
+    /// The same, with files that lie in the sandbox before the executor starts.
+    pub async fn launch_with(
+        &self,
+        task: TaskInfo,
+        fetched: Option<Fetched>,
+    ) -> Result<Launched, AgentError> {
+        self.ask(|reply| Command::Launch { task: Box::new(task), fetched, reply }).await?
+    }
+
+    /// Fetches the URIs of a task that is launched next, but for those with an [`fetch::obstacle`].
+    ///
+    /// A real agent does this between launch and executor. Here it is a step of its own, which can be given up by
+    /// dropping the future.
+    pub async fn fetch(&self, task: &TaskInfo) -> Result<Option<Fetched>, AgentError> {
+        let uris: Vec<_> = fetch::uris(task).filter(|uri| fetch::obstacle(uri).is_none()).collect();
+        if uris.is_empty() {
+            return Ok(None);
+        }
+        let work = &self.options.work_dir;
+        let wrong = |source| AgentError::Sandbox { path: work.clone(), source };
+        std::fs::create_dir_all(work).map_err(wrong)?;
+        let folder = tempfile::Builder::new().prefix("fetch-").tempdir_in(work).map_err(wrong)?;
+        for uri in uris {
+            fetch::fetch(uri, folder.path()).await.map_err(|source| AgentError::Fetch {
+                task: task.task_id.value.clone(),
+                uri: fetch::shown(uri),
+                source,
+            })?;
+        }
+        Ok(Some(Fetched { folder }))
     }
 
     /// Tasks that their executor is to start together; the executor's info is put into each of them.

@@ -7,20 +7,36 @@ use crate::mesos::messages::{volume, Parameter, Volume};
 
 pub(super) fn read(top: Fields<'_>) -> Result<(Docker, Vec<Volume>), AppError> {
     let container = top.object("container", |container| {
-        match container.text("type")? {
-            None | Some("DOCKER") => {}
-            Some(other) => {
-                return Err(
-                    container.error("type", format!("'{other}' cannot be run here: it must be DOCKER"))
-                )
-            }
+        if container.word("type", &["DOCKER", "MESOS"])? == Some("MESOS") {
+            return Err(container.error("type", of_mesos(container)?));
         }
         let docker = container
             .object("docker", docker)?
             .ok_or_else(|| container.error("docker", "is missing: which image is to be run?"))?;
         Ok((docker, container.objects("volumes", volume)?))
     })?;
-    container.ok_or_else(|| top.error("container", "is missing: only Docker containers are run here"))
+    container.ok_or_else(|| {
+        top.error(
+            "container",
+            "is missing: an app without one is run by a custom executor, which executor in the app definition or \
+             --executor names (such as --executor /usr/local/bin/calico-executor)",
+        )
+    })
+}
+
+/// Why a container of Mesos' own containerizer (UCR) is not run, and what would do instead.
+fn of_mesos(container: Fields<'_>) -> Result<&'static str, AppError> {
+    let image = container.object("docker", |docker| Ok(docker.text("image")?.is_some()))?;
+    Ok(match image {
+        Some(true) => {
+            "MESOS is Mesos' own containerizer (UCR), which is not here: with \"type\": \"DOCKER\" Docker runs the \
+             same image"
+        }
+        _ => {
+            "MESOS is Mesos' own containerizer (UCR), which is not here, and there is no image for Docker: set \
+             \"type\": \"DOCKER\" and docker.image, or leave container out and name a custom executor (--executor)"
+        }
+    })
 }
 
 fn docker(docker: Fields<'_>) -> Result<Docker, AppError> {
@@ -46,10 +62,9 @@ fn volume(volume: Fields<'_>) -> Result<Volume, AppError> {
             return Err(volume.error(kind, format!("is not supported here: {what} volumes need a cluster")));
         }
     }
-    let mode = match volume.text("mode")? {
-        None | Some("RW") => volume::Mode::Rw,
+    let mode = match volume.word("mode", &["RW", "RO"])? {
         Some("RO") => volume::Mode::Ro,
-        Some(other) => return Err(volume.error("mode", format!("'{other}' is neither RO nor RW"))),
+        _ => volume::Mode::Rw,
     };
     Ok(Volume {
         container_path: volume.required_text("containerPath")?.to_owned(),

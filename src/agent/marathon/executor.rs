@@ -60,6 +60,48 @@ fn with_a_container(container: &Value) -> &'static str {
     }
 }
 
+/// A warning where the shell that starts the executor keeps part of the line for itself.
+pub(super) fn cut(line: &str) -> Option<String> {
+    let end = shell_operator(line)?;
+    let operator = line[end..].chars().next()?.escape_default();
+    Some(format!(
+        "cmd is cut by the shell that starts the executor: the executor receives '{}', and the shell takes what \
+         begins with '{operator}' for itself; put the whole line into single quotes",
+        line[..end].trim()
+    ))
+}
+
+/// Where a POSIX shell sees the first operator, redirection or comment outside of quotes.
+fn shell_operator(line: &str) -> Option<usize> {
+    // Blanks and line ends behind the last word separate nothing.
+    let line = line.trim_end();
+    let mut quote = None;
+    let mut word_begins = true;
+    let mut substitutions = 0_usize;
+    let mut chars = line.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (Some('\''), '\'') | (Some('"'), '"') | (Some('`'), '`') => quote = None,
+            (Some('\''), _) => {}
+            // What is behind it means itself.
+            (_, '\\') => drop(chars.next()),
+            (Some(_), _) => {}
+            (None, '\'' | '"' | '`') => quote = Some(c),
+            (None, '$') if chars.peek().is_some_and(|(_, next)| *next == '(') => {
+                chars.next();
+                substitutions += 1;
+            }
+            (None, '(') if substitutions > 0 => substitutions += 1,
+            (None, ')') if substitutions > 0 => substitutions -= 1,
+            (None, ';' | '&' | '|' | '<' | '>' | '(' | ')' | '\n') if substitutions == 0 => return Some(at),
+            (None, '#') if word_begins && substitutions == 0 => return Some(at),
+            (None, _) => {}
+        }
+        word_begins = quote.is_none() && c.is_whitespace();
+    }
+    None
+}
+
 impl App {
     /// `command` is the app's own, with its variables and files.
     pub(super) fn executor_info(&self, path: &str, task_id: &str, command: CommandInfo) -> ExecutorInfo {

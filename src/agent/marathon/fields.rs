@@ -55,6 +55,11 @@ impl<'a> Fields<'a> {
         AppError::field(Path::Field(&self.path, name).text(), problem)
     }
 
+    /// How many elements a list has; 0 for one that is not there.
+    pub fn length(&self, name: &str) -> Result<usize, AppError> {
+        self.list(name).map(<[Value]>::len)
+    }
+
     /// `null` counts as not there.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
@@ -83,6 +88,17 @@ impl<'a> Fields<'a> {
         match self.text(name)? {
             Some(text) if !text.is_empty() => Ok(text),
             _ => Err(self.error(name, "is missing")),
+        }
+    }
+
+    /// One of a few words, as it stands in `words`: Marathon reads its enumerations in any case.
+    pub fn word(&self, name: &str, words: &[&'static str]) -> Result<Option<&'static str>, AppError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match words.iter().find(|word| word.eq_ignore_ascii_case(text)) {
+            Some(word) => Ok(Some(word)),
+            None => {
+                Err(self.error(name, format!("'{text}' is unknown: it must be one of {}", words.join(", "))))
+            }
         }
     }
 

@@ -1,18 +1,55 @@
 //! Health checks that Mesos runs; Marathon's own (HTTP, TCP without MESOS_) stay with Marathon.
 
 use super::fields::Fields;
-use super::model::Port;
+use super::model::{HostPort, Port};
 use super::AppError;
 use crate::mesos::messages::{health_check, network_info, CommandInfo, HealthCheck};
 
-/// The first one of a Mesos kind, as Marathon hands it on.
-pub(super) fn read(top: Fields<'_>, ports: &[Port]) -> Result<Option<HealthCheck>, AppError> {
-    let checks = top.objects("healthChecks", |check| one(check, ports))?;
-    Ok(checks.into_iter().flatten().next())
+/// What a check may speak, as Marathon writes it.
+const PROTOCOLS: [&str; 7] = ["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_TCP", "MESOS_HTTP", "MESOS_HTTPS"];
+
+/// A check of Mesos', complete but for its port, which may be assigned with the instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    check: HealthCheck,
+    port: CheckedPort,
 }
 
-fn one(check: Fields<'_>, ports: &[Port]) -> Result<Option<HealthCheck>, AppError> {
-    let protocol = check.text("protocol")?.unwrap_or("HTTP");
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum CheckedPort {
+    /// It is a command.
+    None,
+    Number(u16),
+    /// The app's port with this index.
+    Index(usize),
+}
+
+/// The first one of a Mesos kind, as Marathon hands it on; a note for each that nothing here runs.
+pub(super) fn read(
+    top: Fields<'_>,
+    ports: &[Port],
+    notes: &mut Vec<String>,
+) -> Result<Option<Check>, AppError> {
+    let mut first = None;
+    let mut index = 0;
+    top.objects("healthChecks", |check| {
+        let at = format!("healthChecks[{index}]");
+        index += 1;
+        match (one(check, ports)?, &first) {
+            (Err(protocol), _) => notes.push(format!(
+                "{at} is left out: Marathon itself makes {protocol} checks; MESOS_{protocol} is what the executor makes"
+            )),
+            (Ok(check), None) => first = Some(check),
+            (Ok(_), Some(_)) => notes.push(format!("{at} is left out: a task has one health check of Mesos'")),
+        }
+        Ok(())
+    })?;
+    Ok(first)
+}
+
+/// Or the protocol that only Marathon speaks.
+fn one(check: Fields<'_>, ports: &[Port]) -> Result<Result<Check, &'static str>, AppError> {
+    let protocol = check.word("protocol", &PROTOCOLS)?.unwrap_or("HTTP");
     let mut health = HealthCheck {
         delay_seconds: Some(check.number("delaySeconds")?.unwrap_or(15.0)),
         interval_seconds: Some(check.number("intervalSeconds")?.unwrap_or(60.0)),
@@ -21,55 +58,73 @@ fn one(check: Fields<'_>, ports: &[Port]) -> Result<Option<HealthCheck>, AppErro
         grace_period_seconds: Some(check.number("gracePeriodSeconds")?.unwrap_or(300.0)),
         ..HealthCheck::default()
     };
-    match protocol {
+    let port = match protocol {
         "COMMAND" => {
             let value = check
                 .object("command", |command| Ok(command.required_text("value")?.to_owned()))?
                 .ok_or_else(|| check.error("command", "is missing"))?;
             health.command = Some(CommandInfo { value: Some(value), ..CommandInfo::default() });
             health.r#type = Some(health_check::Type::Command.into());
+            CheckedPort::None
         }
         "MESOS_TCP" => {
-            health.tcp =
-                Some(health_check::TcpCheckInfo { port: port(check, ports)?, protocol: ip_protocol(check)? });
+            health.tcp = Some(health_check::TcpCheckInfo { port: 0, protocol: ip_protocol(check)? });
             health.r#type = Some(health_check::Type::Tcp.into());
+            port(check, ports)?
         }
         "MESOS_HTTP" | "MESOS_HTTPS" => {
             health.http = Some(health_check::HttpCheckInfo {
-                port: port(check, ports)?,
+                port: 0,
                 path: Some(check.text("path")?.unwrap_or("/").to_owned()),
                 scheme: Some(if protocol == "MESOS_HTTP" { "http" } else { "https" }.into()),
                 statuses: Vec::new(),
                 protocol: ip_protocol(check)?,
             });
             health.r#type = Some(health_check::Type::Http.into());
+            port(check, ports)?
         }
-        "HTTP" | "HTTPS" | "TCP" => return Ok(None),
-        other => return Err(check.error("protocol", format!("'{other}' is no kind of health check"))),
-    }
-    Ok(Some(health))
+        marathons => return Ok(Err(marathons)),
+    };
+    Ok(Ok(Check { check: health, port }))
 }
 
-/// The port as the container sees it: the check runs in its network namespace.
-fn port(check: Fields<'_>, ports: &[Port]) -> Result<u32, AppError> {
+/// The check runs in the task's network namespace: the container's port is looked for there, or the host's where
+/// the two are one.
+fn port(check: Fields<'_>, ports: &[Port]) -> Result<CheckedPort, AppError> {
     if let Some(port) = check.port("port")? {
-        return Ok(port.into());
+        return Ok(CheckedPort::Number(port));
     }
     let index = check.whole("portIndex", u16::MAX.into())?.unwrap_or(0);
-    let declared = usize::try_from(index).ok().and_then(|index| ports.get(index));
-    match declared.map(|port| port.container) {
-        Some(Some(port)) if port != 0 => Ok(port.into()),
-        Some(_) => {
-            Err(check.error("port", "is missing: a port that is assigned later cannot be checked here"))
-        }
-        None => Err(check.error("portIndex", format!("{index} names no port of the app"))),
+    let found = usize::try_from(index).ok().and_then(|index| Some((index, ports.get(index)?)));
+    match found {
+        Some((_, Port { container: Some(0), host: HostPort::None, .. })) => Err(check.error(
+            "port",
+            "is missing: the app's port of that index has no number, neither in the container nor on the host",
+        )),
+        Some((index, _)) => Ok(CheckedPort::Index(index)),
+        None => Err(check.error("portIndex", format!("{index} is not the index of a port of the app"))),
     }
 }
 
 fn ip_protocol(check: Fields<'_>) -> Result<Option<i32>, AppError> {
-    match check.text("ipProtocol")? {
-        None | Some("IPv4") => Ok(None),
-        Some("IPv6") => Ok(Some(network_info::Protocol::IPv6.into())),
-        Some(other) => Err(check.error("ipProtocol", format!("'{other}' is neither IPv4 nor IPv6"))),
+    let protocol = check.word("ipProtocol", &["IPv4", "IPv6"])?;
+    Ok((protocol == Some("IPv6")).then(|| network_info::Protocol::IPv6.into()))
+}
+
+impl Check {
+    /// The check of an instance whose host ports are known.
+    pub(super) fn with_port(&self, ports: &[Port], assigned: &[Option<u16>]) -> HealthCheck {
+        let mut check = self.check.clone();
+        let number = match self.port {
+            CheckedPort::None => return check,
+            CheckedPort::Number(number) => number,
+            CheckedPort::Index(index) => {
+                let container = ports.get(index).and_then(|port| port.container).filter(|port| *port != 0);
+                container.or(assigned.get(index).copied().flatten()).unwrap_or_default()
+            }
+        };
+        check.http.iter_mut().for_each(|http| http.port = number.into());
+        check.tcp.iter_mut().for_each(|tcp| tcp.port = number.into());
+        check
     }
 }

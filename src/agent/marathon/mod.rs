@@ -2,8 +2,8 @@
 //!
 //! Both network schemas are read: `container.docker.network` and `ipAddress` (up to 1.4), `networks`
 //! and `container.portMappings` (from 1.5 on). Fields that only steer Marathon itself (constraints,
-//! back-off, upgrade strategy, its own health checks) are left alone; what would change the task and
-//! cannot be done on one machine is refused with a sentence.
+//! back-off, upgrade strategy) are left alone; what is left out and would be missed is in [`App::notes`]; what would
+//! change the task and cannot be done on one machine is refused with a sentence.
 
 mod container;
 mod environment;
@@ -13,18 +13,29 @@ mod health;
 mod model;
 mod networks;
 mod parse;
+mod source;
 mod task;
 
 pub use self::model::{App, Instance};
+pub use self::parse::Choice;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     #[error("the app definition is not valid JSON")]
     Json(#[source] serde_json::Error),
-    #[error("this is no app definition: a JSON object with an id is expected")]
+    #[error("the app definition is not valid {0}: save it as UTF-8")]
+    Encoding(&'static str),
+    #[error("this is not an app definition: a JSON object with an id is expected")]
     NotAnApp,
-    #[error("this file holds {0}: give one app per file")]
-    Several(&'static str),
+    #[error("this file holds {kind}: choose one of them with --app ID ({ids})")]
+    Several { kind: &'static str, ids: String },
+    #[error("this file has no app {wanted}; it has: {ids}")]
+    NoSuchApp { wanted: String, ids: String },
+    #[error(
+        "this is a pod, which Mesos runs without Docker: only apps can be run here, such as one with container.docker \
+         for each of its containers"
+    )]
+    Pod,
     #[error("app definition: {field} {problem}")]
     Field { field: String, problem: String },
 }

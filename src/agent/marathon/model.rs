@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use crate::mesos::messages::{command_info, HealthCheck, Parameter, Volume};
+use super::health::Check;
+use crate::mesos::messages::{command_info, Parameter, Volume};
 
 /// One app definition, checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +26,10 @@ pub struct App {
     pub network: Network,
     pub volumes: Vec<Volume>,
     pub fetch: Vec<command_info::Uri>,
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Check>,
     pub kill_grace: Option<Duration>,
+    /// What of the definition has no effect when one agent runs it, and what surprises in it: a sentence each.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -71,6 +74,8 @@ pub enum Network {
 pub struct Port {
     /// `None` in a port definition.
     pub container: Option<u16>,
+    /// What a port definition asks for, which is the host's only with `requirePorts`; 0 is any.
+    pub defined: u16,
     pub host: HostPort,
     pub protocol: String,
     pub name: Option<String>,
@@ -109,6 +114,25 @@ impl Instance {
     }
 }
 
+impl Port {
+    /// A TCP port that is no container's.
+    pub(super) fn new(name: Option<&str>, host: HostPort) -> Self {
+        Self {
+            container: None,
+            defined: 0,
+            host,
+            protocol: "tcp".into(),
+            name: name.map(str::to_owned),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// What the app definition asks for by number: the container's port, or that of a port definition.
+    pub(super) fn requested(&self) -> u16 {
+        self.container.unwrap_or(self.defined)
+    }
+}
+
 impl Network {
     /// Ports declared, in order.
     pub fn ports(&self) -> &[Port] {
@@ -127,6 +151,15 @@ impl App {
     /// How many host ports an instance needs that may be any.
     pub fn free_ports(&self) -> usize {
         self.ports().iter().filter(|port| port.host == HostPort::Any).count()
+    }
+
+    /// The host ports that every instance gets, because the app names them.
+    pub fn fixed_ports(&self) -> Vec<u16> {
+        let fixed = |port: &Port| match port.host {
+            HostPort::Fixed(port) => Some(port),
+            HostPort::None | HostPort::Any => None,
+        };
+        self.ports().iter().filter_map(fixed).collect()
     }
 
     /// The host port of each declared port, in order.

@@ -5,132 +5,123 @@ use super::model::{HostPort, Network, Port};
 use super::parse::text_map;
 use super::AppError;
 
-const PROTOCOLS: [&str; 4] = ["tcp", "udp", "tcp,udp", "udp,tcp"];
+const PROTOCOLS: [&str; 4] = ["tcp", "udp", "udp,tcp", "tcp,udp"];
+/// What Marathon calls the bridge of Mesos, unless its operator has another name for it.
+const MESOS_BRIDGE: &str = "mesos-bridge";
+/// The name of the port that an app gets which declares none.
+const DEFAULT: &str = "default";
 
-pub(super) fn read(top: Fields<'_>) -> Result<Network, AppError> {
-    let old = old_network(top)?;
-    let new = top.has("networks");
-    if new && (old.is_some() || top.has("ipAddress")) {
-        return Err(top.error(
-            "networks",
-            "and the older container.docker.network, container.docker.portMappings or ipAddress exclude each other",
-        ));
-    }
-    if new {
-        return new_network(top);
-    }
-    match old {
-        Some(old) => old_form(top, old),
-        None if top.has("ipAddress") => {
-            Ok(Network::User { name: old_name(top)?, ports: mappings(top)?.unwrap_or_default() })
-        }
-        None => match mappings(top)? {
-            Some(ports) if !ports.is_empty() => Err(top.error(
-                "container.portMappings",
-                "needs a network: add \"networks\": [{\"mode\": \"container/bridge\"}]",
-            )),
-            _ => Ok(Network::Host(definitions(top)?)),
-        },
-    }
+/// Which network, whichever schema names it.
+enum Mode {
+    Host,
+    Bridge,
+    User(Option<String>),
+    None,
 }
 
-struct Old {
-    network: Option<String>,
-    mappings: Vec<Port>,
-}
-
-fn old_network(top: Fields<'_>) -> Result<Option<Old>, AppError> {
-    let nested = top.object("container", |container| {
-        container.object("docker", |docker| {
-            if !docker.has("network") && !docker.has("portMappings") {
-                return Ok(None);
-            }
-            let network = docker.text("network")?.map(str::to_owned);
-            if let Some(other) =
-                network.as_deref().filter(|name| !["HOST", "BRIDGE", "USER", "NONE"].contains(name))
-            {
-                return Err(
-                    docker.error("network", format!("'{other}' is none of HOST, BRIDGE, USER and NONE"))
+/// Both schemas brought together as Marathon does it, with a note where a field has no effect.
+pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<Network, AppError> {
+    let mode = mode(top)?;
+    let mappings = mappings(top)?;
+    let definitions = definitions(top)?;
+    match mode {
+        Mode::Host => {
+            if mappings.is_some_and(|ports| !ports.is_empty()) {
+                notes.push(
+                    "portMappings are ignored: the app is on the host's network; \"networks\": [{\"mode\": \
+                     \"container/bridge\"}] is what they need"
+                        .to_owned(),
                 );
             }
-            Ok(Some(Old { network, mappings: docker.objects("portMappings", mapping)? }))
-        })
-    })?;
-    Ok(nested.flatten().flatten())
+            Ok(Network::Host(definitions.unwrap_or_else(|| vec![Port::new(Some(DEFAULT), HostPort::Any)])))
+        }
+        Mode::Bridge => {
+            let mut ports = complete(mappings, definitions);
+            // An unset host port of a bridge is any port, of another network none.
+            ports
+                .iter_mut()
+                .filter(|port| port.host == HostPort::None)
+                .for_each(|port| port.host = HostPort::Any);
+            Ok(Network::Bridge(ports))
+        }
+        Mode::User(name) => Ok(Network::User { name, ports: complete(mappings, definitions) }),
+        Mode::None => Ok(Network::None),
+    }
 }
 
-fn old_form(top: Fields<'_>, old: Old) -> Result<Network, AppError> {
-    // As Marathon did it: an unset host port of a bridge is any port, of a user network none.
-    let bridged = |mut port: Port| {
-        if port.host == HostPort::None {
-            port.host = HostPort::Any;
-        }
-        port
-    };
-    Ok(match old.network.as_deref() {
-        Some("BRIDGE") => Network::Bridge(old.mappings.into_iter().map(bridged).collect()),
-        Some("USER") => Network::User { name: old_name(top)?, ports: old.mappings },
-        Some("NONE") => Network::None,
-        // Port mappings mean nothing on the host's network; Marathon never minded them.
-        _ => Network::Host(definitions(top)?),
+/// An app that says nothing about mappings gets one port, and as many as it has ports of the host's kind.
+fn complete(mappings: Option<Vec<Port>>, definitions: Option<Vec<Port>>) -> Vec<Port> {
+    let any = |name| Port { container: Some(0), ..Port::new(name, HostPort::None) };
+    let mut ports = mappings.unwrap_or_else(|| vec![any(Some(DEFAULT))]);
+    let wanted = definitions.map_or(0, |definitions| definitions.len()).max(ports.len());
+    ports.resize_with(wanted, || any(None));
+    ports
+}
+
+fn mode(top: Fields<'_>) -> Result<Mode, AppError> {
+    let container = top.object("container", |container| {
+        container.object("docker", |docker| docker.word("network", &["HOST", "BRIDGE", "USER", "NONE"]))
+    })?;
+    let docker = container.flatten().flatten();
+    let address = top.object("ipAddress", |address| Ok(address.text("networkName")?.map(str::to_owned)))?;
+    if top.length("networks")? > 0 && (docker.is_some() || address.is_some()) {
+        return Err(top.error(
+            "networks",
+            "and the older container.docker.network or ipAddress exclude each other: leave the older field out",
+        ));
+    }
+    Ok(match (docker, address) {
+        (Some("HOST"), _) => Mode::Host,
+        (Some("BRIDGE"), _) => Mode::Bridge,
+        (Some("NONE"), _) => Mode::None,
+        (Some(_), address) => Mode::User(address.flatten()),
+        (None, Some(Some(name))) if name == MESOS_BRIDGE => Mode::Bridge,
+        (None, Some(name)) => Mode::User(name),
+        (None, None) => new_mode(top)?,
     })
 }
 
-fn old_name(top: Fields<'_>) -> Result<Option<String>, AppError> {
-    let name = top.object("ipAddress", |address| Ok(address.text("networkName")?.map(str::to_owned)))?;
-    Ok(name.flatten())
-}
-
-fn new_network(top: Fields<'_>) -> Result<Network, AppError> {
+fn new_mode(top: Fields<'_>) -> Result<Mode, AppError> {
     let mut networks = top.objects("networks", |network| {
-        let mode = network.text("mode")?.unwrap_or("container");
-        if !["host", "container", "container/bridge"].contains(&mode) {
-            return Err(
-                network.error("mode", format!("'{mode}' is none of host, container and container/bridge"))
-            );
-        }
-        let name = network.text("name")?.map(str::to_owned);
-        if mode == "container" && name.is_none() {
-            return Err(network.error("name", "is missing: which network?"));
-        }
-        Ok((mode.to_owned(), name))
+        let mode = network.word("mode", &["host", "container", "container/bridge"])?;
+        Ok(match mode {
+            Some("host") => Mode::Host,
+            Some("container/bridge") => Mode::Bridge,
+            _ => match network.text("name")? {
+                Some(name) => Mode::User(Some(name.to_owned())),
+                None => return Err(network.error("name", "is missing: which network?")),
+            },
+        })
     })?;
     if networks.len() > 1 {
         return Err(top.error("networks", "must be one: a Docker container has a single network"));
     }
-    let Some((mode, name)) = networks.pop() else { return Ok(Network::Host(definitions(top)?)) };
-    let ports = mappings(top)?;
-    match mode.as_str() {
-        "host" => match ports {
-            Some(ports) if !ports.is_empty() => {
-                Err(top.error("container.portMappings", "means nothing with mode host"))
-            }
-            _ => Ok(Network::Host(definitions(top)?)),
-        },
-        "container/bridge" => {
-            let any = |mut port: Port| {
-                if port.host == HostPort::None {
-                    port.host = HostPort::Any;
-                }
-                port
-            };
-            Ok(Network::Bridge(ports.unwrap_or_default().into_iter().map(any).collect()))
-        }
-        _ => Ok(Network::User { name, ports: ports.unwrap_or_default() }),
-    }
+    Ok(networks.pop().unwrap_or(Mode::Host))
 }
 
-/// `container.portMappings` of the newer schema.
+/// `portMappings`, of the container or, in the older schema, of its Docker part.
 fn mappings(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
-    let ports = top.object("container", |container| {
-        container.has("portMappings").then(|| container.objects("portMappings", mapping)).transpose()
+    let found = top.object("container", |container| {
+        let of = |fields: Fields<'_>| {
+            fields.has("portMappings").then(|| fields.objects("portMappings", mapping)).transpose()
+        };
+        let newer = of(container)?;
+        let older = container.object("docker", of)?.flatten();
+        match (&newer, &older) {
+            (Some(newer), Some(older)) if !newer.is_empty() && !older.is_empty() => {
+                Err(container.error("portMappings", "and docker.portMappings exclude each other"))
+            }
+            (Some(ports), Some(_)) if !ports.is_empty() => Ok(newer),
+            _ => Ok(older.or(newer)),
+        }
     })?;
-    Ok(ports.flatten())
+    Ok(found.flatten())
 }
 
 fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
     Ok(Port {
         container: Some(mapping.port("containerPort")?.unwrap_or(0)),
+        defined: 0,
         host: match mapping.port("hostPort")? {
             None => HostPort::None,
             Some(0) => HostPort::Any,
@@ -142,39 +133,32 @@ fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
     })
 }
 
-/// `portDefinitions`, or the older `ports`; an app that says nothing gets one port.
-fn definitions(top: Fields<'_>) -> Result<Vec<Port>, AppError> {
-    if top.has("ports") && top.has("portDefinitions") {
-        return Err(top.error("ports", "and portDefinitions exclude each other"));
-    }
+/// `portDefinitions`, or the older `ports`; both when they say the same, of which the former says more.
+fn definitions(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
     let fixed = top.flag("requirePorts")?.unwrap_or(false);
-    let host = |port: u16| if fixed && port != 0 { HostPort::Fixed(port) } else { HostPort::Any };
-    let port = |number: u16, name: Option<&str>| Port {
-        container: None,
-        host: host(number),
-        protocol: "tcp".into(),
-        name: name.map(str::to_owned),
-        labels: Default::default(),
+    let port = |number: u16, name: Option<&str>| {
+        let host = if fixed && number != 0 { HostPort::Fixed(number) } else { HostPort::Any };
+        Port { defined: number, ..Port::new(name, host) }
     };
-    if top.has("ports") {
-        return Ok(top.ports("ports")?.into_iter().map(|number| port(number, None)).collect());
-    }
+    let numbers = top.ports("ports")?;
     if !top.has("portDefinitions") {
-        return Ok(vec![port(0, Some("default"))]);
+        return Ok(top.has("ports").then(|| numbers.into_iter().map(|number| port(number, None)).collect()));
     }
-    top.objects("portDefinitions", |definition| {
+    let definitions = top.objects("portDefinitions", |definition| {
         Ok(Port {
             protocol: protocol(definition)?,
             labels: text_map(definition, "labels")?,
             ..port(definition.port("port")?.unwrap_or(0), definition.text("name")?)
         })
-    })
+    })?;
+    if top.has("ports") && !definitions.iter().map(|definition| definition.defined).eq(numbers) {
+        return Err(
+            top.error("ports", "and portDefinitions exclude each other, unless both name the same ports")
+        );
+    }
+    Ok(Some(definitions))
 }
 
 fn protocol(port: Fields<'_>) -> Result<String, AppError> {
-    let protocol = port.text("protocol")?.unwrap_or("tcp");
-    if !PROTOCOLS.contains(&protocol) {
-        return Err(port.error("protocol", format!("'{protocol}' is none of tcp, udp and udp,tcp")));
-    }
-    Ok(protocol.to_owned())
+    Ok(port.word("protocol", &PROTOCOLS)?.unwrap_or("tcp").to_owned())
 }

@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::model::{App, Command, Resources};
-use super::{container, executor};
-use super::{health, networks, AppError};
+use super::{container, executor, health, networks, source, AppError};
 use crate::mesos::messages::command_info::Uri;
 
 /// What cannot be had on one machine, with what to do about it.
@@ -19,36 +18,50 @@ const REFUSED: [(&str, &str); 4] = [
     ("executorResources", "is not supported: the Docker executor takes no resources of its own"),
 ];
 
+/// Last parts of an id that mean something in Marathon's API.
+const RESERVED: [&str; 3] = ["restart", "tasks", "versions"];
+
+/// Which app is meant, and what Marathon itself would add to it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// The id of one among several.
+    pub app: Option<&'a str>,
+    /// What Marathon was given as `--executor`.
+    pub executor: Option<&'a str>,
+}
+
 impl App {
     /// Reads one app definition.
     pub fn parse(json: &str) -> Result<App, AppError> {
-        Self::parse_with(json, None)
+        Self::read(json.as_bytes(), &Choice::default())
     }
 
-    /// The same, with what Marathon was given as `--executor`.
-    pub fn parse_with(json: &str, default_executor: Option<&str>) -> Result<App, AppError> {
-        let value: Value = serde_json::from_str(json).map_err(AppError::Json)?;
-        if value.is_array() {
-            return Err(AppError::Several("a list of apps"));
-        }
+    /// Reads the app that is meant out of a file, whatever encoding the file has.
+    pub fn read(file: &[u8], choice: &Choice<'_>) -> Result<App, AppError> {
+        let value: Value = serde_json::from_str(&source::text(file)?).map_err(AppError::Json)?;
+        let value = source::choose(value, choice.app)?;
         let top = Fields::top(&value)?;
-        if top.has("apps") || top.has("groups") {
-            return Err(AppError::Several("a group of apps"));
-        }
         for (name, problem) in REFUSED {
             if top.get(name).is_some_and(|value| !is_empty(value)) {
                 return Err(top.error(name, problem));
             }
         }
         let id = id(top)?;
-        let network = networks::read(top)?;
+        let mut notes = Vec::new();
+        let network = networks::read(top, &mut notes)?;
         let command = command(top)?;
-        let executor = executor::read(top, default_executor, &command, &network)?;
+        let executor = executor::read(top, choice.executor, &command, &network)?;
+        if let (Some(_), Command::Shell(line)) = (&executor, &command) {
+            notes.extend(executor::cut(line));
+        }
         let (docker, volumes) = match executor {
             Some(_) => (None, Vec::new()),
             None => container::read(top).map(|(docker, volumes)| (Some(docker), volumes))?,
         };
-        let health_check = health::read(top, network.ports())?;
+        let health_check = health::read(top, network.ports(), &mut notes)?;
+        if top.length("readinessChecks")? > 0 {
+            notes.push("readinessChecks are left out: Marathon itself makes them".to_owned());
+        }
         Ok(App {
             id,
             instances: top.whole("instances", u32::MAX)?.unwrap_or(1),
@@ -64,6 +77,7 @@ impl App {
             fetch: fetch(top)?,
             health_check,
             kill_grace: top.number("taskKillGracePeriodSeconds")?.map(seconds),
+            notes,
         })
     }
 }
@@ -83,19 +97,29 @@ fn seconds(number: f64) -> Duration {
 
 fn id(top: Fields<'_>) -> Result<String, AppError> {
     let text = top.required_text("id")?;
-    let path = text.strip_prefix('/').unwrap_or(text);
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    let parts: Vec<&str> = text.split('/').filter(|part| !part.is_empty()).collect();
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let good = |part: &str| {
-        let ends = [part.chars().next(), part.chars().last()];
-        part.chars().all(plain) && ends.iter().all(|c| c.is_some_and(|c| c.is_ascii_alphanumeric()))
+        part.split('.').all(|word| {
+            !word.is_empty() && word.chars().all(plain) && !word.starts_with('-') && !word.ends_with('-')
+        })
     };
-    if path.is_empty() || !path.split('/').all(good) {
+    if parts.is_empty() || !parts.iter().all(|part| good(part)) {
         return Err(top.error(
             "id",
-            format!("'{text}' is invalid: lower-case letters, digits, dots and dashes between slashes, as in /prod/web"),
+            format!(
+                "'{text}' is invalid: lower-case letters, digits, dashes and single dots inside a part, and slashes \
+                 between the parts, as in /prod/web"
+            ),
         ));
     }
+    if let Some(last) = parts.last().filter(|last| RESERVED.contains(last)) {
+        return Err(top.error(
+            "id",
+            format!("'{text}' is invalid: '{last}' as the last part means something else in Marathon's API"),
+        ));
+    }
+    let path = parts.join("/");
     // It becomes one folder's name, together with some 60 characters.
     if path.len() > 180 {
         return Err(top.error("id", "is longer than 180 characters"));
@@ -106,9 +130,10 @@ fn id(top: Fields<'_>) -> Result<String, AppError> {
 fn command(top: Fields<'_>) -> Result<Command, AppError> {
     let args = top.texts("args")?;
     match top.text("cmd")? {
+        // Marathon's task builder makes no shell line of an empty one.
+        Some("") | None => Ok(Command::Arguments(args)),
         Some(_) if !args.is_empty() => Err(top.error("args", "and cmd exclude each other")),
         Some(cmd) => Ok(Command::Shell(cmd.to_owned())),
-        None => Ok(Command::Arguments(args)),
     }
 }
 
@@ -172,7 +197,7 @@ fn fetch(top: Fields<'_>) -> Result<Vec<Uri>, AppError> {
             output_file: None,
         })
         .collect();
-    if !all.is_empty() && top.has("fetch") {
+    if !all.is_empty() && top.length("fetch")? > 0 {
         return Err(top.error("uris", "and fetch exclude each other"));
     }
     all.extend(top.objects("fetch", |fetch| {
@@ -188,6 +213,12 @@ fn fetch(top: Fields<'_>) -> Result<Vec<Uri>, AppError> {
     Ok(all)
 }
 
+/// By the end of the URI's path; what comes behind it does not count.
 fn is_archive(uri: &str) -> bool {
-    [".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz", ".zip"].iter().any(|end| uri.ends_with(end))
+    const ENDS: [&str; 9] =
+        [".tar", ".tar.gz", ".tar.bz2", ".tar.xz", ".gz", ".tgz", ".tbz2", ".txz", ".zip"];
+    let path = uri.split(['?', '#']).next().unwrap_or_default();
+    // Marathon takes what Java calls a URI, which has neither blanks nor these.
+    let valid = !uri.contains([' ', '\\', '^', '`', '{', '|', '}', '<', '>', '"']);
+    valid && ENDS.iter().any(|end| path.ends_with(end))
 }

@@ -28,7 +28,7 @@ impl App {
             resources: self.task_resources(&ports),
             command,
             executor,
-            health_check: self.health_check.clone(),
+            health_check: self.health_check.as_ref().map(|check| check.with_port(self.ports(), &ports)),
             container: self.docker.as_ref().map(|docker| self.container_info(docker, &task_id, &ports)),
             labels: labels(&self.labels),
             discovery: Some(self.discovery(&ports)),
@@ -163,13 +163,15 @@ fn discovery_ports(port: &Port, host: Option<u16>, network: Option<&str>) -> Vec
             own.insert("network-scope".into(), "host".into());
             host
         }
-        (None, Some(container)) if container != 0 => {
+        (None, Some(container)) => {
+            // One entry for each named network; without a name there is nothing to tell.
+            let Some(network) = network else { return Vec::new() };
             own.insert("network-scope".into(), "container".into());
-            own.extend(network.map(|network| ("network-name".to_owned(), network.to_owned())));
+            own.insert("network-name".into(), network.to_owned());
             container
         }
         (Some(host), None) => host,
-        _ => return Vec::new(),
+        (None, None) => return Vec::new(),
     };
     port.protocol
         .split(',')

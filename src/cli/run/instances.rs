@@ -1,12 +1,9 @@
 //! The tasks of an app's instances, each with its own host ports.
 
-use std::net::{Ipv4Addr, TcpListener};
-
 use crate::agent::marathon::{App, Instance};
+use crate::agent::ports::{self, OFFERED};
 use crate::mesos::messages::TaskInfo;
-
-/// What a Mesos agent offers unless told otherwise.
-const OFFERED: std::ops::RangeInclusive<u16> = 31_000..=32_000;
+use crate::net::forward;
 
 #[derive(Debug, thiserror::Error)]
 #[error("{app} wants {wanted} host ports; of 31000 to 32000 only {found} are free")]
@@ -17,10 +14,18 @@ pub struct NoPorts {
 }
 
 /// One TaskInfo an instance, as Marathon would send them.
-pub fn describe(app: &App, instances: u32) -> Result<Vec<TaskInfo>, NoPorts> {
+///
+/// Assigned are ports that nothing listens on, that lead to no other task, and that the app itself does not name.
+pub async fn describe(app: &App, instances: u32) -> Result<Vec<TaskInfo>, NoPorts> {
     let each = app.free_ports();
     let wanted = each * instances as usize;
-    let ports: Vec<u16> = OFFERED.filter(|port| is_free(*port)).take(wanted).collect();
+    let mut taken = app.fixed_ports();
+    if wanted > 0 {
+        // Tables that cannot be read are reported by the launch, which writes to them.
+        let forwards = forward::all().await.unwrap_or_default();
+        taken.extend(forwards.into_values().flatten().map(|mapping| mapping.host));
+    }
+    let ports = ports::free(OFFERED, wanted, &taken);
     if ports.len() < wanted {
         return Err(NoPorts { app: app.id.clone(), wanted, found: ports.len() });
     }
@@ -30,8 +35,4 @@ pub fn describe(app: &App, instances: u32) -> Result<Vec<TaskInfo>, NoPorts> {
         app.task_info(&Instance::new(hostname.clone(), own))
     };
     Ok((0..instances as usize).map(info).collect())
-}
-
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }

@@ -16,6 +16,7 @@ mod executor;
 mod follow;
 mod hook;
 mod instances;
+mod notes;
 mod place;
 mod remains;
 mod report;
@@ -23,13 +24,14 @@ mod session;
 mod task;
 mod timing;
 mod visit;
+mod waiting;
 mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::agent::marathon::{App, AppError};
+use crate::agent::marathon::{App, AppError, Choice};
 
 use super::interrupt::Interrupt;
 use super::output::Out;
@@ -44,6 +46,9 @@ pub struct Arguments {
     /// A Marathon app definition.
     #[arg(value_name = "APP.json")]
     app: PathBuf,
+    /// The id of the app that is meant, where the file holds several: a list or a group.
+    #[arg(long = "app", value_name = "ID")]
+    id: Option<String>,
     /// How many instances; default: what the app definition says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
     instances: Option<u32>,
@@ -78,7 +83,7 @@ enum RunError {
         #[source]
         source: std::io::Error,
     },
-    #[error("{path} is no usable app definition")]
+    #[error("cannot use the app definition {path}")]
     App {
         path: PathBuf,
         #[source]
@@ -92,7 +97,8 @@ enum RunError {
 
 /// Exit code 0 when every task ran and everything is gone, 1 otherwise.
 pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
-    let mut app = read(&arguments.app, arguments.executor.as_deref())?;
+    let choice = Choice { app: arguments.id.as_deref(), executor: arguments.executor.as_deref() };
+    let mut app = read(&arguments.app, &choice)?;
     let instances = arguments.instances.unwrap_or(app.instances);
     if instances == 0 {
         return Err(RunError::NoInstances(app.id.clone()).into());
@@ -103,7 +109,10 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
         return Err(RunError::NotRoot.into());
     }
     let interrupt = Interrupt::listen(out)?;
-    let infos = instances::describe(&app, instances)?;
+    let infos = instances::describe(&app, instances).await?;
+    let say_notes = || {
+        notes::of(&app, &infos[0], arguments.dev).iter().for_each(|note| out.line(format!("note: {note}")))
+    };
     let place = match runtime {
         Some(runtime) => {
             out.line(report::dev_banner());
@@ -111,10 +120,12 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
                 .replaces
                 .iter()
                 .for_each(|missing| out.line(report::replaced(missing, &executor.program)));
+            say_notes();
             Place::dev(runtime).await?
         }
         None => {
             let place = Place::here(config, arguments.register)?;
+            say_notes();
             let words = Words::of(&infos[0], &place.config);
             if !confirm::confirm(&place, &words, infos.len(), arguments.yes, &interrupt, out).await? {
                 out.line("nothing was launched");
@@ -136,8 +147,7 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     Ok(if result.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read(path: &Path, default_executor: Option<&str>) -> Result<App, RunError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|source| RunError::Read { path: path.into(), source })?;
-    App::parse_with(&text, default_executor).map_err(|source| RunError::App { path: path.into(), source })
+fn read(path: &Path, choice: &Choice<'_>) -> Result<App, RunError> {
+    let file = std::fs::read(path).map_err(|source| RunError::Read { path: path.into(), source })?;
+    App::read(&file, choice).map_err(|source| RunError::App { path: path.into(), source })
 }

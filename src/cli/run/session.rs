@@ -19,6 +19,7 @@ use crate::mesos::messages::TaskInfo;
 use super::place::Place;
 use super::task::{short_ids, Task};
 use super::timing::{describe, Parts};
+use super::waiting;
 
 /// How often a task's output is looked for.
 const POLL: Duration = Duration::from_millis(100);
@@ -53,12 +54,16 @@ impl<'a> Session<'a> {
         Ok(Self { updates: agent.updates(), agent, tasks: Vec::new(), out, interrupt })
     }
 
-    /// Launches all of them; on an error the ones before it are there, and have to be stopped.
+    /// Launches all of them, each with its files fetched; on an error the ones before it are there, and have to be stopped.
     pub async fn launch(&mut self, infos: Vec<TaskInfo>, place: &Place) -> Result<(), AgentError> {
         let ids: Vec<&str> = infos.iter().map(|info| info.task_id.value.as_str()).collect();
         let shorts = short_ids(&ids);
         for (info, short) in infos.into_iter().zip(shorts) {
-            let launched = self.agent.launch(info.clone()).await?;
+            let fetched = tokio::select! {
+                fetched = self.agent.fetch(&info) => fetched?,
+                () = self.interrupt.asked() => return Ok(()),
+            };
+            let launched = self.agent.launch_with(info.clone(), fetched).await?;
             let link = place.folder.join(&short);
             let sandbox = match std::os::unix::fs::symlink(&launched.sandbox, &link) {
                 Ok(()) => link,
@@ -207,11 +212,8 @@ impl<'a> Session<'a> {
     /// What the executors of waiting tasks are busy with.
     fn explain(&self) {
         for task in self.tasks.iter().filter(|task| !task.is_running() && !task.is_over()) {
-            let log = std::fs::read(task.sandbox.join("stderr")).unwrap_or_default();
-            let log = String::from_utf8_lossy(&log);
-            if let Some(line) = log.lines().last() {
-                self.out.line(format!("  {}  waiting: {line}", task.short));
-            }
+            let what = waiting::describe(&task.sandbox.join("stderr"), task.launched.elapsed());
+            self.out.line(format!("  {}  {what}", task.short));
         }
     }
 

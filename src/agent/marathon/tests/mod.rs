@@ -1,5 +1,10 @@
 //! App definitions as people write them, and what becomes of them.
 
+mod checks;
+mod networks;
+mod sources;
+mod variables;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -27,6 +32,10 @@ fn variables(task: &TaskInfo) -> BTreeMap<String, String> {
 
 fn docker(task: &TaskInfo) -> &crate::mesos::messages::container_info::DockerInfo {
     task.container.as_ref().unwrap().docker.as_ref().unwrap()
+}
+
+fn with_executor(json: &str) -> Result<App, AppError> {
+    App::read(json.as_bytes(), &Choice { executor: Some("/x"), app: None })
 }
 
 fn refusal(json: &str) -> String {
@@ -135,15 +144,19 @@ fn the_older_schema() {
 #[test]
 fn refusals_name_the_field() {
     for (json, parts) in [
-        ("[]".to_owned(), ["list", "one app per file"]),
-        (r#"{"id": "/", "apps": []}"#.to_owned(), ["group", "one app per file"]),
+        ("[]".to_owned(), ["list", "--app ID"]),
+        (r#"{"id": "/", "apps": []}"#.to_owned(), ["group", "--app ID"]),
         ("{".to_owned(), ["JSON", "line"]),
         ("7".to_owned(), ["object", "id"]),
         ("{}".to_owned(), ["id", "missing"]),
         (r#"{"id": "/Web"}"#.to_owned(), ["id", "/Web"]),
         (r#"{"id": "/../x"}"#.to_owned(), ["id", "invalid"]),
-        (r#"{"id": "/a"}"#.to_owned(), ["container", "missing"]),
-        (r#"{"id": "/a", "container": {"type": "MESOS"}}"#.to_owned(), ["container.type", "MESOS"]),
+        (r#"{"id": "/a"}"#.to_owned(), ["container is missing", "--executor"]),
+        (r#"{"id": "/a", "container": {"type": "MESOS"}}"#.to_owned(), ["container.type MESOS", "no image"]),
+        (
+            r#"{"id": "/a", "container": {"type": "mesos", "docker": {"image": "x"}}}"#.to_owned(),
+            ["container.type MESOS", r#"with "type": "DOCKER" Docker runs the same image"#],
+        ),
         (r#"{"id": "/a", "container": {"type": "DOCKER"}}"#.to_owned(), ["container.docker", "missing"]),
         (r#"{"id": "/a", "container": {"docker": {}}}"#.to_owned(), ["container.docker.image", "missing"]),
         (with(r#""cpus": "1""#), ["cpus", "number"]),
@@ -156,6 +169,8 @@ fn refusals_name_the_field() {
         (with(r#""networks": [{"mode": "overlay"}]"#), ["networks[0].mode", "overlay"]),
         (with(r#""networks": [{"mode": "container"}]"#), ["networks[0].name", "missing"]),
         (with(r#""networks": [{"mode": "host"}], "ipAddress": {}"#), ["networks", "exclude"]),
+        (with(r#""ports": [1], "portDefinitions": [{"port": 2}]"#), ["ports", "exclude"]),
+        (with(r#""uris": ["/a"], "fetch": [{"uri": "/b"}]"#), ["uris", "exclude"]),
         (with(r#""portDefinitions": [{"port": 99999}]"#), ["portDefinitions[0].port", "65535"]),
         (with(r#""ports": ["a"]"#), ["ports[0]", "port"]),
         (with(r#""healthChecks": [{"protocol": "SMTP"}]"#), ["healthChecks[0].protocol", "SMTP"]),
@@ -251,9 +266,9 @@ fn a_path_executor() {
 #[test]
 fn marathons_own_executor_by_default() {
     let json = r#"{"id": "a", "cmd": "x"}"#;
-    assert_eq!(App::parse_with(json, Some("/x")).unwrap().executor.as_deref(), Some("/x"));
+    assert_eq!(with_executor(json).unwrap().executor.as_deref(), Some("/x"));
     let json = r#"{"id": "a", "cmd": "x", "executor": "//cmd", "container": {"docker": {"image": "x"}}}"#;
-    assert_eq!(App::parse_with(json, Some("/x")).unwrap().executor, None);
+    assert_eq!(with_executor(json).unwrap().executor, None);
 }
 
 #[test]

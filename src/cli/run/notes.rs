@@ -1,0 +1,58 @@
+//! What a run says about an app before it launches it: what it leaves out, and what would surprise.
+
+use crate::agent::fetch;
+use crate::agent::marathon::App;
+use crate::mesos::messages::container_info::docker_info::Network;
+use crate::mesos::messages::TaskInfo;
+
+use super::words::is_calico;
+
+/// One sentence each. `info` is any instance's; `dev` is whether Docker is a private one.
+pub fn of(app: &App, info: &TaskInfo, dev: bool) -> Vec<String> {
+    let mut notes = app.notes.clone();
+    let left_out = |uri| Some(format!("{} is not fetched: {}", fetch::shown(uri), fetch::obstacle(uri)?));
+    notes.extend(fetch::uris(info).filter_map(left_out));
+    let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
+    if dev && !is_calico(info) && docker.is_some_and(|docker| docker.network() == Network::Bridge) {
+        notes.push(
+            "the private Docker of --dev has no bridge: the task gets the interface lo alone, and its port mappings \
+             lead nowhere; without --dev it runs on this machine's own Docker, with CALICO_IP it gets an address"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::marathon::Instance;
+
+    fn notes(rest: &str, dev: bool) -> Vec<String> {
+        let app = App::parse(&format!(
+            r#"{{"id": "/a", "container": {{"type": "DOCKER", "docker": {{"image": "x"}}}}, {rest}}}"#
+        ))
+        .unwrap();
+        of(&app, &app.task_info(&Instance::new("h", vec![31000; app.free_ports()])), dev)
+    }
+
+    #[test]
+    fn uris_that_are_not_fetched_are_named_with_the_reason() {
+        let told = notes(
+            r#""uris": ["hdfs://user:secret@h/a.tgz", "/no/such/docker.tar.gz", "/etc/hostname"]"#,
+            true,
+        );
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].starts_with("hdfs://…@h/a.tgz is not fetched: only local files"), "{told:?}");
+        assert!(told[1].contains("/no/such/docker.tar.gz is not fetched: no such file"), "{told:?}");
+    }
+
+    #[test]
+    fn a_bridge_that_is_not_there_is_named() {
+        let bridge = r#""networks": [{"mode": "container/bridge"}]"#;
+        let told = notes(bridge, true);
+        assert!(told.len() == 1 && told[0].contains("no bridge"), "{told:?}");
+        assert_eq!(notes(bridge, false), [""; 0]);
+        assert_eq!(notes(&format!(r#"{bridge}, "env": {{"CALICO_IP": "auto"}}"#), true), [""; 0]);
+    }
+}
