@@ -115,7 +115,7 @@ pub(super) async fn fetch(uri: &Uri, folder: &Path) -> Result<(), FetchError> {
             let target = file.as_os_str();
             let patience = ["--connect-timeout", "30", "--speed-limit", "1", "--speed-time", "60"];
             let mut curl = Command::new("curl");
-            curl.args(["--silent", "--show-error", "--location", "--fail"]).args(patience);
+            curl.args(["--silent", "--show-error", "--location", "--fail", "--globoff"]).args(patience);
             curl.arg("--output").arg(target).arg("--url").arg(address);
             run("curl", curl).await?;
         }

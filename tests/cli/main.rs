@@ -1,5 +1,6 @@
 //! `calico-mesos` as people use it: the real program, private daemons, a machine that stays as it was.
 
+mod definitions;
 mod machine;
 #[path = "../netlab/mod.rs"]
 mod netlab;

@@ -55,6 +55,18 @@ pub async fn health_https(example: Example) {
     task.is_over().await;
 }
 
+pub async fn health_assigned_port(example: Example) {
+    let world = world().await;
+    let [assigned] = example.ports().try_into().unwrap();
+    let check = example.info.health_check.as_ref().and_then(|check| check.http.as_ref());
+    assert_eq!(check.map(|http| http.port), Some(assigned.into()));
+    let task = example.running(&world).await;
+    becomes_well(&task).await;
+    assert_eq!(fetched(&format!("http://{}:{assigned}/health", address(&task))).await, "well\n");
+    assert_eq!(fetched(&format!("http://{HOST}:{assigned}/health")).await, "well\n");
+    task.is_over().await;
+}
+
 pub async fn health_tcp(example: Example) {
     let world = world().await;
     let task = example.running(&world).await;
