@@ -5,7 +5,9 @@
 #   scripts/consul.sh --find   the same, but never builds: exit code 1 when there is none
 #
 # Debian packages no Consul any more, so it is built from its published Go module at the version
-# that consul/go.mod pins. The cache lies outside the checkout and outlives it.
+# that consul/go.mod pins: the newest one under the Mozilla Public License whose modules all have open
+# licences too (1.16.2 and later are under the Business Source License). An installed Consul of any
+# version is preferred. The cache lies outside the checkout and outlives it.
 set -eu
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,7 +24,7 @@ if [ -x "$built" ]; then
 fi
 if [ "${1:-}" = --find ]; then exit 1; fi
 if ! command -v go >/dev/null; then
-    say "not on PATH and not in $cache, and building it needs Go: install Go 1.25.7 or later (or Consul itself)"
+    say "not on PATH and not in $cache, and building it needs Go: install Go 1.24 or later (or Consul itself)"
     exit 1
 fi
 
@@ -34,7 +36,7 @@ if ! flock --nonblock 9; then
     flock 9
 fi
 if [ ! -x "$built" ]; then
-    say "building $version from its Go module (6 to 10 minutes on 2 cores with empty caches, once; kept in $cache)"
+    say "building $version from its Go module (3 to 6 minutes on 2 cores with empty caches, once; kept in $cache)"
     begin=$SECONDS
     trap 'rm -f "$built.$$"' EXIT
     # The lock must not outlive this script in a child of the compiler: 9>&-.

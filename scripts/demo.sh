@@ -35,7 +35,7 @@ introduction() {
     if scripts/consul.sh --find >/dev/null; then
         echo "Consul:      found"
     elif command -v go >/dev/null; then
-        echo "Consul:      is built once with Go and kept in the cache: 6 to 10 minutes"
+        echo "Consul:      is built once with Go and kept in the cache: 3 to 6 minutes"
     else
         echo "Consul:      not found, and no Go to build it: the demo shows everything but DNS"
     fi

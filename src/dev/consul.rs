@@ -34,21 +34,22 @@ pub struct Consul {
     daemon: Daemon,
 }
 
-/// Consul of PATH, else the one that `scripts/consul.sh` built into the cache.
+/// Consul of PATH, else the one that `scripts/consul.sh` built into the cache: the version that it pins, since others
+/// may lie there from before.
 pub fn find_consul() -> Option<PathBuf> {
     find_program("consul").or_else(|| {
-        let mut built: Vec<PathBuf> = std::fs::read_dir(cache()?)
-            .ok()?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| {
-                // `consul-1.22.5`; while it is being built there is a file with one more suffix.
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.strip_prefix("consul-").is_some_and(|version| version.split('.').count() == 3)
-            })
-            .collect();
-        built.sort();
-        built.pop()
+        let built = cache()?.join(format!("consul-{}", pinned_version()?));
+        built.exists().then_some(built)
     })
+}
+
+/// The version of Consul in the module file that `scripts/consul.sh` builds from.
+fn pinned_version() -> Option<&'static str> {
+    let required = include_str!("../../scripts/consul/go.mod").lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == "github.com/hashicorp/consul").then(|| words.next())?
+    });
+    required?.strip_prefix('v')
 }
 
 impl Consul {
@@ -166,4 +167,17 @@ async fn ready(http: SocketAddr, acl: bool) -> bool {
 /// Answered with more than an empty list or string.
 async fn filled(http: SocketAddr, path: &str) -> bool {
     http::over_tcp(http, path).await.is_ok_and(|reply| reply.status == 200 && reply.body.trim().len() > 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Consul is under the Business Source License since 1.16.2.
+    #[test]
+    fn the_pinned_consul_is_open_source() {
+        let version = pinned_version().expect("go.mod names Consul");
+        let numbers: Vec<u32> = version.split('.').map(|number| number.parse().unwrap()).collect();
+        assert!(numbers < vec![1, 16, 2], "{version}");
+    }
 }
