@@ -40,7 +40,8 @@ const UUID_LENGTH: usize = 36;
 /// A state holds until another is told: ten years.
 const TTL: &str = "87600h";
 const PASSING: &str = "passing";
-/// Metadata of an entry: on which of Calico's nodes the task runs, and since when.
+/// Metadata of an entry: the app's id, on which of Calico's nodes the task runs, and since when.
+const APP: &str = "mesos-app";
 const NODE: &str = "calico-node";
 const SINCE: &str = "mesos-task-since";
 /// What is kept of a reason.
@@ -237,7 +238,7 @@ impl Instance<'_> {
 
     fn meta(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
-            ("mesos-app".to_owned(), cut(self.app_id, META_MAX).to_owned()),
+            (APP.to_owned(), cut(self.app_id, META_MAX).to_owned()),
             ("mesos-task".to_owned(), cut(self.task_id, META_MAX).to_owned()),
             (NODE.to_owned(), cut(self.node, META_MAX).to_owned()),
             (SINCE.to_owned(), self.since.to_owned()),
@@ -476,5 +477,6 @@ mod port {
     }
 }
 
+mod names;
 #[cfg(test)]
 mod tests;

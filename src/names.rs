@@ -9,6 +9,10 @@
 //! | IPAM handle | `mesos.<ContainerID>` | `mesos.5f3cbe1e-77aa-…` |
 //! | WorkloadEndpoint workload | `<app>.<ContainerID>` | `web-prod.5f3cbe1e-77aa-…` |
 //! | Consul service | path of the app, reversed | `/prod/web` gives `web-prod`, `web-prod-direct` |
+//!
+//! What has to be cut to fit ends with a [`fingerprint`] of the whole, so that two apps whose ids differ only behind the
+//! cut have two names; what fits stays as it is. Ids that become equal because case and separators are folded
+//! (`/a/b` and `/b-a`, `a.b` and `a-b`, `/Web` and `/web`, `a_b` and `a-b`) have one name, as in mesos-dns.
 
 use std::fmt;
 
@@ -88,11 +92,39 @@ impl From<ContainerId> for String {
     }
 }
 
+/// What Consul's names may have beside `-direct`: a DNS label has 63 characters.
+const SERVICE_MAX: usize = 56;
+
 /// The service name of an app, as mesos-dns and mesos-consul form it: the path reversed, joined by
 /// dashes. `/prod/web` gives `web-prod`.
 pub fn service_name(app_id: &str) -> String {
     let reversed: Vec<&str> = app_id.split('/').filter(|part| !part.is_empty()).rev().collect();
-    dns_label(&reversed.join("-"), 56)
+    let reversed = reversed.join("-");
+    let name = dns_label(&reversed, usize::MAX);
+    match name.len() <= SERVICE_MAX {
+        true => name,
+        false => shortened(&name, SERVICE_MAX, &reversed),
+    }
+}
+
+/// `text` in at most `max` bytes: its beginning, and the fingerprint of the whole that it was made of.
+pub fn shortened(text: &str, max: usize, whole: &str) -> String {
+    let room = max.saturating_sub(FINGERPRINT + 1);
+    let begin = text[..text.floor_char_boundary(room)].trim_end_matches(['-', '.', '_']);
+    format!("{begin}-{}", fingerprint(whole))
+}
+
+const FINGERPRINT: usize = 8;
+
+/// Eight hexadecimal digits that tell texts apart; the same in every release, since names are made of them.
+///
+/// FNV-1a, whose halves are folded together. It protects against chance, not against somebody who looks for two
+/// texts of one fingerprint: who may choose an app's id can choose another app's name outright.
+pub fn fingerprint(text: &str) -> String {
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
 /// Lower-case letters, digits and single inner dashes, at most `max` characters.
@@ -159,5 +191,17 @@ mod tests {
         assert_eq!(service_name("/a//b_c/"), "b-c-a");
         assert_eq!(service_name("../../x"), "x");
         assert_eq!(service_name(&"a".repeat(4096)).len(), 56);
+        assert_eq!(service_name(&"a".repeat(56)), "a".repeat(56), "what fits stays");
+    }
+
+    #[test]
+    fn a_cut_keeps_two_apps_apart() {
+        let deep = "/prod/eu-central-1/customer-portal/payment-gateway/reconciliation";
+        let names = ["", "-v2", "/blue", "/green"].map(|tail| service_name(&format!("{deep}{tail}")));
+        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), 4, "{names:?}");
+        // As it stands in Consul: another text would be another name after an upgrade.
+        assert_eq!(service_name(deep), "reconciliation-payment-gateway-customer-portal-08b5302e");
+        assert_eq!(service_name(&format!("{deep}/")), service_name(deep));
+        assert_eq!((fingerprint(""), fingerprint("a")), ("4fd0bfc1".into(), "296230c0".into()));
     }
 }

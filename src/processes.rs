@@ -3,6 +3,10 @@
 use std::fs;
 use std::str::FromStr;
 
+/// What the kernel hands over to a program in one piece, its closing NUL included: an argument, or a variable with its
+/// name (`MAX_ARG_STRLEN`).
+pub const MAX_STRING: usize = 128 << 10;
+
 /// Every process that can be seen from here, by its leader's pid.
 pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

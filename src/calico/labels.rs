@@ -2,12 +2,13 @@
 //!
 //! Mesos allows any text, Calico only Kubernetes' syntax. The mapping is the one of Calico's own CNI
 //! plugin for Mesos, so that policies written for it select the same tasks: slashes become dots, each
-//! run of other characters a dash, and what then mixes dots with dashes becomes one dot. As no slash survives, no task can give
+//! run of other characters a dash, and what then mixes dots with dashes becomes one dot. What is longer than a label
+//! may be ends with a fingerprint of the whole: no policy selects one app for another's label. As no slash survives, no task can give
 //! itself a label with a prefix, such as the membership labels of our profiles.
 
 use std::collections::BTreeMap;
 
-use crate::names::{NAMESPACE, ORCHESTRATOR};
+use crate::names::{shortened, NAMESPACE, ORCHESTRATOR};
 
 /// What Calico's client sets itself on every endpoint; policies of a namespace rest on the first.
 const FORCED: [(&str, &str); 2] =
@@ -63,8 +64,10 @@ fn sanitise(text: &str) -> String {
             }
         }
     }
-    let cut = clean.chars().take(MAX).collect::<String>();
-    cut.trim_end_matches(['.', '-', '_']).to_owned()
+    match clean.len() <= MAX {
+        true => clean,
+        false => shortened(&clean, MAX, text),
+    }
 }
 
 /// A run of separators as it stays between two letters.
@@ -90,7 +93,21 @@ mod tests {
         ] {
             assert_eq!(sanitise(raw), clean);
         }
-        assert_eq!(sanitise(&format!("{}.b", "a".repeat(62))).len(), 62);
+        assert_eq!(sanitise(&"a".repeat(63)), "a".repeat(63), "what fits stays");
+        assert_eq!(sanitise(&format!("{}.b", "a".repeat(62))).len(), 63);
+    }
+
+    #[test]
+    fn what_differs_behind_the_cut_stays_apart() {
+        let long = |tail: &str| format!("{}{tail}", "team-".repeat(20));
+        let mesos =
+            [("a", long("blue")), ("b", long("green")), (&long("x"), "1".into()), (&long("y"), "2".into())];
+        let labels = endpoint_labels(&mesos.map(|(key, value)| (key.to_owned(), value)).into());
+        assert_eq!(labels.len(), 4 + FORCED.len(), "{labels:?}");
+        assert_ne!(labels["a"], labels["b"]);
+        assert!(labels
+            .iter()
+            .all(|(key, value)| key.starts_with(RESERVED) || key.len().max(value.len()) <= MAX));
     }
 
     #[test]

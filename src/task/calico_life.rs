@@ -10,7 +10,6 @@ use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
 use crate::config::{Config, Dataplane};
 use crate::consul;
 use crate::error::{chain, Blame, Failure};
-use crate::names::service_name;
 use crate::trust;
 
 use super::audit;
@@ -159,7 +158,7 @@ fn services(
     let ports: Vec<(u16, Option<String>)> =
         request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
     let instance = consul::Instance {
-        name: &service_name(&description.app),
+        name: &description.service,
         app_id: &description.app,
         task_id: &description.task_id,
         container: &order.container,

@@ -15,6 +15,7 @@ use crate::consul::{Client, ConsulError, Health, Service};
 use crate::error::chain;
 use crate::names::ContainerId;
 
+use super::request::shown;
 use super::told::Told;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -85,6 +86,8 @@ struct Entry {
     state: State,
     /// An error stands in the log; the next one says nothing new.
     complained: bool,
+    /// The first of its name, which finds out whether another app has the name too.
+    looks: bool,
 }
 
 enum State {
@@ -104,10 +107,11 @@ async fn keep(
 ) -> bool {
     let Services { direct, host } = services;
     let direct = direct.into_iter().map(|service| (service, false));
-    let mut entries: Vec<Entry> = direct
-        .chain(host.into_iter().map(|service| (service, true)))
-        .map(|(service, yields)| Entry { service, yields, state: State::Missing, complained: false })
-        .collect();
+    let mut entries: Vec<Entry> = Vec::new();
+    for (service, yields) in direct.chain(host.into_iter().map(|service| (service, true))) {
+        let looks = entries.iter().all(|entry| entry.service.name != service.name);
+        entries.push(Entry { service, yields, state: State::Missing, complained: false, looks });
+    }
     let mut registered = false;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -196,10 +200,28 @@ impl Entry {
             tracing::info!("{name} is in Consul already, registered by another program");
             return Ok(State::LeftOut);
         }
+        if self.looks {
+            self.look(client).await;
+        }
         self.service.health.clone_from(health);
         client.register(&self.service).await?;
         tracing::info!("registered {} in Consul at {}", self.service.name, self.service.address);
         Ok(State::Told(health.clone()))
+    }
+
+    /// Two apps whose ids fold into one name are found under it together, and each may answer for the other.
+    async fn look(&mut self, client: &Client) {
+        let name = &self.service.name;
+        match client.other_app(&self.service).await {
+            Ok(Some(other)) => tracing::warn!(
+                "{name} in Consul is also the name of the app {}: whoever asks for it may get either; give one of them another id",
+                shown(&other)
+            ),
+            Ok(None) => {}
+            // The registration that follows has its own words for a Consul that is away.
+            Err(error) => return tracing::debug!("{}", chain(&error)),
+        }
+        self.looks = false;
     }
 
     /// A Consul that has lost the entry gets it anew.

@@ -137,7 +137,7 @@ async fn without_the_variables_a_command_has_the_hosts_network() {
     let world = world().await;
     let mut info = task(&executor(&[], &[]));
     info.command = Some(command(
-        "readlink /proc/self/ns/net > seen; trap 'echo bye > bye; exit 0' TERM; while :; do sleep 0.1; done",
+        "trap 'echo bye > bye; exit 0' TERM; readlink /proc/self/ns/net > seen; while :; do sleep 0.1; done",
         &[],
     ));
     let task = running(&world, info).await;
@@ -372,7 +372,9 @@ async fn malformed_tasks_end_in_one_sentence() {
     no_value.command = Some(CommandInfo { shell: Some(true), ..Default::default() });
     let mut control = task(&executor(&[], &CALICO));
     control.command = Some(CommandInfo { value: Some("a\0b".into()), ..Default::default() });
-    for info in [nothing, no_value, control] {
+    let mut long = task(&executor(&[], &CALICO));
+    long.command = Some(command("x", &[("BIG", &"x".repeat(128 << 10))]));
+    for info in [nothing, no_value, control, long] {
         let task = world.launch_info(info).await;
         let message = task.fails().await;
         assert!(message.contains("CM-TASK-INVALID"), "{message}");

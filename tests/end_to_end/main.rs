@@ -13,6 +13,7 @@ mod gc;
 mod health;
 mod hostile;
 mod launch;
+mod names;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 mod policy;

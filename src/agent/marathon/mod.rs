@@ -14,6 +14,7 @@ mod model;
 mod networks;
 mod parse;
 mod source;
+mod strings;
 mod task;
 
 pub use self::model::{App, Instance};

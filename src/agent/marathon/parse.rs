@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::Fields;
 use super::model::{App, Command, Resources};
-use super::{container, executor, health, networks, source, AppError};
+use super::{container, executor, health, networks, source, strings, AppError};
 use crate::mesos::messages::command_info::Uri;
 
 /// What cannot be had on one machine, with what to do about it.
@@ -62,7 +62,7 @@ impl App {
         if top.length("readinessChecks")? > 0 {
             notes.push("readinessChecks are left out: Marathon itself makes them".to_owned());
         }
-        Ok(App {
+        let app = App {
             id,
             instances: top.whole("instances", u32::MAX)?.unwrap_or(1),
             command,
@@ -78,7 +78,9 @@ impl App {
             health_check,
             kill_grace: top.number("taskKillGracePeriodSeconds")?.map(seconds),
             notes,
-        })
+        };
+        strings::check(&app)?;
+        Ok(app)
     }
 }
 

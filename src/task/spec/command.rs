@@ -1,6 +1,6 @@
 //! The command: a line for the shell, or arguments for the image's own entrypoint.
 
-use super::{invalid, without_nul};
+use super::{as_argument, invalid};
 use crate::error::Failure;
 use crate::mesos::messages::TaskInfo;
 use crate::workload::ContainerSpec;
@@ -18,10 +18,10 @@ pub(super) fn apply(
         ));
     };
     if let Some(value) = &command.value {
-        without_nul("the command", value)?;
+        as_argument("the command", value)?;
     }
     for argument in &command.arguments {
-        without_nul("the argument", argument)?;
+        as_argument("the argument", argument)?;
     }
     if command.user.is_some() {
         notes.push("the command's user has no effect on a Docker container; the image's USER applies".into());

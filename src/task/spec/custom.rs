@@ -19,8 +19,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::{as_argument, environment, invalid, name, network, ports, refuse_unsupported, resources};
 use super::{describe, labels, Description, Work};
-use super::{environment, invalid, name, network, ports, refuse_unsupported, resources, without_nul};
 use crate::error::{chain, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::{self, DockerInfo};
@@ -207,7 +207,7 @@ fn command_spec(
     let command = task.command.clone().unwrap_or_default();
     let (program, arguments) = words(&command, notes)?;
     for word in arguments.iter().chain([&program]) {
-        without_nul("the command", word)?;
+        as_argument("the command", word)?;
     }
     let user = command.user.as_deref().map(|user| name("the command's user", user)).transpose()?;
     Ok(CommandSpec {

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{invalid, without_nul};
+use super::invalid;
 use crate::error::Failure;
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::environment::Variable;
 use crate::mesos::messages::TaskInfo;
+use crate::processes::MAX_STRING;
 use crate::task::request::shown;
 
 /// A variable of the task's own environment as the app has set it; of two of one name the last.
@@ -82,8 +83,16 @@ pub(super) fn insert(
         )));
     }
     // Only the name: values can be secrets.
-    without_nul("an environment variable's value", value)
-        .map_err(|_| invalid(format!("the environment variable {} contains a NUL character", shown(name))))?;
+    if value.contains('\0') {
+        return Err(invalid(format!("the environment variable {} contains a NUL character", shown(name))));
+    }
+    let bytes = name.len() + "=".len() + value.len();
+    if bytes >= MAX_STRING {
+        return Err(invalid(format!(
+            "the environment variable {} has {bytes} bytes with its name; the kernel takes less than {MAX_STRING}",
+            shown(name)
+        )));
+    }
     variables.insert(name.to_owned(), value.to_owned());
     Ok(())
 }

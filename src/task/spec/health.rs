@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{environment, invalid, without_nul, Work};
+use super::{as_argument, environment, invalid, Work};
 use crate::error::Failure;
 use crate::mesos::messages::environment::variable::Type as VariableType;
 use crate::mesos::messages::health_check::{HttpCheckInfo, TcpCheckInfo, Type};
@@ -122,7 +122,7 @@ fn family(protocol: Option<i32>) -> Result<Family, Failure> {
 fn command(command: &CommandInfo, work: &Work, notes: &mut Vec<String>) -> Result<Probe, Failure> {
     let value = command.value.as_deref().filter(|value| !value.is_empty());
     for text in value.into_iter().chain(command.arguments.iter().map(String::as_str)) {
-        without_nul("the health check's command", text)?;
+        as_argument("the health check's command", text)?;
     }
     let (program, arguments) = match (command.shell(), value) {
         (true, Some(_)) if !command.arguments.is_empty() => {

@@ -37,6 +37,7 @@ use crate::error::{is_deceptive, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::names::service_name;
+use crate::processes::MAX_STRING;
 use crate::task::health::Check;
 use crate::task::request::{shown, CalicoRequest};
 use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
@@ -87,6 +88,8 @@ pub struct Description {
     /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any line; `names`
     /// makes names of it.
     pub app: String,
+    /// The app's name in Consul; empty where nothing of its id can be one.
+    pub service: String,
     pub task_id: String,
     /// The labels of the task, raw.
     pub labels: BTreeMap<String, String>,
@@ -150,8 +153,10 @@ impl Description {
                 labels.len()
             )));
         }
-        let app = app(task);
-        let service = service_name(&app);
+        // Of the whole id, of which the rest is cut: it stands in each block of addresses that the task has one of,
+        // which others share, on one line.
+        let service = service_name(app(task));
+        let app = app(task)[..app(task).floor_char_boundary(MAX_APP)].replace(is_deceptive, " ");
         if calico.is_some() && !may_have_host_entry(&service) {
             notes.push(match service.is_empty() {
                 true => format!("nothing of the app's id {} can be a name in Consul: the task is not registered", shown(&app)),
@@ -166,6 +171,7 @@ impl Description {
             kill_grace: duration("the kill policy's grace period", kill_grace)?,
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
             app,
+            service,
             task_id: name("the task id", &task.task_id.value)?.to_owned(),
             labels,
             notes,
@@ -261,19 +267,25 @@ fn duration(what: &str, given: Option<&DurationInfo>) -> Result<Option<Duration>
     }
 }
 
-/// Cut, since it stands in each block of addresses that the task has one of, which others share; and on one line.
-fn app(task: &TaskInfo) -> String {
+/// The app's id as the framework has it.
+fn app(task: &TaskInfo) -> &str {
     let discovery = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
-    let app = environment::own(task, "MARATHON_APP_ID")
+    environment::own(task, "MARATHON_APP_ID")
         .filter(|id| !id.is_empty())
         .or(discovery.filter(|name| !name.is_empty()))
-        .unwrap_or(&task.name);
-    app[..app.floor_char_boundary(MAX_APP)].replace(is_deceptive, " ")
+        .unwrap_or(&task.name)
 }
 
 fn labels(task: &TaskInfo) -> BTreeMap<String, String> {
     let labels = task.labels.iter().flat_map(|labels| &labels.labels);
     labels.map(|label| (label.key.clone(), label.value.clone().unwrap_or_default())).collect()
+}
+
+/// Of the kernel, for a hostname and for a domain name. Docker takes longer ones, and cannot start the container.
+const HOSTNAME_MAX: usize = 64;
+
+fn too_long(hostname: &str) -> String {
+    format!("has {} characters; the kernel takes {HOSTNAME_MAX}", hostname.len())
 }
 
 /// A text that must be there, be short enough, and fit on a line.
@@ -290,12 +302,19 @@ fn name<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
     Ok(text)
 }
 
-/// A text that may have lines, but must survive being a C string.
-fn without_nul<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
-    match text.contains('\0') {
-        true => Err(invalid(format!("{what} {} contains a NUL character", shown(text)))),
-        false => Ok(text),
+/// A text that may have lines, but must survive being an argument of a program.
+fn as_argument<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    if text.contains('\0') {
+        return Err(invalid(format!("{what} {} contains a NUL character", shown(text))));
     }
+    if text.len() >= MAX_STRING {
+        return Err(invalid(format!(
+            "{what} {} has {} bytes; the kernel takes less than {MAX_STRING}",
+            shown(text),
+            text.len()
+        )));
+    }
+    Ok(text)
 }
 
 fn invalid(message: impl Into<String>) -> Failure {

@@ -11,8 +11,8 @@
 //! The parameter `network` (or `net`) replaces the first column for tasks without Calico.
 
 use super::ports::{self, HostPort};
-use super::{environment, invalid, name, parameters};
-use super::{Failure, NETWORK};
+use super::{environment, invalid, name, parameters, too_long};
+use super::{Failure, HOSTNAME_MAX, NETWORK};
 use crate::config::Config;
 use crate::mesos::flags::{DockerDns, Flags};
 use crate::mesos::messages::container_info::docker_info::Network;
@@ -93,7 +93,11 @@ pub(super) fn apply(
         if spec.network == "host" {
             return Err(invalid("a task on the host's network cannot have a hostname of its own"));
         }
-        spec.hostname = Some(name("the hostname", hostname)?.to_owned());
+        let hostname = name("the hostname", hostname)?;
+        if hostname.len() > HOSTNAME_MAX {
+            return Err(invalid(format!("the hostname {} {}", shown(hostname), too_long(hostname))));
+        }
+        spec.hostname = Some(hostname.to_owned());
     }
     let ports = ports::mapped(task, docker)?;
     if calico {

@@ -47,6 +47,23 @@ fn with(extra: &str) -> String {
 }
 
 #[test]
+fn what_no_program_can_be_started_with_is_refused() {
+    let sized = |bytes: usize| with(&format!(r#""cmd": "x", "env": {{"BIG": "{}"}}"#, "x".repeat(bytes)));
+    assert!(App::parse(&sized((128 << 10) - 5)).is_ok());
+    let message = refusal(&sized((128 << 10) - 4));
+    assert!(
+        message.contains("env.BIG has 131072 bytes") && message.contains("less than 131072"),
+        "{message}"
+    );
+    let line = "x".repeat(128 << 10);
+    assert!(refusal(&with(&format!(r#""cmd": "{line}""#))).contains("cmd has 131072 bytes"));
+    assert!(refusal(&with(&format!(r#""args": ["a", "{line}"]"#))).contains("args has 131072 bytes"));
+    let labels: Vec<String> = (0..300).map(|n| format!(r#""{n}-{}": """#, "x".repeat(480))).collect();
+    let labels = format!(r#""cmd": "x", "labels": {{{}}}"#, labels.join(","));
+    assert!(refusal(&with(&labels)).contains("env.MARATHON_APP_LABELS"));
+}
+
+#[test]
 fn the_testapp_unmodified() {
     let task = task(TESTAPP, &[31005]);
     let id = task.task_id.value.clone();

@@ -21,7 +21,7 @@ use network::{add_host, address, dns_search, expose, mac, publish};
 use storage::{mount, tmpfs, volume};
 use values::{boolean, integer, nano_cpus, pair, size, span};
 
-use super::{environment, Failure};
+use super::{environment, too_long, Failure, HOSTNAME_MAX};
 use crate::mesos::messages::Parameter;
 use crate::task::request::shown;
 use crate::workload::{ContainerSpec, Endpoint, Throttled};
@@ -77,8 +77,8 @@ const TABLE: &[(&str, &str, Again, WithCalico, Effect)] = &[
     ("env",                 "Config.Env",                           All,  Same, variable),
     ("label",               "Config.Labels",                        All,  Same, label),
     ("annotation",          "HostConfig.Annotations",               All,  Same, |d, v| put(&mut d.spec.annotations, v)),
-    ("hostname",            "Config.Hostname",                      Last, Same, |d, v| text(&mut d.spec.hostname, v)),
-    ("domainname",          "Config.Domainname",                    Last, Same, |d, v| text(&mut d.spec.domainname, v)),
+    ("hostname",            "Config.Hostname",                      Last, Same, |d, v| hostname(&mut d.spec.hostname, v)),
+    ("domainname",          "Config.Domainname",                    Last, Same, |d, v| hostname(&mut d.spec.domainname, v)),
     ("user",                "Config.User",                          Last, Same, |d, v| text(&mut d.spec.user, v)),
     ("workdir",             "Config.WorkingDir",                    Last, Same, |d, v| text(&mut d.spec.working_dir, v)),
     ("stop-signal",         "Config.StopSignal",                    Last, Same, |d, v| text(&mut d.spec.stop_signal, v)),
@@ -262,6 +262,13 @@ fn text(field: &mut Option<String>, value: &str) -> Result<(), String> {
     Ok(())
 }
 
+fn hostname(field: &mut Option<String>, value: &str) -> Result<(), String> {
+    match value.len() > HOSTNAME_MAX {
+        true => Err(too_long(value)),
+        false => text(field, value),
+    }
+}
+
 fn set<T>(field: &mut Option<T>, value: Result<T, String>) -> Result<(), String> {
     *field = Some(value?);
     Ok(())
@@ -322,9 +329,8 @@ fn variable(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
         return Err("has no name".into());
     }
     match value {
-        Some(value) => {
-            environment::insert(draft.variables, name, value).map_err(|_| "cannot be a variable".to_owned())
-        }
+        Some(value) => environment::insert(draft.variables, name, value)
+            .map_err(|error| format!("cannot be a variable: {}", error.message)),
         None => {
             draft.spec.environment.push(name.to_owned());
             Ok(())

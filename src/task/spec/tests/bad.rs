@@ -62,11 +62,50 @@ fn what_makes_no_task() {
     assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), "CM-TASK-INVALID");
 }
 
+/// The kernel would refuse them when the container is there already.
+#[test]
+fn what_the_kernel_does_not_take_is_refused_beforehand() {
+    let parameter = |task: &mut TaskInfo, key: &str, value: &str| {
+        docker(task).parameters = vec![Parameter { key: key.into(), value: value.into() }];
+    };
+    let mut task = plain();
+    docker(&mut task).network = Some(Network::Bridge as i32);
+    container(&mut task).hostname = Some("h".repeat(64));
+    assert_eq!(understood(&task).container().unwrap().hostname, Some("h".repeat(64)));
+    container(&mut task).hostname = Some("h".repeat(65));
+    let failure = refusal(&task);
+    assert!(
+        failure.message.contains("the hostname") && failure.message.contains("kernel takes 64"),
+        "{failure}"
+    );
+    container(&mut task).hostname = None;
+    for key in ["hostname", "domainname"] {
+        parameter(&mut task, key, &"h".repeat(64));
+        understood(&task);
+        parameter(&mut task, key, &"h".repeat(65));
+        let failure = refusal(&task);
+        assert!(failure.message.contains(key) && failure.message.contains("kernel takes 64"), "{failure}");
+    }
+    let limit = 128 << 10;
+    parameter(&mut task, "env", &format!("BIG={}", "x".repeat(limit)));
+    let failure = refusal(&task);
+    assert!(failure.message.contains("BIG") && failure.message.contains("less than 131072"), "{failure}");
+    docker(&mut task).parameters.clear();
+    set(&mut task, "BIG", &"x".repeat(limit - 5));
+    understood(&task);
+    set(&mut task, "BIG2", &"x".repeat(limit - 5));
+    let failure = refusal(&task);
+    assert!(failure.message.contains("'BIG2' has 131072 bytes") && failure.message.len() < 300, "{failure}");
+    let mut task = plain();
+    task.command.as_mut().unwrap().value = Some("x".repeat(limit));
+    assert!(refusal(&task).message.contains("the command"));
+}
+
 #[test]
 fn what_stands_in_records_that_others_share_is_kept_short() {
     let mut task = plain();
     set(&mut task, "CALICO_IP", "auto");
-    set(&mut task, "MARATHON_APP_ID", &format!("/a\nb/{}", "é".repeat(1 << 20)));
+    set(&mut task, "MARATHON_APP_ID", &format!("/a\nb/{}", "é".repeat(60_000)));
     let description = understood(&task);
     assert!(
         description.app.starts_with("/a b/é") && description.app.len() <= 512,

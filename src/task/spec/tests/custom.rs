@@ -356,6 +356,9 @@ fn commands_that_make_no_task() {
         told(&bare(), &executor(&[(name, "x")]), &["x"]);
     }
     told(&bare(), &executor(&[("A", "\0")]), &["x"]);
+    let long = "x".repeat(128 << 10);
+    assert!(told(&bare(), &executor(&[("A", &long)]), &["x"]).contains("'A' has 131074 bytes"));
+    assert!(told(&bare(), &executor(&[]), &["x", &long]).contains("the command"));
 }
 
 proptest! {
