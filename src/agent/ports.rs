@@ -1,6 +1,6 @@
 //! Host ports for tasks, out of what the agent offers.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,14 +22,15 @@ pub fn own() -> u16 {
     (0..ports.len()).map(|_| next()).find(|port| is_free(*port)).unwrap_or(0)
 }
 
-/// The first `count` ports of the range that nobody listens on and that are not in `taken`; fewer
-/// when there are no more.
+/// The first `count` ports of the range on which nothing listens, neither by TCP nor by UDP, and that are not in
+/// `taken`; fewer when there are no more.
 pub fn free(range: RangeInclusive<u16>, count: usize, taken: &[u16]) -> Vec<u16> {
     range.filter(|port| !taken.contains(port) && is_free(*port)).take(count).collect()
 }
 
 fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    let any = Ipv4Addr::UNSPECIFIED;
+    TcpListener::bind((any, port)).is_ok() && UdpSocket::bind((any, port)).is_ok()
 }
 
 #[cfg(test)]
@@ -39,6 +40,9 @@ mod tests {
     #[test]
     fn ports_in_use_are_left_out() {
         let busy = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = busy.local_addr().unwrap().port();
+        assert_eq!(free(port..=port, 1, &[]), Vec::<u16>::new());
+        let busy = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = busy.local_addr().unwrap().port();
         assert_eq!(free(port..=port, 1, &[]), Vec::<u16>::new());
         assert_ne!(own(), own());

@@ -66,6 +66,26 @@ fn a_uri_that_cannot_be_fetched_fails_the_launch_with_the_reason() {
     outcome.says("nothing had to be removed; left behind: nothing");
 }
 
+/// The peer accepts and says nothing; the connection is seen in the kernel's table, by the port in hexadecimal.
+#[test]
+fn an_end_is_heard_while_a_uri_is_fetched() {
+    let app = App::new(&app("fetching", "true", r#""uris": ["http://127.0.0.1:8000/slow.tgz"]"#));
+    let script = format!(
+        "sleep 1000 | busybox nc -l -p 8000 >/dev/null & peer=$!\n\
+         {PROGRAM} run {} --dev & run=$!\n\
+         until grep -q ' 0100007F:1F40 01 ' /proc/net/tcp || ! kill -0 $run; do sleep 0.05; done\n\
+         begun=$SECONDS; kill -TERM $run; wait $run; code=$?\n\
+         echo took $((SECONDS - begun)) s; kill $(jobs -p) $(pgrep -P $$ sleep); exit $code",
+        app.path
+    );
+    let outcome = Machine::start_with(&["bash", "-c", &script]).finish();
+    outcome.expect(0);
+    outcome.says("fetching http://127.0.0.1:8000/slow.tgz");
+    outcome.says("nothing had to be removed; left behind: nothing");
+    let took: u32 = outcome.stdout.split_once("took ").unwrap().1.split(' ').next().unwrap().parse().unwrap();
+    assert!(took < 20, "{outcome:#?}");
+}
+
 #[test]
 fn what_marathon_itself_would_check_is_said_before_the_launch() {
     let text = app("checked", "true", r#""healthChecks": [{"protocol": "HTTP"}, {"protocol": "TCP"}]"#);

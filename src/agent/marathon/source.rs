@@ -40,7 +40,8 @@ pub(super) fn choose(value: Value, wanted: Option<&str>) -> Result<Value, AppErr
     let (kind, all) = match &value {
         Value::Array(list) => ("a list of apps", apps(list, "/")),
         Value::Object(map) if map.contains_key("apps") || map.contains_key("groups") => {
-            ("a group of apps", group(&value, "/"))
+            let kind = if map.contains_key("id") { "a group of apps" } else { "a list of apps" };
+            (kind, group(&value, "/"))
         }
         _ => match wanted {
             Some(wanted) if absolute(&value["id"], "/").is_some_and(|id| id != path(wanted, "/")) => {

@@ -110,9 +110,8 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     }
     let interrupt = Interrupt::listen(out)?;
     let infos = instances::describe(&app, instances).await?;
-    let say_notes = || {
-        notes::of(&app, &infos[0], arguments.dev).iter().for_each(|note| out.line(format!("note: {note}")))
-    };
+    let say_notes =
+        || notes::of(&app, &infos, arguments.dev).iter().for_each(|note| out.line(format!("note: {note}")));
     let place = match runtime {
         Some(runtime) => {
             out.line(report::dev_banner());

@@ -7,9 +7,15 @@ use crate::mesos::messages::TaskInfo;
 
 use super::words::is_calico;
 
-/// One sentence each. `info` is any instance's; `dev` is whether Docker is a private one.
-pub fn of(app: &App, info: &TaskInfo, dev: bool) -> Vec<String> {
+/// One sentence each. The instances differ in nothing that matters here; `dev` is whether Docker is a private one.
+pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {
     let mut notes = app.notes.clone();
+    let Some(info) = instances.first() else { return notes };
+    if let (Some(port), 2..) = (app.fixed_ports().first(), instances.len()) {
+        notes.push(format!(
+            "the app names the host port {port}, which only one instance can have on a machine: --instances 1 starts one"
+        ));
+    }
     let left_out = |uri| Some(format!("{} is not fetched: {}", fetch::shown(uri), fetch::obstacle(uri)?));
     notes.extend(fetch::uris(info).filter_map(left_out));
     let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
@@ -29,11 +35,16 @@ mod tests {
     use crate::agent::marathon::Instance;
 
     fn notes(rest: &str, dev: bool) -> Vec<String> {
+        notes_of(rest, dev, 1)
+    }
+
+    fn notes_of(rest: &str, dev: bool, instances: usize) -> Vec<String> {
         let app = App::parse(&format!(
             r#"{{"id": "/a", "container": {{"type": "DOCKER", "docker": {{"image": "x"}}}}, {rest}}}"#
         ))
         .unwrap();
-        of(&app, &app.task_info(&Instance::new("h", vec![31000; app.free_ports()])), dev)
+        let info = || app.task_info(&Instance::new("h", vec![31000; app.free_ports()]));
+        of(&app, &std::iter::repeat_with(info).take(instances).collect::<Vec<_>>(), dev)
     }
 
     #[test]
@@ -54,5 +65,14 @@ mod tests {
         assert!(told.len() == 1 && told[0].contains("no bridge"), "{told:?}");
         assert_eq!(notes(bridge, false), [""; 0]);
         assert_eq!(notes(&format!(r#"{bridge}, "env": {{"CALICO_IP": "auto"}}"#), true), [""; 0]);
+    }
+
+    #[test]
+    fn a_host_port_that_two_instances_would_share_is_named() {
+        let fixed = r#""requirePorts": true, "ports": [8080]"#;
+        assert_eq!(notes_of(fixed, true, 1), [""; 0]);
+        let told = notes_of(fixed, true, 2);
+        assert!(told.len() == 1 && told[0].contains("host port 8080"), "{told:?}");
+        assert_eq!(notes_of(r#""ports": [8080]"#, true, 2), [""; 0]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::{error::RecvError, Receiver};
 use tokio::time::{interval, timeout, Instant, MissedTickBehavior};
 
-use crate::agent::{kill_all, Agent, AgentError, Update};
+use crate::agent::{fetch, kill_all, Agent, AgentError, Update};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{count, Out};
 use crate::mesos::messages::TaskInfo;
@@ -59,6 +59,10 @@ impl<'a> Session<'a> {
         let ids: Vec<&str> = infos.iter().map(|info| info.task_id.value.as_str()).collect();
         let shorts = short_ids(&ids);
         for (info, short) in infos.into_iter().zip(shorts) {
+            let uris = fetch::uris(&info).filter(|uri| fetch::obstacle(uri).is_none());
+            for uri in uris {
+                self.out.line(format!("  {short}  fetching {}", fetch::shown(uri)));
+            }
             let fetched = tokio::select! {
                 fetched = self.agent.fetch(&info) => fetched?,
                 () = self.interrupt.asked() => return Ok(()),
