@@ -40,9 +40,28 @@ pub fn header() -> String {
     format!("{:<58} {:>8} {:>8}  {:<3} {:>4}", "", "MEDIAN", "P95", "", "RUNS")
 }
 
-/// `goal NAME measured M limit L ok`
-pub fn goal(name: &str, measured: f64, limit: f64) -> String {
-    // A figure that was not measured is no number, and no number is within a limit.
-    let verdict = if measured <= limit { "ok" } else { "short" };
-    format!("goal {name} measured {measured:.2} limit {limit} {verdict}")
+/// A figure that is to stay at or below a limit. Printed as `goal NAME measured M limit L ok` or `short`.
+pub struct Goal {
+    name: &'static str,
+    measured: f64,
+    limit: f64,
+}
+
+impl Goal {
+    pub fn new(name: &'static str, measured: f64, limit: f64) -> Self {
+        Self { name, measured, limit }
+    }
+
+    /// False too for a figure that was not measured: it is not a number, and no limit holds it.
+    pub fn is_met(&self) -> bool {
+        self.measured <= self.limit
+    }
+}
+
+impl std::fmt::Display for Goal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, measured, limit } = self;
+        let verdict = if self.is_met() { "ok" } else { "short" };
+        write!(f, "goal {name} measured {measured:.2} limit {limit} {verdict}")
+    }
 }
