@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use calico_mesos::calico::{
     AddressRequest, CalicoError, Committed, Datastore, Family, Identity, Terms, Wanted,
@@ -121,6 +122,15 @@ impl World {
     }
 }
 
+/// Waits until something is so; a minute is long after anything that a test waits for.
+pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub fn task(node: &str) -> Identity {
     let container = ContainerId::random();
     Identity::new(node, &container, "/prod/web", &format!("prod_web.instance-{container}._app.1"))
@@ -128,6 +138,10 @@ pub fn task(node: &str) -> Identity {
 
 pub fn auto() -> Wanted {
     wants(&[AddressRequest::Auto(Family::V4)])
+}
+
+pub fn six() -> Wanted {
+    wants(&[AddressRequest::Auto(Family::V6)])
 }
 
 pub fn wants(addresses: &[AddressRequest]) -> Wanted {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled, Terms};
@@ -11,6 +12,7 @@ use calico_mesos::task::journal::{Journal, Record};
 use calico_mesos::task::steps::Steps;
 use calico_mesos::task::teardown::{self, Claim, Patience, Workload};
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -150,22 +152,22 @@ async fn a_lost_answer_is_looked_up() {
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     proxy.mute();
     let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, Terms::default()).await });
-    while allocated(&world.ipam().await).is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("etcd has carried the write out", async || !allocated(&world.ipam().await).is_empty()).await;
     proxy.cut();
     let committed = commit.await.unwrap().unwrap();
     assert_eq!(committed.addresses.len(), 1);
     assert_eq!(allocated(&world.ipam().await), vec![identity.handle.clone()]);
 
-    // The same on the way back.
+    // The same with the release: what the lost write has released is reported by the attempt that follows it.
     let mut datastore = Datastore::connect(&config).await.unwrap();
-    proxy.mute();
-    let release = tokio::spawn(async move { datastore.release(&identity).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    proxy.cut();
-    let _ = release.await.unwrap();
-    assert!(world.ipam().await.len() >= 2);
+    proxy.lose_write();
+    let released = datastore.release(&identity).await.unwrap();
+    assert_eq!((released.addresses, released.endpoint, released.handle), (committed.addresses, true, true));
+    assert_eq!(datastore.requests(), 4, "two reads, the write, and a look at what became of it");
+    let dump = world.ipam().await;
+    assert!(allocated(&dump).is_empty());
+    let left: Vec<&String> = dump.keys().filter(|key| !key.contains("/ipv4/block/")).collect();
+    assert!(left.is_empty(), "neither handle nor endpoint: {left:?}");
 }
 
 #[tokio::test]
@@ -320,11 +322,17 @@ async fn an_etcd_that_restarts_between_read_and_write_is_waited_for() {
     let mut datastore = world.connect("a").await;
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     world.etcd.kill();
+    let sent = Arc::new(Notify::new());
+    let word = sent.clone();
     let commit = tokio::spawn(async move {
-        let terms = Terms { patience: Duration::from_secs(60), ..Terms::default() };
+        let note = move |_: &Pending| {
+            word.notify_one();
+            Ok(())
+        };
+        let terms = Terms { patience: Duration::from_secs(60), note: Box::new(note), ..Terms::default() };
         datastore.commit(prepared, MAC, terms).await
     });
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    sent.notified().await;
     world.etcd.restart().await.unwrap();
     assert_eq!(commit.await.unwrap().unwrap().addresses.len(), 1);
     assert_eq!(allocated(&world.ipam().await), vec![identity.handle.clone()]);
