@@ -117,12 +117,9 @@ impl Block {
         listed.chain(0..self.allocations.len()).filter(free).filter(|ordinal| seen.insert(*ordinal)).collect()
     }
 
-    /// The first free ordinal whose address is not reserved.
-    pub(super) fn first_free(&self, cidr: &IpNet, reserved: &[IpNet]) -> Option<usize> {
-        self.queue().into_iter().find(|ordinal| {
-            let address = address(cidr, *ordinal);
-            !reserved.iter().any(|net| net.contains(&address))
-        })
+    /// The first free ordinal whose address may be used, in the order in which they are handed out.
+    pub(super) fn first_free(&self, cidr: &IpNet, usable: impl Fn(&IpAddr) -> bool) -> Option<usize> {
+        self.queue().into_iter().find(|ordinal| usable(&address(cidr, *ordinal)))
     }
 
     /// The attribute of an ordinal in use.

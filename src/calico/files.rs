@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
 
 use super::{CalicoError, Identity};
 use crate::config::Config;
@@ -64,28 +65,43 @@ pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<Flock<File
     }
 }
 
-/// The blocks from which this node got its last addresses: read together with everything else, so that
-/// an ordinary launch needs one trip. Only a guess; what it names is checked like any other block. So it needs no
-/// number for its form either: what another release wrote and this one cannot read is no hint.
-pub(super) fn read_hint(path: &Path, node: &str) -> Vec<IpNet> {
-    let Ok(meta) = std::fs::metadata(path) else { return Vec::new() };
+/// What earlier launches of a node found out. Only a guess: every block that it names is read from etcd and
+/// checked like any other. So it needs no number for its form either: what another release wrote and this one cannot
+/// read is no hint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Hint {
+    /// The blocks from which the last addresses came: read together with everything else, so that an ordinary launch
+    /// needs one trip.
+    pub blocks: Vec<IpNet>,
+    /// The pools for which the rest holds; see [`super::snapshot::Snapshot::pools_mark`].
+    pub mark: String,
+    /// The datastore's revision at which it was found out. An older datastore is another one, or a restored one.
+    pub revision: i64,
+    /// Blocks of the node that no other block overlaps.
+    pub alone: Vec<IpNet>,
+}
+
+/// The hint for a node; an empty one where there is none.
+pub(super) fn read_hint(path: &Path, node: &str) -> Hint {
+    let Ok(meta) = std::fs::metadata(path) else { return Hint::default() };
     if meta.uid() != nix::unistd::geteuid().as_raw() {
-        return Vec::new();
+        return Hint::default();
     }
     let mut text = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST_HINT).read_to_end(&mut text));
     if read.is_err() {
-        return Vec::new();
+        return Hint::default();
     }
-    let mut nodes: BTreeMap<String, Vec<IpNet>> = serde_json::from_slice(&text).unwrap_or_default();
-    let mut blocks = nodes.remove(node).unwrap_or_default();
-    blocks.truncate(MOST_HINTS);
-    blocks
+    let mut nodes: BTreeMap<String, Hint> = serde_json::from_slice(&text).unwrap_or_default();
+    let mut hint = nodes.remove(node).unwrap_or_default();
+    hint.blocks.truncate(MOST_HINTS);
+    hint
 }
 
-/// Remembers blocks; a failure only costs the next launch a trip.
-pub(super) fn write_hint(path: &Path, node: &str, blocks: &[IpNet]) {
-    let text = serde_json::to_vec(&BTreeMap::from([(node, blocks)])).unwrap_or_default();
+/// Remembers a hint; a failure only costs the next launch a trip.
+pub(super) fn write_hint(path: &Path, node: &str, hint: &Hint) {
+    let text = serde_json::to_vec(&BTreeMap::from([(node, hint)])).unwrap_or_default();
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
     let renamed =
@@ -116,23 +132,28 @@ mod tests {
     fn a_hint_is_kept_for_its_node_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hint.json");
-        assert!(read_hint(&path, "a").is_empty());
-        let blocks = ["10.0.0.0/26".parse().unwrap(), "fd00::/122".parse().unwrap()];
-        write_hint(&path, "a", &blocks);
-        assert_eq!(read_hint(&path, "a"), blocks);
-        assert!(read_hint(&path, "b").is_empty());
-        std::fs::write(&path, "garbage").unwrap();
-        assert!(read_hint(&path, "a").is_empty());
+        assert_eq!(read_hint(&path, "a"), Hint::default());
+        let blocks = vec!["10.0.0.0/26".parse().unwrap(), "fd00::/122".parse().unwrap()];
+        let hint = Hint { alone: blocks.clone(), blocks, mark: "pools".into(), revision: 7 };
+        write_hint(&path, "a", &hint);
+        assert_eq!(read_hint(&path, "a"), hint);
+        assert_eq!(read_hint(&path, "b"), Hint::default());
+        // The last one is how the release before wrote it.
+        for unreadable in ["garbage", "{\"a\": 1}", "{\"a\": [\"10.0.0.0/26\", \"fd00::/122\"]}"] {
+            std::fs::write(&path, unreadable).unwrap();
+            let hint = read_hint(&path, "a");
+            assert!(hint.mark.is_empty() && hint.alone.is_empty(), "{hint:?}");
+        }
     }
 
     proptest::proptest! {
         #[test]
         fn any_hint_is_a_guess_or_none(text in proptest::prop_oneof![
-            "(?s).{0,60}", "\\{\"a\": \\[(\"[0-9a-f.:/]{0,15}\",?){0,12}\\]\\}",
+            "(?s).{0,60}", "\\{\"a\": \\{\"blocks\": \\[(\"[0-9a-f.:/]{0,15}\",?){0,12}\\]\\}\\}",
         ]) {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), text).unwrap();
-            proptest::prop_assert!(read_hint(file.path(), "a").len() <= MOST_HINTS);
+            proptest::prop_assert!(read_hint(file.path(), "a").blocks.len() <= MOST_HINTS);
         }
     }
 

@@ -49,6 +49,8 @@ pub struct SeenEndpoint {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allocation {
     pub address: IpAddr,
+    /// The block that has it allocated: there may be several that contain the address.
+    pub block: IpNet,
     pub handle: Option<String>,
     /// For which node it was allocated, which need not be the block's.
     pub node: Option<String>,
@@ -78,18 +80,18 @@ impl Inventory {
             Err(why) if own => return self.unreadable.push((cidr, why)),
             Err(_) => return,
         };
-        let held = (0..block::size(&cidr)).filter_map(|ordinal| {
-            Some(Allocation::of(block::address(&cidr, ordinal), block.holder(ordinal)?))
-        });
+        let held = (0..block::size(&cidr))
+            .filter_map(|ordinal| Some(Allocation::of(&cidr, ordinal, block.holder(ordinal)?)));
         self.allocations.extend(held.filter(|held| own || held.node.as_deref() == Some(node)));
     }
 }
 
 impl Allocation {
-    fn of(address: IpAddr, holder: &Attribute) -> Self {
+    fn of(cidr: &IpNet, ordinal: usize, holder: &Attribute) -> Self {
         let text = |key: &str| holder.secondary.as_ref()?.get(key).filter(|text| !text.is_empty()).cloned();
         Self {
-            address,
+            address: block::address(cidr, ordinal),
+            block: *cidr,
             handle: holder.handle_id.clone(),
             node: text("node"),
             kind: text("type"),
@@ -290,7 +292,7 @@ mod tests {
 
     fn allocation(handle: &str, secondary: Value) -> Allocation {
         let attribute = json!({"handle_id": handle, "secondary": secondary});
-        Allocation::of("10.0.0.1".parse().unwrap(), &serde_json::from_value(attribute).unwrap())
+        Allocation::of(&"10.0.0.0/26".parse().unwrap(), 1, &serde_json::from_value(attribute).unwrap())
     }
 
     #[test]

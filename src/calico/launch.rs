@@ -7,12 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+use super::files::Hint;
+use super::overlap::{prefixes_beside, Lengths};
 use super::plan::{self, Plan, Request, Step};
 use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
 use super::store::StoreError;
-use super::txn::{Range, Written};
-use super::{files, keys, CalicoError, Datastore, Identity, Wanted, ATTEMPTS, LOCK_LIMIT};
+use super::txn::{Guard, Range, Written};
+use super::{files, keys, CalicoError, Datastore, Family, Identity, Wanted, ATTEMPTS, LOCK_LIMIT};
 
 /// A launch that has been looked at and planned; nothing is written or held yet.
 pub struct Prepared {
@@ -20,7 +22,7 @@ pub struct Prepared {
     pub addresses: Vec<IpAddr>,
     identity: Identity,
     wanted: Wanted,
-    hints: Vec<IpNet>,
+    hint: Hint,
     snapshot: Snapshot,
     plan: Box<Plan>,
     took: Duration,
@@ -73,16 +75,16 @@ impl Datastore {
     pub async fn prepare(&mut self, identity: &Identity, wanted: &Wanted) -> Result<Prepared, CalicoError> {
         let started = Instant::now();
         self.check_profiles(wanted)?;
-        let hints = files::read_hint(&self.hint_file, &identity.node);
+        let hint = files::read_hint(&self.hint_file, &identity.node);
         let mut snapshot = Snapshot::default();
-        let ranges = question(identity, wanted, &hints);
+        let ranges = question(identity, wanted, &hint);
         self.look(&mut snapshot, &ranges).await?;
-        let plan = self.plan(identity, wanted, &hints, &mut snapshot).await?;
+        let plan = self.plan(identity, wanted, &hint, &mut snapshot).await?;
         Ok(Prepared {
             addresses: plan.addresses.clone(),
             identity: identity.clone(),
             wanted: wanted.clone(),
-            hints,
+            hint,
             snapshot,
             plan,
             took: started.elapsed(),
@@ -101,17 +103,17 @@ impl Datastore {
         terms: Terms<'_>,
     ) -> Result<Committed, CalicoError> {
         let started = Instant::now();
-        let Prepared { identity, wanted, hints, mut snapshot, mut plan, took, .. } = prepared;
+        let Prepared { identity, wanted, hint, mut snapshot, mut plan, took, .. } = prepared;
         let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
         for _ in 0..ATTEMPTS {
-            let request = self.request(&identity, &wanted, &hints);
+            let request = self.request(&identity, &wanted, &hint);
             let write = plan.transaction(&request, &snapshot, &self.allow_nets, mac);
-            let otherwise = ranges_again(&identity, &wanted, &hints, &plan);
+            let otherwise = ranges_again(&identity, &wanted, &hint, &plan);
             let pending = Pending { handle: identity.handle.clone(), fences: write.fences };
             (terms.note)(&pending).map_err(CalicoError::Unnoted)?;
             match self.store.write(&write.guards, &write.changes, &otherwise).await {
                 Ok(Written::Done) => {
-                    self.remember(&identity.node, &hints, &plan);
+                    self.remember(&identity.node, &hint, &snapshot, &plan);
                     return Ok(Committed {
                         addresses: plan.addresses,
                         profiles_created: write.profiles_created,
@@ -135,7 +137,7 @@ impl Datastore {
                 }
                 Err(source) => return Err(self.store_error(source)),
             }
-            plan = self.plan(&identity, &wanted, &hints, &mut snapshot).await?;
+            plan = self.plan(&identity, &wanted, &hint, &mut snapshot).await?;
         }
         Err(CalicoError::Contended(ATTEMPTS))
     }
@@ -145,11 +147,11 @@ impl Datastore {
         &mut self,
         identity: &Identity,
         wanted: &Wanted,
-        hints: &[IpNet],
+        hint: &Hint,
         snapshot: &mut Snapshot,
     ) -> Result<Box<Plan>, CalicoError> {
         loop {
-            let step = plan::make(&self.request(identity, wanted, hints), snapshot);
+            let step = plan::make(&self.request(identity, wanted, hint), snapshot);
             match step {
                 Ok(Step::Ready(plan)) => return Ok(plan),
                 Ok(Step::More(ranges)) => self.look(snapshot, &ranges).await?,
@@ -162,8 +164,8 @@ impl Datastore {
         }
     }
 
-    fn request<'a>(&'a self, identity: &'a Identity, wanted: &'a Wanted, hints: &'a [IpNet]) -> Request<'a> {
-        Request { identity, wanted, limits: &self.limits, hints, now: SystemTime::now() }
+    fn request<'a>(&'a self, identity: &'a Identity, wanted: &'a Wanted, hint: &'a Hint) -> Request<'a> {
+        Request { identity, wanted, limits: &self.limits, hint, now: SystemTime::now() }
     }
 
     /// Names are checked before they become part of a key. Which ones a task may use has been decided before.
@@ -171,47 +173,70 @@ impl Datastore {
         wanted.profiles.iter().try_for_each(|name| super::validate_profile_name(name))
     }
 
-    /// The blocks that served this launch are the first to be looked at next time.
-    fn remember(&self, node: &str, hints: &[IpNet], plan: &Plan) {
+    /// The blocks that served this launch are the first to be looked at next time, without looking for blocks around
+    /// them as long as the pools stay as they are.
+    fn remember(&self, node: &str, hint: &Hint, snapshot: &Snapshot, plan: &Plan) {
         let mut blocks: Vec<IpNet> = plan.drafts.keys().copied().collect();
         let families: Vec<bool> = blocks.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
-        blocks.extend(hints.iter().filter(|cidr| !families.contains(&cidr.addr().is_ipv4())));
-        if blocks.iter().any(|cidr| !hints.contains(cidr)) {
-            files::write_hint(&self.hint_file, node, &blocks);
+        blocks.extend(hint.blocks.iter().filter(|cidr| !families.contains(&cidr.addr().is_ipv4())));
+        let still_holds = hint.mark == plan.mark && hint.revision <= snapshot.revision;
+        let own = [Family::V4, Family::V6].map(|family| snapshot.affinities(node, family));
+        let own: Vec<IpNet> = own.into_iter().flatten().map(|(cidr, _)| cidr).collect();
+        let mut alone = plan.alone.clone();
+        alone.retain(|cidr| own.contains(cidr) || plan.drafts.contains_key(cidr));
+        if still_holds {
+            alone.extend(hint.alone.iter().filter(|cidr| own.contains(cidr)));
+        }
+        let news = blocks.iter().any(|cidr| !hint.blocks.contains(cidr));
+        let next = match (still_holds, plan.tidy) {
+            (true, _) => Hint { blocks, alone: alone.into_iter().collect(), ..hint.clone() },
+            (false, true) => {
+                let (mark, revision) = (plan.mark.clone(), snapshot.revision);
+                Hint { blocks, mark, revision, alone: alone.into_iter().collect() }
+            }
+            // Empty blocks to be given up under these pools have not been looked for yet.
+            (false, false) => Hint { blocks, ..hint.clone() },
+        };
+        if news || next.mark != hint.mark || next.alone.iter().any(|cidr| !hint.alone.contains(cidr)) {
+            files::write_hint(&self.hint_file, node, &next);
         }
     }
 }
 
-fn question(identity: &Identity, wanted: &Wanted, blocks: &[IpNet]) -> Vec<Range> {
+/// All that a launch reads first: for an address that is given, the blocks of every size that may contain it, and
+/// the names of those beside it.
+fn question(identity: &Identity, wanted: &Wanted, hint: &Hint) -> Vec<Range> {
+    let given: Vec<IpAddr> = wanted.addresses.iter().filter_map(|asked| asked.given()).collect();
+    let mut blocks = hint.blocks.clone();
+    blocks.extend(given.iter().flat_map(|address| Lengths::default().containing(*address)));
     let question = Question {
         node: &identity.node,
         endpoint: identity.endpoint_key(),
         handle: &identity.handle,
         profiles: &wanted.profiles,
-        blocks,
+        blocks: &blocks,
     };
-    question.ranges()
+    let mut ranges = question.ranges();
+    ranges.extend(given.into_iter().flat_map(prefixes_beside).map(Range::Names));
+    ranges
 }
 
 /// What a refused write brings back: all that the plan rests on.
-fn ranges_again(identity: &Identity, wanted: &Wanted, hints: &[IpNet], plan: &Plan) -> Vec<Range> {
-    let mut ranges = question(identity, wanted, hints);
-    for guard in &plan.guards {
-        if let super::txn::Guard::Revision { key, .. } = guard {
-            let covered = ranges.iter().any(|range| match range {
-                Range::Key(known) => known == key,
-                Range::Prefix(prefix) => key.starts_with(prefix.as_str()),
-                Range::Names(_) => false,
-            });
-            if !covered {
-                ranges.push(Range::Key(key.clone()));
-            }
-        }
-    }
-    let drafts =
-        plan.drafts.keys().filter(|cidr| !hints.contains(cidr)).map(|cidr| Range::Key(keys::block(cidr)));
-    for range in drafts {
-        if !ranges.contains(&range) {
+fn ranges_again(identity: &Identity, wanted: &Wanted, hint: &Hint, plan: &Plan) -> Vec<Range> {
+    let mut ranges = question(identity, wanted, hint);
+    let guarded = plan.guards.iter().filter_map(|guard| match guard {
+        Guard::Revision { key, .. } => Some(Range::Key(key.clone())),
+        Guard::NoneCreated { prefix, .. } => Some(Range::Names(prefix.clone())),
+        // Pools, reservations and affinities: part of the question.
+        Guard::NoneNewer { .. } => None,
+    });
+    let drafts = plan.drafts.keys().map(|cidr| Range::Key(keys::block(cidr)));
+    for range in guarded.chain(drafts) {
+        let covered = ranges.iter().any(|known| match (known, &range) {
+            (Range::Prefix(prefix), Range::Key(key)) => key.starts_with(prefix.as_str()),
+            _ => *known == range,
+        });
+        if !covered {
             ranges.push(range);
         }
     }

@@ -12,7 +12,7 @@
 //! A write touches profile, block, affinity, handle and endpoint in one transaction, so a crash leaves
 //! all of them or none, and every reader sees only states that Calico's own writers end with. Other
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
-//! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `plan` decide;
+//! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `overlap`, `plan` decide;
 //! `store` is etcd (`dial` finds it); `launch`, `release`, `inventory`, `settle`, `query`, `usage`, `local` are what
 //! [`Datastore`] can do.
 
@@ -27,6 +27,7 @@ mod labels;
 mod launch;
 mod local;
 mod model;
+mod overlap;
 mod overview;
 mod plan;
 mod pool;
@@ -110,6 +111,16 @@ impl std::fmt::Display for Family {
 pub enum AddressRequest {
     Auto(Family),
     Explicit(IpAddr),
+}
+
+impl AddressRequest {
+    /// The address, if it is one in particular.
+    fn given(self) -> Option<IpAddr> {
+        match self {
+            Self::Explicit(address) => Some(address),
+            Self::Auto(_) => None,
+        }
+    }
 }
 
 /// Who the endpoint is for; known before anything is written, and kept in the journal.

@@ -221,6 +221,11 @@ impl Affinity {
         Self { state: "confirmed".into(), ..Self::default() }
     }
 
+    /// Of a block that is about to be claimed: Calico's BGP does not advertise it yet.
+    pub(super) fn pending() -> Self {
+        Self { state: "pending".into(), ..Self::default() }
+    }
+
     pub(super) fn is_confirmed(&self) -> bool {
         self.state.is_empty() || self.state == "confirmed"
     }

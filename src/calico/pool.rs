@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::block;
 use super::model::{Metadata, PoolSpec, PoolStatus};
+use super::overlap::overlap;
 use super::{selector, Family};
 
 /// An IP pool with Calico's defaults filled in.
@@ -146,6 +147,12 @@ pub(super) fn choose<'a>(
         return Err(reasons);
     }
     Ok(chosen)
+}
+
+/// Do all pools that reach into a block no longer serve nodes with these labels? Not where no pool does, nor in doubt.
+pub(super) fn is_deselected(pools: &[Pool], cidr: &IpNet, node_labels: &BTreeMap<String, String>) -> bool {
+    let mut near = pools.iter().filter(|pool| overlap(&pool.cidr, cidr)).peekable();
+    near.peek().is_some() && near.all(|pool| pool.selects(node_labels) == Ok(false))
 }
 
 /// Is every address of the block reserved?

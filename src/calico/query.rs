@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use ipnet::IpNet;
-
 use super::model::{EndpointSpec, Resource};
+use super::overlap::Lengths;
 use super::plan::holder_of;
 use super::snapshot::{Seen, Snapshot};
 use super::txn::Range;
@@ -66,16 +65,16 @@ impl Datastore {
         Ok(ours.filter_map(|entry| parse(&entry.value)).collect())
     }
 
-    /// Who holds an address, if it is allocated.
+    /// Who holds an address, if a block of any size has it allocated.
     pub async fn holder_of(&mut self, address: IpAddr) -> Result<Option<Holder>, CalicoError> {
+        let possible = Lengths::default().containing(address);
+        let ranges: Vec<Range> = possible.iter().map(|cidr| Range::Key(keys::block(cidr))).collect();
         let mut snapshot = Snapshot::default();
-        self.look(&mut snapshot, &[Range::Prefix(keys::pools())]).await?;
-        let pools = snapshot.pools();
-        let Some(pool) = pools.iter().find(|pool| pool.cidr.contains(&address)) else { return Ok(None) };
-        let cidr: IpNet = pool.block_of(address);
-        self.look(&mut snapshot, &[Range::Key(keys::block(&cidr))]).await?;
-        let Seen::There(block, _) = snapshot.block(&cidr) else { return Ok(None) };
-        let holder = block::ordinal(&cidr, address).and_then(|ordinal| block.holder(ordinal).map(holder_of));
+        self.look(&mut snapshot, &ranges).await?;
+        let holder = possible.iter().find_map(|cidr| match snapshot.block(cidr) {
+            Seen::There(block, _) => block.holder(block::ordinal(cidr, address)?).map(holder_of),
+            Seen::Absent | Seen::Broken(_) | Seen::Unknown => None,
+        });
         match holder {
             Some(holder) => Ok(Some(self.complete(address, holder).await)),
             None => Ok(None),

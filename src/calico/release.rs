@@ -3,17 +3,20 @@
 //! Works from the identity alone and accepts that anything is gone already. Blocks say what is really
 //! held: a handle's counts may be wrong, and the handle may be missing altogether.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::block::{self, Block};
 use super::model::to_json;
+use super::overlap::Lengths;
 use super::snapshot::{Question, Seen, Snapshot};
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
-use super::{files, keys, query, CalicoError, Datastore, Family, Identity, NotReady, ATTEMPTS, LOCK_LIMIT};
+use super::{
+    files, keys, pool, query, CalicoError, Datastore, Family, Identity, NotReady, ATTEMPTS, LOCK_LIMIT,
+};
 
 /// What a release found and removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,13 +54,13 @@ impl Datastore {
         seen: Option<i64>,
     ) -> Result<Option<Released>, CalicoError> {
         let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
-        let hints = files::read_hint(&self.hint_file, &identity.node);
+        let hint = files::read_hint(&self.hint_file, &identity.node);
         let question = Question {
             node: &identity.node,
             endpoint: identity.endpoint_key(),
             handle: &identity.handle,
             profiles: &[],
-            blocks: &hints,
+            blocks: &hint.blocks,
         };
         let mut ranges = question.ranges();
         let mut snapshot = Snapshot::default();
@@ -117,8 +120,8 @@ impl Datastore {
     }
 }
 
-/// The blocks that may hold an address of the task: those its handle names, those of the addresses its
-/// endpoint shows, and, when there is no handle, all of this node.
+/// The blocks that may hold an address of the task: those its handle names, when there is no handle all of this
+/// node, and for each address that its endpoint shows and none of these holds for it, every block that could contain it.
 fn blocks_to_search(identity: &Identity, snapshot: &Snapshot) -> Vec<IpNet> {
     let mut blocks: Vec<IpNet> = Vec::new();
     // An unreadable handle tells as much as none.
@@ -131,12 +134,21 @@ fn blocks_to_search(identity: &Identity, snapshot: &Snapshot) -> Vec<IpNet> {
             }
         }
     }
-    let pools = snapshot.pools();
-    let endpoint = snapshot.entry(&identity.endpoint_key()).and_then(|entry| query::parse(&entry.value));
-    for address in endpoint.map(|endpoint| endpoint.addresses).unwrap_or_default() {
-        let pool = pools.iter().find(|pool| pool.cidr.contains(&address));
-        blocks.extend(pool.map(|pool| pool.block_of(address)));
+    let mut held: BTreeSet<IpAddr> = BTreeSet::new();
+    for cidr in &blocks {
+        if let Seen::There(block, _) = snapshot.block(cidr) {
+            held.extend(block.held_by(&identity.handle).iter().map(|ordinal| block::address(cidr, *ordinal)));
+        }
     }
+    let lengths = Lengths::of(&snapshot.pools());
+    let endpoint = snapshot.entry(&identity.endpoint_key()).and_then(|entry| query::parse(&entry.value));
+    let shown = endpoint.map(|endpoint| endpoint.addresses).unwrap_or_default();
+    blocks.extend(
+        shown
+            .into_iter()
+            .filter(|address| !held.contains(address))
+            .flat_map(|address| lengths.containing(address)),
+    );
     blocks.sort();
     blocks.dedup();
     blocks
@@ -227,14 +239,6 @@ impl Undo {
 /// An empty block of this node in a pool that no longer selects the node is given up, so that hosts
 /// which the pool does serve can have it. In doubt it stays.
 fn given_up_by<'a>(block: &Block, cidr: &IpNet, snapshot: &Snapshot, node: &'a str) -> Option<&'a str> {
-    if !block.is_affine_to(node) {
-        return None;
-    }
-    let pools = snapshot.pools();
-    let pool = pools.iter().find(|pool| pool.cidr.contains(cidr))?;
-    let labels: BTreeMap<String, String> = snapshot.node_labels(node).ok().flatten()?;
-    match pool.selects(&labels) {
-        Ok(false) => Some(node),
-        Ok(true) | Err(_) => None,
-    }
+    let labels = snapshot.node_labels(node).ok().flatten()?;
+    (block.is_affine_to(node) && pool::is_deselected(&snapshot.pools(), cidr, &labels)).then_some(node)
 }

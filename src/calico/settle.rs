@@ -2,7 +2,11 @@
 //!
 //! Endpoint and addresses are written together, so the endpoint's uid tells whether the write happened.
 //! When it did not, it may still be on its way. It rests on the revisions of the records it changes:
-//! moving one of them to a new revision makes sure that it never will.
+//! moving one of them to a new revision makes sure that it never will. A block that exists is such a record. A block
+//! that would be new is not made for that, because others may have made one of another size there meanwhile: the
+//! task's handle is moved. A handle goes with its task, though, and a write that rests on its absence could then
+//! happen after all. So the node's affinity for the new block is moved as well, in the state `pending`: the next
+//! launch claims the block, and whatever else makes that affinity go away breaks what the write rests on, too.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,10 +17,10 @@ use tokio::time::timeout;
 
 use super::block::Block;
 use super::launch::Terms;
-use super::model::{to_json, Affinity};
+use super::model::{to_json, Affinity, Handle};
 use super::store::StoreError;
 use super::txn::{Change, Entry, Guard, Range, Written};
-use super::{clock, keys, CalicoError, Datastore, Identity, ATTEMPTS};
+use super::{keys, CalicoError, Datastore, Identity, ATTEMPTS};
 
 /// Between two attempts to find out.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -47,28 +51,49 @@ pub enum Settled {
     Fenced,
 }
 
+impl Pending {
+    /// The record to move: a block that existed, or the handle.
+    fn fence(&self) -> Option<&Fence> {
+        self.fences.iter().find(|fence| fence.block.is_none() || fence.revision != 0)
+    }
+
+    /// The block that the write would make, if nothing but the handle's absence stands against it.
+    fn new_block(&self) -> Option<IpNet> {
+        self.fence().filter(|fence| fence.revision == 0)?;
+        self.fences.iter().find_map(|fence| fence.block)
+    }
+}
+
 impl Datastore {
     /// Finds out what became of a lost write, and rules it out if it has not happened.
     pub async fn settle(&mut self, identity: &Identity, pending: &Pending) -> Result<Settled, CalicoError> {
-        let Some(fence) = pending.fences.first() else { return Ok(Settled::Fenced) };
-        let affinity = fence.block.map(|cidr| keys::affinity(&identity.node, &cidr));
+        let Some(fence) = pending.fence() else { return Ok(Settled::Fenced) };
         let mut ranges = vec![Range::Key(identity.endpoint_key()), Range::Key(fence.key.clone())];
-        ranges.extend(affinity.iter().cloned().map(Range::Key));
+        let new = pending.new_block().map(|cidr| (keys::block(&cidr), keys::affinity(&identity.node, &cidr)));
+        if let Some((block, affinity)) = &new {
+            ranges.extend([block, affinity].map(|key| Range::Key(key.clone())));
+        }
         let mut answer = self.read(&ranges).await?;
         for _ in 0..ATTEMPTS {
-            let endpoint = answer.ranges.first().and_then(|found| found.first());
-            if let Some(addresses) = endpoint.and_then(|entry| addresses_of_ours(entry, &identity.uid)) {
+            let found = |place: usize| answer.ranges.get(place).and_then(|found| found.first());
+            if let Some(addresses) = found(0).and_then(|entry| addresses_of_ours(entry, &identity.uid)) {
                 return Ok(Settled::Committed(addresses));
             }
-            let guarded = answer.ranges.get(1).and_then(|found| found.first());
-            if guarded.map_or(0, |entry| entry.revision) != fence.revision {
+            let revision = |place: usize| found(place).map_or(0, |entry| entry.revision);
+            // A block that is there by now stands in the way of the write for good.
+            if revision(1) != fence.revision || revision(2) != 0 {
                 return Ok(Settled::Fenced);
             }
-            let has_affinity = answer.ranges.get(2).is_some_and(|found| !found.is_empty());
-            let changes =
-                move_on(fence, guarded, affinity.as_ref().filter(|_| !has_affinity), &identity.node);
-            let guard = Guard::Revision { key: fence.key.clone(), revision: fence.revision };
-            match self.store.write(&[guard], &changes, &ranges).await {
+            let mut guards = vec![Guard::Revision { key: fence.key.clone(), revision: fence.revision }];
+            let mut changes = vec![Change::Put { key: fence.key.clone(), value: moved(fence, found(1)) }];
+            if let Some((block, affinity)) = &new {
+                guards.push(Guard::Revision { key: block.clone(), revision: 0 });
+                guards.push(Guard::Revision { key: affinity.clone(), revision: revision(3) });
+                let value =
+                    found(3).map_or_else(|| to_json(&Affinity::pending()), |entry| entry.value.clone());
+                changes.push(Change::Put { key: affinity.clone(), value });
+            }
+            match self.store.write(&guards, &changes, &ranges).await {
                 Ok(Written::Done) => return Ok(Settled::Fenced),
                 Ok(Written::Conflict(now)) => answer = now,
                 // Carried out or not, looking again tells; a fence that comes late does no harm.
@@ -116,29 +141,15 @@ fn addresses_of_ours(entry: &Entry, uid: &str) -> Option<Vec<IpAddr>> {
     (endpoint.uid.as_deref() == Some(uid)).then_some(endpoint.addresses)
 }
 
-/// A harmless change of the guarded key: the same content, a block's number one higher, or, where there
-/// was no block, an empty one that belongs to this node.
-fn move_on(fence: &Fence, now: Option<&Entry>, affinity: Option<&String>, node: &str) -> Vec<Change> {
-    let mut changes = Vec::new();
-    let value = match (now, &fence.block) {
-        (Some(entry), Some(cidr)) => match Block::parse(&entry.value, cidr) {
-            Ok(mut block) => {
-                block.count_write();
-                to_json(&block)
-            }
-            Err(_) => entry.value.clone(),
-        },
-        (Some(entry), None) => entry.value.clone(),
-        (None, Some(cidr)) => {
-            if let Some(key) = affinity {
-                changes.push(Change::Put { key: key.clone(), value: to_json(&Affinity::confirmed()) });
-            }
-            let now = std::time::SystemTime::now();
-            to_json(&Block::new(cidr, node, clock::unix_nanos(now), clock::rfc3339(now)))
+/// A harmless change of the guarded key: the same content, a block's number one higher.
+fn moved(fence: &Fence, now: Option<&Entry>) -> Vec<u8> {
+    // A handle that does not exist: written and thus moved; release removes it.
+    let Some(entry) = now else { return to_json(&Handle::default()) };
+    match fence.block.map(|cidr| Block::parse(&entry.value, &cidr)) {
+        Some(Ok(mut block)) => {
+            block.count_write();
+            to_json(&block)
         }
-        // A handle that does not exist: written and thus moved; release removes it.
-        (None, None) => to_json(&super::model::Handle::default()),
-    };
-    changes.push(Change::Put { key: fence.key.clone(), value });
-    changes
+        Some(Err(_)) | None => entry.value.clone(),
+    }
 }

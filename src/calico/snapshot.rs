@@ -21,7 +21,14 @@ pub(super) struct Snapshot {
     pub revision: i64,
     entries: BTreeMap<String, Entry>,
     asked: BTreeSet<String>,
-    names: BTreeMap<String, BTreeSet<String>>,
+    names: BTreeMap<String, Names>,
+}
+
+/// The keys below a prefix: all that were created up to a revision.
+#[derive(Debug, Clone)]
+struct Names {
+    revision: i64,
+    keys: BTreeSet<String>,
 }
 
 /// A block as far as it is known.
@@ -71,12 +78,11 @@ impl Snapshot {
                 Range::Key(key) => {
                     self.entries.remove(key);
                     self.asked.insert(key.clone());
-                    for (prefix, names) in &mut self.names {
-                        if key.starts_with(prefix.as_str()) && found.is_empty() {
-                            names.remove(key);
-                        } else if key.starts_with(prefix.as_str()) {
-                            names.insert(key.clone());
-                        }
+                    for (_, names) in self.names.iter_mut().filter(|(prefix, _)| key.starts_with(*prefix)) {
+                        match found.is_empty() {
+                            true => names.keys.remove(key),
+                            false => names.keys.insert(key.clone()),
+                        };
                     }
                 }
                 Range::Prefix(prefix) => {
@@ -86,7 +92,11 @@ impl Snapshot {
                     self.entries.retain(|key, _| !key.starts_with(prefix.as_str()));
                 }
                 Range::Names(prefix) => {
-                    self.names.insert(prefix.clone(), found.into_iter().map(|entry| entry.key).collect());
+                    self.absorb_names(
+                        prefix,
+                        answer.revision,
+                        found.into_iter().map(|entry| entry.key).collect(),
+                    );
                     continue;
                 }
             }
@@ -94,9 +104,56 @@ impl Snapshot {
         }
     }
 
+    /// Wider answers learn from narrower ones, and narrower ones are replaced by wider ones.
+    fn absorb_names(&mut self, prefix: &str, revision: i64, keys: BTreeSet<String>) {
+        self.names.retain(|other, _| !other.starts_with(prefix));
+        for (_, names) in self.names.iter_mut().filter(|(other, _)| prefix.starts_with(*other)) {
+            names.keys.retain(|key| !key.starts_with(prefix));
+            names.keys.extend(keys.iter().cloned());
+        }
+        self.names.insert(prefix.to_owned(), Names { revision, keys });
+    }
+
     /// The keys of all blocks of a family, when they were asked for.
     pub(super) fn blocks(&self, family: Family) -> Option<&BTreeSet<String>> {
-        self.names.get(&keys::blocks(family))
+        self.names.get(&keys::blocks(family)).map(|names| &names.keys)
+    }
+
+    /// The answer with the newest word on all keys below a prefix, if there is one.
+    fn names_below(&self, prefix: &str) -> Option<&Names> {
+        let covering = self.names.iter().filter(|(known, _)| prefix.starts_with(*known));
+        covering.map(|(_, names)| names).max_by_key(|names| names.revision)
+    }
+
+    /// Up to which revision the keys below a prefix are known.
+    pub(super) fn names_revision(&self, prefix: &str) -> Option<i64> {
+        self.names_below(prefix).map(|names| names.revision)
+    }
+
+    /// The blocks that begin with one of these prefixes and lie inside a larger one; nothing where that is not known.
+    pub(super) fn blocks_inside(&self, cidr: &IpNet, prefixes: &[String]) -> Option<BTreeSet<IpNet>> {
+        let mut found = BTreeSet::new();
+        for prefix in prefixes {
+            let keys = self.names_below(prefix)?.keys.range(prefix.clone()..);
+            let blocks =
+                keys.take_while(|key| key.starts_with(prefix)).filter_map(|key| keys::cidr_of_key(key));
+            found.extend(blocks.filter(|block| block != cidr && cidr.contains(block)));
+        }
+        Some(found)
+    }
+
+    /// What the pools are, and which of them serve a node: changes whenever one of them is made, changed or deleted,
+    /// or the node's labels change. The same mark means the same pools, in one datastore.
+    pub(super) fn pools_mark(&self, node_labels: &BTreeMap<String, String>) -> String {
+        let prefix = keys::pools();
+        let pools = self.below(&prefix).map(|entry| format!("{}@{}", entry.key, entry.revision));
+        let labels = node_labels.iter().map(|(key, value)| format!("{key}={value}"));
+        let lines = pools.chain(labels).flat_map(|line| (line + "\n").into_bytes());
+        // FNV-1a, 64 bits.
+        let hash = lines.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
     }
 
     pub(super) fn is_asked(&self, key: &str) -> bool {

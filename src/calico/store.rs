@@ -297,6 +297,9 @@ fn compare(guard: &Guard) -> Compare {
         Guard::NoneNewer { prefix, revision } => {
             Compare::mod_revision(prefix.as_str(), CompareOp::Less, revision + 1).with_prefix()
         }
+        Guard::NoneCreated { prefix, revision } => {
+            Compare::create_revision(prefix.as_str(), CompareOp::Less, revision + 1).with_prefix()
+        }
     }
 }
 

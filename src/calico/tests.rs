@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{json, Value};
 
 use super::block::Block;
+use super::files::Hint;
 use super::plan::{make, Request, Step};
 use super::snapshot::{Question, Seen};
 use super::txn::{Change, Entry};
@@ -84,6 +85,16 @@ fn block(cidr: &str, affinity: &str) -> Value {
     })
 }
 
+/// As of a pool that was cut otherwise: its first and its last address are in use.
+fn block_of_another_size(cidr: &str, affinity: &str, size: usize) -> Value {
+    let allocations: Vec<Option<usize>> = (0..size).map(|n| (n % (size - 1) == 0).then_some(0)).collect();
+    json!({
+        "cidr": cidr, "affinity": affinity, "allocations": allocations,
+        "unallocated": (1..size - 1).collect::<Vec<_>>(), "attributes": [{"handle_id": "other"}],
+        "sequenceNumber": 5, "sequenceNumberForAllocation": {}, "deleted": false,
+    })
+}
+
 fn resource(name: &str, spec: Value) -> Value {
     json!({"kind": "X", "metadata": {"name": name, "labels": {"rack": "r1"}, "uid": "u"}, "spec": spec})
 }
@@ -99,9 +110,12 @@ prop_compose! {
         affinity in nearly(json!({"state": "confirmed", "deleted": false})),
         own in nearly(block("10.65.0.0/30", "host:a")),
         others in nearly(block("10.65.0.4/30", "host:b")),
+        around in nearly(block_of_another_size("10.65.0.0/29", "host:b", 8)),
+        within in nearly(block_of_another_size("10.65.0.6/31", "host:a", 2)),
+        six in nearly(block_of_another_size("fd00::/125", "host:b", 8)),
         handle in nearly(json!({"id": "mesos.x", "block": {"10.65.0.0/30": 1}, "deleted": false})),
         endpoint in nearly(json!({"metadata": {"name": "n", "uid": "u"}, "spec": {"node": "a", "ipNetworks": ["10.65.0.1/32"]}})),
-        there in any::<[bool; 11]>(),
+        there in any::<[bool; 14]>(),
     ) -> (Store, bool) {
         let cidr = |text: &str| text.parse::<IpNet>().unwrap();
         let all = [
@@ -114,6 +128,9 @@ prop_compose! {
             (keys::pool("q"), second),
             (format!("{}r", keys::reservations()), reservation),
             (keys::block(&cidr("10.65.0.4/30")), others),
+            (keys::block(&cidr("10.65.0.0/29")), around),
+            (keys::block(&cidr("10.65.0.6/31")), within),
+            (keys::block(&cidr("fd00::/125")), six),
             (keys::handle("HANDLE"), handle),
             (keys::endpoint("ENDPOINT"), endpoint),
         ];
@@ -145,7 +162,7 @@ fn answer(store: &Store, ranges: &[Range]) -> Answer {
 /// A launch and its way back, as [`Datastore`] does them; `None` where it is refused.
 fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::Plan>> {
     let identity = identity();
-    let request = Request { identity: &identity, wanted, limits, hints: &[], now: UNIX_EPOCH };
+    let request = Request { identity: &identity, wanted, limits, hint: &Hint::default(), now: UNIX_EPOCH };
     let question = Question {
         node: NODE,
         endpoint: identity.endpoint_key(),
@@ -219,6 +236,23 @@ proptest! {
                 AddressRequest::Auto(family) => prop_assert_eq!(*family, Family::of(*address)),
             }
         }
+        // No address is anybody else's in whatever block, and no new block overlaps another one.
+        let blocks: Vec<(IpNet, Option<Block>)> = store.iter()
+            .filter(|(key, _)| key.contains("/assignment/"))
+            .filter_map(|(key, text)| Some((keys::cidr_of_key(key)?, text)))
+            .map(|(cidr, text)| (cidr, Block::parse(text, &cidr).ok()))
+            .collect();
+        for address in &plan.addresses {
+            for (cidr, block) in blocks.iter().filter(|(cidr, _)| cidr.contains(address)) {
+                let held = plan.held.contains_key(cidr);
+                let holder = block.as_ref().and_then(|block| block.holder(block::ordinal(cidr, *address)?));
+                let ours = holder.is_some_and(|holder| holder.handle_id.as_deref() == Some(&identity.handle));
+                prop_assert!(block.is_some() && (holder.is_none() || held && ours), "{} in {}", address, cidr);
+            }
+        }
+        for (cidr, _) in plan.drafts.iter().filter(|(_, (_, revision))| *revision == 0) {
+            prop_assert!(!blocks.iter().any(|(other, _)| overlap::overlap(other, cidr)), "{} is made over another", cidr);
+        }
         for (cidr, (draft, revision)) in &plan.drafts {
             prop_assert!(draft.allocations.len() <= 1 << 16);
             let text = serde_json::to_vec(draft).unwrap();
@@ -234,7 +268,9 @@ proptest! {
             if limited && plan.held.len() == plan.drafts.len() {
                 let pools = view_of(&store).pools();
                 let named = pools.iter().find(|pool| pool.name == "p");
-                prop_assert!(named.is_some_and(|pool| pool.cidr.contains(cidr)), "{} is in no allowed pool", cidr);
+                let within = |address: &&std::net::IpAddr| named.is_some_and(|pool| pool.cidr.contains(*address));
+                let strays = plan.addresses.iter().find(|address| cidr.contains(*address) && !within(address));
+                prop_assert!(strays.is_none(), "{:?} is in no allowed pool", strays);
             }
         }
     }

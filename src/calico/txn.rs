@@ -24,6 +24,8 @@ pub(super) enum Guard {
     Revision { key: String, revision: i64 },
     /// No key below the prefix was written after this revision of the store.
     NoneNewer { prefix: String, revision: i64 },
+    /// No key below the prefix was created after this revision; those that were there may have changed.
+    NoneCreated { prefix: String, revision: i64 },
 }
 
 /// What to write.

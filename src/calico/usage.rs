@@ -1,18 +1,20 @@
 //! How full the pools are, over the whole cluster: for figures, never for a choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::block::{self, Block};
+use super::overlap::overlap;
 use super::pool::Pool;
 use super::snapshot::Snapshot;
 use super::txn::{Entry, Range};
 use super::{keys, CalicoError, Datastore, Family};
 
-/// One pool. The addresses' three numbers add up to its size, and so do the blocks' three, unless there are
-/// blocks that cannot be read: their addresses count nowhere.
+/// One pool. The addresses' three numbers add up to its size, unless there are blocks that cannot be read: what these
+/// hold counts nowhere. The blocks' three add up as well, unless there are blocks of another size than the pool's.
+/// Each address counts once, also where blocks overlap, and in every pool that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolUsage {
     pub name: String,
@@ -61,16 +63,13 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> Po
         loose_blocks: 0,
         free_blocks: 0,
     };
-    let whole = |net: &IpNet| net.prefix_len() <= pool.block_length;
-    let mut lost_blocks: u128 =
-        kept.iter().filter(|net| whole(net)).map(|net| blocks_in(net, pool.block_length)).sum();
+    let ours: Vec<(&IpNet, &Entry)> = blocks.iter().filter(|(cidr, _)| overlap(&pool.cidr, cidr)).collect();
+    let shared = shared(ours.iter().map(|(cidr, _)| **cidr));
+    let mut counted = BTreeSet::new();
     let mut unreadable = 0;
-    for (cidr, entry) in blocks.iter().filter(|(cidr, _)| pool.cidr.contains(*cidr)) {
-        if kept.iter().any(|net| net.contains(cidr)) {
-            lost_blocks = lost_blocks.saturating_sub(1);
-        }
+    for (cidr, entry) in &ours {
         let Ok(block) = Block::parse(&entry.value, cidr) else {
-            unreadable += addresses(cidr);
+            unreadable += common(cidr, &pool.cidr).map_or(0, |net| addresses(&net));
             usage.loose_blocks += 1;
             continue;
         };
@@ -79,16 +78,41 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> Po
             None => usage.loose_blocks += 1,
         }
         for ordinal in (0..block.allocations.len()).filter(|ordinal| block.allocations[*ordinal].is_some()) {
+            let address = block::address(cidr, ordinal);
+            if !pool.cidr.contains(&address) || shared.contains(*cidr) && !counted.insert(address) {
+                continue;
+            }
             usage.allocated += 1;
-            // Blocks of an earlier pool may overlap with those of this one.
-            usage.reserved = usage.reserved.saturating_sub(is_kept(block::address(cidr, ordinal)).into());
+            usage.reserved = usage.reserved.saturating_sub(is_kept(address).into());
         }
     }
     let gone = usage.allocated + usage.reserved + unreadable;
     usage.free = addresses(&pool.cidr).saturating_sub(gone);
-    let gone = usage.affine_blocks + usage.loose_blocks + lost_blocks;
-    usage.free_blocks = blocks_in(&pool.cidr, pool.block_length).saturating_sub(gone);
+    usage.free_blocks = blocks_in(&pool.cidr, pool.block_length).saturating_sub(places(pool, &kept, &ours));
     usage
+}
+
+/// Those of the networks that share addresses with another one; they come in order.
+fn shared(nets: impl Iterator<Item = IpNet>) -> BTreeSet<IpNet> {
+    let mut shared = BTreeSet::new();
+    let mut before: Option<IpNet> = None;
+    for net in nets {
+        match before.filter(|wider| wider.contains(&net)) {
+            Some(wider) => shared.extend([wider, net]),
+            None => before = Some(net),
+        }
+    }
+    shared
+}
+
+/// In how many places of a pool no block can be claimed: something is there, or all of the place is reserved.
+fn places(pool: &Pool, reserved: &[IpNet], blocks: &[(&IpNet, &Entry)]) -> u128 {
+    let whole = reserved.iter().filter(|net| net.prefix_len() <= pool.block_length).copied();
+    let there = blocks.iter().filter_map(|(cidr, _)| match cidr.prefix_len() < pool.block_length {
+        true => common(cidr, &pool.cidr),
+        false => Some(pool.block_of(cidr.network())),
+    });
+    IpNet::aggregate(&whole.chain(there).collect()).iter().map(|net| blocks_in(net, pool.block_length)).sum()
 }
 
 /// What two networks have in common: the smaller one, or nothing.
@@ -153,6 +177,25 @@ mod tests {
         let blocks = BTreeMap::from([(cidr, Entry { value: b"{}".to_vec(), ..entry })]);
         let usage = usage(&pool("10.0.0.0/28"), &[], &blocks);
         assert_eq!((usage.allocated, usage.free, usage.free_blocks), (0, 8, 1));
+    }
+
+    #[test]
+    fn blocks_of_other_sizes_count_no_address_twice() {
+        // A smaller block in a larger one, two in one place, one in a larger one that takes four places.
+        let blocks = BTreeMap::from([
+            block("10.0.0.0/28", "a", 3),
+            block("10.0.0.0/30", "b", 4),
+            block("10.0.0.16/30", "", 1),
+            block("10.0.0.20/30", "a", 2),
+            block("10.0.0.32/31", "a", 1),
+            block("10.0.0.32/27", "a", 0),
+        ]);
+        let usage = usage(&pool("10.0.0.0/26"), &nets(&["10.0.0.3/32"]), &blocks);
+        assert_eq!((usage.allocated, usage.reserved, usage.free), (8, 0, 56));
+        assert_eq!((usage.affine_blocks, usage.loose_blocks, usage.free_blocks), (5, 1, 1));
+        let around = BTreeMap::from([block("10.0.0.0/26", "a", 20)]);
+        let usage = super::usage(&pool("10.0.0.16/28"), &[], &around);
+        assert_eq!((usage.allocated, usage.free, usage.affine_blocks, usage.free_blocks), (4, 12, 1, 0));
     }
 
     #[test]

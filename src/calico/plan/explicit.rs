@@ -3,53 +3,92 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::super::{block, keys, CalicoError, Holder};
-use super::{Attribute, Found, Planner, Seen};
+use super::{Attribute, Block, Found, Halt, Planner, Seen};
 
 impl Planner<'_> {
     pub(super) fn assign_explicit(&mut self, address: IpAddr) -> Found<IpAddr> {
-        let cidr = self.block_for(address)?;
-        self.require_blocks(&[cidr])?;
-        let (draft, revision) = match self.block(&cidr) {
-            Seen::Broken(reason) => {
-                return Err(CalicoError::Unreadable { key: keys::block(&cidr), reason }.into());
+        let length = self.block_length_for(address)?;
+        let (cidr, block, revision) = match self.block_with(address, length)? {
+            Some(found) => found,
+            None => {
+                let cidr = self.room_for(address, length)?;
+                (cidr, self.claim_alone(&cidr), 0)
             }
-            Seen::Unknown | Seen::Absent => (self.claim(&cidr), 0),
-            Seen::There(block, revision) => (*block, revision),
         };
-        let outside = || CalicoError::Outside { address, pools: self.enabled_pools() };
-        let ordinal = block::ordinal(&cidr, address).ok_or_else(outside)?;
-        if let Some(holder) = draft.holder(ordinal) {
-            return Err(CalicoError::Taken { address, holder: holder_of(holder) }.into());
-        }
-        if draft.is_affine_to(self.node) {
+        if block.is_affine_to(self.node) {
             self.confirm_affinity(&cidr);
         } else if self.config.strict_affinity {
-            let owner = draft.node().unwrap_or("no host").to_owned();
+            let owner = block.node().unwrap_or("no host").to_owned();
             return Err(CalicoError::Strict { address, block: cidr, owner }.into());
         }
-        Ok(self.take(cidr, draft, revision, ordinal))
+        let outside = || CalicoError::Outside { address, pools: self.enabled_pools() };
+        let ordinal = block::ordinal(&cidr, address).ok_or_else(outside)?;
+        Ok(self.take(cidr, block, revision, ordinal))
     }
 
-    /// The block in which the address has to be taken, if its pool allows it.
-    fn block_for(&mut self, address: IpAddr) -> Result<ipnet::IpNet, CalicoError> {
-        let limits = self.request.limits;
+    /// The block from which a free address is taken, if there is one that contains it: this node's own where
+    /// several do, else the one that is cut as its pool is today. None of them may have the address allocated.
+    fn block_with(&mut self, address: IpAddr, length: u8) -> Found<Option<(IpNet, Block, i64)>> {
+        let possible = self.lengths.containing(address);
+        self.require_blocks(&possible)?;
+        let mut found: Vec<(IpNet, Block, i64)> = Vec::new();
+        for cidr in possible {
+            self.guard(keys::block(&cidr));
+            match self.block(&cidr) {
+                Seen::There(block, revision) => {
+                    let holder = block::ordinal(&cidr, address).and_then(|ordinal| block.holder(ordinal));
+                    if let Some(holder) = holder {
+                        return Err(CalicoError::Taken { address, holder: holder_of(holder) }.into());
+                    }
+                    found.push((cidr, *block, revision));
+                }
+                Seen::Broken(reason) => {
+                    return Err(CalicoError::Unreadable { key: keys::block(&cidr), reason }.into());
+                }
+                Seen::Absent | Seen::Unknown => {}
+            }
+        }
+        found.sort_by_key(|(cidr, block, _)| (!block.is_affine_to(self.node), cidr.prefix_len() != length));
+        Ok(found.into_iter().next())
+    }
+
+    /// The largest new block around an address that no smaller one overlaps, none that contains the address being
+    /// there: as large as its pool's blocks, if possible.
+    fn room_for(&self, address: IpAddr, length: u8) -> Found<IpNet> {
+        let alone = |cidr: IpNet| match self.overlapping(&cidr) {
+            Ok(others) => others.is_empty().then_some(Ok(cidr)),
+            Err(halt) => Some(Err(halt)),
+        };
+        let nets = (length..=IpNet::from(address).max_prefix_len())
+            .filter_map(|length| IpNet::new(address, length).ok());
+        let outside = || Halt::Error(CalicoError::Outside { address, pools: self.enabled_pools() });
+        nets.map(|net| net.trunc()).find_map(alone).ok_or_else(outside)?
+    }
+
+    /// How large the blocks are around the address today, if its pool allows it.
+    fn block_length_for(&mut self, address: IpAddr) -> Result<u8, CalicoError> {
+        let allowed = &self.request.limits.pools;
+        let is_allowed = |pool: &super::Pool| allowed.is_empty() || allowed.contains(&pool.name);
         let pools: Vec<_> = self.pools.iter().filter(|pool| pool.cidr.contains(&address)).collect();
-        let Some(pool) = pools.iter().find(|pool| pool.is_enabled()) else {
+        let enabled = || pools.iter().filter(|pool| pool.is_enabled());
+        let Some(pool) = enabled().find(|pool| is_allowed(pool)).or_else(|| enabled().next()) else {
             return Err(match pools.first() {
                 Some(pool) => CalicoError::PoolDisabled { address, pool: pool.name.clone() },
                 None => CalicoError::Outside { address, pools: self.enabled_pools() },
             });
         };
-        if !limits.pools.is_empty() && !limits.pools.contains(&pool.name) {
+        if !is_allowed(pool) {
             return Err(CalicoError::NotAllowed(format!(
                 "CALICO_IP {address} is refused: tasks may not use IP pool '{}' (limits.pools)",
                 pool.name
             )));
         }
-        let (name, cidr) = (pool.name.clone(), pool.block_of(address));
-        self.guard(keys::pool(&name));
-        Ok(cidr)
+        let (key, length) = (keys::pool(&pool.name), pool.block_length);
+        self.guard(key);
+        Ok(length)
     }
 
     fn enabled_pools(&self) -> Vec<String> {

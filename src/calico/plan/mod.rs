@@ -4,20 +4,23 @@
 //! It is called again after every further read and after every conflict. Rules and their order are
 //! Calico's: own blocks first, then a new block, then (unless affinity is strict) other hosts' blocks.
 
+mod around;
 mod auto;
 mod explicit;
 mod write;
 
 pub(super) use explicit::holder_of;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
 
 use super::block::{self, Attribute, Block};
+use super::files::Hint;
 use super::model::{Affinity, Extra, IpamConfig};
+use super::overlap::Lengths;
 use super::pool::Pool;
 use super::snapshot::{Seen, Snapshot};
 use super::txn::{Change, Guard, Range};
@@ -29,8 +32,8 @@ pub(super) struct Request<'a> {
     pub identity: &'a Identity,
     pub wanted: &'a Wanted,
     pub limits: &'a Limits,
-    /// Blocks to try first.
-    pub hints: &'a [IpNet],
+    /// Blocks to try first, and what was found out about them earlier.
+    pub hint: &'a Hint,
     pub now: SystemTime,
 }
 
@@ -52,6 +55,12 @@ pub(super) struct Plan {
     pub changes: Vec<Change>,
     /// Addresses of the handle by block, those it had before included.
     pub held: BTreeMap<IpNet, u64>,
+    /// Blocks that no other overlaps as long as the pools stay as they are.
+    pub alone: BTreeSet<IpNet>,
+    /// The pools on which that rests.
+    pub mark: String,
+    /// No empty block of this node is left in a pool that no longer serves the node.
+    pub tidy: bool,
 }
 
 /// Why planning stops before the end.
@@ -85,6 +94,9 @@ struct Planner<'a> {
     pools: Vec<Pool>,
     reserved: Vec<IpNet>,
     config: IpamConfig,
+    lengths: Lengths,
+    /// The pools are those that the hint was written for, and the datastore has not gone back in time since.
+    trusts_hint: bool,
     plan: Plan,
 }
 
@@ -93,15 +105,19 @@ impl<'a> Planner<'a> {
         view.readiness().map_err(CalicoError::NotReady)?;
         let node = request.identity.node.as_str();
         let labels = view.node_labels(node)?;
+        let node_labels = labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?;
+        let (mark, pools) = (view.pools_mark(&node_labels), view.pools());
         Ok(Self {
             request,
             view,
             node,
-            node_labels: labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?,
-            pools: view.pools(),
+            node_labels,
             reserved: view.reserved(),
             config: view.ipam_config()?,
-            plan: Plan::default(),
+            lengths: Lengths::of(&pools),
+            pools,
+            trusts_hint: request.hint.mark == mark && request.hint.revision <= view.revision,
+            plan: Plan { mark, ..Plan::default() },
         })
     }
 
@@ -182,16 +198,6 @@ impl<'a> Planner<'a> {
             Some((block, revision)) => Seen::There(Box::new(block.clone()), *revision),
             None => self.view.block(cidr),
         }
-    }
-
-    /// Stops planning until all these blocks have been read.
-    fn require_blocks(&self, cidrs: &[IpNet]) -> Found<()> {
-        let unknown = cidrs.iter().map(keys::block).filter(|key| !self.view.is_asked(key));
-        let ranges: Vec<Range> = unknown.map(Range::Key).collect();
-        if ranges.is_empty() {
-            return Ok(());
-        }
-        Err(Halt::More(ranges))
     }
 
     /// The write rests on this key being as it was read.

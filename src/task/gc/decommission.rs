@@ -96,8 +96,8 @@ pub async fn decommission(
         return Err(DecommissionError::Alive { node: node.to_owned(), signs });
     }
     let blocks = inventory.blocks.iter().map(|block| {
-        let its = inventory.allocations.iter().map(|allocation| allocation.address);
-        (*block, its.filter(|address| block.contains(address)).collect())
+        let its = inventory.allocations.iter().filter(|allocation| allocation.block == *block);
+        (*block, its.map(|allocation| allocation.address).collect())
     });
     let blocks: Vec<_> = blocks.collect();
     survey.sort(inventory);

@@ -63,6 +63,7 @@ fn endpoint(container: Option<&ContainerId>, address: &str, age: Duration) -> Se
 fn allocation(handle: &str, address: &str, age: Duration) -> Allocation {
     Allocation {
         address: address.parse().unwrap(),
+        block: "10.0.0.0/26".parse().unwrap(),
         handle: Some(handle.into()),
         node: Some(NODE.into()),
         kind: None,
