@@ -344,10 +344,15 @@ async fn a_kill_ends_that_waiting() {
     let mut datastore = world.connect("a").await;
     let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
     world.etcd.kill();
-    let give_up = CancellationToken::new();
-    let terms = Terms { patience: Duration::from_secs(3600), give_up: give_up.clone(), ..Terms::default() };
+    let (give_up, sent) = (CancellationToken::new(), Arc::new(Notify::new()));
+    let word = sent.clone();
+    let note = move |_: &Pending| {
+        word.notify_one();
+        Ok(())
+    };
+    let terms = Terms { patience: Duration::from_secs(3600), give_up: give_up.clone(), note: Box::new(note) };
     let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, terms).await });
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    sent.notified().await;
     assert!(!commit.is_finished());
     give_up.cancel();
     assert!(matches!(commit.await.unwrap(), Err(CalicoError::Lost { .. })));
