@@ -190,10 +190,13 @@ impl CalicoError {
     }
 }
 
+/// The code of an address that another task holds.
+pub const TAKEN: &str = "CM-IP-TAKEN";
+
 /// What to do about it: usually the old instance of a rolling upgrade has the address.
 fn taken(told: &str) -> Failure {
-    let remedy = "use CALICO_IP=auto or set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
-    Failure::app("CM-IP-TAKEN", format!("CALICO_IP {told}; {remedy}"))
+    let remedy = "use CALICO_IP=auto, or stop the task that holds it before this one starts";
+    Failure::app(TAKEN, format!("CALICO_IP {told}; {remedy}"))
 }
 
 impl From<&CalicoError> for Failure {

@@ -49,7 +49,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use error::{CalicoError, Holder, NotReady};
+pub use error::{CalicoError, Holder, NotReady, TAKEN};
 pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, Prepared, Terms};

@@ -53,6 +53,7 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         registered: false,
     };
     let (outcome, workload) = life.up_and_down(&mut link).await;
+    let outcome = advised(outcome, &life.order);
     let ending = Ending::from(&outcome);
     life.entry.conclude(&ending);
     life.settle_services().await;
@@ -71,6 +72,19 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         log_report(&report, &steps);
     });
     Ended { outcome, afterwards }
+}
+
+/// An address is usually taken by the task that a framework is about to replace by this one; of Marathon it is known
+/// how to have the old one stopped first.
+fn advised(outcome: Outcome, order: &Order) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure) if failure.code == calico::TAKEN && order.description.by_marathon => {
+            let advice = "for that set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
+            let message = format!("{}; {advice}", failure.message);
+            Outcome::Failed(Failure { message, ..failure })
+        }
+        other => other,
+    }
 }
 
 /// Over before anything was made. Without a configuration nobody knows where the trail is.
@@ -271,9 +285,8 @@ impl CalicoLife<'_> {
                 Ok(ready)
             };
             let (ready, prepared, ()) = tokio::try_join!(container, network, journal)?;
-            if let Some(id) = ready.docker_id() {
-                network::publish(self.config, &self.order.container, id)?;
-            }
+            let (config, container) = (self.config.clone(), self.order.container.clone());
+            ready.publish(move |id| network::publish(&config, &container, id))?;
             self.steps.pass(Step::Published).await;
             Ok((ready, prepared))
         };

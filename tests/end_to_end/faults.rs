@@ -191,6 +191,35 @@ async fn a_kill_while_docker_hangs_in_start() {
     world.nothing_left().await;
 }
 
+/// `docker container prune` and `docker system prune`, by a timer say, take what is merely created.
+#[tokio::test]
+async fn a_container_that_is_pruned_before_it_starts_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let setting = ("paths.steps".to_owned(), format!("{:?}", steps.display().to_string()));
+    let world = World::with(|stack| stack.config.extend([setting]), |_| ()).await;
+    for step in [Step::Created, Step::Attached] {
+        let listener = UnixListener::bind(&steps).unwrap();
+        let line =
+            "echo up > /mnt/mesos/sandbox/up; hostname -i > /mnt/mesos/sandbox/address; exec sleep 1000";
+        let task = world.launch(&app("/pruned", line, calico())).await;
+        let held = reached(&listener, step).await;
+        let first = world.containers().await[0]["Id"].clone();
+        let (status, answer) = world.stack.docker.request("POST", "/containers/prune", b"").await.unwrap();
+        assert!(status == 200 && answer.contains(first.as_str().unwrap()), "{answer}");
+        drop((held, listener));
+        std::fs::remove_file(&steps).unwrap();
+        task.reaches(TaskState::TaskRunning).await;
+        assert_ne!(world.containers().await[0]["Id"], first);
+        assert_eq!(task.file("up").await, "up\n");
+        assert_eq!(task.file("address").await.trim(), task.addresses()[0], "{}", task.log());
+        assert_eq!(task.log().matches("it is made again").count(), 1, "{}", task.log());
+        assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+        world.stack.docker.request("POST", "/containers/prune", b"").await.unwrap();
+    }
+    world.nothing_left().await;
+}
+
 /// The life that is held up there; those held up before are let go.
 pub async fn reached(listener: &UnixListener, step: Step) -> UnixStream {
     loop {

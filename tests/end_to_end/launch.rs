@@ -97,6 +97,17 @@ async fn tasks_reach_each_other_and_explicit_addresses_are_kept() {
         message.contains("/server") && message.contains(&server.id),
         "the message does not name the holder: {message}"
     );
+    assert!(message.contains("upgradeStrategy"), "{message}");
+    let mut other = crate::world::task_info(&app("/x", "sleep 1000", with(calico(), "CALICO_IP", &wanted)));
+    let variables = &mut other.command.as_mut().unwrap().environment.as_mut().unwrap().variables;
+    variables.retain(|variable| !variable.name.starts_with("MARATHON_"));
+    let other = world.launch_info(other).await;
+    let message = other.fails().await;
+    assert!(message.contains("CM-IP-TAKEN") && message.contains("CALICO_IP=auto"), "{message}");
+    for word in ["upgradeStrategy", "Marathon", "minimumHealthCapacity"] {
+        assert!(!message.contains(word), "another framework is told of Marathon: {message}");
+    }
+    other.executor_exit().await;
 
     server.kill().await;
     second.executor_exit().await;

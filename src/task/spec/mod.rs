@@ -91,6 +91,8 @@ pub struct Description {
     /// The app's name in Consul; empty where nothing of its id can be one.
     pub service: String,
     pub task_id: String,
+    /// Marathon ordered it, by its variable MARATHON_APP_ID.
+    pub by_marathon: bool,
     /// The labels of the task, raw.
     pub labels: BTreeMap<String, String>,
     /// What was asked for and has no effect, a sentence each.
@@ -172,6 +174,7 @@ impl Description {
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
             app,
             service,
+            by_marathon: environment::own(task, "MARATHON_APP_ID").is_some_and(|id| !id.is_empty()),
             task_id: name("the task id", &task.task_id.value)?.to_owned(),
             labels,
             notes,

@@ -1,6 +1,7 @@
 //! A Docker container as a task's workload.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,18 +13,25 @@ use crate::task::health::Exec;
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
 use crate::task::spec::{self, Work};
-use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Sink};
+use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting};
 
 /// A container that exists and has not been started.
 pub(in crate::task) struct Container {
     docker: Docker,
+    order: Arc<Order>,
     id: String,
+    /// Of the container that was made again in the place of the first one.
+    again: OnceLock<String>,
+    publish: OnceLock<Publish>,
     hostname: Option<String>,
 }
 
+/// Lets Docker's runtime find the task by the container's id.
+type Publish = Box<dyn Fn(&str) -> Result<(), Failure> + Send + Sync>;
+
 /// Connects to Docker and creates the container, for which the image is brought where it is missing.
 pub(super) async fn create(
-    order: &Order,
+    order: &Arc<Order>,
     spec: (&ContainerSpec, bool),
     retry_for: Duration,
     cancel: CancellationToken,
@@ -52,13 +60,7 @@ pub(super) async fn create(
         if force_pull {
             bring_image(&docker, order, container, true, &cancel).await?;
         }
-        let create = || docker.create(&order.name, container);
-        let id = match create().await {
-            // Nearly always the image is there: that is not asked beforehand.
-            Err(DockerError::Image { .. }) if !force_pull => {
-                bring_image(&docker, order, container, false, &cancel).await?;
-                create().await
-            }
+        let id = match create_with_image(&docker, order, (container, force_pull), &cancel).await? {
             // The answer to an earlier try was lost; what it made is ours.
             Err(DockerError::NameTaken { name }) if lost.load(Ordering::Relaxed) => {
                 docker.inspect(&name).await.and_then(|seen| match seen.started {
@@ -73,9 +75,32 @@ pub(super) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container { docker, id, hostname: container.hostname.clone() })
+        Ok(Container {
+            docker,
+            order: order.clone(),
+            id,
+            again: OnceLock::new(),
+            publish: OnceLock::new(),
+            hostname: container.hostname.clone(),
+        })
     })
     .await
+}
+
+/// Nearly always the image is there, so that it is not asked for beforehand.
+async fn create_with_image(
+    docker: &Docker,
+    order: &Order,
+    (container, brought): (&ContainerSpec, bool),
+    cancel: &CancellationToken,
+) -> Result<Result<String, DockerError>, Failure> {
+    match docker.create(&order.name, container).await {
+        Err(DockerError::Image { .. }) if !brought => {
+            bring_image(docker, order, container, false, cancel).await?;
+            Ok(docker.create(&order.name, container).await)
+        }
+        created => Ok(created),
+    }
 }
 
 /// A namespace made here is of no use to a daemon elsewhere.
@@ -115,17 +140,54 @@ fn short(id: &str) -> &str {
 impl Container {
     /// Docker's id, which its runtime sees.
     pub fn id(&self) -> &str {
-        &self.id
+        self.again.get().unwrap_or(&self.id)
+    }
+
+    /// Publishes the container's id, and that of the one that may have to be made in its place.
+    pub fn publish(&self, publish: Publish) -> Result<(), Failure> {
+        publish(self.id())?;
+        let _ = self.publish.set(publish);
+        Ok(())
+    }
+
+    /// Makes the container again that something else has removed before it was started: `docker system prune` takes
+    /// what is merely created, and the image with it. Once: what removes it again will not stop.
+    async fn make_again(&self, gone: DockerError) -> Result<(), Failure> {
+        let (None, Work::Docker { container, .. }) = (self.again.get(), &self.order.description.work) else {
+            return Err(gone.failure());
+        };
+        tracing::warn!(
+            "the container {} was removed before it started, by `docker container prune` or its like; it is made again",
+            short(&self.id)
+        );
+        let cancel = CancellationToken::new();
+        let made = create_with_image(&self.docker, &self.order, (container, false), &cancel).await?;
+        let id = made.map_err(|error| error.failure())?;
+        if let Some(publish) = self.publish.get() {
+            publish(&id)?;
+        }
+        let _ = self.again.set(id);
+        Ok(())
     }
 
     /// What the task calls itself.
     pub fn hostname(&self) -> &str {
-        self.hostname.as_deref().unwrap_or(short(&self.id))
+        self.hostname.as_deref().unwrap_or(short(self.id()))
+    }
+
+    async fn listen(&self) -> Result<(Output, Waiting), DockerError> {
+        tokio::try_join!(self.docker.attach(self.id()), self.docker.wait(self.id()))
     }
 
     pub async fn attach(&self) -> Result<Attached, Failure> {
-        let (output, waiting) = tokio::try_join!(self.docker.attach(&self.id), self.docker.wait(&self.id))
-            .map_err(|error| error.failure())?;
+        let listened = match self.listen().await {
+            Err(gone @ DockerError::NoContainer { .. }) => {
+                self.make_again(gone).await?;
+                self.listen().await
+            }
+            other => other,
+        };
+        let (output, waiting) = listened.map_err(|error| error.failure())?;
         let own = |sink: std::io::Result<Sink>| {
             sink.map_err(|error| Failure::host("CM-HOST", format!("cannot write the task's output: {error}")))
         };
@@ -136,13 +198,21 @@ impl Container {
     }
 
     /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
-    pub async fn start(&self) -> Result<(), Failure> {
-        self.docker.start(&self.id).await.map_err(|error| error.failure())
+    pub async fn start(&self, attached: &mut Attached) -> Result<(), Failure> {
+        let started = match self.docker.start(self.id()).await {
+            Err(gone @ DockerError::NoContainer { .. }) => {
+                self.make_again(gone).await?;
+                *attached = self.attach().await?;
+                self.docker.start(self.id()).await
+            }
+            other => other,
+        };
+        started.map_err(|error| error.failure())
     }
 
     /// How a command gets beside it.
     pub fn exec(&self) -> Exec {
-        Exec::Docker { docker: self.docker.clone(), id: self.id.clone() }
+        Exec::Docker { docker: self.docker.clone(), id: self.id().to_owned() }
     }
 
     pub async fn stop(&self, grace: Duration) -> Result<(), DockerError> {
@@ -150,7 +220,7 @@ impl Container {
     }
 
     pub async fn kill(&self) -> Result<(), DockerError> {
-        self.docker.kill(&self.id).await
+        self.docker.kill(self.id()).await
     }
 
     pub async fn remove(&self) -> Result<(), DockerError> {
@@ -159,9 +229,9 @@ impl Container {
 
     /// What Docker says of the running container; without it the task runs all the same.
     pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
-        match self.docker.inspect(&self.id).await {
+        match self.docker.inspect(self.id()).await {
             Ok(inspected) => {
-                let process = inspected.pid.and_then(|pid| HostProcess::of_container(pid, &self.id));
+                let process = inspected.pid.and_then(|pid| HostProcess::of_container(pid, self.id()));
                 let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
                 (seen, process)
             }
@@ -176,7 +246,7 @@ impl Container {
     pub async fn explain(&self, exit: Exit) -> Exit {
         match exit.oom_killed {
             None if exit.code != 0 => {
-                Exit { oom_killed: Some(self.docker.oom_killed(&self.id).await), ..exit }
+                Exit { oom_killed: Some(self.docker.oom_killed(self.id()).await), ..exit }
             }
             _ => exit,
         }

@@ -83,11 +83,14 @@ pub(super) struct Seen {
 }
 
 impl Ready {
-    /// Docker's id, which its runtime sees; none for a command.
-    pub fn docker_id(&self) -> Option<&str> {
+    /// Publishes Docker's id, by which its runtime finds the task; a command has none.
+    pub fn publish(
+        &self,
+        publish: impl Fn(&str) -> Result<(), Failure> + Send + Sync + 'static,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Container(container) => Some(container.id()),
-            Self::Command(_) => None,
+            Self::Container(container) => container.publish(Box::new(publish)),
+            Self::Command(_) => Ok(()),
         }
     }
 
@@ -109,7 +112,7 @@ impl Ready {
     /// Returns when the first instruction has run: when the gate has opened, if there is one.
     pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
         match self {
-            Self::Container(container) => container.start().await,
+            Self::Container(container) => container.start(attached).await,
             Self::Command(command) => command.start(attached, gate).await,
         }
     }
