@@ -19,12 +19,19 @@ pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {
     let left_out = |uri| Some(format!("{} is not fetched: {}", fetch::shown(uri), fetch::obstacle(uri)?));
     notes.extend(fetch::uris(info).filter_map(left_out));
     let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
-    if dev && !is_calico(info) && docker.is_some_and(|docker| docker.network() == Network::Bridge) {
-        notes.push(
+    let network = docker.filter(|_| dev && !is_calico(info)).map(|docker| docker.network());
+    match network {
+        Some(Network::Bridge) => notes.push(
             "the private Docker of --dev has no bridge: the task gets the interface lo alone, and its port mappings \
              lead nowhere; without --dev it runs on this machine's own Docker, with CALICO_IP it gets an address"
                 .to_owned(),
-        );
+        ),
+        Some(Network::User) => notes.push(
+            "the private Docker of --dev has none of Docker's networks, so the launch fails; without --dev the app runs \
+             on this machine's own Docker, with CALICO_IP or on the network calico it gets an address"
+                .to_owned(),
+        ),
+        Some(Network::Host | Network::None) | None => {}
     }
     notes
 }
@@ -59,11 +66,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_that_is_not_there_is_named() {
+    fn networks_that_dev_does_not_have_are_named() {
         let bridge = r#""networks": [{"mode": "container/bridge"}]"#;
         let told = notes(bridge, true);
         assert!(told.len() == 1 && told[0].contains("no bridge"), "{told:?}");
         assert_eq!(notes(bridge, false), [""; 0]);
+        let named = r#""networks": [{"name": "dcos"}]"#;
+        let told = notes(named, true);
+        assert!(told.len() == 1 && told[0].contains("none of Docker's networks"), "{told:?}");
+        assert_eq!(notes(&named.replace("dcos", "calico"), true), [""; 0]);
         assert_eq!(notes(&format!(r#"{bridge}, "env": {{"CALICO_IP": "auto"}}"#), true), [""; 0]);
     }
 
