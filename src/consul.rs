@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Method, StatusCode};
@@ -26,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::Config;
+use crate::limits::CONSUL_REQUEST;
 use crate::names::ContainerId;
 use crate::{resolve, tls};
 
@@ -33,8 +33,6 @@ use crate::{resolve, tls};
 pub const PREFIX: &str = "calico-mesos-";
 /// How mesos-consul's begin: it registers `<app>` at the hosts itself.
 const MESOS_CONSUL: &str = "mesos-consul:";
-/// For one request to an agent on the same host. Callers in a hurry have shorter limits of their own.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a ContainerID's text.
 const UUID_LENGTH: usize = 36;
 /// A state holds until another is told: ten years.
@@ -315,7 +313,7 @@ impl Client {
             .pool_max_idle_per_host(0)
             .http1_only()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
+            .timeout(CONSUL_REQUEST)
             .build()
             .map_err(|source| ConsulError::Client { address: address.clone(), source: Box::new(source) })?;
         Ok(Self { http, address, token })

@@ -15,7 +15,7 @@
 //!
 //! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `files`,
-//! `processes`, `config`, `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the
+//! `processes`, `config`, `limits` (of every wait), `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the
 //! embedded Mesos agent), `dev` (private daemons) and `cli`. `tests/architecture.rs` checks this.
 //! Start reading at [`task`].
 
@@ -30,6 +30,7 @@ pub mod dev;
 pub mod error;
 pub mod files;
 pub mod gate;
+pub mod limits;
 pub mod lock;
 pub mod logging;
 pub mod mesos;

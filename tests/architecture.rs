@@ -11,6 +11,7 @@ const ROWS: [&[&str]; 5] = [
         "error",
         "files",
         "config",
+        "limits",
         "logging",
         "lock",
         "gate",

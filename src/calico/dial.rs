@@ -3,14 +3,12 @@
 //! Errors are texts that name the endpoint: several of them end up in one sentence.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// For resolving a name, and for opening a connection.
-pub(super) const LIMIT: Duration = Duration::from_secs(3);
+use crate::limits::ETCD_CONNECT;
 
 /// One configured endpoint with the addresses of its host.
 #[derive(Debug, Clone)]
@@ -52,11 +50,11 @@ pub(super) async fn first_open(
     for (index, target) in targets.iter().enumerate() {
         for address in target.addresses.clone() {
             attempts.spawn(async move {
-                let opened = timeout(LIMIT, TcpStream::connect(address)).await;
+                let opened = timeout(ETCD_CONNECT, TcpStream::connect(address)).await;
                 let problem = match opened {
                     Ok(Ok(_)) => None,
                     Ok(Err(error)) => Some(format!("{address}: {error}")),
-                    Err(_) => Some(format!("{address}: no answer within {} s", LIMIT.as_secs())),
+                    Err(_) => Some(format!("{address}: no answer within {} s", ETCD_CONNECT.as_secs())),
                 };
                 (index, address, problem)
             });

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ipnet::IpNet;
@@ -14,7 +15,8 @@ use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
 use super::store::StoreError;
 use super::txn::{Guard, Range, Written};
-use super::{files, keys, CalicoError, Datastore, Family, Identity, Wanted, ATTEMPTS, LOCK_LIMIT};
+use super::{files, keys, CalicoError, Datastore, Family, Identity, Wanted, ATTEMPTS};
+use crate::limits::{ETCD_KILLED, IPAM_LOCK};
 
 /// A launch that has been looked at and planned; nothing is written or held yet.
 pub struct Prepared {
@@ -102,9 +104,44 @@ impl Datastore {
         mac: &str,
         terms: Terms<'_>,
     ) -> Result<Committed, CalicoError> {
+        let last = Mutex::new(None);
+        let note = |pending: &Pending| {
+            (terms.note)(pending)?;
+            *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(pending.clone()));
+            Ok(())
+        };
+        let noted = Terms { note: Box::new(note), patience: terms.patience, give_up: terms.give_up.clone() };
+        let given_up = async {
+            terms.give_up.cancelled().await;
+            // Nearly always the answer is on its way.
+            tokio::time::sleep(ETCD_KILLED).await;
+        };
+        tokio::select! {
+            biased;
+            result = self.commit_patiently(prepared, mac, &noted) => return result,
+            () = given_up => {}
+        }
+        let silent = StoreError::Timeout(ETCD_KILLED);
+        drop(noted);
+        match last.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(pending) => Err(CalicoError::Lost {
+                endpoints: self.endpoints.clone(),
+                pending,
+                source: Box::new(silent),
+            }),
+            None => Err(self.store_error(silent)),
+        }
+    }
+
+    async fn commit_patiently(
+        &mut self,
+        prepared: Prepared,
+        mac: &str,
+        terms: &Terms<'_>,
+    ) -> Result<Committed, CalicoError> {
         let started = Instant::now();
         let Prepared { identity, wanted, hint, mut snapshot, mut plan, took, .. } = prepared;
-        let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
+        let _lock = files::ipam_lock(&self.lock_file, IPAM_LOCK).await;
         for _ in 0..ATTEMPTS {
             let request = self.request(&identity, &wanted, &hint);
             let write = plan.transaction(&request, &snapshot, &self.allow_nets, mac);
@@ -124,7 +161,7 @@ impl Datastore {
                 Ok(Written::Conflict(answer)) => snapshot.absorb(&otherwise, answer),
                 Err(StoreError::Lost(source)) => {
                     if let Settled::Committed(addresses) =
-                        self.settle_lost(&identity, pending, *source, &terms).await?
+                        self.settle_lost(&identity, pending, *source, terms).await?
                     {
                         return Ok(Committed {
                             addresses,

@@ -44,7 +44,6 @@ mod usage;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -197,9 +196,6 @@ pub struct Datastore {
     hint_file: PathBuf,
     lock_file: PathBuf,
 }
-
-/// How long Calico's own lock is waited for.
-const LOCK_LIMIT: Duration = Duration::from_secs(1);
 
 impl Datastore {
     /// Connects to the first endpoint that answers. Endpoints, certificates and password are read anew.

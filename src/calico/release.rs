@@ -14,9 +14,8 @@ use super::overlap::Lengths;
 use super::snapshot::{Question, Seen, Snapshot};
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
-use super::{
-    files, keys, pool, query, CalicoError, Datastore, Family, Identity, NotReady, ATTEMPTS, LOCK_LIMIT,
-};
+use super::{files, keys, pool, query, CalicoError, Datastore, Family, Identity, NotReady, ATTEMPTS};
+use crate::limits::IPAM_LOCK_RELEASE;
 
 /// What a release found and removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Datastore {
         identity: &Identity,
         seen: Option<i64>,
     ) -> Result<Option<Released>, CalicoError> {
-        let _lock = files::ipam_lock(&self.lock_file, LOCK_LIMIT).await;
+        let _lock = files::ipam_lock(&self.lock_file, IPAM_LOCK_RELEASE).await;
         let hint = files::read_hint(&self.hint_file, &identity.node);
         let question = Question {
             node: &identity.node,

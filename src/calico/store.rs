@@ -1,8 +1,12 @@
 //! etcd, thinly: one connection, reads as one transaction, writes as one guarded transaction.
 //!
-//! The only file that knows etcd-client. Time limits: 3 s to connect (all endpoints are tried at the
-//! same time), 5 s a request. A read moves on to the next endpoint when one fails; a write is sent once,
+//! The only file that knows etcd-client; all endpoints are tried at the same time, the time limits are in
+//! [`crate::limits`]. A read moves on to the next endpoint when one fails; a write is sent once,
 //! because nobody knows what became of it when no answer comes ([`StoreError::Lost`]).
+//!
+//! A login's token may be refused at any time: a simple one after 300 s or a restart of etcd, a JWT after any change
+//! of users or roles. Such a call was not carried out: it logs in once more, with the password as it is by then, and
+//! is sent again.
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
@@ -14,15 +18,20 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use super::dial::{self, Target, LIMIT as CONNECT_LIMIT};
+use super::dial::{self, Target};
 use super::txn::{Answer, Change, Entry, Guard, Range, Written};
 use crate::config::Etcd;
+use crate::limits::{ETCD_CONNECT, ETCD_REQUEST};
 
-const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes; a host's twenty blocks of the largest size that Calico allows come to some 16 MB.
 const ANSWER_LIMIT: usize = 64 << 20;
 /// Keys a page of [`Store::scan`]: some 3 MB of endpoints.
 const PAGE: i64 = 2000;
+/// How etcd refuses a token that it does not hold (any more), and a JWT from before a change of users or roles.
+const TOKEN_REFUSED: [&str; 2] =
+    ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"];
+/// How our own side, and a gRPC proxy, refuse an answer that exceeds their limit.
+const TOO_LONG: [&str; 2] = ["message length too large", "message larger than max"];
 /// Where distributions keep the certificates of public authorities; used when `etcd.ca_file` is not set.
 const SYSTEM_CA: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
@@ -42,6 +51,12 @@ pub enum StoreError {
     /// Certain: nothing was written.
     #[error("etcd refused the request: {0}")]
     Refused(String),
+    /// Certain as well, but a new login may help.
+    #[error("etcd refused the token of the login: {0}")]
+    Token(String),
+    /// Of a read only: fewer keys at once may fit.
+    #[error("the answer is too long: {0}")]
+    TooLong(String),
     #[error("etcd failed to answer: {0}")]
     Failed(String),
     #[error("no answer within {} s", .0.as_secs())]
@@ -63,6 +78,7 @@ pub(super) struct Store {
     targets: Vec<Target>,
     current: usize,
     client: Client,
+    config: Etcd,
     options: Options,
     requests: u64,
 }
@@ -80,7 +96,7 @@ impl Store {
         let mut targets = Vec::new();
         let mut problems = Vec::new();
         for endpoint in &config.endpoints {
-            match timeout(CONNECT_LIMIT, Target::resolve(endpoint)).await {
+            match timeout(ETCD_CONNECT, Target::resolve(endpoint)).await {
                 Ok(Ok(target)) => targets.push(target),
                 Ok(Err(problem)) => problems.push(problem),
                 Err(_) => problems.push(format!("{endpoint}: its name is not resolved in time")),
@@ -88,7 +104,7 @@ impl Store {
         }
         let (current, address) = dial::first_open(&targets, problems).await.map_err(StoreError::Connect)?;
         let client = options.client(&targets[current], address).await?;
-        Ok(Self { targets, current, client, options, requests: 0 })
+        Ok(Self { targets, current, client, config: config.clone(), options, requests: 0 })
     }
 
     /// How many requests were sent over this store; etcd's own work for a login is not counted.
@@ -110,7 +126,7 @@ impl Store {
             let options = GetOptions::new().with_range(end.clone()).with_limit(limit).with_revision(revision);
             let mut answer = match self.get(vec![TxnOp::get(from.clone(), Some(options))]).await {
                 // Blocks of a large size make an answer too long: up to a megabyte each.
-                Err(StoreError::Refused(_)) if limit > 1 => {
+                Err(StoreError::TooLong(_)) if limit > 1 => {
                     limit = (limit / 16).max(1);
                     continue;
                 }
@@ -157,7 +173,7 @@ impl Store {
         match self.send(txn).await {
             Ok(response) if response.succeeded() => Ok(Written::Done),
             Ok(response) => Ok(Written::Conflict(answer(response))),
-            Err(error @ StoreError::Refused(_)) => Err(error),
+            Err(error @ (StoreError::Refused(_) | StoreError::Token(_))) => Err(error),
             Err(error) => Err(StoreError::Lost(Box::new(error))),
         }
     }
@@ -180,12 +196,34 @@ impl Store {
     }
 
     async fn send(&mut self, txn: Txn) -> Result<TxnResponse, StoreError> {
+        let again = self.options.user.is_some().then(|| txn.clone());
+        match (self.send_once(txn).await, again) {
+            (Err(StoreError::Token(why)), Some(txn)) => {
+                tracing::debug!("logging in to etcd once more: {why}");
+                self.log_in().await?;
+                self.send_once(txn).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    /// Over the same connection, with the password as it is now.
+    async fn log_in(&mut self) -> Result<(), StoreError> {
+        self.options = Options::read(&self.config)?;
+        let login = self.client.update_user(self.options.user.clone());
+        match timeout(ETCD_REQUEST, login).await {
+            Ok(done) => done.map_err(|error| StoreError::from(&error)),
+            Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),
+        }
+    }
+
+    async fn send_once(&mut self, txn: Txn) -> Result<TxnResponse, StoreError> {
         self.requests += 1;
         let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_LIMIT);
-        match timeout(REQUEST_LIMIT, kv.txn(txn)).await {
+        match timeout(ETCD_REQUEST, kv.txn(txn)).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(StoreError::from(&error)),
-            Err(_) => Err(StoreError::Timeout(REQUEST_LIMIT)),
+            Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),
         }
     }
 }
@@ -219,8 +257,7 @@ impl Options {
 
     /// A client for one address. The certificate is checked against the configured host name.
     async fn client(&self, target: &Target, address: SocketAddr) -> Result<Client, StoreError> {
-        let mut options =
-            ConnectOptions::new().with_connect_timeout(CONNECT_LIMIT).with_timeout(REQUEST_LIMIT);
+        let mut options = ConnectOptions::new().with_connect_timeout(ETCD_CONNECT).with_timeout(ETCD_REQUEST);
         if let Some((name, password)) = &self.user {
             options = options.with_user(name, password);
         }
@@ -235,11 +272,10 @@ impl Options {
             options = options.with_tls(tls);
         }
         let scheme = if target.https { "https" } else { "http" };
-        match timeout(REQUEST_LIMIT, Client::connect([format!("{scheme}://{address}")], Some(options))).await
-        {
+        match timeout(ETCD_REQUEST, Client::connect([format!("{scheme}://{address}")], Some(options))).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => Err(StoreError::from(&error)),
-            Err(_) => Err(StoreError::Timeout(REQUEST_LIMIT)),
+            Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),
         }
     }
 }
@@ -255,6 +291,12 @@ impl From<&Error> for StoreError {
         }
         if let Some(cause) = innermost.map(ToString::to_string).filter(|cause| !told.contains(cause)) {
             told = format!("{told}: {cause}");
+        }
+        if TOKEN_REFUSED.iter().any(|words| told.contains(words)) {
+            return Self::Token(told);
+        }
+        if TOO_LONG.iter().any(|words| told.contains(words)) {
+            return Self::TooLong(told);
         }
         if is_refusal(error) {
             return Self::Refused(told);

@@ -5,11 +5,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
 use crate::config::{Config, Dataplane};
 use crate::consul;
 use crate::error::{chain, Blame, Failure};
+use crate::limits::DOCKER_KILLED;
 use crate::trust;
 
 use super::audit;
@@ -19,11 +23,11 @@ use super::launch::{Launch, Started};
 use super::life;
 use super::link::{Change, Command, Ended, Ending, Link, Order, Outcome};
 use super::making::Making;
-use super::network::{self, Interface, Wired};
+use super::network::{self, EarlyLogin, Interface, Wired};
 use super::ports::Keeper;
 use super::request::CalicoRequest;
 use super::retry::host_faults;
-use super::services::{Registrar, Services};
+use super::services::{Registrar, Registration, Services};
 use super::spec::HostPort;
 use super::steps::{Step, Steps};
 use super::teardown::{self, Claim, Patience, Workload};
@@ -31,7 +35,7 @@ use super::work::{self, Ready};
 
 /// Lives the task to its end; nothing is left of it afterwards, or a cleaner is named in the log.
 pub(super) async fn live(order: Order, mut link: Link) -> Ended {
-    let Begun { config, order, request, entry, steps } =
+    let Begun { config, order, request, entry, steps, early } =
         match link.unless_killed(begin_patiently(order.clone())).await {
             Ok(Ok(begun)) => begun,
             Ok(Err(failure)) => return refused(&order, Outcome::Failed(failure)),
@@ -51,20 +55,24 @@ pub(super) async fn live(order: Order, mut link: Link) -> Ended {
         registrar: None,
         keeper: None,
         registered: false,
+        unheard: false,
     };
-    let (outcome, workload) = life.up_and_down(&mut link).await;
+    let (outcome, workload) = life.up_and_down(early, &mut link).await;
     let outcome = advised(outcome, &life.order);
     let ending = Ending::from(&outcome);
     life.entry.conclude(&ending);
-    life.settle_services().await;
+    let consul = life.settle_services(Patience::BEFORE_UPDATE.consul).await;
     if let Some(keeper) = life.keeper.take() {
         keeper.stop().await;
     }
-    let CalicoLife { entry, claim, order, .. } = life;
+    let CalicoLife { entry, claim, order, unheard, .. } = life;
     let config = as_of_now(&config, &order);
     audit::never_ran(&config, &entry.record, &outcome, &steps);
-    let report =
-        teardown::give_back(&entry.record, &config, workload, claim, Patience::BEFORE_UPDATE, &steps).await;
+    let patience = Patience { consul, ..Patience::BEFORE_UPDATE };
+    let mut report = teardown::give_back(&entry.record, &config, workload, claim, patience, &steps).await;
+    if unheard && report.complete() {
+        report.errors.push("consul: it has not answered a registration, which may still come".into());
+    }
     let afterwards = Box::pin(async move {
         let record = entry.record.clone();
         let report = teardown::tidy_up(entry, &config, report, &steps).await;
@@ -102,6 +110,7 @@ struct Begun {
     request: CalicoRequest,
     entry: Entry,
     steps: Steps,
+    early: EarlyLogin,
 }
 
 /// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
@@ -134,6 +143,8 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
         tracing::warn!("the logs in {} can be changed by others: {error}", config.paths.log.display());
     }
     let steps = Steps::begin(&config, &order.description.task_id);
+    // Not before the configuration is trusted, and as soon as it is: see `EarlyLogin`.
+    let early = EarlyLogin::begin(&config);
     order.description = order.description.within(&config)?;
     let request = order.description.calico.clone().unwrap_or_default();
     let node = calico::node_name(&config).map_err(|error| error.failure())?;
@@ -141,7 +152,7 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
         .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
-    Ok(Begun { config, order: Arc::new(order), request, entry, steps })
+    Ok(Begun { config, order: Arc::new(order), request, entry, steps, early })
 }
 
 fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -> Record {
@@ -223,11 +234,13 @@ struct CalicoLife<'a> {
     keeper: Option<Keeper>,
     /// Consul may know of the task.
     registered: bool,
+    /// A registration was not answered: it may overtake its removal.
+    unheard: bool,
 }
 
 impl CalicoLife<'_> {
     /// Everything between the journal's first and its last word.
-    async fn up_and_down(&mut self, link: &mut Link) -> (Outcome, Workload) {
+    async fn up_and_down(&mut self, early: EarlyLogin, link: &mut Link) -> (Outcome, Workload) {
         let gate = match network::listen(self.config, &self.order.container) {
             Ok(gate) => gate,
             Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
@@ -239,7 +252,7 @@ impl CalicoLife<'_> {
         let mut container = Making::start(|cancel| work::create(order, namespace, retry_for, cancel));
         let steps = self.steps.clone();
         let mut interface = Making::start(|cancel| network::make_interface(config, id, steps, cancel));
-        let given_up = match self.prepare(&mut container, &mut interface, link).await {
+        let given_up = match self.prepare(&mut container, &mut interface, early, link).await {
             Ok(Ok((ready, prepared))) => {
                 let result = self.start_and_run(&ready, prepared, &gate, link).await;
                 // Closed before teardown begins: nothing can start in what is being taken down.
@@ -253,8 +266,12 @@ impl CalicoLife<'_> {
             }
         };
         gate.close("the task is over");
-        tokio::join!(container.give_up(), interface.give_up());
-        (given_up, Workload::NeverStarted)
+        let (container, interface) =
+            tokio::join!(container.give_up(DOCKER_KILLED), interface.give_up(DOCKER_KILLED));
+        if interface.is_err() {
+            tracing::warn!("the kernel has not finished the task's interface; it is taken away as it is");
+        }
+        (given_up, if container.is_ok() { Workload::NeverStarted } else { Workload::Unheard })
     }
 
     /// Journal to disk, datastore's reads, interface and container, all at once.
@@ -262,6 +279,7 @@ impl CalicoLife<'_> {
         &self,
         container: &mut Making<Ready>,
         interface: &mut Making<Interface>,
+        early: EarlyLogin,
         link: &mut Link,
     ) -> Result<Result<(Ready, network::Prepared), Failure>, Command> {
         let sync = self.entry.syncer();
@@ -278,7 +296,8 @@ impl CalicoLife<'_> {
         };
         let wanted = self.wanted();
         let work = async {
-            let network = network::prepare(self.config, &self.entry.record, &wanted, interface, &self.steps);
+            let network =
+                network::prepare(self.config, &self.entry.record, &wanted, interface, early, &self.steps);
             let container = async {
                 let ready = container.made().await?;
                 self.steps.pass(Step::Created).await;
@@ -313,9 +332,13 @@ impl CalicoLife<'_> {
         gate: &Gate,
         link: &mut Link,
     ) -> (Outcome, Workload) {
-        let mut attached = match ready.attach().await {
-            Ok(attached) => attached,
-            Err(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
+        let mut attached = match link.unless_killed(ready.attach()).await {
+            Ok(Ok(attached)) => attached,
+            Ok(Err(failure)) => return (Outcome::Failed(failure), Workload::NeverStarted),
+            Err(command) => {
+                link.announce(command);
+                return (command.before_start(), Workload::NeverStarted);
+            }
         };
         self.steps.pass(Step::Attached).await;
         self.claim = Claim::Possible;
@@ -346,11 +369,11 @@ impl CalicoLife<'_> {
                 });
                 (first_kill, addresses)
             }
-            Started::Failed(failure) => return (Outcome::Failed(failure), Workload::NeverStarted),
+            Started::Failed(failure, workload) => return (Outcome::Failed(failure), workload),
             Started::KilledRunning(command) => (Some(command), Vec::new()),
-            Started::Killed(command) => {
+            Started::Killed(command, workload) => {
                 link.announce(command);
-                return (command.before_start(), Workload::NeverStarted);
+                return (command.before_start(), workload);
             }
         };
         let event = match first_kill {
@@ -389,24 +412,26 @@ impl CalicoLife<'_> {
 
     /// Nobody shall be sent to a task that is being stopped.
     async fn leave_consul(&mut self) {
-        self.settle_services().await;
+        let left = self.settle_services(Patience::BEFORE_UPDATE.consul).await;
         let record = &mut self.entry.record;
-        if teardown::deregister(record, self.config, Patience::BEFORE_UPDATE.consul).await.is_some() {
+        if teardown::deregister(record, self.config, left).await.is_some() && !self.unheard {
             record.services.clear();
         }
     }
 
-    /// Ends the registration. What was never registered need not be removed: a host without Consul has
-    /// nobody to ask.
-    async fn settle_services(&mut self) {
-        let registered = match self.registrar.take() {
-            Some(registrar) => registrar.stop().await,
-            None => self.registered,
-        };
-        self.registered = registered;
-        if !registered {
+    /// Ends the registration within `limit`; what is left of that for the removal. What was never registered need not
+    /// be removed: on a host without Consul there is no agent that could do it.
+    async fn settle_services(&mut self, limit: Duration) -> Duration {
+        let begun = Instant::now();
+        if let Some(registrar) = self.registrar.take() {
+            let stopped = registrar.stop(limit).await;
+            self.registered = stopped != Registration::None;
+            self.unheard = stopped == Registration::Unheard;
+        }
+        if !self.registered {
             self.entry.record.services.clear();
         }
+        limit.saturating_sub(begun.elapsed())
     }
 }
 

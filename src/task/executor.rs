@@ -25,6 +25,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, Instant};
 
 use crate::error::{chain, Failure};
+use crate::limits::AGENT_ACKNOWLEDGEMENT;
 use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
@@ -34,8 +35,6 @@ use super::spec::Work;
 use super::status::Statuses;
 use super::{gc, life};
 
-/// How long the last update's acknowledgement is waited for; the stock executor's bound.
-const LAST_ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
 /// The same after SIGTERM or a shutdown: the agent waits for our exit.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a shutdown leaves to the agent for reaping, as the stock executor counts it.
@@ -188,7 +187,7 @@ impl<W: Way> Executor<W> {
         }
         async move {
             let acknowledged = async {
-                if !driver.drained(LAST_ACKNOWLEDGEMENT).await {
+                if !driver.drained(AGENT_ACKNOWLEDGEMENT).await {
                     tracing::warn!("the agent has not acknowledged the last update");
                 }
             };

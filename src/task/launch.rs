@@ -14,16 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::error::Failure;
+use crate::limits::{DOCKER_KILLED, START_BESIDES_GATE};
 use crate::names::ContainerId;
 
+use super::felix;
 use super::gate::Gate;
 use super::journal::Entry;
-use super::life::START_PATIENCE;
 use super::link::Command;
 use super::network::{self, Prepared, Unwired, Wired};
 use super::spec::RUNTIME;
 use super::steps::{Step, Steps};
-use super::teardown::Claim;
+use super::teardown::{Claim, Workload};
 use super::work::{Attached, Ready};
 
 /// What a start needs besides what has been prepared.
@@ -41,9 +42,10 @@ pub struct Launch<'a> {
 /// How a start ended.
 pub enum Started {
     Running(Box<Wired>),
-    Failed(Failure),
+    /// What the teardown has to know of the container stands beside.
+    Failed(Failure, Workload),
     /// A kill came first: nothing of the workload ran.
-    Killed(Command),
+    Killed(Command, Workload),
     /// A kill came when the workload had passed the gate already: it is to be stopped.
     KilledRunning(Command),
 }
@@ -52,9 +54,11 @@ impl Launch<'_> {
     /// Starts the container and opens its gate when the network is ready.
     pub async fn run(self, prepared: Prepared, commands: &mut UnboundedReceiver<Command>) -> Started {
         let given_up = CancellationToken::new();
+        // calico-runc refuses when the gate's time is over, so this is the time of a Docker that does not answer.
+        let limit = self.config.runtime.gate_timeout + START_BESIDES_GATE;
         let wiring = prepared.wire(self.config, self.entry, self.steps, given_up.clone());
         let starting = async {
-            let result = self.ready.start(self.attached, Some(self.gate)).await;
+            let result = self.ready.start(self.attached, Some(self.gate), limit).await;
             if result.is_ok() {
                 self.steps.pass(Step::Started).await;
             }
@@ -69,7 +73,8 @@ impl Launch<'_> {
         pin!(wiring, starting, knocking);
         let mut wired: Option<Result<Wired, Unwired>> = None;
         let mut started = None;
-        let mut killed = None;
+        let (mut killed, mut unanswered) = (None, false);
+        let began = tokio::time::Instant::now();
         let mut opened = false;
         let mut knocked_at: Option<Instant> = None;
         let mut give_up = tokio::time::Instant::now();
@@ -86,16 +91,24 @@ impl Launch<'_> {
                     wired = Some(result);
                 }
                 at = &mut knocking, if knocked_at.is_none() => knocked_at = Some(at),
-                result = &mut starting, if started.is_none() => started = Some(result),
+                result = &mut starting, if started.is_none() => {
+                    if let Err(failure) = &result {
+                        // Nothing may start in what is being given up.
+                        self.gate.close(&failure.message);
+                        given_up.cancel();
+                    }
+                    started = Some(result);
+                }
                 Some(command) = commands.recv(), if killed.is_none() => {
                     self.gate.close("the task is being killed");
                     given_up.cancel();
                     killed = Some(command);
-                    give_up = tokio::time::Instant::now() + START_PATIENCE;
+                    give_up = tokio::time::Instant::now() + DOCKER_KILLED;
                 }
                 // Docker has not even called the runtime: teardown ends what may come of it.
                 () = tokio::time::sleep_until(give_up), if killed.is_some() && started.is_none() => {
                     started = Some(Err(Failure::host("CM-DOCKER", "Docker does not answer the start")));
+                    unanswered = true;
                 }
             }
             if let (Some(Ok(wired)), Some(at), false) = (&mut wired, knocked_at, opened) {
@@ -111,13 +124,19 @@ impl Launch<'_> {
                 self.steps.pass(Step::Opened).await;
             }
         }
+        unanswered |= matches!(started, Some(Err(_))) && began.elapsed() >= limit;
+        let workload = if unanswered { Workload::Unheard } else { Workload::NeverStarted };
         match (wired, started, killed) {
             (_, Some(Ok(())), Some(command)) if self.gate.passed() => Started::KilledRunning(command),
-            (_, _, Some(command)) => Started::Killed(command),
-            (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure),
-            (_, Some(Err(failure)), _) => Started::Failed(failure),
+            (_, _, Some(command)) => Started::Killed(command, workload),
+            // The network was given up because of the start, not the other way round.
+            (Some(Err(unwired)), Some(Err(failure)), _) if felix::is_given_up(&unwired.failure) => {
+                Started::Failed(failure, workload)
+            }
+            (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure, workload),
+            (_, Some(Err(failure)), _) => Started::Failed(failure, workload),
             // Docker's runtime of our name is another program: the workload runs without its network.
-            _ if !self.gate.passed() => Started::Failed(no_gate()),
+            _ if !self.gate.passed() => Started::Failed(no_gate(), workload),
             (Some(Ok(wired)), _, _) => Started::Running(Box::new(wired)),
             (None, _, _) => unreachable!("the loop ends when both are there"),
         }

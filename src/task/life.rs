@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
 use crate::error::{chain, Failure};
+use crate::limits::{DOCKER_KILLED, START_WITHOUT_GATE};
 use crate::trust::TrustError;
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
@@ -56,8 +57,7 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Ended {
         Ok(Err(failure)) => return Outcome::Failed(failure).into(),
         Err(command) => {
             link.announce(command);
-            creation.give_up().await;
-            return command.before_start().into();
+            return given_up(&order, creation, command).await;
         }
     };
     let outcome = run(&order, &ready, link).await;
@@ -68,10 +68,34 @@ async fn plain(order: Arc<Order>, link: &mut Link) -> Ended {
     Ended { outcome, afterwards: Box::pin(async move { ready.remove().await }) }
 }
 
+/// Killed before the container was there. A Docker that does not answer holds the outcome up for a bounded time; the
+/// container is removed when it is made at last, unless the agent does that.
+async fn given_up(order: &Order, creation: Making<work::Ready>, command: Command) -> Ended {
+    let left = creation.give_up(DOCKER_KILLED).await;
+    let outcome = command.before_start();
+    if !is_named_by_us(&order.name, &order.container) {
+        return outcome.into();
+    }
+    let afterwards = Box::pin(async move {
+        let made = match left {
+            Ok(made) => made,
+            Err(mut creation) => creation.made().await.ok(),
+        };
+        if let Some(ready) = made {
+            ready.remove().await;
+        }
+    });
+    Ended { outcome, afterwards }
+}
+
 async fn run(order: &Order, ready: &work::Ready, link: &mut Link) -> Outcome {
-    let mut attached = match ready.attach().await {
-        Ok(attached) => attached,
-        Err(failure) => return Outcome::Failed(failure),
+    let mut attached = match link.unless_killed(ready.attach()).await {
+        Ok(Ok(attached)) => attached,
+        Ok(Err(failure)) => return Outcome::Failed(failure),
+        Err(command) => {
+            link.announce(command);
+            return command.before_start();
+        }
     };
     let first_kill = match start(ready, &mut attached, link).await {
         Ok(first_kill) => first_kill,
@@ -109,12 +133,12 @@ async fn start(
     link: &mut Link,
 ) -> Result<Option<Command>, Outcome> {
     let (started, killed) = {
-        let mut starting = std::pin::pin!(ready.start(attached, None));
+        let mut starting = std::pin::pin!(ready.start(attached, None, START_WITHOUT_GATE));
         tokio::select! {
             biased;
             started = &mut starting => (Some(started), None),
             Some(command) = link.commands.recv() => {
-                (tokio::time::timeout(START_PATIENCE, &mut starting).await.ok(), Some(command))
+                (tokio::time::timeout(DOCKER_KILLED, &mut starting).await.ok(), Some(command))
             }
         }
     };
@@ -132,9 +156,6 @@ async fn start(
         (_, None) => Outcome::Failed(Failure::host("CM-INTERNAL", "the start ended without a result")),
     })
 }
-
-/// How long a start that Docker has not answered may hold a kill up.
-pub(super) const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Stock retries nothing at this place, and neither do we for a task that is not ours to improve.
 const RETRY_NOTHING: Duration = Duration::ZERO;

@@ -1,19 +1,22 @@
 //! Work that goes on by itself, because it must not be dropped half done.
 //!
-//! Docker finishes a create that nobody waits for any more, and a thread that has been told to make a
-//! namespace makes it. So whoever gives up waits for such work before he looks at what is there, and takes
-//! it away; otherwise it would appear behind his back.
+//! Docker finishes a create that is not waited for any more, and a thread that has begun to make a namespace makes it.
+//! So a life that gives up waits for such work, for a bounded time, before it looks at what is there and takes it away.
+//! What is not finished by then may appear later: the journal's record stays, and a cleaner removes it.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{chain, Failure};
 
 /// A thing in the making.
 pub(super) struct Making<T> {
-    work: JoinHandle<Result<T, Failure>>,
+    /// `None` once the result has been handed out.
+    work: Option<JoinHandle<Result<T, Failure>>>,
     cancel: CancellationToken,
 }
 
@@ -25,19 +28,29 @@ impl<T: Send + 'static> Making<T> {
         W: Future<Output = Result<T, Failure>> + Send + 'static,
     {
         let cancel = CancellationToken::new();
-        Self { work: tokio::spawn(make(cancel.clone())), cancel }
+        Self { work: Some(tokio::spawn(make(cancel.clone()))), cancel }
     }
 
     /// The thing, or why there is none.
     pub(super) async fn made(&mut self) -> Result<T, Failure> {
-        (&mut self.work).await.unwrap_or_else(|error| Err(Failure::host("CM-INTERNAL", chain(&error))))
+        let Some(work) = &mut self.work else {
+            return Err(Failure::host("CM-INTERNAL", "what was made has been handed out already"));
+        };
+        let made = work.await;
+        self.work = None;
+        made.unwrap_or_else(|error| Err(Failure::host("CM-INTERNAL", chain(&error))))
     }
 
-    /// Ends the work at its next good moment and waits for that.
-    pub(super) async fn give_up(self) {
+    /// Ends the work at its next good moment and waits for that, but not longer than `limit`: the thing, where it was
+    /// made after all, or the work that goes on.
+    pub(super) async fn give_up(mut self, limit: Duration) -> Result<Option<T>, Self> {
         self.cancel.cancel();
-        if !self.work.is_finished() {
-            let _ = self.work.await;
+        if self.work.is_none() {
+            return Ok(None);
+        }
+        match timeout(limit, self.made()).await {
+            Ok(made) => Ok(made.ok()),
+            Err(_) => Err(self),
         }
     }
 }
@@ -46,7 +59,6 @@ impl<T: Send + 'static> Making<T> {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -61,14 +73,26 @@ mod tests {
             Ok(())
         });
         assert!(tokio::time::timeout(Duration::from_secs(1), making.made()).await.is_err());
-        making.give_up().await;
+        assert!(matches!(making.give_up(Duration::from_secs(6)).await, Ok(Some(()))));
         assert!(done.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_up_waits_no_longer_than_its_limit() {
+        let making = Making::start(|_| async {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+            Ok(7)
+        });
+        let begun = tokio::time::Instant::now();
+        let Err(mut goes_on) = making.give_up(Duration::from_secs(15)).await else { panic!("it is over") };
+        assert_eq!(begun.elapsed().as_secs(), 15);
+        assert_eq!(goes_on.made().await, Ok(7), "the work was ended half done");
     }
 
     #[tokio::test]
     async fn what_is_made_is_not_waited_for_again() {
         let mut making = Making::start(|_| async { Ok(7) });
         assert_eq!(making.made().await, Ok(7));
-        making.give_up().await;
+        assert!(matches!(making.give_up(Duration::ZERO).await, Ok(None)));
     }
 }

@@ -22,6 +22,7 @@ pub mod custom;
 pub mod docker_host;
 pub mod drop_in;
 mod executor;
+mod felix;
 pub mod figures;
 pub mod gate;
 pub mod gc;

@@ -12,45 +12,30 @@
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::calico::{self, CalicoError, Datastore, Identity, Terms, Wanted};
-use crate::config::{Config, Dataplane, PolicyWait};
+use crate::config::{Config, Dataplane};
 use crate::error::{chain, Failure};
 use crate::files::make_private;
+use crate::limits::ETCD_AT_THE_GATE;
 use crate::names::{ContainerId, ENDPOINT};
 use crate::net::forward::{self, Forward, Mapping};
 use crate::net::{self, local::Local, Namespace, Veth};
 
 use super::audit;
+use super::felix;
 use super::gate::Gate;
 use super::journal::{Entry, Record};
 use super::making::Making;
 use super::ports;
 use super::retry::{host_faults, host_faults_until};
 use super::steps::{Step, Steps};
-
-/// How long the container may stand at the gate because etcd went away between read and write: Docker holds its
-/// lock meanwhile.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How often the dataplane is asked whether Felix is done.
-const POLICY_POLL: Duration = Duration::from_millis(5);
-
-/// The same once it takes long, when routes are listed for it as well.
-const SLOW_POLICY_POLL: Duration = Duration::from_millis(50);
-
-/// How long Felix's host route may be there before it counts in place of a report that does not come:
-/// the folder for reports may be of a Felix that wrote some, before a roll-back or a changed setting.
-/// Reports follow their routes by less than a tenth of that.
-const REPORT_GRACE: Duration = Duration::from_millis(500);
-
-/// Felix sets a task's host route 20 to 45 ms before the last of its rules: how long the route has to be
-/// there where no report will come.
-const RULES_LAG: Duration = Duration::from_millis(50);
 
 /// How long the parts of a launch took, for the log and for `calico-mesos run`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -153,10 +138,12 @@ pub(super) async fn prepare(
     record: &Record,
     wanted: &Wanted,
     interface: &mut Making<Interface>,
+    early: EarlyLogin,
     steps: &Steps,
 ) -> Result<Prepared, Failure> {
     let choice = async {
-        let choice = read(config, &record.identity, wanted).await?;
+        felix::can_report(config).await?;
+        let choice = read(config, &record.identity, wanted, early).await?;
         steps.pass(Step::Chosen).await;
         Ok(choice)
     };
@@ -166,17 +153,48 @@ pub(super) async fn prepare(
     Ok(Prepared { datastore, claim, interface, ports: record.ports.clone(), timing })
 }
 
+/// A connection to the datastore that was begun before anything was known of the task but that it needs one: a login
+/// with a password takes etcd some 75 ms.
+pub(super) struct EarlyLogin(AbortOnDropHandle<Result<Datastore, CalicoError>>);
+
+impl EarlyLogin {
+    /// Connects in the background, until it is dropped.
+    pub(super) fn begin(config: &Config) -> Self {
+        let config = config.clone();
+        Self(AbortOnDropHandle::new(tokio::spawn(async move { Datastore::connect(&config).await })))
+    }
+
+    /// The connection, or why there is none.
+    pub(super) async fn datastore(self) -> Result<Datastore, CalicoError> {
+        match self.0.await {
+            Ok(connected) => connected,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is at its end, and this wait with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
 /// The datastore's reads and the choice, retried; an address that is still held is waited for.
 async fn read(
     config: &Config,
     identity: &Identity,
     wanted: &Wanted,
+    early: EarlyLogin,
 ) -> Result<(Datastore, calico::Prepared, Duration), Failure> {
     let waiting_since = Instant::now();
+    let early = Mutex::new(Some(early));
     loop {
         let result = host_faults(config.launch.retry_for, || async {
             let started = Instant::now();
-            let mut datastore = Datastore::connect(config).await.map_err(|error| error.failure())?;
+            let first = early.lock().ok().and_then(|mut early| early.take());
+            let connected = match first {
+                Some(early) => early.datastore().await,
+                None => Datastore::connect(config).await,
+            };
+            let mut datastore = connected.map_err(|error| error.failure())?;
             let mut result = datastore.prepare(identity, wanted).await;
             if config.node.dataplane == Dataplane::Local
                 && result.as_ref().is_err_and(CalicoError::is_uninitialised)
@@ -262,11 +280,11 @@ impl Prepared {
         let Self { mut datastore, claim, interface, ports, mut timing } = self;
         let profiles = claim.profiles().to_vec();
         let Interface { namespace, veth, .. } = interface;
-        let started = Instant::now();
+        let (begun, started) = (tokio::time::Instant::now(), Instant::now());
         let terms = Terms {
             note: Box::new(|pending| entry.expect(pending)),
-            patience: config.launch.retry_for.min(ANSWER_PATIENCE),
-            give_up,
+            patience: config.launch.retry_for.min(ETCD_AT_THE_GATE),
+            give_up: give_up.clone(),
         };
         let committed = datastore.commit(claim, &veth.mac, terms).await;
         match &committed {
@@ -315,9 +333,7 @@ impl Prepared {
             result.map_err(|error| ports::failure(config, &error))
         };
         let felix = async {
-            if config.node.dataplane == Dataplane::Felix {
-                wait_for_felix(config, &entry.record.identity, &committed.addresses).await?;
-            }
+            felix::wait(config, &entry.record.identity, &committed.addresses, begun, &give_up).await?;
             steps.pass(Step::Programmed).await;
             Ok(())
         };
@@ -327,60 +343,6 @@ impl Prepared {
         let calico::Committed { addresses, profiles_created, .. } = committed;
         Ok(Wired { addresses, profiles_created, forward, timing })
     }
-}
-
-/// Waits until Felix has programmed the endpoint, as far as `policy.wait` asks for it.
-///
-/// Security does not hang on it: Felix drops what comes from an interface that it does not know.
-async fn wait_for_felix(config: &Config, identity: &Identity, addresses: &[IpAddr]) -> Result<(), Failure> {
-    if config.policy.wait == PolicyWait::Off {
-        return Ok(());
-    }
-    let started = Instant::now();
-    if felix_is_done(config, identity, addresses, started).await {
-        tracing::info!("Felix was done with {} after {:?}", identity.interface, started.elapsed());
-        return Ok(());
-    }
-    let message =
-        format!("calico/node did not program {} within {:?}", identity.interface, config.policy.timeout);
-    if config.policy.wait == PolicyWait::Required {
-        return Err(Failure::host("CM-POLICY", format!("{message}; is Felix running on this agent?")));
-    }
-    tracing::warn!("{message}; starting all the same, Felix lets nothing through until it has");
-    Ok(())
-}
-
-/// Waits for Felix's report, or for its host routes where it writes none; false after `policy.timeout`.
-async fn felix_is_done(config: &Config, identity: &Identity, addresses: &[IpAddr], started: Instant) -> bool {
-    let file = calico::endpoint_status_file(config, identity);
-    let reports = file.parent().is_some_and(Path::exists);
-    let needed = if reports { REPORT_GRACE } else { RULES_LAG };
-    let mut routed_since = None;
-    loop {
-        let slow = started.elapsed() >= REPORT_GRACE;
-        if reports && file.exists() {
-            return true;
-        }
-        if (!reports || slow) && routed(&identity.interface, addresses).await {
-            let since = routed_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= needed {
-                return true;
-            }
-        }
-        if started.elapsed() >= config.policy.timeout {
-            return false;
-        }
-        tokio::time::sleep(if slow { SLOW_POLICY_POLL } else { POLICY_POLL }).await;
-    }
-}
-
-async fn routed(link: &str, addresses: &[IpAddr]) -> bool {
-    for address in addresses {
-        if !net::has_host_route(link, *address).await.unwrap_or(false) {
-            return false;
-        }
-    }
-    true
 }
 
 /// Names the task's address and host name in its hosts file, which Docker leaves out on network `none`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -67,15 +68,33 @@ impl Registrar {
         self.health.send_replace(Some(Health { healthy, why: why.to_owned() }));
     }
 
-    /// Ends the work; a request under way is waited for, so that it cannot overtake the removal. Tells whether
-    /// there is anything to remove.
-    pub async fn stop(self) -> bool {
+    /// Ends the work; a registration under way is waited for, so that it cannot overtake the removal, but not longer
+    /// than `limit`.
+    pub async fn stop(mut self, limit: Duration) -> Registration {
         self.stop.cancel();
-        let registered = self.work.await.unwrap_or(true);
+        let stopped = match timeout(limit, &mut self.work).await {
+            Ok(Ok(false)) => Registration::None,
+            Ok(Ok(true) | Err(_)) => Registration::Possible,
+            Err(_) => {
+                self.work.abort();
+                // Cancelled at its request, at once.
+                let _ = self.work.await;
+                Registration::Unheard
+            }
+        };
         // Before anything is removed: a cleaner must not give it back afterwards.
         self.told.forget();
-        registered
+        stopped
     }
+}
+
+/// What Consul may hold of a task whose registration has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    None,
+    Possible,
+    /// A request was not answered: it may be carried out at any later time.
+    Unheard,
 }
 
 /// One entry on its way into Consul.
@@ -124,7 +143,9 @@ async fn keep(
             }
             // Made anew each time: most of its life the task has nothing to tell.
             match Client::new(&config) {
-                Ok(client) => done &= entry.catch_up(&client, &health, &mut registered).await,
+                Ok(client) => {
+                    done &= entry.catch_up(&client, &health, &mut registered, &stop).await;
+                }
                 Err(error) => done = entry.complain(&error),
             }
         }
@@ -163,12 +184,18 @@ fn known(entries: &[Entry]) -> Vec<Service> {
 
 impl Entry {
     /// True when Consul knows all there is to know.
-    async fn catch_up(&mut self, client: &Client, health: &Option<Health>, registered: &mut bool) -> bool {
+    async fn catch_up(
+        &mut self,
+        client: &Client,
+        health: &Option<Health>,
+        registered: &mut bool,
+        stop: &CancellationToken,
+    ) -> bool {
         let result = match (&self.state, health) {
             (State::LeftOut, _) => return true,
             (State::Told(told), health) if told == health => return true,
             (State::Told(_), Some(newest)) => self.report(client, newest).await,
-            _ => self.register(client, health).await,
+            _ => self.register(client, health, stop).await,
         };
         match result {
             Ok(state) => {
@@ -194,11 +221,22 @@ impl Entry {
         false
     }
 
-    async fn register(&mut self, client: &Client, health: &Option<Health>) -> Result<State, ConsulError> {
+    async fn register(
+        &mut self,
+        client: &Client,
+        health: &Option<Health>,
+        stop: &CancellationToken,
+    ) -> Result<State, ConsulError> {
         let name = &self.service.name;
-        if self.yields && client.has_foreign_instance(name).await? {
-            tracing::info!("{name} is in Consul already, registered by another program");
-            return Ok(State::LeftOut);
+        if self.yields {
+            // Only a question: a task that ends does not wait for its answer.
+            let Some(foreign) = stop.run_until_cancelled(client.has_foreign_instance(name)).await else {
+                return Ok(State::Missing);
+            };
+            if foreign? {
+                tracing::info!("{name} is in Consul already, registered by another program");
+                return Ok(State::LeftOut);
+            }
         }
         if self.looks {
             self.look(client).await;
@@ -230,5 +268,49 @@ impl Entry {
             true => Ok(State::Told(Some(health.clone()))),
             false => Ok(State::Missing),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn service(name: &str) -> Service {
+        let text = format!(r#"{{"ID":"calico-mesos-1","Service":"{name}","Address":"10.65.0.1"}}"#);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The end of a registration with a Consul that accepts it and never answers: what it may hold, and how long
+    /// the end took.
+    async fn stopped(services: Services) -> (Registration, Duration) {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.consul.enabled = true;
+        config.consul.address = format!("http://{}", silent.local_addr().unwrap());
+        config.paths.run = folder.path().into();
+        let registrar = Registrar::start(&config, &ContainerId::random(), services, false).unwrap();
+        let _connection = silent.accept().await.unwrap();
+        let begun = Instant::now();
+        let registration = registrar.stop(Duration::from_secs(1)).await;
+        (registration, begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registration_without_an_answer_is_waited_for_within_the_limit() {
+        let services = Services { direct: vec![service("web-direct")], host: Vec::new() };
+        let (registration, took) = stopped(services).await;
+        assert_eq!((registration, took.as_secs()), (Registration::Unheard, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_without_an_answer_is_not_waited_for() {
+        let services = Services { direct: Vec::new(), host: vec![service("web")] };
+        let (registration, took) = stopped(services).await;
+        assert_eq!(registration, Registration::None);
+        assert!(took < Duration::from_millis(100), "{took:?}");
     }
 }

@@ -19,18 +19,22 @@ use crate::calico::{Datastore, Pending, Settled};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
+use crate::limits::{
+    CONSUL_BEFORE_UPDATE, CONSUL_CLEANER, DOCKER_CLEANER, DOCKER_TEARDOWN, ETCD_BEFORE_UPDATE, ETCD_CLEANER,
+};
 use crate::net::{self, forward, local::Local, Namespace, NetError};
 use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
 
 use super::audit;
 use super::journal::{Entry, Record};
-use super::network;
+use super::network::{self, EarlyLogin};
 use super::spec::is_named_by_us;
 use super::steps::{Step, Steps};
 
 /// How long each outside service may hold a teardown up.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
+    pub docker: Duration,
     pub consul: Duration,
     pub datastore: Duration,
 }
@@ -38,9 +42,10 @@ pub struct Patience {
 impl Patience {
     /// Before a terminal update: an app with a fixed address that starts elsewhere on that update must find it free, but Mesos must not wait long.
     pub const BEFORE_UPDATE: Self =
-        Self { consul: Duration::from_secs(1), datastore: Duration::from_secs(1) };
-    /// Nobody waits for a cleaner.
-    pub const CLEANER: Self = Self { consul: Duration::from_secs(5), datastore: Duration::from_secs(20) };
+        Self { docker: DOCKER_TEARDOWN, consul: CONSUL_BEFORE_UPDATE, datastore: ETCD_BEFORE_UPDATE };
+    /// No update waits for a cleaner.
+    pub const CLEANER: Self =
+        Self { docker: DOCKER_CLEANER, consul: CONSUL_CLEANER, datastore: ETCD_CLEANER };
 }
 
 /// A shim usually ends a moment after its container's removal.
@@ -55,6 +60,9 @@ pub enum Workload {
     Exited,
     /// Created and never started, or not even created: the agent does not know it, so it is removed here.
     NeverStarted,
+    /// Docker has not answered the create or the start, and would not answer now either: what it makes of it one day
+    /// is removed by a cleaner. It cannot run: its gate is closed.
+    Unheard,
     /// The owner died: Mesos has failed the task already, so a container that runs is stopped.
     Unknown,
 }
@@ -147,6 +155,8 @@ pub async fn give_back(
 ) -> Report {
     let mut report = Report::default();
     steps.pass(Step::Ended).await;
+    // A login takes etcd some time; the address itself is not touched before everything else is done.
+    let login = (claim != Claim::None).then(|| EarlyLogin::begin(config));
     match deregister(record, config, patience.consul).await {
         Some(removed) => report.services = removed,
         None => {
@@ -154,14 +164,14 @@ pub async fn give_back(
         }
     }
     steps.pass(Step::Deregistered).await;
-    let at_rest = stop(record, config, workload, &mut report).await;
+    let at_rest = stop(record, config, workload, patience.docker, &mut report).await;
     steps.pass(Step::Stopped).await;
     let unreached = ports(record, &mut report).await;
     steps.pass(Step::Unforwarded).await;
     interface(record, config, at_rest, &mut report).await;
     steps.pass(Step::Unwired).await;
-    if at_rest && unreached && claim != Claim::None {
-        datastore(record, config, &claim, patience, &mut report).await;
+    if let Some(login) = login.filter(|_| at_rest && unreached) {
+        datastore(record, config, &claim, login, patience, &mut report).await;
     }
     steps.pass(Step::Released).await;
     report
@@ -181,7 +191,9 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &
         && is_named_by_us(&entry.record.container_name, &entry.record.container)
         && !report.container
     {
-        if let Err(error) = stop_container(&entry.record, config, Workload::Exited, &mut report).await {
+        let limit = DOCKER_TEARDOWN;
+        if let Err(error) = stop_container(&entry.record, config, Workload::Exited, limit, &mut report).await
+        {
             report.errors.push(format!("container: {error}"));
         }
     }
@@ -237,12 +249,25 @@ pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Op
 }
 
 /// True when nothing of the workload lives any more.
-async fn stop(record: &Record, config: &Config, workload: Workload, report: &mut Report) -> bool {
+async fn stop(
+    record: &Record,
+    config: &Config,
+    workload: Workload,
+    limit: Duration,
+    report: &mut Report,
+) -> bool {
     let mut forgotten = false;
-    if workload != Workload::Exited {
-        match stop_container(record, config, workload, report).await {
-            Ok(gone) => forgotten = gone,
-            Err(error) => report.errors.push(format!("container: {error}")),
+    match workload {
+        Workload::Exited => {}
+        Workload::Unheard => report.errors.push(
+            "container: Docker has not answered the create or the start; a cleaner removes what comes of it"
+                .into(),
+        ),
+        Workload::NeverStarted | Workload::Unknown => {
+            match stop_container(record, config, workload, limit, report).await {
+                Ok(gone) => forgotten = gone,
+                Err(error) => report.errors.push(format!("container: {error}")),
+            }
         }
     }
     // Whatever Docker says: the workload is gone when no process lives in its namespace.
@@ -313,8 +338,19 @@ async fn end_shims(record: &Record, config: &Config) {
     }
 }
 
-/// True when Docker has no such container any more.
+/// True when Docker has no such container any more. `limit` is for all its answers together.
 async fn stop_container(
+    record: &Record,
+    config: &Config,
+    workload: Workload,
+    limit: Duration,
+    report: &mut Report,
+) -> Result<bool, String> {
+    let stopped = tokio::time::timeout(limit, ask_docker(record, config, workload, report)).await;
+    stopped.unwrap_or_else(|_| Err(format!("Docker did not answer within {} s", limit.as_secs())))
+}
+
+async fn ask_docker(
     record: &Record,
     config: &Config,
     workload: Workload,
@@ -406,9 +442,20 @@ fn remove_folder(folder: &Path, links: Vec<PathBuf>) -> io::Result<()> {
     }
 }
 
-async fn datastore(record: &Record, config: &Config, claim: &Claim, patience: Patience, report: &mut Report) {
+async fn datastore(
+    record: &Record,
+    config: &Config,
+    claim: &Claim,
+    login: EarlyLogin,
+    patience: Patience,
+    report: &mut Report,
+) {
     let work = async {
-        let mut datastore = Datastore::connect(config).await?;
+        let mut datastore = match login.datastore().await {
+            Ok(datastore) => datastore,
+            // It may have come back since.
+            Err(_) => Datastore::connect(config).await?,
+        };
         if let Claim::Lost(pending) = claim {
             if let Settled::Committed(addresses) = datastore.settle(&record.identity, pending).await? {
                 audit::given(config, record, &addresses, &[]);

@@ -18,17 +18,12 @@ use super::inspect::{daemon_words, segment};
 use super::profile::with_profiles;
 use super::spec::ContainerSpec;
 use super::transport::{for_bollard, Address, Secured, SendError, Transport};
+use crate::limits::{DOCKER_CALL, DOCKER_CREATE, DOCKER_HELLO};
 use crate::tls;
 
 /// The newest API that bollard's types describe. An older daemon is asked in its own version.
 const NEWEST_API: (u32, u32) = (1, 53);
-/// One try to say hello.
-const HELLO: Duration = Duration::from_secs(5);
-/// Creating may unpack or copy the image's volumes, hence the patience.
-const CREATE: Duration = Duration::from_secs(120);
 const CREATING: &str = "create the container";
-/// Killing and removing; twice what a busy daemon needs.
-const SHORT: Duration = Duration::from_secs(20);
 /// How many times a harmless question is repeated when the daemon is away or slow, and how soon.
 pub(super) const TRIES: u32 = 3;
 pub(super) const PAUSE: Duration = Duration::from_millis(300);
@@ -62,7 +57,13 @@ impl Docker {
             "" => host.to_string(),
             _ => format!("{host} ({set_by})"),
         };
-        let transport = Transport::new(resolve(host, tls, &address).await?);
+        let slow = |doing: &str| DockerError::Slow {
+            address: address.clone(),
+            doing: doing.to_owned(),
+            limit: DOCKER_HELLO,
+        };
+        let resolved = timeout(DOCKER_HELLO, resolve(host, tls, &address)).await;
+        let transport = Transport::new(resolved.map_err(|_| slow("have its name looked up"))??);
         // bollard's own limit would also cut off a stop with a long grace; ours are in `limited`.
         let no_limit = u64::from(u32::MAX);
         let api = bollard::Docker::connect_with_custom_transport(
@@ -85,9 +86,9 @@ impl Docker {
     /// runs two programs and takes some 15 ms.
     async fn say_hello(&self) -> Result<(Option<String>, Option<String>), DockerError> {
         let ask = self.transport.ask(Method::GET, "/_ping", &[]);
-        let answer = timeout(HELLO, ask)
+        let answer = timeout(DOCKER_HELLO, ask)
             .await
-            .map_err(|_| self.slow("say hello", HELLO))?
+            .map_err(|_| self.slow("say hello", DOCKER_HELLO))?
             .map_err(|error| self.send_error("say hello", error))?;
         if !answer.status().is_success() {
             return Err(self.away(format!("what listens there answers {}", answer.status())));
@@ -108,7 +109,8 @@ impl Docker {
 
     /// Does the daemon run on this machine? Only then can a network namespace made here be used.
     pub async fn is_local(&self) -> Result<bool, DockerError> {
-        self.transport.is_local().await.map_err(|error| self.away(error))
+        let local = timeout(DOCKER_HELLO, self.transport.is_local()).await;
+        local.map_err(|_| self.slow("accept a connection", DOCKER_HELLO))?.map_err(|error| self.away(error))
     }
 
     /// Creates the container and returns its id. Not repeated after a lost answer: the second try would
@@ -119,9 +121,9 @@ impl Docker {
         }
         let security_options = with_profiles(&spec.security_options)?;
         let spec = &ContainerSpec { security_options, ..spec.clone() };
-        let created = match timeout(CREATE, self.create_once(name, spec)).await {
+        let created = match timeout(DOCKER_CREATE, self.create_once(name, spec)).await {
             Ok(created) => created.map_err(|error| error.of_create(name, &spec.image))?,
-            Err(_) => return Err(self.slow(CREATING, CREATE)),
+            Err(_) => return Err(self.slow(CREATING, DOCKER_CREATE)),
         };
         for warning in &created.warnings {
             tracing::warn!("Docker warns about the container: {warning}");
@@ -153,10 +155,10 @@ impl Docker {
         }
     }
 
-    /// Starts it. No time limit: calico-runc waits at the gate inside this call and has a deadline of its own.
-    pub async fn start(&self, id: &str) -> Result<(), DockerError> {
+    /// Starts it. `limit` has to be longer than calico-runc may wait at the gate inside this call.
+    pub async fn start(&self, id: &str, limit: Duration) -> Result<(), DockerError> {
         let call = self.api.start_container(id, None);
-        call.await.map_err(|error| self.error("start the container", error).of_start())
+        self.limited("start the container", limit, call).await.map_err(DockerError::of_start)
     }
 
     /// SIGTERM (or the image's stop signal), and SIGKILL after `grace`, which is rounded up to whole
@@ -165,7 +167,7 @@ impl Docker {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
         let options = StopContainerOptions { t: Some(seconds), ..Default::default() };
-        let limit = Duration::from_secs(u64::from(seconds.unsigned_abs())) + SHORT;
+        let limit = Duration::from_secs(u64::from(seconds.unsigned_abs())) + DOCKER_CALL;
         let call = self.api.stop_container(id, Some(options));
         match self.limited("stop the container", limit, call).await {
             Err(DockerError::NoContainer { .. }) | Ok(()) => Ok(()),
@@ -181,7 +183,7 @@ impl Docker {
     /// SIGKILL. Not running or not there: fine.
     pub async fn kill(&self, id: &str) -> Result<(), DockerError> {
         let kill = || self.api.kill_container(id, Some(KillContainerOptions { signal: "SIGKILL".into() }));
-        match self.repeated("kill the container", SHORT, kill).await {
+        match self.repeated("kill the container", DOCKER_CALL, kill).await {
             Err(DockerError::NoContainer { .. } | DockerError::Daemon { status: Some(409), .. }) => Ok(()),
             other => other,
         }
@@ -191,7 +193,7 @@ impl Docker {
     pub async fn remove(&self, id: &str, force: bool) -> Result<(), DockerError> {
         let remove =
             || self.api.remove_container(id, Some(RemoveContainerOptions { v: true, force, link: false }));
-        match self.repeated("remove the container", SHORT, remove).await {
+        match self.repeated("remove the container", DOCKER_CALL, remove).await {
             Err(DockerError::NoContainer { .. }) => Ok(()),
             // Somebody else, most likely the agent, is at it.
             Err(DockerError::Daemon { status: Some(409), words, .. }) if words.contains("in progress") => {

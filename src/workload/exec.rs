@@ -24,9 +24,8 @@ use super::error::DockerError;
 use super::logs::Sink;
 use super::process::HostProcess;
 use super::session;
+use crate::limits::DOCKER_CALL;
 
-/// Creating and asking; twice what a busy daemon needs.
-const SHORT: Duration = Duration::from_secs(20);
 /// Between two questions about the same exec.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long an exec that nobody waits for any more is hunted.
@@ -61,12 +60,12 @@ impl Docker {
             ..Default::default()
         };
         let call = self.api.create_exec(container, options);
-        let id = self.limited("prepare a command in the container", SHORT, call).await?.id;
+        let id = self.limited("prepare a command in the container", DOCKER_CALL, call).await?.id;
         // From here on it may run, whether the answer comes or not.
         let mut running =
             Running { docker: self.clone(), container: container.to_owned(), id, output: None, over: false };
         let call = self.api.start_exec(&running.id, None::<StartExecOptions>);
-        match self.limited("start a command in the container", SHORT, call).await {
+        match self.limited("start a command in the container", DOCKER_CALL, call).await {
             Ok(output) => running.output = Some(output),
             Err(error) => {
                 running.over = matches!(error, DockerError::Daemon { status: Some(_), .. });
@@ -78,7 +77,7 @@ impl Docker {
 
     async fn look_at_exec(&self, id: &str) -> Result<Seen, DockerError> {
         let look = || self.api.inspect_exec(id);
-        let seen = self.repeated("look at a command in the container", SHORT, look).await?;
+        let seen = self.repeated("look at a command in the container", DOCKER_CALL, look).await?;
         Ok(Seen {
             running: seen.running.unwrap_or_default(),
             code: seen.exit_code,

@@ -14,10 +14,8 @@ use super::credentials::Credentials;
 use super::docker::Docker;
 use super::error::DockerError;
 use crate::error::Blame;
+use crate::limits::{DOCKER_LOOK, DOCKER_PULL_SILENCE};
 
-const LOOK: Duration = Duration::from_secs(30);
-/// A pull without any sign of life for this long is given up; layers are unpacked in less.
-const SILENCE: Duration = Duration::from_secs(600);
 const EVERY: Duration = Duration::from_secs(5);
 
 /// An image that a container needs.
@@ -43,7 +41,7 @@ impl Docker {
         if !force && platform.is_none() {
             let tagged = with_tag(image);
             let look = || self.api.inspect_image(&tagged);
-            match self.repeated("look for the image", LOOK, look).await {
+            match self.repeated("look for the image", DOCKER_LOOK, look).await {
                 Ok(_) => return Ok(()),
                 Err(DockerError::Daemon { status: Some(404), .. }) => {}
                 Err(DockerError::Daemon { status: Some(400), words, .. }) => {
@@ -71,8 +69,8 @@ impl Docker {
         let mut events = std::pin::pin!(self.api.create_image(Some(options), None, credentials));
         let mut thinner = Thinner::new(Instant::now());
         loop {
-            let event = match tokio::time::timeout(SILENCE, events.next()).await {
-                Err(_) => return Err(self.slow("go on pulling the image", SILENCE)),
+            let event = match tokio::time::timeout(DOCKER_PULL_SILENCE, events.next()).await {
+                Err(_) => return Err(self.slow("go on pulling the image", DOCKER_PULL_SILENCE)),
                 Ok(None) => return Ok(()),
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return Err(pull_error(request, self.error("pull", error))),

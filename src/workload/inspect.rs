@@ -13,9 +13,8 @@ use serde_json::Value;
 
 use super::docker::{status_error, Docker, PAUSE};
 use super::error::DockerError;
+use crate::limits::DOCKER_INSPECT;
 
-/// One try; the stock executor's limit.
-const TRY: Duration = Duration::from_secs(5);
 const TRIES: u32 = 6;
 const DOING: &str = "inspect the container";
 /// What Go prints for a time that never was.
@@ -48,12 +47,12 @@ impl Docker {
     /// Asks until there is an answer: a try is given up after five seconds and made again, six times.
     pub async fn inspect(&self, name: &str) -> Result<Inspected, DockerError> {
         for _ in 1..TRIES {
-            match self.inspect_once(name, TRY).await {
+            match self.inspect_once(name, DOCKER_INSPECT).await {
                 Err(error) if error.is_passing() => tokio::time::sleep(PAUSE).await,
                 other => return other,
             }
         }
-        self.inspect_once(name, TRY).await
+        self.inspect_once(name, DOCKER_INSPECT).await
     }
 
     /// One try, for those who have a fallback or a loop of their own.

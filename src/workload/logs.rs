@@ -27,8 +27,8 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::frames::{Frames, Stream};
 use super::inspect::{daemon_words, segment};
+use crate::limits::DOCKER_CALL;
 
-const LIMIT: Duration = Duration::from_secs(20);
 const DOING: &str = "stream the container's output";
 /// After the stream's end Docker may call the container running for this long, though it is not.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -106,8 +106,8 @@ enum Source {
 impl Docker {
     /// Attaches to stdout and stderr. To be called before `start`.
     pub async fn attach(&self, id: &str) -> Result<Output, DockerError> {
-        let source = timeout(LIMIT, self.attach_source(id));
-        let source = source.await.unwrap_or_else(|_| Err(self.slow(DOING, LIMIT)))?;
+        let source = timeout(DOCKER_CALL, self.attach_source(id));
+        let source = source.await.unwrap_or_else(|_| Err(self.slow(DOING, DOCKER_CALL)))?;
         Ok(Output { docker: self.clone(), id: id.to_owned(), source, last: now() })
     }
 
@@ -193,7 +193,7 @@ impl Output {
         let mut ended = tokio::time::Instant::now();
         let mut pause = Duration::from_millis(20);
         loop {
-            match self.docker.inspect_once(&self.id, LIMIT).await {
+            match self.docker.inspect_once(&self.id, DOCKER_CALL).await {
                 Ok(inspected) if !inspected.running => return false,
                 Ok(_) if ended.elapsed() > SETTLE => break,
                 Ok(_) => {}

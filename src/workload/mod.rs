@@ -31,6 +31,8 @@ mod logs;
 mod process;
 mod profile;
 mod session;
+#[cfg(test)]
+mod silent_tests;
 mod spec;
 mod transport;
 mod users;

@@ -7,8 +7,7 @@ use bollard::query_parameters::ListContainersOptions;
 
 use super::docker::Docker;
 use super::error::DockerError;
-
-const LIMIT: Duration = Duration::from_secs(20);
+use crate::limits::DOCKER_CALL;
 
 /// A container in the daemon's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +36,7 @@ impl Docker {
 
     /// The runtime of a container that is there; `None` when it has gone.
     pub async fn runtime_of(&self, id: &str) -> Result<Option<String>, DockerError> {
-        match self.inspect_once(id, LIMIT).await {
+        match self.inspect_once(id, DOCKER_CALL).await {
             Ok(inspected) => Ok(Some(inspected.runtime)),
             Err(DockerError::NoContainer { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -49,7 +48,7 @@ impl Docker {
             let options = ListContainersOptions { all: true, ..Default::default() };
             self.api.list_containers(Some(options))
         };
-        self.repeated("list the containers", LIMIT, all).await
+        self.repeated("list the containers", DOCKER_CALL, all).await
     }
 
     /// The names of all containers with this runtime, stopped ones too: neither can be started,

@@ -25,16 +25,14 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
 use super::process::HostProcess;
+use crate::limits::{DOCKER_INSPECT, DOCKER_REGISTER};
 
-/// Until Docker has registered the wait.
-const REGISTER: Duration = Duration::from_secs(10);
 /// How long Docker's own answer may lag behind the death of the process: usually 40 to 70 ms.
 const LAG: Duration = Duration::from_secs(2);
 /// After that the exit code is given up, as the stock executor does.
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// Before a broken wait is asked for anew.
 const BROKEN: Duration = Duration::from_millis(100);
-const INSPECT: Duration = Duration::from_secs(5);
 const DOING: &str = "wait for the container";
 
 /// How the container ended.
@@ -76,7 +74,7 @@ impl Docker {
             let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
             Err(status_error(DOING, status.as_u16(), daemon_words(&bytes)))
         };
-        timeout(REGISTER, ask).await.unwrap_or_else(|_| Err(self.slow(DOING, REGISTER)))
+        timeout(DOCKER_REGISTER, ask).await.unwrap_or_else(|_| Err(self.slow(DOING, DOCKER_REGISTER)))
     }
 
     /// Was the container, ended by now, killed for its memory? `false` when Docker does not say within a second:
@@ -123,7 +121,7 @@ impl Waiting {
                     }
                 }
             }
-            match self.docker.inspect_once(&self.id, INSPECT).await {
+            match self.docker.inspect_once(&self.id, DOCKER_INSPECT).await {
                 Ok(inspected) if inspected.started && !inspected.running => {
                     let code = inspected.exit_code.ok_or(DockerError::ExitUnknown)?;
                     return Ok(Exit { code, oom_killed: Some(inspected.oom_killed) });
@@ -163,7 +161,7 @@ async fn read_answer(body: &mut Incoming) -> Option<i64> {
 async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
     let deadline = Instant::now() + GIVE_UP;
     while Instant::now() < deadline {
-        match docker.inspect_once(id, INSPECT).await {
+        match docker.inspect_once(id, DOCKER_INSPECT).await {
             Ok(inspected) if inspected.started && !inspected.running => {
                 let code = inspected.exit_code.ok_or(DockerError::ExitUnknown)?;
                 return Ok(Exit { code, oom_killed: Some(inspected.oom_killed) });

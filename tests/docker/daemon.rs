@@ -7,6 +7,7 @@ use std::sync::{mpsc, Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions, Network};
+use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, HostProcess, Sink};
 use tokio::sync::oneshot;
 
@@ -166,7 +167,7 @@ pub async fn run(docker: &Docker, spec: &ContainerSpec) -> Result<Ran, DockerErr
     let id = docker.create(&unique("mesos"), spec).await?;
     let waiting = docker.wait(&id).await?;
     let output = docker.attach(&id).await?;
-    docker.start(&id).await?;
+    docker.start(&id, START).await?;
     let (tell_pid, pid) = oneshot::channel();
     if let Some(pid) = docker.inspect(&id).await?.pid {
         let _ = tell_pid.send(HostProcess::child(pid).into());

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::processes::{command_line, pids};
 use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Probe, Target, Timing, Verdict};
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
@@ -20,7 +21,7 @@ impl Sleeper {
         let mut spec = shell("trap 'exit 0' TERM; echo up > /up; sleep 1000 & wait");
         spec.environment = vec!["A=container".into(), "B=container".into()];
         let id = docker.create(&unique("mesos"), &spec).await.unwrap();
-        docker.start(&id).await.unwrap();
+        docker.start(&id, START).await.unwrap();
         Self { docker, id }
     }
 

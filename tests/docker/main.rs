@@ -17,6 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use calico_mesos::error::Blame;
+use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
 use calico_mesos::task::spec::{describe, total_memory};
@@ -165,7 +166,7 @@ async fn inspect_is_the_text_of_the_cli() {
     };
     let id = docker.create(&name, &spec).await.unwrap();
     assert!(!docker.inspect(&name).await.unwrap().started);
-    docker.start(&id).await.unwrap();
+    docker.start(&id, START).await.unwrap();
     let inspected = docker.inspect(&name).await.unwrap();
     assert!(inspected.running && inspected.started);
     assert!(Path::new("/proc").join(inspected.pid.unwrap().to_string()).exists());
@@ -188,7 +189,7 @@ async fn stop_kill_and_remove_forgive_what_is_done_already() {
         .await
         .unwrap();
     let waiting = docker.wait(&id).await.unwrap();
-    docker.start(&id).await.unwrap();
+    docker.start(&id, START).await.unwrap();
     docker.stop(&id, Duration::from_millis(2500)).await.unwrap();
     assert_eq!(waiting.exit(oneshot::channel().1).await.unwrap().code, 5);
     docker.stop(&id, Duration::ZERO).await.unwrap();
@@ -285,7 +286,7 @@ async fn a_broken_pipe_stops_nothing() {
     let id = docker.create(&unique("mesos"), &shell("seq 1 50000; echo done >&2")).await.unwrap();
     let waiting = docker.wait(&id).await.unwrap();
     let output = docker.attach(&id).await.unwrap();
-    docker.start(&id).await.unwrap();
+    docker.start(&id, START).await.unwrap();
     let pump = output.pump(Sink::of(&writer).unwrap(), Sink::of(file.as_file()).unwrap());
     let (exit, ()) = tokio::join!(waiting.exit(oneshot::channel().1), pump);
     assert_eq!(exit.unwrap().code, 0);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use calico_mesos::config::Docker as Configured;
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
+use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{Docker, DockerHost};
 
 use crate::certificates::Authority;
@@ -37,7 +38,7 @@ async fn a_daemon_that_wants_a_certificate() {
         let ran = run(&docker, &shell("echo out; echo err >&2; exit 3")).await.unwrap();
         assert_eq!((ran.exit.code, ran.stdout.as_str(), ran.stderr.as_str()), (3, "out\n", "err\n"));
         let id = docker.create(&unique("mesos"), &shell("exec sleep 1000")).await.unwrap();
-        docker.start(&id).await.unwrap();
+        docker.start(&id, START).await.unwrap();
         let command = ["sh", "-c", "exit 5"].map(str::to_owned);
         let running = docker.exec(&id, &command, &BTreeMap::new()).await.unwrap();
         assert_eq!(running.exit(None, 0).await.unwrap(), 5);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::error::Blame;
+use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{ContainerSpec, Docker, DockerHost, HostProcess};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -32,7 +33,7 @@ async fn a_container_outlives_its_daemon_and_is_still_heard() {
     let id = docker.create(&unique("mesos"), &shell(script)).await.unwrap();
     let waiting = docker.wait(&id).await.unwrap();
     let output = docker.attach(&id).await.unwrap();
-    docker.start(&id).await.unwrap();
+    docker.start(&id, START).await.unwrap();
     let (tell_pid, pid) = oneshot::channel();
     tell_pid.send(HostProcess::child(docker.inspect(&id).await.unwrap().pid.unwrap()).into()).unwrap();
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
@@ -62,7 +63,7 @@ async fn a_daemon_that_hangs_hangs_nobody() {
     assert!(docker.is_local().await.unwrap());
     let id = docker.create(&unique("mesos"), &shell("sleep 1000")).await.unwrap();
     let waiting = docker.wait(&id).await.unwrap();
-    docker.start(&id).await.unwrap();
+    docker.start(&id, START).await.unwrap();
     let container = docker.inspect(&id).await.unwrap().pid.unwrap();
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     let api = docker.version().rsplit(' ').next().unwrap();
@@ -111,7 +112,7 @@ async fn a_refusal_of_the_runtime_arrives_as_its_own_sentence() {
     let docker = Docker::connect(&DockerHost::parse(&daemon.host()).unwrap(), "").await.unwrap();
     let spec = ContainerSpec { runtime: Some("refuse".into()), ..shell("true") };
     let id = docker.create(&unique("mesos"), &spec).await.unwrap();
-    let failure = docker.start(&id).await.unwrap_err().failure();
+    let failure = docker.start(&id, START).await.unwrap_err().failure();
     assert_eq!((failure.code, failure.message.as_str()), ("CM-GATE", "etcd is away: ask again"));
     docker.remove(&id, true).await.unwrap();
     daemon.stop().await;

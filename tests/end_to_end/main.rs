@@ -19,5 +19,6 @@ mod netlab;
 mod policy;
 mod ports;
 mod secrets;
+mod silence;
 mod stock;
 mod world;

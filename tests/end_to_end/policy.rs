@@ -86,15 +86,54 @@ async fn felixs_route_opens_the_gate() {
     }
 }
 
-#[tokio::test]
-async fn required_fails_without_felix() {
-    let world = world(&[("policy.wait", "\"required\""), ("policy.timeout", "\"1s\"")]).await;
-    let task = world.launch(&app("/web", "touch /mnt/mesos/sandbox/first", calico())).await;
+const REQUIRED: [(&str, &str); 2] = [("policy.wait", "\"required\""), ("policy.timeout", "\"1s\"")];
+
+async fn fails_without_having_run(task: Task<'_>, word: &str) {
     let message = task.fails().await;
-    assert!(message.contains("CM-POLICY") && message.contains("Felix"), "{message}");
+    assert!(message.contains("CM-POLICY") && message.contains(word), "{message}");
     let first: PathBuf = task.sandbox().join("first");
     assert!(!first.exists(), "it ran all the same");
     task.executor_exit().await;
+    task.world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn required_fails_without_felix() {
+    let world = world(&REQUIRED).await;
+    std::fs::create_dir_all(&world.config.paths.endpoint_status).unwrap();
+    let task = world.launch(&app("/web", "touch /mnt/mesos/sandbox/first", calico())).await;
+    fails_without_having_run(task, "Felix").await;
+}
+
+/// Nothing is claimed for a task that could never start.
+#[tokio::test]
+async fn required_is_refused_where_felix_writes_no_reports() {
+    let world = world(&REQUIRED).await;
+    let task = world.launch(&app("/web", "touch /mnt/mesos/sandbox/first", calico())).await;
+    let never = tokio::time::timeout(Duration::from_secs(2), endpoint(&world)).await;
+    assert!(never.is_err(), "an endpoint was written: {never:?}");
+    fails_without_having_run(task, "FELIX_ENDPOINTSTATUSPATHPREFIX").await;
+}
+
+/// A Felix may die between its route and its last rule.
+#[tokio::test]
+async fn required_does_not_believe_a_route() {
+    let world = world(&REQUIRED).await;
+    std::fs::create_dir_all(&world.config.paths.endpoint_status).unwrap();
+    let task = world.launch(&app("/web", "touch /mnt/mesos/sandbox/first", calico())).await;
+    route(&world).await;
+    fails_without_having_run(task, "no report").await;
+}
+
+#[tokio::test]
+async fn a_kill_ends_the_wait_for_felix_at_once() {
+    let world = world(&[("policy.timeout", "\"50s\"")]).await;
+    let task = world.launch(&app("/web", "sleep 1000", calico())).await;
+    endpoint(&world).await;
+    still_waits(&task).await;
+    let begun = Instant::now();
+    assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}\n{}", begun.elapsed(), task.log());
     world.nothing_left().await;
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family};
+use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms};
 use calico_mesos::error::Blame;
+use nix::fcntl::{Flock, FlockArg};
+use tokio_util::sync::CancellationToken;
 
 use crate::harness::*;
+use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);
 
@@ -196,4 +199,41 @@ async fn an_etcd_that_is_away_is_named() {
     world.etcd.thaw();
     assert_eq!(error.failure().code, "CM-ETCD");
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+/// A task that is killed meanwhile does not wait for etcd; what became of the write is for its teardown to find out.
+#[tokio::test]
+async fn a_write_without_an_answer_is_given_up_soon_after_a_kill() {
+    let world = World::new(&["a"], &[POOL]).await;
+    let proxy = Proxy::start(world.etcd.address()).await;
+    let mut config = world.config("a");
+    config.etcd.endpoints = vec![proxy.endpoint.clone()];
+    let mut datastore = Datastore::connect(&config).await.unwrap();
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    proxy.silence();
+    let give_up = CancellationToken::new();
+    let terms = Terms { patience: Duration::from_secs(15), give_up: give_up.clone(), ..Terms::default() };
+    let killed = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        give_up.cancel();
+        Instant::now()
+    };
+    let (result, killed) = tokio::join!(datastore.commit(prepared, MAC, terms), killed);
+    assert!(matches!(result, Err(CalicoError::Lost { .. })), "{result:?}");
+    assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
+}
+
+/// Calico's lock is a courtesy; a release has a second in all.
+#[tokio::test]
+async fn a_release_does_not_wait_long_for_calicos_lock() {
+    let world = World::new(&["a"], &[POOL]).await;
+    let identity = task("a");
+    world.launch(&identity, &auto()).await.unwrap();
+    let file = std::fs::File::open(world.config("a").paths.ipam_lock).unwrap();
+    let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
+    let mut datastore = world.connect("a").await;
+    let begun = Instant::now();
+    assert_eq!(datastore.release(&identity).await.unwrap().addresses.len(), 1);
+    let took = begun.elapsed();
+    assert!((Duration::from_millis(190)..Duration::from_millis(600)).contains(&took), "{took:?}");
 }

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -25,13 +24,12 @@ use tokio_rustls::TlsConnector;
 
 use super::state::Answer;
 use super::verify;
+use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
 use crate::mesos::driver::DriverError;
 use crate::mesos::environment::HttpEnvironment;
 use crate::mesos::libprocess::link;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
-/// How long an agent may take to answer a call: it answers at once, unless it hangs.
-const ANSWER: Duration = Duration::from_secs(15);
 /// More than any reason an agent gives.
 const MAX_REASON: usize = 4 << 10;
 /// After a minute of silence the kernel asks three times whether the agent's side is still there.
@@ -59,7 +57,7 @@ pub(super) enum SendError {
     Connect(#[source] io::Error),
     #[error("the connection broke")]
     Http(#[source] hyper::Error),
-    #[error("no answer within {} s", ANSWER.as_secs())]
+    #[error("no answer within {} s", AGENT_ANSWER.as_secs())]
     Silent,
 }
 
@@ -114,12 +112,16 @@ impl Transport {
 
     async fn stream(&self) -> io::Result<Pin<Box<dyn Stream>>> {
         let stream = match &self.address {
-            Address::Unix(path) => return Ok(Box::pin(UnixStream::connect(path).await?)),
+            Address::Unix(path) => {
+                // It waits where the agent accepts nothing and its queue is full.
+                let stream = tokio::time::timeout(AGENT_CONNECT, UnixStream::connect(path)).await;
+                return Ok(Box::pin(stream.map_err(|_| io::ErrorKind::TimedOut)??));
+            }
             Address::Tcp(address) => link::connect(*address).await?,
         };
         keep_alive(&stream)?;
         let Some((connector, name)) = &self.tls else { return Ok(Box::pin(stream)) };
-        let encrypted = tokio::time::timeout(ANSWER, connector.connect(name.clone(), stream));
+        let encrypted = tokio::time::timeout(AGENT_ANSWER, connector.connect(name.clone(), stream));
         Ok(Box::pin(encrypted.await.map_err(|_| io::ErrorKind::TimedOut)??))
     }
 
@@ -129,7 +131,7 @@ impl Transport {
             sender.ready().await?;
             sender.send_request(self.request(body)).await
         };
-        let answer = tokio::time::timeout(ANSWER, exchange).await.map_err(|_| SendError::Silent)?;
+        let answer = tokio::time::timeout(AGENT_ANSWER, exchange).await.map_err(|_| SendError::Silent)?;
         answer.map_err(SendError::Http)
     }
 
@@ -155,7 +157,7 @@ pub(super) async fn read(response: Response<Incoming>) -> Answer {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), MAX_REASON).collect();
     // The code alone says enough.
-    let text = match tokio::time::timeout(ANSWER, body).await {
+    let text = match tokio::time::timeout(AGENT_ANSWER, body).await {
         Ok(Ok(body)) => {
             String::from_utf8_lossy(&body.to_bytes()).lines().next().unwrap_or_default().to_owned()
         }

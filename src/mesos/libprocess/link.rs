@@ -6,18 +6,16 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a peer may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
 
 /// Opens the connection that a [`Link`] is made of.
 pub async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(peer))
+    let stream = tokio::time::timeout(AGENT_CONNECT, TcpStream::connect(peer))
         .await
         .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))??;
     stream.set_nodelay(true)?;
@@ -89,6 +87,8 @@ async fn drive(mut stream: TcpStream, mut requests: mpsc::UnboundedReceiver<Vec<
 /// Sends one request over a connection of its own, closed right after writing.
 pub async fn send_once(peer: SocketAddr, request: &[u8]) -> io::Result<()> {
     let mut stream = connect(peer).await?;
-    stream.write_all(request).await?;
+    // A peer that does not read fills the kernel's buffers first.
+    let written = tokio::time::timeout(AGENT_ANSWER, stream.write_all(request)).await;
+    written.map_err(|_| io::ErrorKind::TimedOut)??;
     stream.shutdown().await
 }

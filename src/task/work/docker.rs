@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attached, Seen};
@@ -198,12 +199,15 @@ impl Container {
     }
 
     /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
-    pub async fn start(&self, attached: &mut Attached) -> Result<(), Failure> {
-        let started = match self.docker.start(self.id()).await {
+    ///
+    /// `limit` is for Docker's answers to the start, the one to a second start included.
+    pub async fn start(&self, attached: &mut Attached, limit: Duration) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let started = match self.docker.start(self.id(), limit).await {
             Err(gone @ DockerError::NoContainer { .. }) => {
                 self.make_again(gone).await?;
                 *attached = self.attach().await?;
-                self.docker.start(self.id()).await
+                self.docker.start(self.id(), limit.saturating_sub(begun.elapsed())).await
             }
             other => other,
         };

@@ -110,9 +110,16 @@ impl Ready {
     }
 
     /// Returns when the first instruction has run: when the gate has opened, if there is one.
-    pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
+    ///
+    /// `limit` is Docker's; a command's start is this process's own work.
+    pub async fn start(
+        &self,
+        attached: &mut Attached,
+        gate: Option<&Gate>,
+        limit: Duration,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Container(container) => container.start(attached).await,
+            Self::Container(container) => container.start(attached, limit).await,
             Self::Command(command) => command.start(attached, gate).await,
         }
     }

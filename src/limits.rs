@@ -1,0 +1,107 @@
+//! How long every call to an outside service may take, and what happens when the time is over.
+//!
+//! No wait is without an end, and a kill is heard during each of them: a peer that accepts a connection and never
+//! answers costs a task these times and no more. `tests` below holds the table to the constants.
+//!
+//! | peer | call | limit | | afterwards |
+//! | --- | --- | --- | --- | --- |
+//! | Docker | find its address, connect, say hello | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
+//! | Docker | create | 120 s | `DOCKER_CREATE` | retried for `launch.retry_for` |
+//! | Docker | look for an image | 30 s | `DOCKER_LOOK` | three tries |
+//! | Docker | a pull without any sign of life | 600 s | `DOCKER_PULL_SILENCE` | retried for `launch.retry_for` |
+//! | Docker | attach, kill, remove, list containers, an exec's calls | 20 s | `DOCKER_CALL` | kill and remove: three tries |
+//! | Docker | register a wait | 10 s | `DOCKER_REGISTER` | the launch fails; later: asked again |
+//! | Docker | inspect | 5 s | `DOCKER_INSPECT` | six tries at a launch, else one |
+//! | Docker | start of a Calico task, besides `runtime.gate_timeout` | 10 s | `START_BESIDES_GATE` | the launch fails |
+//! | Docker | start of a task without Calico | 300 s | `START_WITHOUT_GATE` | the launch fails |
+//! | Docker | a create or start under way when a kill comes | 15 s | `DOCKER_KILLED` | TASK_KILLED; the cleaner removes the container |
+//! | Docker | all of a teardown's calls | 20 s | `DOCKER_TEARDOWN` | the cleaner finishes |
+//! | Docker | all of a cleaner's calls for one task | 60 s | `DOCKER_CLEANER` | the next cleaner |
+//! | Consul | one request | 5 s | `CONSUL_REQUEST` | tried again, with pauses up to a minute |
+//! | Consul | all that a terminal update waits for | 1 s | `CONSUL_BEFORE_UPDATE` | the cleaner finishes |
+//! | Consul | all of a cleaner's requests for one task | 5 s | `CONSUL_CLEANER` | the next cleaner |
+//! | etcd | connect; all endpoints at once | 3 s | `ETCD_CONNECT` | retried for `launch.retry_for` |
+//! | etcd | login, or one request | 5 s | `ETCD_REQUEST` | the next endpoint; a write is looked for |
+//! | etcd | a write whose answer is lost, at the gate | 15 s | `ETCD_AT_THE_GATE` | the launch fails; the teardown rules the write out |
+//! | etcd | a write under way when a kill comes | 1 s | `ETCD_KILLED` | TASK_KILLED; the teardown rules the write out |
+//! | etcd | the release that a terminal update waits for | 1 s | `ETCD_BEFORE_UPDATE` | the cleaner finishes |
+//! | etcd | a cleaner's release of one task | 20 s | `ETCD_CLEANER` | the next cleaner |
+//! | agent | connect | 5 s | `AGENT_CONNECT` | tried again within the recovery timeout |
+//! | agent | answer a call | 15 s | `AGENT_ANSWER` | a new connection; updates are sent again |
+//! | agent | acknowledge the last update | 60 s | `AGENT_ACKNOWLEDGEMENT` | the executor ends |
+//!
+//! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]); both
+//! go on without it. Felix is waited for `policy.timeout`, see `task/felix.rs`. Three waits end with the task alone and
+//! listen to kills meanwhile: Docker's answer to `wait`, the attached output, and the agent's event stream, which is
+//! given up after two missed heartbeats.
+
+use std::time::Duration;
+
+pub const DOCKER_HELLO: Duration = Duration::from_secs(5);
+/// Docker may unpack or copy the image's volumes meanwhile.
+pub const DOCKER_CREATE: Duration = Duration::from_secs(120);
+pub const DOCKER_LOOK: Duration = Duration::from_secs(30);
+/// Layers are unpacked in less.
+pub const DOCKER_PULL_SILENCE: Duration = Duration::from_secs(600);
+/// Twice what a busy daemon needs.
+pub const DOCKER_CALL: Duration = Duration::from_secs(20);
+pub const DOCKER_REGISTER: Duration = Duration::from_secs(10);
+/// The stock executor's limit.
+pub const DOCKER_INSPECT: Duration = Duration::from_secs(5);
+/// calico-runc gives up by itself when the gate's time is over; that answer gets so long.
+pub const START_BESIDES_GATE: Duration = Duration::from_secs(10);
+/// A volume driver may attach a disk first; Marathon's own limit for a launch.
+pub const START_WITHOUT_GATE: Duration = Duration::from_secs(300);
+/// Less than [`DOCKER_TEARDOWN`] by what a last `docker kill` may take.
+pub const DOCKER_KILLED: Duration = Duration::from_secs(15);
+pub const DOCKER_TEARDOWN: Duration = Duration::from_secs(20);
+pub const DOCKER_CLEANER: Duration = Duration::from_secs(60);
+
+/// To an agent on the same host.
+pub const CONSUL_REQUEST: Duration = Duration::from_secs(5);
+pub const CONSUL_BEFORE_UPDATE: Duration = Duration::from_secs(1);
+pub const CONSUL_CLEANER: Duration = Duration::from_secs(5);
+
+pub const ETCD_CONNECT: Duration = Duration::from_secs(3);
+pub const ETCD_REQUEST: Duration = Duration::from_secs(5);
+/// Docker holds the container's lock while it stands at the gate.
+pub const ETCD_AT_THE_GATE: Duration = Duration::from_secs(15);
+pub const ETCD_KILLED: Duration = Duration::from_secs(1);
+/// An app with a fixed address that starts elsewhere on that update has to find it free.
+pub const ETCD_BEFORE_UPDATE: Duration = Duration::from_secs(1);
+pub const ETCD_CLEANER: Duration = Duration::from_secs(20);
+
+/// The lock only spares launches on one host each other's conflicts.
+pub const IPAM_LOCK: Duration = Duration::from_secs(1);
+/// A release has [`ETCD_BEFORE_UPDATE`] in all.
+pub const IPAM_LOCK_RELEASE: Duration = Duration::from_millis(200);
+
+pub const AGENT_CONNECT: Duration = Duration::from_secs(5);
+/// An agent answers at once, unless it hangs.
+pub const AGENT_ANSWER: Duration = Duration::from_secs(15);
+/// The stock executor's bound.
+pub const AGENT_ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    /// `NAME` and seconds of each row of the table, and of each constant in whole seconds.
+    #[test]
+    fn the_table_has_every_limit_with_its_value() {
+        let text = include_str!("limits.rs");
+        let rows = text.lines().filter(|line| line.starts_with("//! | ")).filter_map(|line| {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            let seconds = cells.get(3)?.strip_suffix(" s")?.to_owned();
+            Some((cells.get(4)?.trim_matches('`').to_owned(), seconds))
+        });
+        let constants = text.lines().filter_map(|line| {
+            let (name, value) =
+                line.strip_prefix("pub const ")?.split_once(": Duration = Duration::from_secs(")?;
+            (name != "IPAM_LOCK").then(|| (name.to_owned(), value.trim_end_matches(");").to_owned()))
+        });
+        let (rows, constants): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), constants.collect());
+        assert!(rows.len() > 20, "{rows:?}");
+        assert_eq!(rows, constants);
+    }
+}
