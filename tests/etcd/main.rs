@@ -10,6 +10,7 @@ mod credentials;
 mod failures;
 mod harness;
 mod launches;
+mod logins;
 mod overlaps;
 #[allow(dead_code, reason = "shared with the fault harness, which uses more of it")]
 mod proxy;
