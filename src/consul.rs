@@ -339,12 +339,12 @@ impl Client {
         }
     }
 
-    /// Removes the entry; one that is not there is fine.
-    pub async fn deregister(&self, id: &str) -> Result<(), ConsulError> {
+    /// Removes the entry; false when it is not there.
+    pub async fn deregister(&self, id: &str) -> Result<bool, ConsulError> {
         let path = format!("/v1/agent/service/deregister/{id}");
         match self.ask(Method::PUT, &path, None::<&()>, format!("deregister {id}")).await {
-            Err(ConsulError::Refused { status: 404, .. }) => Ok(()),
-            result => result.map(drop),
+            Err(ConsulError::Refused { status: 404, .. }) => Ok(false),
+            result => result.map(|_| true),
         }
     }
 

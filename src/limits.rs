@@ -7,6 +7,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | Docker | find its address, connect, say hello | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
 //! | Docker | create | 120 s | `DOCKER_CREATE` | retried for `launch.retry_for` |
+//! | Docker | ask for its security options, once in its life | 5 s | `DOCKER_INFO` | the launch goes on |
 //! | Docker | look for an image | 30 s | `DOCKER_LOOK` | three tries |
 //! | Docker | a pull without any sign of life | 600 s | `DOCKER_PULL_SILENCE` | retried for `launch.retry_for` |
 //! | Docker | attach, kill, remove, list containers, an exec's calls | 20 s | `DOCKER_CALL` | kill and remove: three tries |
@@ -40,6 +41,8 @@ use std::time::Duration;
 pub const DOCKER_HELLO: Duration = Duration::from_secs(5);
 /// Docker may unpack or copy the image's volumes meanwhile.
 pub const DOCKER_CREATE: Duration = Duration::from_secs(120);
+/// 20.10 takes some 15 ms, since it runs other programs for it.
+pub const DOCKER_INFO: Duration = Duration::from_secs(5);
 pub const DOCKER_LOOK: Duration = Duration::from_secs(30);
 /// Layers are unpacked in less.
 pub const DOCKER_PULL_SILENCE: Duration = Duration::from_secs(600);

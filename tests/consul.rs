@@ -85,9 +85,9 @@ async fn instances_are_resolved_and_removed_one_by_one() {
     let srv = dig(&consul, "SRV", name);
     assert!(srv.len() == 2 && srv.iter().all(|line| line.split(' ').nth(2) == Some("3000")), "{srv:?}");
 
-    client.deregister(&one[0].id).await.unwrap();
+    assert!(client.deregister(&one[0].id).await.unwrap());
     dig_until(&consul, "A", name, &["192.168.17.65"]).await;
-    client.deregister(&one[0].id).await.unwrap();
+    assert!(!client.deregister(&one[0].id).await.unwrap(), "it was there once");
     let left = client.services().await.unwrap();
     assert_eq!(left, two);
     client.deregister(&two[0].id).await.unwrap();

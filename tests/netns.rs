@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_mesos::net::{self, Namespace, NetError};
-use netlab::{addresses, ip, ip_inside, run, Lab};
+use netlab::{addresses, ip, ip_inside, run, run_in, Lab};
 use serde_json::{json, Value};
 
 /// Only what has to be equal: names, indexes and random hardware addresses differ from run to run.
@@ -110,21 +110,121 @@ async fn lo_is_up_and_nothing_forwards_inside() {
     let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
     let lo = ip_inside(&namespace, &["link", "show", "lo"]);
     assert!(lo[0]["flags"].as_array().unwrap().contains(&json!("UP")));
-    let enter = format!("--net={}", namespace.path().display());
-    let forward = run("nsenter", &[&enter, "cat", "/proc/sys/net/ipv4/ip_forward"]);
+    let forward = run_in(&namespace, &["cat", "/proc/sys/net/ipv4/ip_forward"]);
     assert_eq!(forward.trim(), "0");
 }
 
 #[tokio::test]
 async fn a_stale_link_is_replaced() {
     let lab = Lab::new();
-    run("ip", &["link", "add", "calistale", "type", "veth", "peer", "calistale2"]);
     let (first, veth) = lab.container("calistale", Some(1400)).await;
     assert_eq!((veth.mtu, veth.host.as_str()), (1400, "calistale"));
     let again = net::create_veth(&first, "calistale", "eth0", None).await.unwrap();
     assert_eq!(again.mtu, 1500);
-    assert!(net::delete_link("calistale").await.unwrap());
-    assert!(!net::delete_link("calistale").await.unwrap());
+    // Of an attempt that has made another namespace, in which nothing has ever run.
+    let second = Namespace::create(&lab.path("second")).await.unwrap();
+    let once_more = net::create_veth(&second, "calistale", "eth0", Some(1300)).await.unwrap();
+    assert_eq!(once_more.mtu, 1300);
+    assert_eq!(ip_inside(&second, &["link", "show", "eth0"])[0]["mtu"], 1300);
+    assert!(net::delete_veth("calistale", Some(&second)).await.unwrap());
+    assert!(!net::delete_veth("calistale", Some(&second)).await.unwrap());
+}
+
+/// Neither by a launch nor by a teardown.
+#[tokio::test]
+async fn an_interface_that_may_be_anothers_is_not_taken_over() {
+    let lab = Lab::new();
+    let own = Namespace::create(&lab.path("own")).await.unwrap();
+    let refused = async |name: &str, wanted: &str| {
+        let before = ip(&["link", "show", name]);
+        let launch = net::create_veth(&own, name, "eth0", None).await.unwrap_err().to_string();
+        let teardown = net::delete_veth(name, Some(&own)).await.unwrap_err().to_string();
+        for error in [launch, teardown] {
+            assert!(error.contains(wanted) && error.contains(name), "{error}");
+        }
+        assert_eq!(ip(&["link", "show", name])[0]["ifindex"], before[0]["ifindex"]);
+    };
+    let mac = ["address", "ee:ee:ee:ee:ee:ee"];
+    run("ip", &[&["link", "add", "caliother"], &mac[..], &["type", "bridge"]].concat());
+    refused("caliother", "it is not a veth").await;
+    run("ip", &["link", "delete", "caliother"]);
+
+    run("ip", &[&["link", "add", "caliother"], &mac[..], &["type", "veth", "peer", "caliother2"]].concat());
+    refused("caliother", "its other end is in this host's own namespace").await;
+    run("ip", &["link", "delete", "caliother"]);
+
+    let (theirs, _) = lab.container("caliother", None).await;
+    run("ip", &["link", "set", "caliother", "address", "02:00:00:00:00:07"]);
+    refused("caliother", "its hardware address is 02:00:00:00:00:07").await;
+    run("ip", &["link", "set", "caliother", "address", "ee:ee:ee:ee:ee:ee"]);
+
+    let enter = format!("--net={}", theirs.path().display());
+    let mut child =
+        Command::new("nsenter").args([&enter, "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while theirs.processes().is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(10));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    refused("caliother", &format!("in the namespace of process {}", child.id())).await;
+    // Its own task may, whatever lives there.
+    assert!(net::delete_veth("caliother", Some(&theirs)).await.unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// Sets IPv6 of this host's new interfaces and of its `lo`; `0` is on.
+fn switch_ipv6(default: &str, lo: &str) {
+    for (link, value) in [("default", default), ("lo", lo)] {
+        std::fs::write(format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6"), value).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn ipv6_stays_off_where_the_host_has_it_off_and_the_task_asks_for_ipv4() {
+    let lab = Lab::new();
+    for (lo, loopback) in [("0", json!("::1")), ("1", json!(null))] {
+        switch_ipv6("1", lo);
+        let (namespace, veth) = lab.container("caliv4only", None).await;
+        net::assign(&namespace, "eth0", &addresses(&["10.9.0.1"])).await.unwrap();
+        let host = ip(&["-6", "addr", "show", &veth.host]);
+        let inside = ip_inside(&namespace, &["-6", "addr"]);
+        let default = run_in(&namespace, &["cat", "/proc/sys/net/ipv6/conf/default/disable_ipv6"]);
+        switch_ipv6("0", "0");
+        assert_eq!(host, json!([]), "the host's end has an IPv6 address");
+        let seen: Vec<&Value> = inside
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|link| link["addr_info"].as_array().unwrap())
+            .collect();
+        assert_eq!(seen.len(), usize::from(!loopback.is_null()), "{inside:#}");
+        assert_eq!(inside[0]["addr_info"][0]["local"], loopback);
+        assert_eq!(default.trim(), "1");
+        assert!(net::delete_veth("caliv4only", Some(&namespace)).await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn ipv6_works_where_the_host_has_it_off_and_the_task_asks_for_it() {
+    let lab = Lab::new();
+    switch_ipv6("1", "1");
+    let (namespace, veth) = lab.container("caliv6asked", None).await;
+    let on = net::enable_ipv6(&veth.host);
+    let assigned = net::assign(&namespace, "eth0", &addresses(&["10.9.0.1", "fd00::9"])).await;
+    switch_ipv6("0", "0");
+    on.unwrap();
+    assigned.unwrap();
+    let host = ip(&["-6", "addr", "show", &veth.host]);
+    assert_eq!(host[0]["addr_info"][0]["local"], "fe80::ecee:eeff:feee:eeee");
+    let inside = ip_inside(&namespace, &["-6", "addr"]).to_string();
+    assert!(inside.contains("\"::1\"") && inside.contains("fd00::9"), "{inside}");
+    // The next hop answers, as from a packet of the task's own.
+    run_in(
+        &namespace,
+        &["busybox", "ping6", "-c", "1", "-W", "2", "-I", "eth0", "fe80::ecee:eeff:feee:eeee"],
+    );
+    assert!(net::delete_veth("caliv6asked", Some(&namespace)).await.unwrap());
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ fn row((item, fate): &(Item, Fate)) -> Vec<String> {
     let age = item.age.map_or_else(|| "-".to_owned(), duration);
     let (word, why) = match fate {
         Fate::Left(error) => ("could not".to_owned(), format!("{}: {error}", item.why)),
+        Fate::Gone => ("was gone".to_owned(), item.why.clone()),
         Fate::Untouched | Fate::Done => (item.verdict.word().to_owned(), item.why.clone()),
     };
     vec![word, item.kind.word().to_owned(), item.name.clone(), age, why]
@@ -143,15 +144,18 @@ fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     let number =
         |of: &dyn Fn(&Item, &Fate) -> bool| items.iter().filter(|(item, fate)| of(item, fate)).count();
     let left = number(&|_, fate| fate.is_left());
-    let register = number(&|item, fate| item.verdict == Verdict::Register && !fate.is_left());
+    let gone = number(&|_, fate| *fate == Fate::Gone);
+    let by_us = |fate: &Fate| !fate.is_left() && *fate != Fate::Gone;
+    let register = number(&|item, fate| item.verdict == Verdict::Register && by_us(fate));
     let remove =
-        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && !fate.is_left());
+        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && by_us(fate));
     let verdict = |wanted| number(&|item, _| item.verdict == wanted);
     let to = if dry_run { "to remove" } else { "removed" };
     let to_register = if dry_run { "to register again" } else { "registered again" };
     let parts = [
         (remove, to),
         (register, to_register),
+        (gone, "gone meanwhile"),
         (left, "could not be done"),
         (verdict(Verdict::Report), "without a journal"),
         (verdict(Verdict::Keep), "kept"),
@@ -197,7 +201,7 @@ fn as_json(cleaned: &Cleaned, dry_run: bool) -> Value {
 
 fn item_as_json((item, fate): &(Item, Fate)) -> Value {
     let (done, error) = match fate {
-        Fate::Untouched => (false, None),
+        Fate::Untouched | Fate::Gone => (false, None),
         Fate::Done => (true, None),
         Fate::Left(error) => (false, Some(error)),
     };
@@ -209,6 +213,7 @@ fn item_as_json((item, fate): &(Item, Fate)) -> Value {
         "age_seconds": item.age.map(|age| age.as_secs()),
         "why": item.why,
         "done": done,
+        "gone": *fate == Fate::Gone,
         "error": error,
     })
 }

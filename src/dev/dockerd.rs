@@ -6,6 +6,7 @@
 //! outlives both is removed by `sweep::daemon`, see there.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,6 +49,9 @@ pub struct DockerdOptions {
     pub configuration: Map<String, Value>,
     /// More of dockerd's own flags.
     pub arguments: Vec<String>,
+    /// Files of the machine, each with the one that dockerd alone sees in its place. What dockerd mounts is then seen
+    /// by it alone as well: containers start only with the storage driver `vfs`.
+    pub files: BTreeMap<PathBuf, PathBuf>,
 }
 
 /// See the module's documentation.
@@ -127,6 +131,7 @@ impl Dockerd {
                 .await?;
         let mut arguments = arguments(dir, &folders, &socket, tcp, &options);
         arguments.push(format!("--containerd={}", containerd.socket.display()).into());
+        let (program, arguments) = seeing(&options.files, program, arguments)?;
         let recipe = Recipe {
             name: "dockerd",
             program,
@@ -274,13 +279,34 @@ async fn ready(socket: &Path) -> bool {
     http::over_unix(socket, "GET", "/_ping", &[], limit).await.is_ok_and(|reply| reply.status == 200)
 }
 
+/// The command that runs the program with these files in place of the machine's, under the same pid.
+fn seeing(
+    files: &BTreeMap<PathBuf, PathBuf>,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+) -> Result<(PathBuf, Vec<OsString>), DevError> {
+    if files.is_empty() {
+        return Ok((program, arguments));
+    }
+    let unshare = find_program("unshare")
+        .ok_or(DevError::Missing { program: "unshare", hint: "install util-linux" })?;
+    let script =
+        r#"while [ "$1" != -- ]; do mount --bind "$2" "$1" || exit 1; shift 2; done; shift; exec "$@""#;
+    let mut words: Vec<OsString> = ["--mount", "sh", "-c", script, "sh"].iter().map(Into::into).collect();
+    words.extend(files.iter().flat_map(|(machines, own)| [machines.into(), own.into()]));
+    words.push("--".into());
+    words.push(program.into());
+    words.extend(arguments);
+    Ok((unshare, words))
+}
+
 fn arguments(
     dir: &Path,
     folders: &Folders,
     socket: &Path,
     tcp: Option<SocketAddr>,
     options: &DockerdOptions,
-) -> Vec<std::ffi::OsString> {
+) -> Vec<OsString> {
     let mut arguments = vec![
         format!("--config-file={}", dir.join("daemon.json").display()),
         format!("--data-root={}", folders.data_root.display()),

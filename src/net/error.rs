@@ -38,6 +38,8 @@ pub enum NetError {
         #[source]
         source: Box<rtnetlink::Error>,
     },
+    #[error("interface {link} exists already and is not this task's: {why}; delete it if it is not needed (ip link delete {link})")]
+    LinkTaken { link: String, why: String },
     #[error("interface {0} does not exist")]
     NoLink(String),
     #[error("interface {link} keeps hardware address {found} in place of {wanted}")]

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -26,6 +26,9 @@ pub(super) struct Link {
     pub index: u32,
     pub mac: Vec<u8>,
     pub mtu: u32,
+    pub veth: bool,
+    /// The number of the namespace that its other end is in, where that is not this one.
+    pub peer: Option<i32>,
 }
 
 /// Gives the container exactly these addresses, and the routes and neighbours that go with them.
@@ -34,8 +37,13 @@ pub async fn assign(namespace: &Namespace, container: &str, addresses: &[IpAddr]
     let link = find(&inside, container).await?.ok_or_else(|| NetError::NoLink(container.to_owned()))?;
     if addresses.iter().any(IpAddr::is_ipv6) {
         let name = container.to_owned();
-        netns::enter(namespace, move || sysctl::write(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0"))
-            .await??;
+        // `default` is for what the task makes itself; `lo` for ::1.
+        let switch_on = move || {
+            ["default", "lo", &name].iter().try_for_each(|link| {
+                sysctl::write(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0").map(drop)
+            })
+        };
+        netns::enter(namespace, switch_on).await??;
     }
     let plan = plan::container(&present(&inside, link.index).await?, addresses);
     let failed = |action| move |source| failed(action, container, source);
@@ -240,11 +248,14 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 fn as_link(message: &LinkMessage) -> Link {
-    let mut link = Link { index: message.header.index, mac: Vec::new(), mtu: 0 };
+    let index = message.header.index;
+    let mut link = Link { index, mac: Vec::new(), mtu: 0, veth: false, peer: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.clone(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkNetNsId(number) => link.peer = Some(*number),
+            LinkAttribute::LinkInfo(info) => link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 //! Only a fresh thread ever calls `unshare` or `setns`, and it dies right after: a thread of the
 //! runtime that came back in the wrong namespace would work on the wrong host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -40,6 +40,7 @@ pub struct Namespace {
 impl Namespace {
     /// Makes a new namespace with `lo` up and binds it to `path`; a stale one there is replaced.
     ///
+    /// IPv6 is on or off in it as it is for new interfaces of this host, see [`super::enable_ipv6`].
     /// In a mount namespace of this program's own, `path` is a plain file to everybody else.
     pub async fn create(path: &Path) -> Result<Self, NetError> {
         let failed = |source| NetError::Namespace { action: "make", path: path.into(), source };
@@ -48,11 +49,12 @@ impl Namespace {
         let target = path.to_owned();
         let runtime = tokio::runtime::Handle::current();
         let made = on_thread(move || {
+            let ipv6 = ipv6_switches();
             #[expect(clippy::disallowed_methods, reason = "on a thread of its own, which ends with it")]
             unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
             // No task forwards; and addresses need no duplicate detection, they come from the IPAM.
             // Set before any interface exists, which then inherits it.
-            let settings = set_defaults();
+            let settings = set_defaults(&ipv6);
             let none: Option<&str> = None;
             mount(Some("/proc/thread-self/ns/net"), &target, none, MsFlags::MS_BIND, none)
                 .map_err(io::Error::from)?;
@@ -163,6 +165,11 @@ pub fn inhabited() -> BTreeSet<u64> {
     pids().flat_map(namespaces_of).collect()
 }
 
+/// The same, each with a process that lives there.
+pub(super) fn inhabitants() -> BTreeMap<u64, i32> {
+    pids().flat_map(|pid| namespaces_of(pid).into_iter().map(move |number| (number, pid))).collect()
+}
+
 /// Does the open file belong to the kernel's namespace file system, and is it a network one?
 ///
 /// The kernel tells the kind only by accepting it: a thread that dies right after tries to enter.
@@ -222,16 +229,28 @@ async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     receiver.await.map_err(|_| NetError::Thread(io::Error::other("the thread panicked")))
 }
 
-/// What every interface of the namespace made later inherits.
-fn set_defaults() -> Result<(), NetError> {
+/// Whether IPv6 is off on this host, for new interfaces and for `lo`. In this order: the first sets the others.
+fn ipv6_switches() -> Vec<(&'static str, String)> {
+    let keys = [
+        "net/ipv6/conf/all/disable_ipv6",
+        "net/ipv6/conf/default/disable_ipv6",
+        "net/ipv6/conf/lo/disable_ipv6",
+    ];
+    // A kernel without IPv6 has none of them, here and in the new namespace.
+    keys.into_iter().filter_map(|key| Some((key, sysctl::read(key).ok()??))).collect()
+}
+
+/// What every interface of the namespace made later inherits. The kernel's own default for IPv6 is on, whatever this
+/// host's administrator has set.
+fn set_defaults(ipv6: &[(&'static str, String)]) -> Result<(), NetError> {
     for (key, value) in [
         ("net/ipv4/ip_forward", "0"),
         ("net/ipv6/conf/all/forwarding", "0"),
-        ("net/ipv6/conf/all/disable_ipv6", "0"),
-        ("net/ipv6/conf/default/disable_ipv6", "0"),
-        ("net/ipv6/conf/lo/disable_ipv6", "0"),
         ("net/ipv6/conf/default/accept_dad", "0"),
     ] {
+        sysctl::write(key, value)?;
+    }
+    for (key, value) in ipv6 {
         sysctl::write(key, value)?;
     }
     Ok(())

@@ -9,6 +9,7 @@ use rtnetlink::{LinkUnspec, LinkVeth};
 use super::link::{delete, failed, find, mac_text};
 use super::netlink::Netlink;
 use super::netns::Namespace;
+use super::peer::delete_own;
 use super::plan::HOST_MAC;
 use super::{sysctl, NetError};
 
@@ -28,7 +29,7 @@ pub struct Veth {
 }
 
 /// Makes the pair, `container` in the namespace and `host` here, both up. A link `host` from an
-/// earlier attempt is deleted first.
+/// earlier attempt is deleted first; one that may be another's is an error.
 pub async fn create_veth(
     namespace: &Namespace,
     host: &str,
@@ -36,7 +37,7 @@ pub async fn create_veth(
     mtu: Option<u32>,
 ) -> Result<Veth, NetError> {
     let here = Netlink::here()?;
-    delete(&here, host).await?;
+    delete_own(&here, host, Some(namespace)).await?;
     let file = namespace.file();
     let mut inner = LinkUnspec::new_with_name(container);
     let mut outer = LinkVeth::new(host, container).address(HOST_MAC.to_vec());
@@ -57,6 +58,20 @@ pub async fn create_veth(
     }
 }
 
+/// Deletes the pair whose one end is `host`; false when there is none. An error when that link leads to another
+/// namespace, in which something lives.
+pub async fn delete_veth(host: &str, namespace: Option<&Namespace>) -> Result<bool, NetError> {
+    delete_own(&Netlink::here()?, host, namespace).await
+}
+
+/// Switches IPv6 on for the pair's end on this host, for a task that is to have an IPv6 address. Otherwise it is on or
+/// off as for every new interface of this host: its own services may listen on all addresses.
+///
+/// The container's end, and `lo` there, follow with the address ([`super::assign`]).
+pub fn enable_ipv6(host: &str) -> Result<(), NetError> {
+    sysctl::write(&format!("net/ipv6/conf/{host}/disable_ipv6"), "0").map(drop)
+}
+
 /// Everything that needs the pair to be there already.
 async fn complete(
     here: &Netlink,
@@ -67,7 +82,6 @@ async fn complete(
     let index = ensure_mac(here, host).await?;
     // Before the link is up: a tentative link-local address would be no next hop for a second.
     sysctl::write(&format!("net/ipv6/conf/{host}/accept_dad"), "0")?;
-    sysctl::write(&format!("net/ipv6/conf/{host}/disable_ipv6"), "0")?;
     sysctl::write(&format!("net/ipv6/conf/{host}/accept_ra"), "0")?;
     let up = LinkUnspec::new_with_index(index).up().build();
     here.handle().link().set(up).execute().await.map_err(|source| failed("set up", host, source))?;

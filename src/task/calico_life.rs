@@ -25,6 +25,7 @@ use super::link::{Change, Command, Ended, Ending, Link, Order, Outcome};
 use super::making::Making;
 use super::network::{self, EarlyLogin, Interface, Wired};
 use super::ports::Keeper;
+use super::remapped;
 use super::request::CalicoRequest;
 use super::retry::host_faults;
 use super::services::{Registrar, Registration, Services};
@@ -251,7 +252,8 @@ impl CalicoLife<'_> {
         let namespace = Some(network::namespace(&config, &id));
         let mut container = Making::start(|cancel| work::create(order, namespace, retry_for, cancel));
         let steps = self.steps.clone();
-        let mut interface = Making::start(|cancel| network::make_interface(config, id, steps, cancel));
+        let ipv6 = self.request.wants_ipv6();
+        let mut interface = Making::start(|cancel| network::make_interface(config, id, ipv6, steps, cancel));
         let given_up = match self.prepare(&mut container, &mut interface, early, link).await {
             Ok(Ok((ready, prepared))) => {
                 let result = self.start_and_run(&ready, prepared, &gate, link).await;
@@ -303,7 +305,14 @@ impl CalicoLife<'_> {
                 self.steps.pass(Step::Created).await;
                 Ok(ready)
             };
-            let (ready, prepared, ()) = tokio::try_join!(container, network, journal)?;
+            // Beside the creation, which it must not hold up; the address is claimed only afterwards.
+            let suits = async {
+                match &self.order.docker {
+                    Some(docker) => remapped::refuse(self.config, docker).await,
+                    None => Ok(()),
+                }
+            };
+            let (ready, prepared, (), ()) = tokio::try_join!(container, network, journal, suits)?;
             let (config, container) = (self.config.clone(), self.order.container.clone());
             ready.publish(move |id| network::publish(&config, &container, id))?;
             self.steps.pass(Step::Published).await;

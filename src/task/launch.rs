@@ -118,7 +118,7 @@ impl Launch<'_> {
                     self.gate,
                     self.config,
                     &self.entry.record.container,
-                    self.ready.hostname(),
+                    &self.ready.host_names(),
                     &wired.addresses,
                 );
                 self.steps.pass(Step::Opened).await;
@@ -143,10 +143,10 @@ impl Launch<'_> {
     }
 }
 
-fn let_through(gate: &Gate, config: &Config, container: &ContainerId, hostname: &str, addresses: &[IpAddr]) {
-    match network::write_hosts(config, container, hostname, addresses) {
+fn let_through(gate: &Gate, config: &Config, container: &ContainerId, names: &str, addresses: &[IpAddr]) {
+    match network::write_hosts(config, container, names, addresses) {
         Ok(()) => gate.open(),
-        Err(error) => gate.close(&format!("cannot write the task's hosts file: {error}")),
+        Err(why) => gate.close(&why),
     }
 }
 

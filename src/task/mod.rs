@@ -34,6 +34,7 @@ mod link;
 mod making;
 pub mod network;
 mod ports;
+pub mod remapped;
 pub mod request;
 pub mod retry;
 mod services;

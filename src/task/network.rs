@@ -10,7 +10,7 @@
 //! There is no undo here: the journal says what may exist, and `teardown` takes it away.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -226,10 +226,12 @@ async fn read(
     }
 }
 
-/// Makes the namespace and the veth pair, retried like everything that is the host's fault.
+/// Makes the namespace and the veth pair, retried like everything that is the host's fault. IPv6 is switched on only
+/// for a task that asks for an IPv6 address.
 pub(super) async fn make_interface(
     config: Config,
     container: ContainerId,
+    ipv6: bool,
     steps: Steps,
     cancel: CancellationToken,
 ) -> Result<Interface, Failure> {
@@ -244,6 +246,9 @@ pub(super) async fn make_interface(
         let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
             .await
             .map_err(failure)?;
+        if ipv6 {
+            net::enable_ipv6(&veth.host).map_err(failure)?;
+        }
         mark(&config, &container, &veth).await;
         steps.pass(Step::Interface).await;
         Ok(Interface { namespace, veth, took: started.elapsed() })
@@ -345,25 +350,42 @@ impl Prepared {
     }
 }
 
-/// Names the task's address and host name in its hosts file, which Docker leaves out on network `none`.
+/// Writes a line with the task's names for each of its addresses into its hosts file, as Docker does on its own
+/// networks but not on `none`.
 ///
 /// The link was made by `calico-runc create`, and only to a file of Docker's own. A container that
 /// brings its own hosts file has no link, and keeps its file as it is.
 pub fn write_hosts(
     config: &Config,
     container: &ContainerId,
-    hostname: &str,
+    names: &str,
     addresses: &[IpAddr],
-) -> std::io::Result<()> {
+) -> Result<(), String> {
     let path = config.paths.task_run(container).join("hosts");
-    let mut file = match fs::OpenOptions::new().append(true).open(&path) {
+    let failed = |error| format!("cannot write the task's hosts file {}: {error}", path.display());
+    let mut file = match fs::OpenOptions::new().read(true).append(true).open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) => return Err(failed(error)),
     };
-    let lines: String = addresses.iter().map(|address| format!("{address}\t{hostname}\n")).collect();
-    file.write_all(lines.as_bytes())
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(failed)?;
+    if let Some(host) = text.lines().find_map(|line| line.strip_prefix(NO_GATEWAY)) {
+        return Err(format!(
+            "Docker has no address for the parameter add-host={}:host-gateway: it runs without a bridge (--bridge=none); give host-gateway-ip in its daemon.json, or an address in the parameter",
+            host.trim()
+        ));
+    }
+    file.write_all(hosts_lines(addresses, names).as_bytes()).map_err(failed)
 }
+
+/// A line for each address, in the form of Docker's own.
+pub fn hosts_lines(addresses: &[IpAddr], names: &str) -> String {
+    addresses.iter().map(|address| format!("{address}\t{names}\n")).collect()
+}
+
+/// What Docker 20.10 writes for `host-gateway` in place of an address where it has none.
+const NO_GATEWAY: &str = "<nil>\t";
 
 /// `192.168.17.64, fd00::1`
 pub fn join(addresses: &[IpAddr]) -> String {

@@ -73,6 +73,11 @@ impl CalicoRequest {
         }))
     }
 
+    /// Is one of its addresses of IPv6?
+    pub fn wants_ipv6(&self) -> bool {
+        self.addresses.iter().any(|address| family(*address) == Family::V6)
+    }
+
     /// The request within the operator's limits, with the default profile filled in.
     pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
         for address in &self.addresses {

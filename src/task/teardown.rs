@@ -99,6 +99,8 @@ pub struct Report {
     /// Ports of the host that led to the task, one an address family.
     pub ports: usize,
     pub interface: bool,
+    /// The namespace's file, the volatile folder, or a link to it.
+    pub folder: bool,
     pub endpoint: bool,
     pub release: Release,
     pub addresses: Vec<IpAddr>,
@@ -115,12 +117,14 @@ impl Report {
         self.errors.is_empty()
     }
 
-    /// Something was there and is gone. Consul does not tell whether it had an entry.
+    /// Something was there and is gone.
     pub fn has_removed(&self) -> bool {
-        self.container
+        self.services > 0
+            || self.container
             || self.killed > 0
             || self.ports > 0
             || self.interface
+            || self.folder
             || self.endpoint
             || !self.addresses.is_empty()
     }
@@ -224,7 +228,7 @@ pub async fn restore_host(record: &Record, config: &Config, report: &mut Report)
     }
 }
 
-/// Takes the task's names out of Consul; how many, or `None` when Consul could not be asked in time.
+/// Takes the task's names out of Consul; how many were there, or `None` when Consul did not answer in time.
 ///
 /// An address is never held back for Consul: then the journal's record stays, and a cleaner asks again.
 pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Option<usize> {
@@ -233,10 +237,11 @@ pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Op
     }
     let work = async {
         let client = consul::Client::new(config)?;
+        let mut removed = 0;
         for id in &record.services {
-            client.deregister(id).await?;
+            removed += usize::from(client.deregister(id).await?);
         }
-        Ok::<_, consul::ConsulError>(record.services.len())
+        Ok::<_, consul::ConsulError>(removed)
     };
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(removed)) => return Some(removed),
@@ -404,20 +409,25 @@ async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut
     if !at_rest && matches!(bound(record, config), Ok(None)) {
         return;
     }
-    match net::delete_link(&record.identity.interface).await {
+    let namespace = bound(record, config).ok().flatten();
+    match net::delete_veth(&record.identity.interface, namespace.as_ref()).await {
         Ok(deleted) => report.interface = deleted,
+        // It has never been this task's: its launch was refused because of it.
+        Err(error @ NetError::LinkTaken { .. }) => tracing::warn!("{}", chain(&error)),
         Err(error) => return report.note("interface", &error),
     }
+    drop(namespace);
     if !at_rest {
         return;
     }
     let folder = config.paths.task_run(&record.container);
-    if let Err(error) = Namespace::unbind(&network::namespace(config, &record.container)) {
-        report.note("namespace", &error);
-        return;
+    match Namespace::unbind(&network::namespace(config, &record.container)) {
+        Ok(there) => report.folder = there,
+        Err(error) => return report.note("namespace", &error),
     }
-    if let Err(error) = remove_folder(&folder, links(config, record)) {
-        report.note("volatile folder", &error);
+    match remove_folder(&folder, links(config, record)) {
+        Ok(there) => report.folder |= there,
+        Err(error) => report.note("volatile folder", &error),
     }
 }
 
@@ -431,14 +441,16 @@ fn links(config: &Config, record: &Record) -> Vec<PathBuf> {
     entries.flatten().map(|entry| entry.path()).filter(leads_here).collect()
 }
 
-/// Removes the task's volatile folder and the links to it.
-fn remove_folder(folder: &Path, links: Vec<PathBuf>) -> io::Result<()> {
+/// Removes the task's volatile folder and the links to it; false when there was neither.
+fn remove_folder(folder: &Path, links: Vec<PathBuf>) -> io::Result<bool> {
+    let linked = !links.is_empty();
     for link in links {
         fs::remove_file(link)?;
     }
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(linked),
+        Err(error) => Err(error),
     }
 }
 

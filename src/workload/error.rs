@@ -108,7 +108,11 @@ impl DockerError {
 
     /// Sorts what `docker start` answered.
     pub(super) fn of_start(self) -> Self {
-        let Self::Daemon { status, words, doing } = self else { return self };
+        let Self::Daemon { status, mut words, doing } = self else { return self };
+        // A later Docker's sentence where 20.10 writes "<nil>" into the hosts file.
+        if words.contains("host-gateway") {
+            words += " (it runs without a bridge: give host-gateway-ip in its daemon.json, or an address in the parameter add-host)";
+        }
         if let Some(reason) = refusal(&words) {
             return Self::Refused { reason };
         }

@@ -38,6 +38,8 @@ pub struct Inspected {
     /// On the container's own network; none on the host's network or on `none`.
     pub addresses: Vec<IpAddr>,
     pub hosts_path: Option<PathBuf>,
+    /// Behind the container's /etc/resolv.conf.
+    pub resolv_conf: Option<PathBuf>,
     pub runtime: String,
     /// A JSON array of one object, indented by four blanks, as the docker CLI prints it.
     pub text: String,
@@ -91,7 +93,7 @@ impl Inspected {
         let flag = |pointer: &str| value.pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
         let pid = value.pointer("/State/Pid").and_then(Value::as_i64).unwrap_or_default();
         let started_at = text("/State/StartedAt");
-        let hosts_path = text("/HostsPath");
+        let path = |pointer: &str| Some(text(pointer)).filter(|path| !path.is_empty()).map(PathBuf::from);
         Self {
             id: text("/Id"),
             pid: i32::try_from(pid).ok().filter(|pid| *pid > 0),
@@ -102,7 +104,8 @@ impl Inspected {
             state_error: text("/State/Error"),
             hostname: text("/Config/Hostname"),
             addresses: addresses(&value),
-            hosts_path: (!hosts_path.is_empty()).then(|| hosts_path.into()),
+            hosts_path: path("/HostsPath"),
+            resolv_conf: path("/ResolvConfPath"),
             runtime: text("/HostConfig/Runtime"),
             text: as_the_cli_prints(&value),
         }

@@ -28,8 +28,10 @@ mod image;
 pub mod init;
 mod inspect;
 mod logs;
+mod namespaces;
 mod process;
 mod profile;
+mod resolvers;
 mod session;
 #[cfg(test)]
 mod silent_tests;
@@ -47,7 +49,9 @@ pub use host::{DockerHost, InvalidDockerHost};
 pub use image::ImageRequest;
 pub use inspect::Inspected;
 pub use logs::{Output, Sink};
+pub use namespaces::UserNamespace;
 pub use process::HostProcess;
+pub use resolvers::fallback as resolver_fallback;
 pub use spec::{
     ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,
     Published, Recursion, Throttle, Throttled, Ulimit,

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use super::credentials::Credentials;
 use super::image::ImageRequest;
 
+/// How many letters of its id Docker makes a container's hostname of.
+const SHORT_ID: usize = 12;
+
 /// One container. The default is an empty container on Docker's bridge without any limit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ContainerSpec {
@@ -268,6 +271,25 @@ impl ContainerSpec {
         credentials: Option<&'a Credentials>,
     ) -> ImageRequest<'a> {
         ImageRequest { image: &self.image, platform: self.platform.as_deref(), force, credentials }
+    }
+
+    /// The container's names as Docker writes them behind an address into its hosts file: the fully qualified one,
+    /// and where that has a dot, the part before the first. With `uts=host` the host's, where Docker writes its id.
+    pub fn host_names(&self, id: &str) -> String {
+        let domain = self.domainname.as_deref().filter(|domain| !domain.is_empty());
+        let full = match (self.uts_mode.as_deref(), &self.hostname, domain) {
+            (Some("host"), ..) => {
+                nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            (_, hostname, domain) => {
+                let host = hostname.as_deref().unwrap_or(id.get(..SHORT_ID).unwrap_or(id));
+                domain.map_or_else(|| host.to_owned(), |domain| format!("{host}.{domain}"))
+            }
+        };
+        match full.split_once('.') {
+            Some((short, _)) => format!("{full} {short}"),
+            None => full,
+        }
     }
 
     /// What an older daemon would leave out without a word, and the API version that knows it.

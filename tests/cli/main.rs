@@ -5,5 +5,6 @@ mod machine;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 mod node;
+mod reload;
 mod run;
 mod usage;

@@ -7,7 +7,9 @@
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod daemon;
+mod elsewhere;
 mod exec;
+mod hosts;
 mod parameters;
 mod registry;
 mod tls;

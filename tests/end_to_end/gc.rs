@@ -163,6 +163,15 @@ fn block(node: &str, attributes: &[Value]) -> Value {
     })
 }
 
+/// How many items were worked on; each of them was there.
+fn done(json: &Value) -> usize {
+    let work = ["remove", "release", "stop"];
+    let items = json["items"].as_array().unwrap().iter();
+    let items: Vec<&Value> = items.filter(|item| work.contains(&item["verdict"].as_str().unwrap())).collect();
+    assert!(items.iter().all(|item| item["done"] == true && item["gone"] == false), "{json:#}");
+    items.len()
+}
+
 #[tokio::test]
 async fn a_dry_run_tells_what_a_dead_executor_left_and_why() {
     let world = World::with(|stack| stack.consul = true, |_| ()).await;
@@ -199,6 +208,13 @@ async fn a_dry_run_tells_what_a_dead_executor_left_and_why() {
     let (code, json) = world.gc_json(&[]);
     assert_eq!((code, &json["backlog"], &json["orphans"]), (0, &json!(0), &json!(0)));
     assert_eq!(json["executor_versions"][env!("CARGO_PKG_VERSION")], 1);
+    assert_eq!(
+        done(&json),
+        lines
+            .iter()
+            .filter(|line| line.first().is_some_and(|word| ["remove", "release", "stop"].contains(word)))
+            .count()
+    );
     foreign.are_untouched(&world).await;
     assert_eq!(world.gc_json(&["--dry-run"]).0, 0);
     assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
@@ -248,6 +264,7 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
     let (code, json) = world.gc_json(&[]);
     assert_eq!((code, of_ours(&json, "remove"), of_ours(&json, "release")), (0, 6, 1), "{json:#}");
     assert!(json["items"].as_array().unwrap().iter().all(|item| item["error"].is_null()), "{json:#}");
+    assert_eq!(done(&json), 7);
     foreign.are_untouched(&world).await;
     assert_eq!(living.kill().await.state(), TaskState::TaskKilled);
     world.nothing_left().await;

@@ -73,6 +73,78 @@ async fn the_first_instruction_sees_the_network() {
     world.nothing_left().await;
 }
 
+fn with_parameters(mut app: serde_json::Value, parameters: &[(&str, &str)]) -> serde_json::Value {
+    let list = parameters.iter().map(|(key, value)| json!({"key": key, "value": value})).collect();
+    app["container"]["docker"]["parameters"] = serde_json::Value::Array(list);
+    app
+}
+
+#[tokio::test]
+async fn the_hosts_file_has_the_names_of_the_task() {
+    let world = World::new().await;
+    let script = "cat /etc/hosts > /mnt/mesos/sandbox/hosts";
+    let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
+    let host = host.split_once('.').map_or(host.clone(), |(short, _)| format!("{host} {short}"));
+    for (parameters, names) in [
+        (
+            &[("hostname", "web.prod"), ("domainname", "example.com"), ("add-host", "db:10.1.2.3")][..],
+            "web.prod.example.com web",
+        ),
+        (&[("uts", "host"), ("add-host", "db:10.1.2.3")], &host),
+    ] {
+        let app = with_parameters(app("/named", script, calico()), parameters);
+        let task = world.launch(&app).await;
+        assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
+        let [address] = task.addresses().try_into().unwrap();
+        let hosts = task.file("hosts").await;
+        let end = format!("10.1.2.3\tdb\n{address}\t{names}\n");
+        assert!(hosts.ends_with(&end), "{hosts}");
+        task.executor_exit().await;
+    }
+    world.nothing_left().await;
+}
+
+/// Docker runs without a bridge here. 20.10 would write `<nil>` into the hosts file.
+#[tokio::test]
+async fn a_host_gateway_that_docker_does_not_have_fails_the_task_with_a_sentence() {
+    let world = World::new().await;
+    let app = with_parameters(app("/gateway", "sleep 1000", calico()), &[("add-host", "up:host-gateway")]);
+    let task = world.launch(&app).await;
+    let message = task.fails().await;
+    assert!(message.contains("without a bridge") && message.contains("host-gateway-ip"), "{message}");
+    task.executor_exit().await;
+    world.nothing_left().await;
+}
+
+/// The daemon of this world remaps nobody; what it said is put into its mouth, and the launch believes it unasked.
+#[tokio::test]
+async fn a_docker_that_remaps_users_is_refused_before_anything_is_claimed() {
+    let world = World::new().await;
+    let first = world.running(&app("/before", "sleep 1000", calico())).await;
+    first.kill().await;
+    let said = world.config.paths.run.join("docker");
+    // One daemon, one file.
+    let files: Vec<_> = std::fs::read_dir(&said).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [file] = files.try_into().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("\"remapped\":false"), "{text}");
+    std::fs::write(&file, text.replace("\"remapped\":false", "\"remapped\":true")).unwrap();
+    let pid = world.stack.docker.pid().unwrap();
+    assert!(text.contains(&format!(" {pid} ")), "{text}");
+
+    let task = world.launch(&app("/after", "sleep 1000", calico())).await;
+    let message = task.fails().await;
+    assert!(message.contains("CM-DOCKER") && message.contains("userns-remap"), "{message}");
+    task.executor_exit().await;
+    let audit = std::fs::read_to_string(world.config.paths.log.join("audit/addresses.log")).unwrap();
+    assert!(audit.contains(&first.id) && !audit.contains(&task.id), "{audit}");
+    // A task that wants nothing of Calico runs.
+    let plain = world.launch(&app("/plain", "true", json!({}))).await;
+    assert_eq!(plain.ends().await.state(), TaskState::TaskFinished, "{}", plain.log());
+    plain.executor_exit().await;
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn tasks_reach_each_other_and_explicit_addresses_are_kept() {
     let world = World::new().await;

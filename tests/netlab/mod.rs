@@ -59,9 +59,15 @@ pub fn ip(args: &[&str]) -> Value {
     serde_json::from_str(if text.trim().is_empty() { "[]" } else { &text }).unwrap()
 }
 
-pub fn run_inside(namespace: &Namespace, args: &[&str]) -> String {
+/// Any program, in the namespace.
+pub fn run_in(namespace: &Namespace, words: &[&str]) -> String {
     let enter = format!("--net={}", namespace.path().display());
-    run("nsenter", &[&[enter.as_str(), "ip"], args].concat())
+    run("nsenter", &[&[enter.as_str()], words].concat())
+}
+
+/// `ip`, in the namespace.
+pub fn run_inside(namespace: &Namespace, args: &[&str]) -> String {
+    run_in(namespace, &[&["ip"], args].concat())
 }
 
 pub fn ip_inside(namespace: &Namespace, args: &[&str]) -> Value {

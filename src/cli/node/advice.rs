@@ -8,6 +8,8 @@ use super::agents::Agent;
 
 /// Where the agent and its executors look for Docker when nobody tells them.
 const SOCKET: &str = "/var/run/docker.sock";
+/// Docker first: it takes what has an image, the other one the rest.
+const CONTAINERIZERS: &str = "docker,mesos";
 const ATTRIBUTE: &str = "calico:true";
 
 /// Lines for a person. `docker`: where Docker is said to be by DOCKER_HOST or config.toml.
@@ -15,6 +17,7 @@ pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<
     let mut lines = vec![
         "the Mesos agent needs these flags (it is never restarted by this program):".to_owned(),
         format!("  --launcher_dir={}", dir.display()),
+        format!("  --containerizers={CONTAINERIZERS}"),
     ];
     let known = |flag: fn(&Agent) -> Option<&str>| agents.iter().find_map(flag);
     let socket = known(|agent| agent.docker_socket.as_deref()).unwrap_or(SOCKET);
@@ -77,7 +80,11 @@ mod tests {
     fn where_docker_is() {
         for usual in [None, Some("unix:///var/run/docker.sock")] {
             let lines = told(usual, &[]);
-            assert!(lines.contains("  --launcher_dir=/farm\n") && !lines.contains("docker"), "{lines}");
+            assert!(
+                lines.contains("  --launcher_dir=/farm\n") && !lines.contains("--docker_socket"),
+                "{lines}"
+            );
+            assert!(lines.contains("\n  --containerizers=docker,mesos\n"), "{lines}");
         }
         assert!(told(Some("unix:///run/d.sock"), &[]).contains("\n  --docker_socket=/run/d.sock\n"));
         let agent = Agent { docker_socket: Some("/run/d.sock".into()), ..Agent::default() };

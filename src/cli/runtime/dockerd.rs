@@ -1,8 +1,12 @@
 //! The Docker daemons that run on this host, as their command lines in /proc tell.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{openat2, OFlag, OpenHow, ResolveFlag};
+use nix::sys::stat::{fstat, stat, FileStat};
 
 use crate::processes::{command_line, pids};
 
@@ -50,25 +54,52 @@ impl Dockerd {
         Some(dockerd)
     }
 
-    /// Does it read this file? Asked from its own point of view: it may have another root folder.
+    /// Does it read this file? Asked from its own point of view: it may have another root folder, and what lies
+    /// under the same name in another mount namespace is another file. A file that is not there yet is told by its
+    /// folder.
     fn reads(&self, file: &Path) -> bool {
-        let proc = PathBuf::from(format!("/proc/{}", self.pid));
-        let theirs = match self.config.strip_prefix("/") {
-            Ok(rest) => proc.join("root").join(rest),
-            Err(_) => proc.join("cwd").join(&self.config),
+        let (mut ours, mut theirs) = (file, self.config.as_path());
+        loop {
+            match (fs::metadata(ours), self.look_at(theirs)) {
+                (Ok(ours), Ok(theirs)) => return (ours.dev(), ours.ino()) == (theirs.st_dev, theirs.st_ino),
+                (Err(_), Err(_)) if ours.file_name() == theirs.file_name() => {}
+                _ => return false,
+            }
+            let (Some(above), Some(theirs_above)) = (ours.parent(), theirs.parent()) else { return false };
+            (ours, theirs) = (above, theirs_above);
+        }
+    }
+
+    /// The file that the daemon finds under this name. Its links lead through its own root folder, not through ours.
+    fn look_at(&self, path: &Path) -> Result<FileStat, Errno> {
+        let (base, resolve) = match path.is_absolute() {
+            true => ("root", ResolveFlag::RESOLVE_IN_ROOT),
+            false => ("cwd", ResolveFlag::empty()),
         };
-        match (fs::metadata(theirs), fs::metadata(file)) {
-            (Ok(theirs), Ok(ours)) => (theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()),
-            // Not there yet: the names must do.
-            _ => self.config == file,
+        let folder = File::open(format!("/proc/{}/{base}", self.pid))
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+        match openat2(&folder, path, how) {
+            Ok(file) => fstat(file),
+            // Linux before 5.6: as if all links were relative.
+            Err(Errno::ENOSYS) => {
+                let below = Path::new("/proc").join(self.pid.to_string()).join(base);
+                stat(&below.join(path.strip_prefix("/").unwrap_or(path)))
+            }
+            Err(errno) => Err(errno),
         }
     }
 }
 
+/// Every running dockerd.
+pub fn running() -> Vec<Dockerd> {
+    pids().filter_map(|pid| Dockerd::parse(pid, &command_line(pid)?)).collect()
+}
+
 /// Every running dockerd that reads `file`.
 pub fn readers_of(file: &Path) -> Vec<Dockerd> {
-    let found = pids().filter_map(|pid| Dockerd::parse(pid, &command_line(pid)?));
-    found.filter(|dockerd| dockerd.reads(file)).collect()
+    running().into_iter().filter(|dockerd| dockerd.reads(file)).collect()
 }
 
 #[cfg(test)]

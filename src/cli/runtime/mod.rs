@@ -122,7 +122,7 @@ pub fn install(args: &InstallArgs) -> Result<Done, RuntimeSetupError> {
     if args.dry_run {
         return Ok(done);
     }
-    finish(&mut done, &daemons, args.reload)?;
+    finish(&mut done, &file, args.reload)?;
     Ok(done)
 }
 
@@ -152,7 +152,7 @@ pub fn uninstall(
     }
     replace(&file, &text)?;
     done.sentences.push(format!("{}: runtime 'calico' is removed", file.display()));
-    finish(&mut done, &daemons, args.reload)?;
+    finish(&mut done, &file, args.reload)?;
     if reload {
         // A daemon forgets a runtime only while the file still says "runtimes".
         std::thread::sleep(RELOAD_PAUSE);
@@ -197,19 +197,31 @@ fn refuse_command_lines(daemons: &[Dockerd], reload: bool) -> Result<(), Runtime
     Ok(())
 }
 
-fn finish(done: &mut Done, daemons: &[Dockerd], reload: bool) -> Result<(), RuntimeSetupError> {
-    for Dockerd { pid, runtimes, .. } in daemons {
+/// Signals the daemons that read the file as it is now, or says how. Looked for anew: one whose daemon.json is mounted
+/// as a single file keeps the file that was replaced.
+fn finish(done: &mut Done, file: &Path, reload: bool) -> Result<(), RuntimeSetupError> {
+    let daemons = dockerd::readers_of(file);
+    for Dockerd { pid, runtimes, .. } in &daemons {
         if reload {
             kill(Pid::from_raw(*pid), Signal::SIGHUP)
                 .map_err(|errno| RuntimeSetupError::Reload { pid: *pid, source: errno.into() })?;
             done.reloaded.push(*pid);
-            done.sentences.push(format!("dockerd (pid {pid}) was told to read it"));
+            done.sentences.push(format!("dockerd (pid {pid}) reads it again (SIGHUP)"));
         } else if done.changed && runtimes.is_empty() {
             done.sentences.push(format!(
                 "now tell dockerd (pid {pid}): kill -HUP {pid}, or run this again with --reload"
             ));
         } else if done.changed {
             done.sentences.push(format!("now restart dockerd (pid {pid})"));
+        }
+    }
+    for Dockerd { pid, config, .. } in dockerd::running() {
+        let elsewhere = config == file && !daemons.iter().any(|reader| reader.pid == pid);
+        if elsewhere && (reload || done.changed) {
+            done.sentences.push(format!(
+                "dockerd (pid {pid}) is not signalled: it runs in another mount namespace, where {} is another file",
+                file.display()
+            ));
         }
     }
     if daemons.is_empty() && done.changed {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::calico::{self, CalicoError, Datastore, Inventory};
+use crate::calico::{self, CalicoError, Datastore, Inventory, Released};
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
@@ -139,24 +139,24 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
         let Some(trace) = survey.traces.get(container) else { continue };
         let record = execute::record(config, survey, container, trace);
         let revision = trace.endpoint.as_ref().map_or(0, |seen| seen.revision);
-        let fate = match datastore.release_as_seen(&record.identity, revision).await {
+        let end = match datastore.release_as_seen(&record.identity, revision).await {
             Ok(Some(released)) => {
                 audit::returned(config, &record, &released.addresses);
                 let line = format!("taken out of Calico ({})", network::join(&released.addresses));
                 audit::cleaner_says(config, &record.identity.task_id, &line);
-                Fate::Done
+                Ok(released)
             }
-            Ok(None) => Fate::Left("it has changed meanwhile".into()),
-            Err(error) => Fate::Left(chain(&error)),
+            Ok(None) => Err("it has changed meanwhile".to_owned()),
+            Err(error) => Err(chain(&error)),
         };
-        ends.insert(container.clone(), fate);
+        ends.insert(container.clone(), end);
     }
     let mut fates = Vec::new();
     for item in &plan.items {
         let block = item.name.parse().ok().filter(|_| item.kind == Kind::Block);
         fates.push(match (&item.container, block, item.verdict) {
             (Some(container), _, verdict) if verdict.is_work() => {
-                ends.get(container).cloned().unwrap_or(Fate::Untouched)
+                ends.get(container).map_or(Fate::Untouched, |end| fate(item, end))
             }
             (None, Some(cidr), Verdict::Remove) => match datastore.give_up_block(&survey.node, &cidr).await {
                 Ok(true) => {
@@ -170,4 +170,21 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
         });
     }
     fates
+}
+
+/// What became of an item, by what the release of its task has found.
+fn fate(item: &Item, end: &Result<Released, String>) -> Fate {
+    let released = match end {
+        Ok(released) => released,
+        Err(why) => return Fate::Left(why.clone()),
+    };
+    let was_there = match item.kind {
+        Kind::Endpoint => released.endpoint,
+        Kind::Address => released.addresses.iter().any(|address| address.to_string() == item.name),
+        _ => true,
+    };
+    match was_there {
+        true => Fate::Done,
+        false => Fate::Gone,
+    }
 }

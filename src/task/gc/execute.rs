@@ -27,7 +27,10 @@ const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 pub enum Fate {
     /// Not meant to be touched, or a dry run.
     Untouched,
+    /// By this run.
     Done,
+    /// It was no longer there when its turn came: another one had removed it since the survey.
+    Gone,
     Left(String),
 }
 
@@ -41,7 +44,8 @@ impl Fate {
 /// What became of one container.
 enum End {
     Reported(Report),
-    Registered(Result<(), String>),
+    /// Whether an entry was still missing, and its task still there.
+    Registered(Result<bool, String>),
     /// Somebody else owns the record by now.
     TakenOver,
     /// Somebody else has finished it.
@@ -89,7 +93,7 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
     for container in &plan.register {
         if let Some(trace) = survey.traces.get(container) {
             let registered = register(config, container, trace).await;
-            if registered.is_ok() {
+            if registered == Ok(true) {
                 audit::cleaner_says(config, container.as_str(), "registered in Consul again");
             }
             ends.insert(container.clone(), End::Registered(registered));
@@ -102,17 +106,19 @@ fn fate(item: &Item, ends: &BTreeMap<ContainerId, End>) -> Fate {
     let end = item.container.as_ref().and_then(|container| ends.get(container));
     let (true, Some(end)) = (item.verdict.is_work(), end) else { return Fate::Untouched };
     match end {
-        End::Registered(Ok(())) | End::Gone => Fate::Done,
+        End::Registered(Ok(true)) => Fate::Done,
+        End::Registered(Ok(false)) | End::Gone => Fate::Gone,
         End::Registered(Err(why)) => Fate::Left(why.clone()),
         End::Postponed => Fate::Left("left to the next run: this one has other things to do".into()),
         End::TakenOver => Fate::Left("somebody else has taken it over meanwhile".into()),
-        End::Reported(report) if report.complete() || is_gone(item, report) => Fate::Done,
+        End::Reported(report) if was_removed(item, report) => Fate::Done,
+        End::Reported(report) if report.complete() => Fate::Gone,
         End::Reported(report) => Fate::Left(report.errors.join("; ")),
     }
 }
 
-/// Of a task of which something is left: was this taken away all the same?
-fn is_gone(item: &Item, report: &Report) -> bool {
+/// Did the teardown find this and remove it?
+fn was_removed(item: &Item, report: &Report) -> bool {
     match item.kind {
         Kind::Consul => report.services > 0,
         Kind::Container => report.container,
@@ -120,11 +126,13 @@ fn is_gone(item: &Item, report: &Report) -> bool {
         Kind::Veth => report.interface,
         Kind::Folder => {
             let about = ["processes", "namespace", "volatile folder"];
-            !report.errors.iter().any(|error| about.iter().any(|what| error.starts_with(what)))
+            report.folder
+                && !report.errors.iter().any(|error| about.iter().any(|what| error.starts_with(what)))
         }
         Kind::Endpoint => report.endpoint,
         Kind::Address => report.addresses.iter().any(|address| address.to_string() == item.name),
-        Kind::Block | Kind::Journal => false,
+        Kind::Journal => report.complete(),
+        Kind::Block => false,
     }
 }
 
@@ -163,23 +171,86 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
     }
 }
 
-/// Tells Consul anew what it has lost of a living task.
-async fn register(config: &Config, container: &ContainerId, trace: &Trace) -> Result<(), String> {
+/// Registers anew what Consul has lost of a living task; false when the task has ended meanwhile.
+async fn register(config: &Config, container: &ContainerId, trace: &Trace) -> Result<bool, String> {
     let told = Told::of(config, container);
     // As it is now: a health check's state may have changed.
-    let Some((wanted, _)) = told.read() else { return Ok(()) };
+    let Some((wanted, _)) = told.read() else { return Ok(false) };
     let client = consul::Client::new(config).map_err(|error| chain(&error))?;
     for service in wanted.iter().filter(|wanted| !trace.services.iter().any(|its| its.id == wanted.id)) {
         client.register(service).await.map_err(|error| chain(&error))?;
         if !still_wanted(config, container, &told) {
             // Its executor has removed it meanwhile, or is dead and its cleaner may have been.
             client.deregister(&service.id).await.map_err(|error| chain(&error))?;
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn still_wanted(config: &Config, container: &ContainerId, told: &Told) -> bool {
     let path = journal::path(&config.paths.journal(), container);
     told.is_there() && matches!(Journal::peek(&path), Ok(Some(Peeked::Owned(_))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::gc::plan::Verdict;
+
+    fn item(verdict: Verdict, kind: Kind, name: &str, container: &ContainerId) -> Item {
+        let name = name.to_owned();
+        Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }
+    }
+
+    #[test]
+    fn only_what_was_still_there_counts_as_removed() {
+        let container = ContainerId::random();
+        let item = |verdict, kind, name| item(verdict, kind, name, &container);
+        let items = [
+            item(Verdict::Remove, Kind::Consul, "web"),
+            item(Verdict::Stop, Kind::Container, "mesos-x"),
+            item(Verdict::Remove, Kind::Ports, "80/tcp"),
+            item(Verdict::Remove, Kind::Veth, "cali0"),
+            item(Verdict::Remove, Kind::Folder, "tasks/x"),
+            item(Verdict::Remove, Kind::Endpoint, "mesos/x"),
+            item(Verdict::Release, Kind::Address, "10.9.0.1"),
+            item(Verdict::Release, Kind::Address, "fd00::9"),
+            item(Verdict::Remove, Kind::Journal, "x"),
+        ];
+        let fates = |end: End| {
+            let ends = BTreeMap::from([(container.clone(), end)]);
+            items.iter().map(|item| fate(item, &ends)).collect::<Vec<_>>()
+        };
+        let all = Report {
+            services: 1,
+            container: true,
+            ports: 1,
+            interface: true,
+            folder: true,
+            endpoint: true,
+            addresses: vec!["10.9.0.1".parse().unwrap(), "fd00::9".parse().unwrap()],
+            ..Report::default()
+        };
+        assert_eq!(fates(End::Reported(all)), [const { Fate::Done }; 9]);
+        // Its executor was quicker with all but the folder and one address.
+        let rest = Report { folder: true, addresses: vec!["10.9.0.1".parse().unwrap()], ..Report::default() };
+        let wanted = [false, false, false, false, true, false, true, false, true];
+        let wanted = wanted.map(|done| if done { Fate::Done } else { Fate::Gone });
+        assert_eq!(fates(End::Reported(rest)), wanted);
+        assert_eq!(fates(End::Gone), [const { Fate::Gone }; 9]);
+        // What is not there any more and could not be given up for another reason is not gone.
+        let failed = Report { errors: vec!["address: etcd is away".to_owned()], ..Report::default() };
+        assert!(fates(End::Reported(failed)).iter().all(Fate::is_left));
+    }
+
+    #[test]
+    fn only_what_was_missing_counts_as_registered() {
+        let container = ContainerId::random();
+        let lost = item(Verdict::Register, Kind::Consul, "web", &container);
+        let of = |end| fate(&lost, &BTreeMap::from([(container.clone(), End::Registered(end))]));
+        assert_eq!(of(Ok(true)), Fate::Done);
+        assert_eq!(of(Ok(false)), Fate::Gone);
+        assert_eq!(of(Err("it is away".into())), Fate::Left("it is away".into()));
+    }
 }

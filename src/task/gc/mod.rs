@@ -114,7 +114,8 @@ pub async fn clean(config: &Config, grace: Duration, dry_run: bool) -> Result<Op
     };
     let mut figures = figures(&survey, &plan);
     let items: Vec<(Item, Fate)> = plan.items.into_iter().zip(fates).collect();
-    let finished = |(item, fate): &&(Item, Fate)| item.kind == Kind::Journal && *fate == Fate::Done;
+    let finished =
+        |(item, fate): &&(Item, Fate)| item.kind == Kind::Journal && matches!(fate, Fate::Done | Fate::Gone);
     figures.backlog -= items.iter().filter(finished).count();
     Ok(Some(Cleaned { node: survey.node, grace, items, silent: survey.silent, figures }))
 }

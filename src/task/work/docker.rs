@@ -1,5 +1,6 @@
 //! A Docker container as a task's workload.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -14,7 +15,9 @@ use crate::task::health::Exec;
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
 use crate::task::spec::{self, Work};
-use crate::workload::{ContainerSpec, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting};
+use crate::workload::{
+    resolver_fallback, ContainerSpec, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting,
+};
 
 /// A container that exists and has not been started.
 pub(in crate::task) struct Container {
@@ -24,7 +27,6 @@ pub(in crate::task) struct Container {
     /// Of the container that was made again in the place of the first one.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
-    hostname: Option<String>,
 }
 
 /// Lets Docker's runtime find the task by the container's id.
@@ -76,14 +78,7 @@ pub(super) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container {
-            docker,
-            order: order.clone(),
-            id,
-            again: OnceLock::new(),
-            publish: OnceLock::new(),
-            hostname: container.hostname.clone(),
-        })
+        Ok(Container { docker, order: order.clone(), id, again: OnceLock::new(), publish: OnceLock::new() })
     })
     .await
 }
@@ -171,9 +166,10 @@ impl Container {
         Ok(())
     }
 
-    /// What the task calls itself.
-    pub fn hostname(&self) -> &str {
-        self.hostname.as_deref().unwrap_or(short(self.id()))
+    /// The container's names for its hosts file.
+    pub fn host_names(&self) -> String {
+        let spec = self.order.description.container();
+        spec.map_or_else(String::new, |spec| spec.host_names(self.id()))
     }
 
     async fn listen(&self) -> Result<(Output, Waiting), DockerError> {
@@ -220,7 +216,7 @@ impl Container {
     }
 
     pub async fn stop(&self, grace: Duration) -> Result<(), DockerError> {
-        self.docker.stop(&self.id, grace).await
+        self.docker.stop(self.id(), grace).await
     }
 
     pub async fn kill(&self) -> Result<(), DockerError> {
@@ -228,13 +224,14 @@ impl Container {
     }
 
     pub async fn remove(&self) -> Result<(), DockerError> {
-        self.docker.remove(&self.id, true).await
+        self.docker.remove(self.id(), true).await
     }
 
     /// What Docker says of the running container; without it the task runs all the same.
     pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
         match self.docker.inspect(self.id()).await {
             Ok(inspected) => {
+                self.note_name_servers(inspected.resolv_conf.as_deref());
                 let process = inspected.pid.and_then(|pid| HostProcess::of_container(pid, self.id()));
                 let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
                 (seen, process)
@@ -243,6 +240,19 @@ impl Container {
                 tracing::warn!("{}", chain(&error));
                 (Seen::default(), None)
             }
+        }
+    }
+
+    /// One line in the log where Docker has replaced the host's name servers, and neither the task nor config.toml names
+    /// any.
+    fn note_name_servers(&self, resolv_conf: Option<&Path>) {
+        let description = &self.order.description;
+        let left = description.container().is_some_and(|spec| spec.dns.is_empty());
+        let Some(path) = resolv_conf.filter(|_| left && description.calico.is_some()) else { return };
+        let text = |path: &Path| std::fs::read_to_string(path).ok();
+        let files = text(path).zip(text(Path::new("/etc/resolv.conf")));
+        if let Some(note) = files.and_then(|(container, host)| resolver_fallback(&container, &host)) {
+            tracing::warn!("{note}");
         }
     }
 

@@ -94,11 +94,11 @@ impl Ready {
         }
     }
 
-    /// What the task calls itself, where it has a hosts file of its own.
-    pub fn hostname(&self) -> &str {
+    /// The task's names, where it has a hosts file of its own.
+    pub fn host_names(&self) -> String {
         match self {
-            Self::Container(container) => container.hostname(),
-            Self::Command(_) => "",
+            Self::Container(container) => container.host_names(),
+            Self::Command(_) => String::new(),
         }
     }
 
