@@ -118,8 +118,8 @@ const FINGERPRINT: usize = 8;
 
 /// Eight hexadecimal digits that tell texts apart; the same in every release, since names are made of them.
 ///
-/// FNV-1a, whose halves are folded together. It protects against chance, not against somebody who looks for two
-/// texts of one fingerprint: who may choose an app's id can choose another app's name outright.
+/// FNV-1a, whose halves are folded together. It protects against chance, not against a search for two texts
+/// of one fingerprint: an app's id can be chosen so that it has another app's name outright.
 pub fn fingerprint(text: &str) -> String {
     let hash = text
         .bytes()

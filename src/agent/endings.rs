@@ -53,8 +53,8 @@ impl Hub {
         executor.destroy();
     }
 
-    /// What cgroups make of a terminal update: the container gets what is left of its resources, and nothing at all
-    /// cannot be set.
+    /// Fits the container to the resources that a terminal update leaves it, as cgroups do: an empty list cannot be
+    /// set, and the container is destroyed.
     pub(super) fn fit_to_resources(&mut self, id: &str) {
         let Some(executor) = self.executors.get(id).filter(|_| self.options.cgroups_isolation) else {
             return;

@@ -6,7 +6,7 @@
 //!        ◄── TaskStatus ── Change, Outcome
 //! ```
 //!
-//! An agent that destroys an executor sends it SIGTERM, and tells state and reason of its tasks itself. From then on
+//! An agent that destroys an executor sends it SIGTERM, and reports state and reason of its tasks itself. From then on
 //! nothing is reported: an update of ours would come first and hide them. The teardown is done all the same.
 //!
 //! The executor ends when no task is left and the last update is acknowledged, or a bounded time later.

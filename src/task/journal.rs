@@ -347,7 +347,8 @@ impl Entry {
         self.held.get().map_or(&[], Vec::as_slice)
     }
 
-    /// Notes how the task ended, before anybody is told: whoever finishes its teardown tells the same.
+    /// Notes how the task ended, before it is reported: the cleaner that may have to finish the teardown reports the
+    /// same.
     pub fn conclude(&self, ending: &Ending) {
         let _ = self.ending.set(ending.clone());
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);

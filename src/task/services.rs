@@ -252,7 +252,7 @@ impl Entry {
         let name = &self.service.name;
         match client.other_app(&self.service).await {
             Ok(Some(other)) => tracing::warn!(
-                "{name} in Consul is also the name of the app {}: whoever asks for it may get either; give one of them another id",
+                "{name} in Consul is also the name of the app {}: a lookup may return either; give one of them another id",
                 shown(&other)
             ),
             Ok(None) => {}

@@ -177,7 +177,7 @@ async fn tasks_reach_each_other_and_explicit_addresses_are_kept() {
     let message = other.fails().await;
     assert!(message.contains("CM-IP-TAKEN") && message.contains("CALICO_IP=auto"), "{message}");
     for word in ["upgradeStrategy", "Marathon", "minimumHealthCapacity"] {
-        assert!(!message.contains(word), "another framework is told of Marathon: {message}");
+        assert!(!message.contains(word), "a message for another framework speaks of Marathon: {message}");
     }
     other.executor_exit().await;
 

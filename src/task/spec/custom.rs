@@ -143,7 +143,7 @@ fn whole(task: &TaskInfo, custom: &Custom<'_>) -> Result<TaskInfo, Failure> {
 }
 
 /// The command line in TaskInfo.data. Other data of a framework's own, such as the JSON object of a whole app or of
-/// Singularity's `executorData`, is no command.
+/// Singularity's `executorData`, is not a command.
 fn line_in_data(task: &TaskInfo) -> Option<String> {
     let text = std::str::from_utf8(task.data.as_deref()?).ok()?.trim();
     // `true` alone would be JSON too.
