@@ -13,6 +13,7 @@
 //! | Docker | attach, kill, remove, list containers, an exec's calls | 20 s | `DOCKER_CALL` | kill and remove: three tries |
 //! | Docker | register a wait | 10 s | `DOCKER_REGISTER` | the launch fails; later: asked again |
 //! | Docker | inspect | 5 s | `DOCKER_INSPECT` | six tries at a launch, else one |
+//! | Docker | look at a container whose end it has missed | 15 s | `DOCKER_NUDGE` | made to look again, for a minute |
 //! | Docker | start of a Calico task, besides `runtime.gate_timeout` | 10 s | `START_BESIDES_GATE` | the launch fails |
 //! | Docker | start of a task without Calico | 300 s | `START_WITHOUT_GATE` | the launch fails |
 //! | Docker | a create or start under way when a kill comes | 15 s | `DOCKER_KILLED` | TASK_KILLED; the cleaner removes the container |
@@ -51,6 +52,8 @@ pub const DOCKER_CALL: Duration = Duration::from_secs(20);
 pub const DOCKER_REGISTER: Duration = Duration::from_secs(10);
 /// The stock executor's limit.
 pub const DOCKER_INSPECT: Duration = Duration::from_secs(5);
+/// Docker 20.10 waits 10 s for news that may be under way.
+pub const DOCKER_NUDGE: Duration = Duration::from_secs(15);
 /// calico-runc gives up by itself when the gate's time is over; that answer gets so long.
 pub const START_BESIDES_GATE: Duration = Duration::from_secs(10);
 /// A volume driver may attach a disk first; Marathon's own limit for a launch.

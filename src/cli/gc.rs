@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use crate::config::Config;
 use crate::error::chain;
 use crate::task::figures::{self, Figures};
-use crate::task::gc::{self, Cleaned, Decommissioned, Fate, Item, Kind, Silent, Terms, Verdict};
+use crate::task::gc::{self, Cleaned, Decommissioned, Fate, GoneDocker, Item, Kind, Silent, Terms, Verdict};
 
 use super::output::{count, table, Format, Out};
 use super::Failed;
@@ -30,6 +30,10 @@ pub struct Arguments {
     /// Say nothing when there was nothing to do: for timers
     #[arg(long)]
     quiet: bool,
+    /// Finish the records that name the Docker at this address without it: it is gone for good. Refused while
+    /// something listens there
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "node")]
+    forget_docker: Option<String>,
     /// With --decommission: the node in Calico that is gone
     #[arg(long, value_name = "NAME", requires = "decommission")]
     node: Option<String>,
@@ -54,7 +58,11 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
         let work = done.items.iter().any(|(item, _)| item.verdict.is_work());
         return Ok(exit_code(complete, dry_run && work));
     }
-    let Some(cleaned) = gc::clean(&config, grace, dry_run).await? else {
+    let gone = match &arguments.forget_docker {
+        Some(address) => Some(GoneDocker::at(address).await?),
+        None => None,
+    };
+    let Some(cleaned) = gc::clean_without(&config, grace, dry_run, gone.as_ref()).await? else {
         if arguments.quiet {
             return Ok(ExitCode::SUCCESS);
         }
@@ -74,8 +82,8 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
     let silent = arguments.quiet && cleaned.complete() && cleaned.work() == 0;
     match arguments.output {
         _ if silent => {}
-        Format::Json => out.line(as_json(&cleaned, dry_run).to_string()),
-        Format::Table => tell(&cleaned, dry_run, out),
+        Format::Json => out.line(as_json(&cleaned, gone.as_ref(), dry_run).to_string()),
+        Format::Table => tell(&cleaned, gone.as_ref(), dry_run, out),
     }
     Ok(exit_code(cleaned.complete(), dry_run && cleaned.work() > 0))
 }
@@ -88,9 +96,13 @@ fn exit_code(complete: bool, found: bool) -> ExitCode {
     }
 }
 
-fn tell(cleaned: &Cleaned, dry_run: bool, out: &Out) {
+fn tell(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool, out: &Out) {
     let living = count(cleaned.figures.tasks, "live task");
     out.line(format!("{}, grace {}, {living} skipped", cleaned.node, duration(cleaned.grace)));
+    if let Some(gone) = gone {
+        let named = count(cleaned.without_docker, "record");
+        out.line(format!("{gone} is given up: {named} of dead executors named it"));
+    }
     for Silent { source, why, .. } in &cleaned.silent {
         out.line(format!("{source} cannot be asked: {why}"));
     }
@@ -183,7 +195,7 @@ fn duration(time: Duration) -> String {
     }
 }
 
-fn as_json(cleaned: &Cleaned, dry_run: bool) -> Value {
+fn as_json(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool) -> Value {
     let silent = |silent: &Silent| json!({ "source": silent.source, "why": silent.why });
     json!({
         "busy": false,
@@ -194,6 +206,9 @@ fn as_json(cleaned: &Cleaned, dry_run: bool) -> Value {
         "backlog": cleaned.figures.backlog,
         "orphans": cleaned.figures.leaks,
         "executor_versions": cleaned.figures.executors,
+        "docker_given_up": gone.map(|gone| json!({
+            "address": gone.to_string(), "records": cleaned.without_docker,
+        })),
         "items": cleaned.items.iter().map(item_as_json).collect::<Vec<_>>(),
         "not_asked": cleaned.silent.iter().map(silent).collect::<Vec<_>>(),
     })

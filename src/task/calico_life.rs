@@ -416,7 +416,11 @@ impl CalicoLife<'_> {
                 (end, Some(command))
             }
         };
-        (life::finish(attached, ready, end, stopped).await, Workload::Exited)
+        let workload = match attached.is_confirmed(&end) {
+            true => Workload::Exited,
+            false => Workload::Unconfirmed,
+        };
+        (life::finish(attached, ready, end, stopped).await, workload)
     }
 
     /// Nobody shall be sent to a task that is being stopped.

@@ -23,13 +23,17 @@ use crate::limits::{
     CONSUL_BEFORE_UPDATE, CONSUL_CLEANER, DOCKER_CLEANER, DOCKER_TEARDOWN, ETCD_BEFORE_UPDATE, ETCD_CLEANER,
 };
 use crate::net::{self, forward, local::Local, Namespace, NetError};
-use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
+use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::audit;
 use super::journal::{Entry, Record};
 use super::network::{self, EarlyLogin};
 use super::spec::is_named_by_us;
 use super::steps::{Step, Steps};
+
+mod container;
+
+pub use container::settle;
 
 /// How long each outside service may hold a teardown up.
 #[derive(Debug, Clone, Copy)]
@@ -48,8 +52,6 @@ impl Patience {
         Self { docker: DOCKER_CLEANER, consul: CONSUL_CLEANER, datastore: ETCD_CLEANER };
 }
 
-/// A shim usually ends a moment after its container's removal.
-const SHIM_LAG: Duration = Duration::from_secs(2);
 /// An interface usually goes a moment after its namespace.
 const NAMESPACE_LAG: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,9 @@ const NAMESPACE_LAG: Duration = Duration::from_secs(1);
 pub enum Workload {
     /// Docker said that it has exited; a stopped container that an agent knows is the agent's to remove.
     Exited,
+    /// Its process is gone, or dies with its namespace, but Docker has not reported that: Docker is asked when
+    /// nothing waits any more, and made to see it.
+    Unconfirmed,
     /// Created and never started, or not even created: the agent does not know it, so it is removed here.
     NeverStarted,
     /// Docker has not answered the create or the start, and would not answer now either: what it makes of it one day
@@ -104,6 +109,12 @@ pub struct Report {
     pub endpoint: bool,
     pub release: Release,
     pub addresses: Vec<IpAddr>,
+    /// Docker may call the container running still; see [`settle`].
+    unconfirmed: bool,
+    /// Docker's containerd may have died in the middle of the container's life: what it leaves is looked for.
+    look_below: bool,
+    /// Docker's id, where Docker was asked.
+    docker_id: Option<String>,
     /// `what: why`, in the order of the steps.
     pub errors: Vec<String>,
 }
@@ -157,7 +168,11 @@ pub async fn give_back(
     patience: Patience,
     steps: &Steps,
 ) -> Report {
-    let mut report = Report::default();
+    let mut report = Report {
+        unconfirmed: workload == Workload::Unconfirmed,
+        look_below: workload != Workload::Exited,
+        ..Report::default()
+    };
     steps.pass(Step::Ended).await;
     // A login takes etcd some time; the address itself is not touched before everything else is done.
     let login = (claim != Claim::None).then(|| EarlyLogin::begin(config));
@@ -181,8 +196,8 @@ pub async fn give_back(
     report
 }
 
-/// What nobody waits for: a container that no agent knows, the host's side of `dataplane = "local"`, which the last
-/// task takes with it, and the journal's record.
+/// What nobody waits for: the container as Docker has to see it, the host's side of `dataplane = "local"`, which the
+/// last task takes with it, and the journal's record.
 pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
     match report.release {
         // The record may have to stay for something else.
@@ -190,17 +205,7 @@ pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &
         Release::Unheard => entry.leave_word(),
         Release::NotDone => {}
     }
-    // Where something is left, a cleaner comes and removes it.
-    if report.complete()
-        && is_named_by_us(&entry.record.container_name, &entry.record.container)
-        && !report.container
-    {
-        let limit = DOCKER_TEARDOWN;
-        if let Err(error) = stop_container(&entry.record, config, Workload::Exited, limit, &mut report).await
-        {
-            report.errors.push(format!("container: {error}"));
-        }
-    }
+    settle(&entry.record, config, DOCKER_TEARDOWN, &mut report).await;
     restore_host(&entry.record, config, &mut report).await;
     steps.pass(Step::Tidied).await;
     if report.complete() {
@@ -261,17 +266,15 @@ async fn stop(
     limit: Duration,
     report: &mut Report,
 ) -> bool {
-    let mut forgotten = false;
     match workload {
-        Workload::Exited => {}
+        Workload::Exited | Workload::Unconfirmed => {}
         Workload::Unheard => report.errors.push(
             "container: Docker has not answered the create or the start; a cleaner removes what comes of it"
                 .into(),
         ),
         Workload::NeverStarted | Workload::Unknown => {
-            match stop_container(record, config, workload, limit, report).await {
-                Ok(gone) => forgotten = gone,
-                Err(error) => report.errors.push(format!("container: {error}")),
+            if let Err(error) = stop_container(record, config, workload, limit, report).await {
+                report.errors.push(format!("container: {error}"));
             }
         }
     }
@@ -287,9 +290,6 @@ async fn stop(
     match namespace.kill_processes(Duration::from_secs(10)).await {
         Ok(killed) => {
             report.killed = killed;
-            if forgotten {
-                end_shims(record, config).await;
-            }
             true
         }
         Err(error) => {
@@ -332,25 +332,14 @@ async fn lives_unseen(record: &Record, report: &mut Report) -> bool {
     }
 }
 
-/// A container that Docker removed while its containerd was down leaves its shim behind, of which nobody knows any
-/// more: containerd cleans up behind one that dies.
-async fn end_shims(record: &Record, config: &Config) {
-    for id in links(config, record).into_iter().filter_map(|link| Some(link.file_name()?.to_owned())) {
-        let Some(shim) = id.to_str().and_then(HostProcess::shim) else { continue };
-        if tokio::time::timeout(SHIM_LAG, shim.gone()).await.is_err() && shim.kill() {
-            tracing::warn!("ended the shim of a container that Docker had removed");
-        }
-    }
-}
-
-/// True when Docker has no such container any more. `limit` is for all its answers together.
+/// Stops the container, and removes it where no agent does. `limit` is for all of Docker's answers together.
 async fn stop_container(
     record: &Record,
     config: &Config,
     workload: Workload,
     limit: Duration,
     report: &mut Report,
-) -> Result<bool, String> {
+) -> Result<(), String> {
     let stopped = tokio::time::timeout(limit, ask_docker(record, config, workload, report)).await;
     stopped.unwrap_or_else(|_| Err(format!("Docker did not answer within {} s", limit.as_secs())))
 }
@@ -360,29 +349,30 @@ async fn ask_docker(
     config: &Config,
     workload: Workload,
     report: &mut Report,
-) -> Result<bool, String> {
-    let Some(address) = &record.docker else { return Ok(false) };
+) -> Result<(), String> {
+    let Some(address) = &record.docker else { return Ok(()) };
     let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, config.docker.tls(), "the journal")
         .await
         .map_err(|error| chain(&error))?;
     let container = match docker.inspect(&record.container_name).await {
         Ok(container) => container,
-        Err(DockerError::NoContainer { .. }) => return Ok(true),
+        Err(DockerError::NoContainer { .. }) => return Ok(()),
         Err(error) => return Err(chain(&error)),
     };
     let remove = workload == Workload::NeverStarted
         || !container.started
         || is_named_by_us(&record.container_name, &record.container);
+    report.docker_id = Some(container.id.clone());
+    if container.running {
+        // Also before a removal: Docker removes what it cannot end, and leaves processes behind.
+        container::end(&docker, &container.id, &record.container_name).await?;
+    }
     if remove {
         docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;
-    } else if container.running {
-        docker.kill(&container.id).await.map_err(|error| chain(&error))?;
-    } else {
-        return Ok(false);
     }
-    report.container = true;
-    Ok(remove)
+    report.container |= remove || container.running;
+    Ok(())
 }
 
 /// True when no port of the host leads to the task any more. Before the interface goes: without it anybody may
@@ -425,20 +415,12 @@ async fn interface(record: &Record, config: &Config, at_rest: bool, report: &mut
         Ok(there) => report.folder = there,
         Err(error) => return report.note("namespace", &error),
     }
-    match remove_folder(&folder, links(config, record)) {
+    // By them the cleaner finds what lies below Docker, should this not come so far.
+    let links = if report.look_below { Vec::new() } else { container::links(config, record) };
+    match remove_folder(&folder, links) {
         Ok(there) => report.folder |= there,
         Err(error) => report.note("volatile folder", &error),
     }
-}
-
-/// The links by which calico-runc finds the task's folder, each named after a container of Docker's.
-fn links(config: &Config, record: &Record) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(config.paths.run.join("containers")) else { return Vec::new() };
-    let leads_here = |link: &PathBuf| {
-        let target = fs::read_link(link).unwrap_or_default();
-        target.file_name().is_some_and(|name| name == record.container.as_str())
-    };
-    entries.flatten().map(|entry| entry.path()).filter(leads_here).collect()
 }
 
 /// Removes the task's volatile folder and the links to it; false when there was neither.

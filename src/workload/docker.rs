@@ -82,6 +82,22 @@ impl Docker {
         Ok(docker)
     }
 
+    /// Whether anything accepts connections at the address, a daemon that hangs among them. A name that does not
+    /// resolve, a refused connection and silence mean no; an error that leaves it open means yes.
+    pub async fn listens(host: &DockerHost) -> bool {
+        use std::io::ErrorKind::{
+            ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
+        };
+        let Ok(Ok(address)) = timeout(DOCKER_HELLO, resolve(host, None, "")).await else { return false };
+        let connected = match timeout(DOCKER_HELLO, Transport::new(address).is_open()).await {
+            Ok(connected) => connected,
+            // A full queue of a local socket's is a daemon that hangs.
+            Err(_) => return matches!(host, DockerHost::Unix(_)),
+        };
+        let nothing_there = [NotFound, ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut];
+        connected.map_or_else(|error| !nothing_there.contains(&error.kind()), |()| true)
+    }
+
     /// The daemon's name and its newest API version. A ping and not `/version`, for which Docker 20.10
     /// runs two programs and takes some 15 ms.
     async fn say_hello(&self) -> Result<(Option<String>, Option<String>), DockerError> {

@@ -31,6 +31,7 @@ mod logs;
 mod namespaces;
 mod process;
 mod profile;
+mod remains;
 mod resolvers;
 mod session;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use inspect::Inspected;
 pub use logs::{Output, Sink};
 pub use namespaces::UserNamespace;
 pub use process::HostProcess;
+pub use remains::{end_remains, CgroupStays};
 pub use resolvers::fallback as resolver_fallback;
 pub use spec::{
     ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,

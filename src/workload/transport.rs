@@ -135,6 +135,14 @@ impl Transport {
         }
     }
 
+    /// A connection can be made.
+    pub(super) async fn is_open(&self) -> io::Result<()> {
+        match &*self.address {
+            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+            Address::Tcp(addresses, _) => TcpStream::connect(&addresses[..]).await.map(drop),
+        }
+    }
+
     /// Is the daemon on this machine? A connection to oneself has the same address at both ends.
     pub(super) async fn is_local(&self) -> io::Result<bool> {
         match &*self.address {

@@ -5,11 +5,12 @@
 //!  connection lost ──► inspect until it answers ──┬► ended: Exit
 //!                                                 └► still there: wait anew
 //!  the process is gone (pidfd) ──► 2 s for Docker's answer ──► inspect, up to a minute ──► Exit
-//!                                                                                    └──► ExitUnknown
+//!                                                              │ running: kill it   └──► ExitUnknown
 //! ```
 //!
 //! The second source exists because the daemon can miss an exit (moby issue 33820): its wait would then
-//! never be answered.
+//! never be answered. That happens when containerd is away for more than some 15 s, the time for which a shim
+//! repeats its news. A kill makes Docker ask containerd, which has the exit code still: it takes 10 s (20.10).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
 use super::process::HostProcess;
-use crate::limits::{DOCKER_INSPECT, DOCKER_REGISTER};
+use crate::limits::{DOCKER_INSPECT, DOCKER_NUDGE, DOCKER_REGISTER};
 
 /// How long Docker's own answer may lag behind the death of the process: usually 40 to 70 ms.
 const LAG: Duration = Duration::from_secs(2);
@@ -33,6 +34,8 @@ const LAG: Duration = Duration::from_secs(2);
 const GIVE_UP: Duration = Duration::from_secs(60);
 /// Before a broken wait is asked for anew.
 const BROKEN: Duration = Duration::from_millis(100);
+/// How often Docker is made to look at a container whose process is gone.
+const NUDGE_EVERY: Duration = Duration::from_secs(5);
 const DOING: &str = "wait for the container";
 
 /// How the container ended.
@@ -157,9 +160,11 @@ async fn read_answer(body: &mut Incoming) -> Option<i64> {
     answer.get("StatusCode")?.as_i64()
 }
 
-/// The container's process is dead: whatever inspect says once it does not call it running any more.
+/// The container's process is dead: whatever inspect says once it does not call it running any more. Where it stays
+/// so, Docker has missed the end.
 async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
     let deadline = Instant::now() + GIVE_UP;
+    let mut nudged = Instant::now();
     while Instant::now() < deadline {
         match docker.inspect_once(id, DOCKER_INSPECT).await {
             Ok(inspected) if inspected.started && !inspected.running => {
@@ -167,6 +172,15 @@ async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
                 return Ok(Exit { code, oom_killed: Some(inspected.oom_killed) });
             }
             Err(error) if !error.is_passing() => return Err(error),
+            Ok(inspected) if inspected.running && nudged.elapsed() > NUDGE_EVERY => {
+                if let Ok(Err(error)) = timeout(DOCKER_NUDGE, docker.kill(id)).await {
+                    tracing::warn!(
+                        "Docker has missed the task's end: {}; asking again",
+                        crate::error::chain(&error)
+                    );
+                }
+                nudged = Instant::now();
+            }
             _ => sleep(Duration::from_secs(1)).await,
         }
     }

@@ -7,8 +7,9 @@
 //!  Steps: the step is reached, the life held up ──► strike ──► services back, the cleaner's timer ──► census
 //! ```
 //!
-//! `LIVES`, `SEED` and `LIFE` (one life of an earlier run, again) come from the environment. The last line says
-//! it all; anything left behind, told twice or, in a large run, never struck is a failure.
+//! `LIVES`, `SEED` and `LIFE` (one life of an earlier run, again, by its own seed or by its number in the run of
+//! `SEED`) come from the environment. Anything left behind, reported twice or, in a large run, never struck is a
+//! failure.
 
 mod bystanders;
 mod census;
@@ -42,6 +43,8 @@ use crate::table::Table;
 /// What `cargo test` does: every fault comes up.
 const LIVES: usize = 20;
 const SEED: u64 = 5;
+/// A smaller LIFE is the number of a life: seeds have more digits.
+const NUMBERS: u64 = 100_000;
 
 fn main() -> ExitCode {
     // Filters of `cargo test` that mean other tests.
@@ -59,10 +62,14 @@ fn main() -> ExitCode {
     };
     let seed = seed.unwrap_or(SEED);
     let lives = lives.map(|lives| lives as usize);
-    let plans = match life.map(Plan::of) {
+    let of_number = |life: u64| match life {
+        1..NUMBERS => plans(seed, life as usize).pop(),
+        seed => Plan::of(seed),
+    };
+    let plans = match life.map(of_number) {
         Some(Some(plan)) => vec![plan; lives.unwrap_or(1)],
         Some(None) => {
-            eprintln!("soak: LIFE is no seed of a life");
+            eprintln!("soak: LIFE is neither the seed nor the number of a life");
             return ExitCode::from(64);
         }
         None => plans(seed, lives.unwrap_or(LIVES)),

@@ -15,6 +15,7 @@ use crate::task::steps::Steps;
 use crate::task::teardown::{self, Claim, Patience, Report, Workload};
 use crate::task::told::Told;
 
+use super::forget::GoneDocker;
 use super::plan::{Item, Kind, Plan};
 use super::records;
 use super::seen::{Survey, Trace};
@@ -55,7 +56,12 @@ enum End {
 }
 
 /// Does what the plan says; the fate of each item, in their order.
-pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Vec<Fate> {
+pub(super) async fn execute(
+    config: &Config,
+    survey: &Survey,
+    plan: &Plan,
+    gone: Option<&GoneDocker>,
+) -> Vec<Fate> {
     let mut ends = BTreeMap::new();
     let folder = config.paths.journal();
     let path = |container: &ContainerId| journal::path(&folder, container);
@@ -63,7 +69,7 @@ pub(super) async fn execute(config: &Config, survey: &Survey, plan: &Plan) -> Ve
     if folder.exists() {
         files.extend(records::unfinished(&folder));
     }
-    for record in records::take_down(config, files).await {
+    for record in records::take_down(config, files, gone).await {
         match record {
             records::Record::Swept(swept) => {
                 ends.insert(swept.container.clone(), End::Reported(swept.report));
@@ -143,6 +149,7 @@ async fn remove(config: &Config, survey: &Survey, container: &ContainerId, trace
     let steps = Steps::begin(config, &record.identity.task_id);
     let (workload, claim) = (Workload::Unknown, Claim::Seen(revision));
     let mut report = teardown::give_back(&record, config, workload, claim, Patience::CLEANER, &steps).await;
+    teardown::settle(&record, config, Patience::CLEANER.docker, &mut report).await;
     teardown::restore_host(&record, config, &mut report).await;
     audit::taken_down(config, &record, None, &report, &steps);
     report

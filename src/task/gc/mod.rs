@@ -13,6 +13,7 @@
 
 mod decommission;
 mod execute;
+mod forget;
 mod plan;
 mod records;
 mod seen;
@@ -35,6 +36,7 @@ use super::teardown::Report;
 
 pub use decommission::{decommission, DecommissionError, Decommissioned, Terms};
 pub use execute::Fate;
+pub use forget::{ForgetError, GoneDocker};
 pub use plan::{Item, Kind, Plan, Rules, Verdict};
 pub use seen::{Silent, Survey};
 pub use survey::SurveyError;
@@ -87,6 +89,8 @@ pub struct Cleaned {
     pub items: Vec<(Item, Fate)>,
     pub silent: Vec<Silent>,
     pub figures: Figures,
+    /// Records of dead owners that name the Docker that was given up.
+    pub without_docker: usize,
 }
 
 impl Cleaned {
@@ -105,19 +109,34 @@ impl Cleaned {
 /// Surveys the host, and does what has to be done; with `dry_run` nothing is changed. `None`: another cleaner is
 /// at work on this host.
 pub async fn clean(config: &Config, grace: Duration, dry_run: bool) -> Result<Option<Cleaned>, GcError> {
+    clean_without(config, grace, dry_run, None).await
+}
+
+/// [`clean`], which finishes records that name the `gone` Docker without it.
+pub async fn clean_without(
+    config: &Config,
+    grace: Duration,
+    dry_run: bool,
+    gone: Option<&GoneDocker>,
+) -> Result<Option<Cleaned>, GcError> {
     let Some(_lock) = lock(&config.paths.state)? else { return Ok(None) };
-    let survey = Survey::take(config).await.map_err(GcError::Survey)?;
+    let survey = Survey::take(config, gone).await.map_err(GcError::Survey)?;
     let plan = Plan::make(&survey, &Rules { orphans: config.gc.orphans, grace });
     let fates = match dry_run {
         true => vec![Fate::Untouched; plan.items.len()],
-        false => execute::execute(config, &survey, &plan).await,
+        false => execute::execute(config, &survey, &plan, gone).await,
     };
     let mut figures = figures(&survey, &plan);
     let items: Vec<(Item, Fate)> = plan.items.into_iter().zip(fates).collect();
     let finished =
         |(item, fate): &&(Item, Fate)| item.kind == Kind::Journal && matches!(fate, Fate::Done | Fate::Gone);
     figures.backlog -= items.iter().filter(finished).count();
-    Ok(Some(Cleaned { node: survey.node, grace, items, silent: survey.silent, figures }))
+    let names_it = |seen: &&Seen| match (seen, gone) {
+        (Seen::Dead(record, _), Some(gone)) => gone.is_named_by(record),
+        _ => false,
+    };
+    let without_docker = survey.records.values().filter(names_it).count();
+    Ok(Some(Cleaned { node: survey.node, grace, items, silent: survey.silent, figures, without_docker }))
 }
 
 fn figures(survey: &Survey, plan: &Plan) -> Figures {
@@ -139,7 +158,7 @@ pub async fn sweep(config: &Config) -> Result<Sweep, GcError> {
     let Some(_lock) = lock(&config.paths.state)? else { return Ok(Sweep::Busy) };
     let files = records::files(&config.paths.journal())?;
     let (mut swept, mut unreadable) = (Vec::new(), Vec::new());
-    for record in records::take_down(config, files).await {
+    for record in records::take_down(config, files, None).await {
         match record {
             records::Record::Swept(one) => swept.push(*one),
             records::Record::Unreadable(path, why) => unreadable.push((path, why)),

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::error::chain;
 
-use super::{GcError, Swept};
+use super::{GcError, GoneDocker, Swept};
 use crate::task::audit;
 use crate::task::journal::{Found, Journal};
 use crate::task::steps::Steps;
@@ -23,8 +23,13 @@ pub(super) enum Record {
     Unreadable(PathBuf, String),
 }
 
-/// Takes down the orphans among these files. Each is taken over only when its turn has come.
-pub(super) async fn take_down(config: &Config, files: Vec<PathBuf>) -> Vec<Record> {
+/// Takes down the orphans among these files, without their Docker where that is the `gone` one. Each is taken over
+/// only when its turn has come.
+pub(super) async fn take_down(
+    config: &Config,
+    files: Vec<PathBuf>,
+    gone: Option<&GoneDocker>,
+) -> Vec<Record> {
     let config = Arc::new(config.clone());
     let mut done = Vec::new();
     let mut working = JoinSet::new();
@@ -32,7 +37,7 @@ pub(super) async fn take_down(config: &Config, files: Vec<PathBuf>) -> Vec<Recor
         if working.len() == AT_ONCE {
             done.extend(finished(&mut working).await);
         }
-        working.spawn(one(config.clone(), path));
+        working.spawn(one(config.clone(), path, gone.cloned()));
     }
     while !working.is_empty() {
         done.extend(finished(&mut working).await);
@@ -51,12 +56,16 @@ async fn finished(working: &mut JoinSet<Option<Record>>) -> Option<Record> {
     }
 }
 
-async fn one(config: Arc<Config>, path: PathBuf) -> Option<Record> {
+async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Option<Record> {
     match Journal::take_over(&path) {
         Ok(None) => None,
         Ok(Some(Found::Unreadable { path, why })) => Some(Record::Unreadable(path, why)),
         Err(error) => Some(Record::Unreadable(path, chain(&error))),
         Ok(Some(Found::Orphan(mut entry))) => {
+            if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
+                // In memory only: the next one to read it, should it stay, has to be told again.
+                entry.record.docker = None;
+            }
             let record = entry.record.clone();
             let steps = Steps::begin(&config, &record.identity.task_id);
             let ending = entry.ending().cloned();

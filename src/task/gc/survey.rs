@@ -21,6 +21,7 @@ use crate::task::spec::{CONTAINER_PREFIX, RUNTIME};
 use crate::task::told::Told;
 use crate::workload::{Docker, DockerHost, State};
 
+use super::forget::GoneDocker;
 use super::seen::{Death, Folder, Seen, SeenContainer, Survey};
 
 /// Where Docker listens when nobody says otherwise.
@@ -28,20 +29,20 @@ const DOCKER: &str = "unix:///var/run/docker.sock";
 
 impl Survey {
     /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
-    pub async fn take(config: &Config) -> Result<Self, SurveyError> {
+    pub async fn take(config: &Config, gone: Option<&GoneDocker>) -> Result<Self, SurveyError> {
         let mut survey = Self::new(calico::node_name(config).map_err(SurveyError::Node)?);
         survey.before = files(config)?.iter().filter_map(|path| container_of(path)).collect();
         survey.journal_since = journal_since(&config.paths.journal());
         survey.calico(config).await;
         survey.consul(config).await;
         survey.folders(config);
-        let dockers = survey.journal(config)?;
+        let dockers = survey.journal(config, gone)?;
         survey.docker(dockers, config).await;
         // Behind all that tells of containers: one of another configuration is known by its interface alone.
         survey.kernel(config).await;
         // The records say which Dockers there are, so they were read before; a launch that began meanwhile has
         // its record by now.
-        survey.journal(config)?;
+        survey.journal(config, gone)?;
         survey.told(config);
         Ok(survey)
     }
@@ -133,7 +134,11 @@ impl Survey {
     }
 
     /// Reads the records anew; the Dockers that have to be asked.
-    fn journal(&mut self, config: &Config) -> Result<BTreeSet<String>, SurveyError> {
+    fn journal(
+        &mut self,
+        config: &Config,
+        gone: Option<&GoneDocker>,
+    ) -> Result<BTreeSet<String>, SurveyError> {
         (self.records, self.strangers) = Default::default();
         let boot = boot_id();
         let mut dockers = BTreeSet::new();
@@ -151,8 +156,10 @@ impl Survey {
                 }
                 Peeked::Unreadable { why } => Seen::Unreadable(why),
             };
-            if let Seen::Living(Some(record)) | Seen::Dead(record, _) = &seen {
-                dockers.extend(record.docker.clone());
+            match &seen {
+                Seen::Dead(record, _) if gone.is_some_and(|gone| gone.is_named_by(record)) => {}
+                Seen::Living(Some(record)) | Seen::Dead(record, _) => dockers.extend(record.docker.clone()),
+                _ => {}
             }
             match (container_of(&path), seen) {
                 (Some(container), seen) => {
@@ -162,7 +169,7 @@ impl Survey {
                 (None, _) => self.strangers.push((path, "its name is no container's".into())),
             }
         }
-        let usual = config.docker.host.clone().unwrap_or_else(|| DOCKER.to_owned());
+        let usual = usual(config);
         // A host without Docker runs commands alone.
         if dockers.is_empty() && config.docker.host.is_none() && !is_there(&usual) {
             return Ok(dockers);
@@ -173,9 +180,15 @@ impl Survey {
 
     async fn docker(&mut self, dockers: BTreeSet<String>, config: &Config) {
         for address in dockers {
-            if let Err(why) = self.ask_docker(&address, config).await {
-                self.cannot("Docker", true, why);
-            }
+            let Err(why) = self.ask_docker(&address, config).await else { continue };
+            let hint = match address == usual(config) {
+                true => String::new(),
+                false => format!(
+                    "; if that Docker is gone for good, `calico-mesos gc --forget-docker {address}` finishes the \
+                     records that name it"
+                ),
+            };
+            self.cannot("Docker", true, why + &hint);
         }
     }
 
@@ -261,6 +274,11 @@ fn container_named(name: &str) -> Option<ContainerId> {
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     entries.flatten().map(|entry| entry.path()).collect()
+}
+
+/// The Docker that tasks of this host use when nothing else is said.
+fn usual(config: &Config) -> String {
+    config.docker.host.clone().unwrap_or_else(|| DOCKER.to_owned())
 }
 
 fn is_there(address: &str) -> bool {

@@ -44,6 +44,7 @@ impl CommandLine {
             watcher: None,
             process: None,
             control: Some(Control { started: Some(started), signals }),
+            given_up: false,
         }
     }
 

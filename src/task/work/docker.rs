@@ -191,7 +191,7 @@ impl Container {
         let logs = tokio::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
         let (watcher, process) = oneshot::channel();
         let exit = tokio::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
-        Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None })
+        Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None, given_up: false })
     }
 
     /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
@@ -238,7 +238,8 @@ impl Container {
             }
             Err(error) => {
                 tracing::warn!("{}", chain(&error));
-                (Seen::default(), None)
+                // Without the process an end that Docker misses would never be seen.
+                (Seen::default(), HostProcess::search(&self.id))
             }
         }
     }

@@ -71,6 +71,8 @@ pub(super) struct Attached {
     process: Option<Arc<HostProcess>>,
     /// A command's; a container is stopped by Docker.
     control: Option<Control>,
+    /// The end was not waited for: Docker did not answer, and has not reported it.
+    given_up: bool,
 }
 
 /// What is known of a workload that runs; empty where nobody could be asked.
@@ -216,6 +218,11 @@ impl Attached {
                 }
             }
         }
+    }
+
+    /// Has Docker, or the kernel for a command, reported this end? Else Docker may call the container running still.
+    pub fn is_confirmed(&self, end: &End) -> bool {
+        !self.given_up && end.is_ok()
     }
 
     /// Waits for the rest of the output.

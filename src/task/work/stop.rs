@@ -55,6 +55,7 @@ impl Attached {
                 () = sleep_until(deadline + PATIENCE) => {
                     tracing::warn!("the task does not end; its process is killed without Docker");
                     if kill_process(ready, process).await || torn_down {
+                        self.given_up = true;
                         return Ok(Exit { code: SIGKILLED, oom_killed: None });
                     }
                     deadline = Instant::now();
