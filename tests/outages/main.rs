@@ -1,5 +1,7 @@
 //! Services that go away for a while under running tasks, come back, or come back as others.
 
+mod containerd;
+mod gone_docker;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 #[path = "../end_to_end/world.rs"]

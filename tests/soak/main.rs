@@ -9,11 +9,14 @@
 //!
 //! `LIVES`, `SEED` and `LIFE` (one life of an earlier run, again, by its own seed or by its number in the run of
 //! `SEED`) come from the environment. Anything left behind, reported twice or, in a large run, never struck is a
-//! failure.
+//! failure. Interrupted, a run ends everything that it has started; `cargo test` tries that too, and
+//! `cargo test --test soak interrupted` that alone.
 
 mod bystanders;
 mod census;
 mod fault;
+mod interrupt;
+mod interrupted;
 mod life;
 mod machine;
 #[path = "../netlab/mod.rs"]
@@ -45,11 +48,19 @@ const LIVES: usize = 20;
 const SEED: u64 = 5;
 /// A smaller LIFE is the number of a life: seeds have more digits.
 const NUMBERS: u64 = 100_000;
+/// As a shell tells the end by Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted = |name: &str| filters.iter().all(|filter| name.contains(filter.as_str()));
+    // Not where a run is asked for, such as those that the test itself starts.
+    let is_test = ["SEED", "LIVES", "LIFE"].iter().all(|name| std::env::var_os(name).is_none());
+    if is_test && wanted("interrupted") {
+        interrupted::test();
+    }
     // Filters of `cargo test` that mean other tests.
-    let others = |word: &String| !word.starts_with('-') && !"soak".contains(word.as_str());
-    if std::env::args().skip(1).any(|word| others(&word)) {
+    if !wanted("soak") {
         return ExitCode::SUCCESS;
     }
     let number =
@@ -79,6 +90,11 @@ fn main() -> ExitCode {
     runtime.block_on(run(plans))
 }
 
+fn interrupted_by(why: &str) -> ExitCode {
+    eprintln!("soak: {why}; the daemons are ended");
+    ExitCode::from(INTERRUPTED)
+}
+
 /// Faults are dealt from a shuffled deck, so that each comes up as often as the others.
 fn plans(seed: u64, lives: usize) -> Vec<Plan> {
     let mut rng = Rng::with_seed(seed);
@@ -94,17 +110,36 @@ fn plans(seed: u64, lives: usize) -> Vec<Plan> {
 }
 
 async fn run(plans: Vec<Plan>) -> ExitCode {
-    let mut machine = Machine::start().await;
-    let mut bystanders = Bystanders::settle_in(&mut machine).await;
+    let mut asked = std::pin::pin!(interrupt::asked());
+    let mut machine = tokio::select! {
+        machine = Machine::start() => machine,
+        // Daemons that have been started already end with this.
+        why = &mut asked => return interrupted_by(why),
+    };
+    println!("soak: data in {}", machine.world.stack.dir.display());
+    let done = tokio::select! {
+        done = live_all(&mut machine, &plans) => Ok(done),
+        why = &mut asked => Err(why),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            interrupt::end(machine).await;
+            interrupted_by(why)
+        }
+    }
+}
+
+/// True when all is well.
+async fn live_all(machine: &mut Machine, plans: &[Plan]) -> bool {
+    let mut bystanders = Bystanders::settle_in(machine).await;
     let mut table = Table::begin();
-    for plan in &plans {
-        let verdict = life::live(&mut machine, &mut bystanders, plan).await;
+    for plan in plans {
+        let verdict = life::live(machine, &mut bystanders, plan).await;
         table.row(plan, &verdict);
     }
     // Before their folders go, or they would write into them again.
-    bystanders.leave(&machine).await;
-    match table.end() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
+    bystanders.leave(machine).await;
+    table.end()
 }

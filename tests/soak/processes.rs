@@ -26,6 +26,16 @@ pub fn of(machine: &Machine) -> Vec<String> {
     everybody.filter(of_tasks).map(describe).collect()
 }
 
+/// `<pid> <command line>` of everybody who belongs to a run's folder, its daemons too.
+pub fn below(folder: &Path) -> Vec<String> {
+    let cgroup = format!("/{}/", cgroup_of(&folder.join("d")));
+    living().filter(|pid| belongs(*pid, folder, &cgroup)).map(describe).collect()
+}
+
+pub fn is_alive(pid: i32) -> bool {
+    Stat::of(pid).is_some_and(|stat| !stat.is_dead())
+}
+
 pub fn ids(machine: &Machine) -> Vec<i32> {
     of(machine).iter().filter_map(|line| line.split(' ').next()?.parse().ok()).collect()
 }
@@ -50,13 +60,17 @@ pub fn signal(pid: i32, signal: Signal) {
 
 /// In order, so that two looks compare.
 fn living() -> impl Iterator<Item = i32> {
-    let living = pids().filter(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_dead()));
+    let living = pids().filter(|pid| is_alive(*pid));
     living.collect::<BTreeSet<i32>>().into_iter()
 }
 
 /// The one below which dockerd puts its containers, named after its folder.
 pub fn cgroup(machine: &Machine) -> String {
-    let dir = machine.world.stack.docker.dir.display().to_string();
+    cgroup_of(&machine.world.stack.docker.dir)
+}
+
+pub fn cgroup_of(docker: &Path) -> String {
+    let dir = docker.display().to_string();
     format!("cm{}", dir.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
