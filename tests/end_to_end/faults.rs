@@ -158,6 +158,9 @@ async fn a_docker_that_is_gone_does_not_keep_a_task_alive() {
     assert_eq!(world.task_keys().await, Vec::<String>::new());
     world.agent.wait_exit(&id, LIMIT).await.unwrap();
     world.stack.docker.restart().await.unwrap();
+    // Whether Docker has seen the end could not be asked before.
+    let output = world.gc();
+    assert!(output.status.success(), "{output:?}");
     world.nothing_left().await;
 }
 
