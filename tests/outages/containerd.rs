@@ -31,8 +31,8 @@ impl Victim {
     /// The task's container is the only one of its world whose name begins so.
     async fn of(task: Task<'_>, prefix: &str) -> Self {
         let names = task.world.containers().await;
-        let names = names.iter().map(|its| its["Names"][0].as_str().unwrap().trim_start_matches('/'));
-        let container = names.filter(|name| name.starts_with(prefix)).next_back().unwrap().to_owned();
+        let mut names = names.iter().map(|its| its["Names"][0].as_str().unwrap().trim_start_matches('/'));
+        let container = names.find(|name| name.starts_with(prefix)).unwrap().to_owned();
         let seen = task.world.docker(&format!("/containers/{container}/json")).await;
         Self {
             docker_id: seen["Id"].as_str().unwrap().to_owned(),
