@@ -129,6 +129,11 @@ impl Docker {
         local.map_err(|_| self.slow("accept a connection", DOCKER_HELLO))?.map_err(|error| self.away(error))
     }
 
+    /// Its socket lies in this machine's file system, and so its containers are this machine's.
+    pub fn is_behind_a_socket(&self) -> bool {
+        self.transport.is_unix()
+    }
+
     /// Creates the container and returns its id. Not repeated after a lost answer: the second try would
     /// find its own name taken.
     pub async fn create(&self, name: &str, spec: &ContainerSpec) -> Result<String, DockerError> {

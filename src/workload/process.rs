@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
-use crate::processes::{command_line, pids};
+use crate::processes::{all_are_seen, command_line, pids};
 
 /// How often a process is looked for where the kernel has no pidfd.
 const POLL: Duration = Duration::from_millis(500);
@@ -53,6 +53,16 @@ impl HostProcess {
         pids().filter(first).find_map(|pid| Self::of_container(pid, id))
     }
 
+    /// Whether nothing lives in a container of this host, whose cgroup is named after its id. False also where that
+    /// cannot be seen.
+    pub fn none_in(id: &str) -> bool {
+        let inside = |pid: i32| {
+            // What has gone meanwhile does not live.
+            fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(id))
+        };
+        !id.is_empty() && all_are_seen() && !pids().any(inside)
+    }
+
     /// containerd's shim of a container, which is told its id on the command line.
     pub fn shim(id: &str) -> Option<Self> {
         let is_its_shim = |pid: &i32| {
@@ -65,6 +75,11 @@ impl HostProcess {
             return None;
         }
         pids().find(is_its_shim).map(Self::child)
+    }
+
+    /// Its working directory; none when it has gone.
+    pub fn folder(&self) -> Option<PathBuf> {
+        fs::read_link(self.path.join("cwd")).ok()
     }
 
     /// The network namespace it lives in.
@@ -107,6 +122,8 @@ mod tests {
         let pid = i32::try_from(child.id().unwrap()).unwrap();
         assert!(HostProcess::of_container(pid, "no cgroup of this name").is_none());
         assert!(HostProcess::of_container(pid, "").is_none());
+        assert_eq!(HostProcess::none_in("no cgroup of this name"), all_are_seen());
+        assert!(!HostProcess::none_in("/"), "every cgroup's path has one");
         let process = HostProcess::child(pid);
         assert!(tokio::time::timeout(Duration::from_millis(50), process.gone()).await.is_err());
         assert!(process.kill());

@@ -2,14 +2,15 @@
 //! container's cgroups.
 //!
 //! Neither Docker nor containerd finds them again once they have dropped the container: a containerd that starts
-//! cleans up behind shims that it has on record, and `runc create` that is killed with its containerd leaves cgroups
-//! of which not even runc has a record.
+//! cleans up behind shims that it has on record, but not where the shim had not been asked to create anything; and
+//! `runc create` that is killed with its containerd leaves cgroups of which not even runc has a record.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::mount::{umount2, MntFlags};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
@@ -23,6 +24,9 @@ const POLL: Duration = Duration::from_millis(50);
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Length of Docker's ids, in hexadecimal digits.
 const ID: usize = 64;
+
+/// The folder of all bundles below containerd's state, in which each has its container's id as its name.
+const BUNDLES: &str = "io.containerd.runtime.v2.task";
 
 /// A cgroup that could not be removed.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +48,13 @@ pub async fn end_remains(id: &str) -> Result<bool, CgroupStays> {
     }
     let mut ended = false;
     if let Some(shim) = HostProcess::shim(id) {
+        let bundle = shim.folder();
         ended = tokio::time::timeout(LAG, shim.gone()).await.is_err() && shim.kill();
         if ended {
+            shim.gone().await;
+            if let Some(bundle) = bundle.filter(|bundle| is_blank(bundle, id)) {
+                remove_bundle(&bundle);
+            }
             tracing::warn!("ended the shim of container {id}, which Docker does not run any more");
         }
     }
@@ -61,6 +70,25 @@ pub async fn end_remains(id: &str) -> Result<bool, CgroupStays> {
     in_background(id, remove_all).await.unwrap_or(Ok(()))?;
     tracing::warn!("removed the cgroups of container {id}, which Docker does not run any more");
     Ok(true)
+}
+
+/// The bundle of a shim that has created nothing: containerd cannot clean it up, for it first looks into the file
+/// `runtime`, which a shim writes when it is asked to create.
+fn is_blank(bundle: &Path, id: &str) -> bool {
+    bundle.file_name().is_some_and(|name| name == id)
+        && bundle.ancestors().any(|folder| folder.file_name().is_some_and(|name| name == BUNDLES))
+        && !bundle.join("runtime").exists()
+}
+
+fn remove_bundle(bundle: &Path) {
+    // Nothing is mounted there as a rule.
+    let _ = umount2(&bundle.join("rootfs"), MntFlags::MNT_DETACH);
+    match fs::remove_dir_all(bundle) {
+        Ok(()) => tracing::warn!("removed {}, which containerd cannot clean up", bundle.display()),
+        // It holds nothing but a few files in memory, and a restart of the host clears it away.
+        Err(error) if bundle.exists() => tracing::warn!("{} stays: {error}", bundle.display()),
+        Err(_) => {}
+    }
 }
 
 /// Looking through all cgroups of a host takes milliseconds.
@@ -126,5 +154,25 @@ mod tests {
             assert!(!end_remains(id).await.unwrap(), "{id}");
         }
         assert!(find(&"0".repeat(ID)).is_empty());
+    }
+
+    #[test]
+    fn only_bundles_that_containerd_cannot_clean_up_are_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let (id, other) = ("a".repeat(ID), "b".repeat(ID));
+        let bundle = base.path().join(BUNDLES).join("moby").join(&id);
+        fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        fs::write(bundle.join("config.json"), "{}").unwrap();
+        assert!(is_blank(&bundle, &id));
+        assert!(
+            !is_blank(&bundle, &other)
+                && !is_blank(base.path(), &id)
+                && !is_blank(&base.path().join(&id), &id)
+        );
+        remove_bundle(&bundle);
+        assert!(!bundle.exists() && bundle.parent().unwrap().exists());
+        fs::create_dir_all(&bundle).unwrap();
+        fs::write(bundle.join("runtime"), "runc").unwrap();
+        assert!(!is_blank(&bundle, &id), "its shim has created something");
     }
 }

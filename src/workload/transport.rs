@@ -143,6 +143,11 @@ impl Transport {
         }
     }
 
+    /// A daemon behind a socket of this machine's file system.
+    pub(super) fn is_unix(&self) -> bool {
+        matches!(*self.address, Address::Unix(_))
+    }
+
     /// Is the daemon on this machine? A connection to oneself has the same address at both ends.
     pub(super) async fn is_local(&self) -> io::Result<bool> {
         match &*self.address {

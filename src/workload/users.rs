@@ -7,6 +7,7 @@ use bollard::query_parameters::ListContainersOptions;
 
 use super::docker::Docker;
 use super::error::DockerError;
+use super::process::HostProcess;
 use crate::limits::DOCKER_CALL;
 
 /// A container in the daemon's list.
@@ -25,6 +26,8 @@ pub enum State {
     NeverStarted,
     /// Something of it lives, or may at any moment.
     Living,
+    /// Docker calls it running, but nothing of it lives: Docker has missed its end.
+    Lost,
     Exited,
 }
 
@@ -41,6 +44,17 @@ impl Docker {
             Err(DockerError::NoContainer { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The runtime of a container that is there, with its state as the host's processes show it.
+    pub async fn look_at(&self, listed: &Listed) -> Result<Option<(String, State)>, DockerError> {
+        let inspected = match self.inspect_once(&listed.id, DOCKER_CALL).await {
+            Ok(inspected) => inspected,
+            Err(DockerError::NoContainer { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let lost = inspected.running && self.is_behind_a_socket() && HostProcess::none_in(&listed.id);
+        Ok(Some((inspected.runtime, if lost { State::Lost } else { listed.state })))
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>, DockerError> {

@@ -114,16 +114,24 @@ async fn an_exit_that_docker_missed_keeps_its_code() {
 
 #[tokio::test]
 async fn what_docker_cannot_end_is_ended_once_containerd_is_back() {
-    let mut world = World::with(|_| (), tell_custom_executors).await;
+    let grace = |stack: &mut calico_mesos::dev::StackOptions| {
+        stack.config.insert("gc.grace".into(), "\"5s\"".into());
+    };
+    let mut world = World::with(grace, tell_custom_executors).await;
     let ours = json!({
         "id": "/ours", "instances": 1, "cpus": 0.1, "mem": 32, "cmd": "sh -c 'exec sleep 1000'",
         "executor": EXECUTOR,
         "env": {"CALICO_IP": "auto", "CALICO_PROFILE": "dev", "CALICO_DOCKER_IMAGE": "busybox"},
     });
     let mut victims = Vec::new();
-    for (app, prefix) in [(app("/agents", "exec sleep 1000", calico()), "mesos-"), (ours, "calico-mesos-")] {
+    for (app, prefix) in [
+        (app("/agents", "exec sleep 1000", calico()), "mesos-"),
+        (ours, "calico-mesos-"),
+        (app("/earlier", "exec sleep 1000", calico()), "mesos-"),
+    ] {
         let task = world.running(&app).await;
-        victims.push(Victim::of(task, prefix).await);
+        let name = if prefix == "mesos-" { task.container() } else { prefix.to_owned() };
+        victims.push(Victim::of(task, &name).await);
     }
     world.stack.docker.kill_containerd();
     let killed = Instant::now();
@@ -139,12 +147,19 @@ async fn what_docker_cannot_end_is_ended_once_containerd_is_back() {
     }
     assert_eq!(world.endpoints().await, Vec::<Value>::new(), "no address is held back for Docker");
     assert_eq!(records(&world), victims.len(), "{}", victims[0].log());
+    // As the release before has left it.
+    let record = format!("{}.json", victims[2].launched.container_id);
+    std::fs::remove_file(world.config.paths.journal().join(record)).unwrap();
     tokio::time::sleep(NEWS.saturating_sub(killed.elapsed())).await;
     world.stack.docker.restart_containerd().await.unwrap();
-    assert_eq!(victims[0].running(&world).await, json!(true), "Docker has not missed it");
+    for index in [0, 2] {
+        assert_eq!(victims[index].running(&world).await, json!(true), "Docker has not missed it");
+    }
 
     until("the cleaner does not finish", async || world.gc().status.success() && records(&world) == 0).await;
-    assert_eq!(victims[0].running(&world).await, json!(false));
+    for index in [0, 2] {
+        assert_eq!(victims[index].running(&world).await, json!(false));
+    }
     let ours = world.docker(&format!("/containers/{}/json", victims[1].container)).await;
     assert!(ours["message"].as_str().is_some_and(|text| text.contains("No such container")), "{ours}");
     for victim in &victims {

@@ -9,9 +9,10 @@
 //!              otherwise ───────────────────────────► reported, or removed where the operator wants that
 //! ```
 //!
-//! One thing without a record goes in any case: a container that never started and has nothing else. Docker
-//! finishes a create whose asker has died, maybe after the record has gone. Only a young one may be of a launch
-//! under another configuration of this host, whose journal is not looked at here.
+//! Two things without a record go in any case, where nothing else is left of the task: a container that never
+//! started, for Docker finishes a create whose asker has died, maybe after the record has gone; and one that Docker
+//! calls running though nothing of it lives. Only a young one may be of a launch under another configuration of this
+//! host, whose journal is not looked at here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -306,7 +307,7 @@ impl Planner<'_> {
         }
         let ages = trace.times().into_iter().map(|time| age(self.survey, Some(time)).unwrap_or_default());
         let youngest = ages.min().unwrap_or(Duration::MAX);
-        if trace.is_just_created() {
+        if trace.is_merely(State::NeverStarted) {
             return match youngest < self.rules.grace.min(LAUNCHING) {
                 true => keep("just created, and in no journal yet"),
                 false => (Verdict::Remove, "created and never started, in no journal".into()),
@@ -314,6 +315,10 @@ impl Planner<'_> {
         }
         if youngest < self.rules.grace {
             return keep("younger than grace");
+        }
+        if trace.is_merely(State::Lost) {
+            let why = "Docker has missed its end: nothing of it lives, and it is in no journal";
+            return (Verdict::Remove, why.into());
         }
         match self.rules.orphans {
             Orphans::Remove => (Verdict::Remove, "in no journal, and nothing of it lives".into()),
@@ -338,7 +343,7 @@ impl Planner<'_> {
         if let Some(its) = &trace.container {
             let verdict = match its.state {
                 State::NeverStarted => Some(Verdict::Remove),
-                State::Living => Some(Verdict::Stop),
+                State::Living | State::Lost => Some(Verdict::Stop),
                 // The agent's to remove.
                 State::Exited => None,
             };
@@ -445,6 +450,7 @@ fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
         (_, None) => "no container",
         (_, Some(State::NeverStarted)) => "container never started",
         (_, Some(State::Living)) => "container runs",
+        (_, Some(State::Lost)) => "container ended, which Docker has missed",
         (_, Some(State::Exited)) => "container exited",
     };
     format!("{owner}, {workload}")

@@ -129,7 +129,8 @@ impl Survey {
     /// Since when the longest-lived task of ours lives, whether a journal knows it or not.
     pub(super) fn oldest_living(&self) -> Option<SystemTime> {
         let lives = |trace: &Trace| {
-            let container = trace.container.as_ref().filter(|its| its.state != State::Exited);
+            let may_live = [State::NeverStarted, State::Living];
+            let container = trace.container.as_ref().filter(|its| may_live.contains(&its.state));
             let folder = trace.folder.as_ref().filter(|folder| folder.inhabited);
             [container.and_then(|its| its.created), folder.and_then(|folder| folder.made)]
         };
@@ -202,9 +203,9 @@ impl Trace {
         endpoint.chain(addresses).chain(container).chain(folder).chain(services).collect()
     }
 
-    /// A container that never ran, and nothing else.
-    pub(super) fn is_just_created(&self) -> bool {
-        self.container.as_ref().is_some_and(|its| its.state == State::NeverStarted)
+    /// A container in this state, and nothing else.
+    pub(super) fn is_merely(&self, state: State) -> bool {
+        self.container.as_ref().is_some_and(|its| its.state == state)
             && self.endpoint.is_none()
             && self.addresses.is_empty()
             && self.folder.is_none()

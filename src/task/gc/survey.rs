@@ -198,6 +198,7 @@ impl Survey {
             Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))?;
         for listed in docker.containers().await.map_err(|error| chain(&error))? {
             let Some(container) = container_named(&listed.name) else { continue };
+            let mut state = listed.state;
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);
             if !has_record {
                 // It has ended, and is the agent's to remove; or it is none of ours at all.
@@ -205,15 +206,15 @@ impl Survey {
                     continue;
                 }
                 // Ours by its runtime; not asked for the others, some of which may stand at their gates.
-                let runtime = docker.runtime_of(&listed.id).await.map_err(|error| chain(&error))?;
-                if runtime.as_deref() != Some(RUNTIME) {
-                    continue;
+                match docker.look_at(&listed).await.map_err(|error| chain(&error))? {
+                    Some((runtime, seen)) if runtime == RUNTIME => state = seen,
+                    _ => continue,
                 }
             }
             self.trace(container).container = Some(SeenContainer {
                 docker: address.to_owned(),
                 name: listed.name,
-                state: listed.state,
+                state,
                 created: listed.created,
             });
         }

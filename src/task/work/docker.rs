@@ -223,6 +223,11 @@ impl Container {
         self.docker.kill(self.id()).await
     }
 
+    /// Whether nothing of it lives on this machine; false where that cannot be seen.
+    pub fn is_dead(&self) -> bool {
+        self.docker.is_behind_a_socket() && HostProcess::none_in(&self.id)
+    }
+
     pub async fn remove(&self) -> Result<(), DockerError> {
         self.docker.remove(self.id(), true).await
     }

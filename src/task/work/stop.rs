@@ -97,6 +97,7 @@ async fn kill_process(ready: &Ready, process: Option<&HostProcess>) -> bool {
     let Ready::Container(container) = ready else { return false };
     // Never looked at, when the kill came before Docker could tell.
     let searched = process.is_none().then(|| HostProcess::search(container.id())).flatten();
-    let Some(process) = process.or(searched.as_ref()) else { return false };
+    // Where no process can be found the container may be over; else Docker alone can tell, and is asked again.
+    let Some(process) = process.or(searched.as_ref()) else { return container.is_dead() };
     process.kill() && timeout(DYING, process.gone()).await.is_ok()
 }

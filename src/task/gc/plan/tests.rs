@@ -355,7 +355,7 @@ fn a_dead_node_loses_what_is_ours_and_its_empty_blocks() {
 }
 
 fn any_state() -> impl Strategy<Value = State> {
-    prop_oneof![Just(State::NeverStarted), Just(State::Living), Just(State::Exited)]
+    prop_oneof![Just(State::NeverStarted), Just(State::Living), Just(State::Lost), Just(State::Exited)]
 }
 
 prop_compose! {
@@ -442,7 +442,7 @@ proptest! {
                     prop_assert!(trace.folder.as_ref().is_none_or(|folder| !folder.inhabited));
                     prop_assert!(trace.services.iter().all(|service| service.node() == Some(NODE)));
                     prop_assert!(trace.all_addresses().all(|address| !survey.shown.contains(&address)));
-                    prop_assert!(remove || trace.is_just_created(), "not asked for: {:?}", item);
+                    prop_assert!(remove || trace.is_merely(State::NeverStarted) || trace.is_merely(State::Lost), "not asked for: {:?}", item);
                     prop_assert!(trace.times().iter().all(|time| *time == now() - DAY), "too young: {:?}", item);
                     prop_assert!(trace.veth.is_none() || trace.folder.is_some());
                 }
@@ -463,5 +463,22 @@ proptest! {
         let dead = survey.records.iter().filter(|(_, seen)| matches!(seen, Seen::Dead(..)));
         let dead: Vec<ContainerId> = dead.map(|(container, _)| container.clone()).collect();
         prop_assert_eq!(Plan::make(&survey, &REPORT).finish, dead);
+    }
+}
+
+#[test]
+fn a_container_whose_end_docker_has_missed_goes_when_nothing_else_is_left() {
+    let lost = |age| Some(container(State::Lost, age));
+    for (trace, verdict) in [
+        (Trace { container: lost(DAY), ..Trace::default() }, Verdict::Stop),
+        (Trace { container: lost(Duration::from_secs(60)), ..Trace::default() }, Verdict::Keep),
+        (Trace { container: lost(DAY), ..orphan(&id(1)) }, Verdict::Report),
+    ] {
+        let mut survey = survey();
+        survey.traces.insert(id(1), trace);
+        let plan = Plan::make(&survey, &REPORT);
+        let its = plan.items.iter().find(|item| item.kind == Kind::Container).unwrap();
+        assert_eq!(its.verdict, verdict, "{its:?}");
+        assert_eq!(plan.remove.is_empty(), verdict != Verdict::Stop);
     }
 }
