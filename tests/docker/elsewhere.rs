@@ -83,7 +83,7 @@ async fn a_host_that_resolves_at_loopback_gets_its_tasks_public_name_servers() {
         let dns = dns.iter().map(|server| (*server).to_owned()).collect();
         let spec = calico_mesos::workload::ContainerSpec { dns, ..shell("sleep 60") };
         let id = docker.create(name, &spec).await.unwrap();
-        docker.start(&id).await.unwrap();
+        docker.start(&id, std::time::Duration::from_secs(60)).await.unwrap();
         let file = docker.inspect(&id).await.unwrap().resolv_conf.unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         docker.remove(&id, true).await.unwrap();
