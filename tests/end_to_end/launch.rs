@@ -116,7 +116,8 @@ async fn a_host_gateway_that_docker_does_not_have_fails_the_task_with_a_sentence
     world.nothing_left().await;
 }
 
-/// The daemon of this world remaps nobody; what it said is put into its mouth, and the launch believes it unasked.
+/// The daemon of this world has no `userns-remap`: what is remembered of its answer is changed, and the launch goes by
+/// that without another question. `docker::elsewhere` has a real one.
 #[tokio::test]
 async fn a_docker_that_remaps_users_is_refused_before_anything_is_claimed() {
     let world = World::new().await;

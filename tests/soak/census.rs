@@ -137,8 +137,12 @@ fn files(machine: &Machine, things: &mut Things) {
     let paths = &machine.world.config.paths;
     walk(&paths.run, things);
     walk(&paths.journal(), things);
-    for folder in ["tasks", "containers"] {
+    for folder in ["tasks", "containers", "docker"] {
         things.remove(&format!("file {}", paths.run.join(folder).display()));
+    }
+    // What this host's dockerd said once, which is no task's.
+    for entry in std::fs::read_dir(paths.run.join("docker")).into_iter().flatten().flatten() {
+        things.remove(&format!("file {}", entry.path().display()));
     }
 }
 
