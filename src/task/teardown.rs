@@ -110,11 +110,11 @@ pub struct Report {
     pub release: Release,
     pub addresses: Vec<IpAddr>,
     /// Docker may call the container running still; see [`settle`].
-    unconfirmed: bool,
+    pub(super) unconfirmed: bool,
     /// Docker's containerd may have died in the middle of the container's life: what it leaves is looked for.
-    look_below: bool,
+    pub(super) look_below: bool,
     /// Docker's id, where Docker was asked.
-    docker_id: Option<String>,
+    pub(super) docker_id: Option<String>,
     /// `what: why`, in the order of the steps.
     pub errors: Vec<String>,
 }
