@@ -239,6 +239,37 @@ async fn local_comes_back_after_the_hosts_firewall_was_reloaded() {
 }
 
 #[tokio::test]
+async fn local_never_replaces_the_host_route_of_another_task() {
+    let lab = Lab::new();
+    let (_one, local) = lab.task("cali0000000001", &["10.66.0.1", "fd66::1"]).await;
+    enable(&local).await.unwrap();
+    let (_other, second) = lab.task("cali0000000002", &["10.66.0.2", "fd66::1"]).await;
+    let error = enable(&second).await.unwrap_err().to_string();
+    assert!(error.contains("fd66::1") && error.contains("cali0000000001"), "{error}");
+    for address in addresses(&["10.66.0.1", "fd66::1"]) {
+        assert_eq!(net::task_with_route(address).await.unwrap().as_deref(), Some("cali0000000001"));
+    }
+    assert!(!run("ip", &["route"]).contains("cali0000000002"));
+    // Calico's own route for a block, and a borrowed address that another host announces, lead to no task here.
+    run("ip", &["route", "add", "blackhole", "10.66.1.0/26"]);
+    run("ip", &["route", "add", "blackhole", "10.66.1.70/32"]);
+    run("ip", &["link", "add", "uplink0", "type", "veth", "peer", "name", "uplink1"]);
+    run("ip", &["link", "set", "uplink1", "up"]);
+    run("ip", &["addr", "add", "10.78.0.1/24", "dev", "uplink0"]);
+    run("ip", &["link", "set", "uplink0", "up"]);
+    run("ip", &["route", "add", "10.66.1.80/32", "via", "10.78.0.2"]);
+    for free in addresses(&["10.66.1.1", "10.66.1.70", "10.66.1.80", "10.66.2.1", "fd66::2"]) {
+        assert_eq!(net::task_with_route(free).await.unwrap(), None, "{free}");
+    }
+    for rest in ["blackhole 10.66.1.0/26", "blackhole 10.66.1.70/32"] {
+        run("sh", &["-c", &format!("ip route del {rest}")]);
+    }
+    run("ip", &["link", "del", "uplink0"]);
+    disable(&local).await.unwrap();
+    disable(&second).await.unwrap();
+}
+
+#[tokio::test]
 async fn local_two_at_once() {
     let lab = plain_host();
     let before = host_state();

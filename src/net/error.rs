@@ -1,7 +1,7 @@
 //! What can go wrong with namespaces and links: each variant says what this layer was doing.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::forward::Taken;
@@ -40,6 +40,14 @@ pub enum NetError {
     },
     #[error("interface {link} exists already and is not this task's: {why}; delete it if it is not needed (ip link delete {link})")]
     LinkTaken { link: String, why: String },
+    #[error("cannot look up the host route of {address}")]
+    Route {
+        address: IpAddr,
+        #[source]
+        source: Box<rtnetlink::Error>,
+    },
+    #[error("the host route of {address} leads to {link}, which is another task's interface")]
+    RouteTaken { address: IpAddr, link: String },
     #[error("interface {0} does not exist")]
     NoLink(String),
     #[error("interface {link} keeps hardware address {found} in place of {wanted}")]

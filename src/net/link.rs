@@ -20,6 +20,11 @@ use super::plan::{self, Route, HOST_MAC};
 use super::{sysctl, NetError};
 use crate::config::Config;
 
+/// What interfaces of tasks are called, of ours and of every other orchestrator's with Calico.
+const INTERFACE_PREFIX: &str = "cali";
+/// How the kernel answers for an address to which no route leads, or one that drops.
+const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EINVAL, Errno::EACCES];
+
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
@@ -116,20 +121,52 @@ pub async fn exists(link: &str) -> Result<bool, NetError> {
 pub async fn has_host_route(link: &str, address: IpAddr) -> Result<bool, NetError> {
     let here = Netlink::here()?;
     let Some(found) = find(&here, link).await? else { return Ok(false) };
+    let route = host_route(&here, address).await;
+    Ok(route.map_err(|error| failed("look up a route through", link, error))? == Some(found.index))
+}
+
+/// The interface of a task to which a host route of this address leads, by its name. Whatever has made the route
+/// (this release, the one before, Felix), as long as it is there the task has the address.
+pub async fn task_with_route(address: IpAddr) -> Result<Option<String>, NetError> {
+    task_with_route_at(&Netlink::here()?, address).await
+}
+
+pub(super) async fn task_with_route_at(here: &Netlink, address: IpAddr) -> Result<Option<String>, NetError> {
+    let failed = |source| NetError::Route { address, source: Box::new(source) };
+    let Some(index) = host_route(here, address).await.map_err(failed)? else { return Ok(None) };
+    let mut answers = here.handle().link().get().match_index(index).execute();
+    match answers.next().await {
+        Some(Ok(link)) => Ok(link.attributes.into_iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) if name.starts_with(INTERFACE_PREFIX) => Some(name),
+            _ => None,
+        })),
+        // Gone with its route meanwhile.
+        Some(Err(error)) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+        Some(Err(error)) => Err(failed(error)),
+        None => Ok(None),
+    }
+}
+
+/// The link to which the address's own route (/32, /128) leads without a gateway.
+async fn host_route(here: &Netlink, address: IpAddr) -> Result<Option<u32>, rtnetlink::Error> {
     let mut message = route_message(None, &plan::host_route(address));
     message.header.flags = RouteFlags::FibMatch;
     message.header.scope = RouteScope::Universe;
     let mut answers = here.handle().route().get(message).execute();
-    match answers.next().await {
-        Some(Ok(route)) => Ok(route.header.destination_prefix_length
-            == IpNet::from(address).max_prefix_len()
-            && route.attributes.contains(&RouteAttribute::Oif(found.index))),
-        Some(Err(error)) if matches!(errno(&error), Some(Errno::ENETUNREACH | Errno::EHOSTUNREACH)) => {
-            Ok(false)
-        }
-        Some(Err(error)) => Err(failed("look up a route through", link, error)),
-        None => Ok(false),
-    }
+    let route = match answers.next().await {
+        Some(Ok(route)) => route,
+        // No route, or one that leads nowhere: Calico's own for a block with free addresses is a black hole.
+        Some(Err(error)) if errno(&error).is_some_and(|errno| NOWHERE.contains(&errno)) => return Ok(None),
+        Some(Err(error)) => return Err(error),
+        None => return Ok(None),
+    };
+    let gateway = route.attributes.iter().any(|it| matches!(it, RouteAttribute::Gateway(_)));
+    let own = route.header.destination_prefix_length == IpNet::from(address).max_prefix_len();
+    let index = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    Ok(index.filter(|_| own && !gateway))
 }
 
 /// The MTU of both ends: configured, else what Felix found right for this host, else the kernel's.

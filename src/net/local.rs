@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::link::{add_route, delete_route, failed, find};
+use super::link::{add_route, delete_route, failed, find, task_with_route_at};
 use super::marker::{Held, Marker};
 use super::netlink::Netlink;
 use super::{host, plan, sysctl, NetError};
@@ -32,11 +32,19 @@ pub struct Local {
     pub state_dir: PathBuf,
 }
 
-/// Makes the task reachable; may be repeated, also with other addresses.
+/// Makes the task reachable; may be repeated, also with other addresses. A host route that leads to another task's
+/// interface is an error: that task has the address, whatever the datastore says.
 pub async fn enable(local: &Local) -> Result<(), NetError> {
     let mut held = Held::lock(&local.state_dir).await?;
     let here = Netlink::here()?;
     let link = find(&here, &local.link).await?.ok_or_else(|| NetError::NoLink(local.link.clone()))?;
+    for address in &local.addresses {
+        // Tasks are set up one after the other here, so that none gets in between.
+        let holder = task_with_route_at(&here, *address).await?;
+        if let Some(other) = holder.filter(|other| *other != local.link) {
+            return Err(NetError::RouteTaken { address: *address, link: other });
+        }
+    }
     let older = held.marker.tasks.insert(local.link.clone(), local.addresses.clone()).unwrap_or_default();
     let wanted = Marker {
         pools: local.pools.clone(),
