@@ -32,7 +32,11 @@ pub struct World {
 /// Settings that make a test quick; single tests override them.
 fn defaults() -> StackOptions {
     let config = [("launch.retry_for", "\"3s\""), ("launch.ip_wait", "\"2s\"")];
+    // Every datastore gives its addresses to one host, and one host gives each to one task.
+    static WORLDS: AtomicU16 = AtomicU16::new(0);
+    let pool = format!("10.{}.0.0/16", 100 + WORLDS.fetch_add(1, Ordering::Relaxed) % 100);
     StackOptions {
+        pools: vec![pool.parse().unwrap()],
         runtime: Some(RUNTIME.into()),
         any_dns_port: true,
         config: config.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
@@ -167,6 +171,7 @@ impl World {
         for folder in [
             self.config.paths.run.join("tasks"),
             self.config.paths.run.join("containers"),
+            self.config.paths.addresses(),
             self.config.paths.journal(),
         ] {
             left.extend(names(&folder).into_iter().map(|name| format!("file {}/{name}", folder.display())));
