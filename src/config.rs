@@ -374,6 +374,11 @@ impl Paths {
         self.run.join("containers").join(docker_id)
     }
 
+    /// A link for each address that a task of this host has, to its [`Paths::task_run`]; see `task::holds`.
+    pub fn addresses(&self) -> PathBuf {
+        self.run.join("addresses")
+    }
+
     /// One file a task; see `task::journal`.
     pub fn journal(&self) -> PathBuf {
         self.state.join("tasks")

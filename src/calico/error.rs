@@ -31,6 +31,9 @@ pub enum CalicoError {
     /// Nothing was written.
     #[error("the write of an endpoint could not be noted before it was to be sent")]
     Unnoted(#[source] std::io::Error),
+    /// Nothing was written.
+    #[error("the address of the task cannot be taken on this host")]
+    Unheld(#[source] std::io::Error),
     #[error("others changed the same records {0} times in a row")]
     Contended(u32),
     #[error("Calico's datastore is not ready: {0}")]
@@ -157,6 +160,7 @@ impl CalicoError {
                 format!("{told}; check that etcd answers there, and [etcd] in config.toml"),
             ),
             Self::Unnoted(_) => Failure::host("CM-JOURNAL", told),
+            Self::Unheld(_) => Failure::host("CM-HOST", format!("{told}; check `paths.run` in config.toml")),
             Self::Contended(_) => Failure::host("CM-ETCD", format!("{told}; start the task again")),
             Self::NotReady(_) => Failure::host("CM-NOT-READY", told),
             Self::NoNode(node) => Failure::host(

@@ -5,17 +5,21 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use super::files::Hint;
 use super::overlap::{prefixes_beside, Lengths};
 use super::plan::{self, Plan, Request, Step};
+use super::restore::Kept;
 use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
 use super::store::StoreError;
 use super::txn::{Guard, Range, Written};
-use super::{files, keys, CalicoError, Datastore, Family, Identity, Wanted, ATTEMPTS};
+use super::{
+    files, keys, AddressRequest, CalicoError, Datastore, Family, Holder, Identity, Wanted, ATTEMPTS,
+};
 use crate::limits::{ETCD_KILLED, IPAM_LOCK};
 
 /// A launch that has been looked at and planned; nothing is written or held yet.
@@ -33,11 +37,20 @@ pub struct Prepared {
 /// See [`Terms::note`].
 pub type Note<'a> = Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>;
 
+/// Addresses that other tasks of this host have, with those tasks.
+pub type HeldHere = Vec<(IpAddr, Holder)>;
+
+/// See [`Terms::hold`].
+pub type Hold<'a> = Box<dyn Fn(Vec<IpAddr>) -> BoxFuture<'a, io::Result<HeldHere>> + Send + Sync + 'a>;
+
 /// On what terms a write is sent.
 pub struct Terms<'a> {
     /// Hears of every write before it is sent: should the answer find nobody alive, somebody else has to rule
     /// the write out. An error keeps it from being sent.
     pub note: Note<'a>,
+    /// Takes the planned addresses on this host before they are written, all of them or none; returns those that
+    /// other tasks here have, whatever the datastore says. An error keeps the write from being sent.
+    pub hold: Hold<'a>,
     /// How long an etcd that goes away in between is waited for, to learn what became of the write.
     pub patience: Duration,
     /// Ends that waiting.
@@ -47,7 +60,12 @@ pub struct Terms<'a> {
 impl Default for Terms<'_> {
     /// Nobody needs to know, and nothing is waited for.
     fn default() -> Self {
-        Self { note: Box::new(|_| Ok(())), patience: Duration::ZERO, give_up: CancellationToken::new() }
+        Self {
+            note: Box::new(|_| Ok(())),
+            hold: Box::new(|_| Box::pin(std::future::ready(Ok(Vec::new())))),
+            patience: Duration::ZERO,
+            give_up: CancellationToken::new(),
+        }
     }
 }
 
@@ -60,6 +78,8 @@ pub struct Committed {
     pub profiles_created: Vec<String>,
     /// All enabled pools: what a local dataplane masquerades, and does not masquerade to.
     pub pools: Vec<IpNet>,
+    /// What was written, to be written again should the datastore lose it.
+    pub kept: Box<Kept>,
     /// Time spent on the datastore, from the first read on.
     pub took: Duration,
 }
@@ -81,7 +101,7 @@ impl Datastore {
         let mut snapshot = Snapshot::default();
         let ranges = question(identity, wanted, &hint);
         self.look(&mut snapshot, &ranges).await?;
-        let plan = self.plan(identity, wanted, &hint, &mut snapshot).await?;
+        let plan = self.plan(identity, wanted, &hint, &[], &mut snapshot).await?;
         Ok(Prepared {
             addresses: plan.addresses.clone(),
             identity: identity.clone(),
@@ -110,7 +130,12 @@ impl Datastore {
             *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(pending.clone()));
             Ok(())
         };
-        let noted = Terms { note: Box::new(note), patience: terms.patience, give_up: terms.give_up.clone() };
+        let noted = Terms {
+            note: Box::new(note),
+            hold: Box::new(|addresses| (terms.hold)(addresses)),
+            patience: terms.patience,
+            give_up: terms.give_up.clone(),
+        };
         let given_up = async {
             terms.give_up.cancelled().await;
             // Nearly always the answer is on its way.
@@ -142,10 +167,16 @@ impl Datastore {
         let started = Instant::now();
         let Prepared { identity, wanted, hint, mut snapshot, mut plan, took, .. } = prepared;
         let _lock = files::ipam_lock(&self.lock_file, IPAM_LOCK).await;
+        let mut excluded = Vec::new();
         for _ in 0..ATTEMPTS {
-            let request = self.request(&identity, &wanted, &hint);
+            // Each round excludes at least one address more, so that it comes to an end.
+            while exclude(&mut excluded, &wanted, (terms.hold)(plan.addresses.clone()).await)? {
+                plan = self.plan(&identity, &wanted, &hint, &excluded, &mut snapshot).await?;
+            }
+            let request = self.request(&identity, &wanted, &hint, &excluded);
             let write = plan.transaction(&request, &snapshot, &self.allow_nets, mac);
             let otherwise = ranges_again(&identity, &wanted, &hint, &plan);
+            let kept = Box::new(Kept::of(&plan, &write, &wanted, request.now));
             let pending = Pending { handle: identity.handle.clone(), fences: write.fences };
             (terms.note)(&pending).map_err(CalicoError::Unnoted)?;
             match self.store.write(&write.guards, &write.changes, &otherwise).await {
@@ -155,6 +186,7 @@ impl Datastore {
                         addresses: plan.addresses,
                         profiles_created: write.profiles_created,
                         pools: enabled_pools(&snapshot),
+                        kept,
                         took: took + started.elapsed(),
                     });
                 }
@@ -167,6 +199,7 @@ impl Datastore {
                             addresses,
                             profiles_created: write.profiles_created,
                             pools: enabled_pools(&snapshot),
+                            kept,
                             took: took + started.elapsed(),
                         });
                     }
@@ -174,7 +207,7 @@ impl Datastore {
                 }
                 Err(source) => return Err(self.store_error(source)),
             }
-            plan = self.plan(&identity, &wanted, &hint, &mut snapshot).await?;
+            plan = self.plan(&identity, &wanted, &hint, &excluded, &mut snapshot).await?;
         }
         Err(CalicoError::Contended(ATTEMPTS))
     }
@@ -185,10 +218,11 @@ impl Datastore {
         identity: &Identity,
         wanted: &Wanted,
         hint: &Hint,
+        excluded: &[IpAddr],
         snapshot: &mut Snapshot,
     ) -> Result<Box<Plan>, CalicoError> {
         loop {
-            let step = plan::make(&self.request(identity, wanted, hint), snapshot);
+            let step = plan::make(&self.request(identity, wanted, hint, excluded), snapshot);
             match step {
                 Ok(Step::Ready(plan)) => return Ok(plan),
                 Ok(Step::More(ranges)) => self.look(snapshot, &ranges).await?,
@@ -201,8 +235,14 @@ impl Datastore {
         }
     }
 
-    fn request<'a>(&'a self, identity: &'a Identity, wanted: &'a Wanted, hint: &'a Hint) -> Request<'a> {
-        Request { identity, wanted, limits: &self.limits, hint, now: SystemTime::now() }
+    fn request<'a>(
+        &'a self,
+        identity: &'a Identity,
+        wanted: &'a Wanted,
+        hint: &'a Hint,
+        excluded: &'a [IpAddr],
+    ) -> Request<'a> {
+        Request { identity, wanted, limits: &self.limits, hint, excluded, now: SystemTime::now() }
     }
 
     /// Names are checked before they become part of a key. Which ones a task may use has been decided before.
@@ -238,6 +278,25 @@ impl Datastore {
             files::write_hint(&self.hint_file, node, &next);
         }
     }
+}
+
+/// Notes addresses that tasks of this host have; true when there are any, and the plan has to be made anew without
+/// them. One that was asked for by name is an error.
+fn exclude(
+    excluded: &mut Vec<IpAddr>,
+    wanted: &Wanted,
+    held: io::Result<HeldHere>,
+) -> Result<bool, CalicoError> {
+    let held = held.map_err(CalicoError::Unheld)?;
+    let found = !held.is_empty();
+    for (address, holder) in held {
+        let by_name = wanted.addresses.contains(&AddressRequest::Explicit(address));
+        if by_name || excluded.contains(&address) {
+            return Err(CalicoError::Taken { address, holder });
+        }
+        excluded.push(address);
+    }
+    Ok(found)
 }
 
 /// All that a launch reads first: for an address that is given, the blocks of every size that may contain it, and

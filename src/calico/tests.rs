@@ -162,7 +162,14 @@ fn answer(store: &Store, ranges: &[Range]) -> Answer {
 /// A launch and its way back, as [`Datastore`] does them; `None` where it is refused.
 fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::Plan>> {
     let identity = identity();
-    let request = Request { identity: &identity, wanted, limits, hint: &Hint::default(), now: UNIX_EPOCH };
+    let request = Request {
+        identity: &identity,
+        wanted,
+        limits,
+        hint: &Hint::default(),
+        excluded: &[],
+        now: UNIX_EPOCH,
+    };
     let question = Question {
         node: NODE,
         endpoint: identity.endpoint_key(),

@@ -145,6 +145,9 @@ fn tell_items(items: &[(Item, Fate)], dry_run: bool, all_seen: bool, out: &Out) 
 fn row((item, fate): &(Item, Fate)) -> Vec<String> {
     let age = item.age.map_or_else(|| "-".to_owned(), duration);
     let (word, why) = match fate {
+        Fate::Left(error) if item.verdict == Verdict::Conflict => {
+            (item.verdict.word().to_owned(), format!("{}; {error}", item.why))
+        }
         Fate::Left(error) => ("could not".to_owned(), format!("{}: {error}", item.why)),
         Fate::Gone => ("was gone".to_owned(), item.why.clone()),
         Fate::Untouched | Fate::Done => (item.verdict.word().to_owned(), item.why.clone()),
@@ -155,18 +158,23 @@ fn row((item, fate): &(Item, Fate)) -> Vec<String> {
 fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     let number =
         |of: &dyn Fn(&Item, &Fate) -> bool| items.iter().filter(|(item, fate)| of(item, fate)).count();
-    let left = number(&|_, fate| fate.is_left());
+    let left = number(&|item, fate| item.verdict != Verdict::Conflict && fate.is_left());
     let gone = number(&|_, fate| *fate == Fate::Gone);
     let by_us = |fate: &Fate| !fate.is_left() && *fate != Fate::Gone;
     let register = number(&|item, fate| item.verdict == Verdict::Register && by_us(fate));
+    let restore = number(&|item, fate| item.verdict == Verdict::Restore && by_us(fate));
+    let again = [Verdict::Register, Verdict::Restore];
     let remove =
-        number(&|item, fate| item.verdict.is_work() && item.verdict != Verdict::Register && by_us(fate));
+        number(&|item, fate| item.verdict.is_work() && !again.contains(&item.verdict) && by_us(fate));
     let verdict = |wanted| number(&|item, _| item.verdict == wanted);
     let to = if dry_run { "to remove" } else { "removed" };
+    let to_restore = if dry_run { "to write again" } else { "written again" };
     let to_register = if dry_run { "to register again" } else { "registered again" };
     let parts = [
         (remove, to),
         (register, to_register),
+        (restore, to_restore),
+        (verdict(Verdict::Conflict), "in conflict"),
         (gone, "gone meanwhile"),
         (left, "could not be done"),
         (verdict(Verdict::Report), "without a journal"),
@@ -177,7 +185,7 @@ fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     let told = parts.map(|(number, what)| format!("{number} {what}")).collect::<Vec<_>>().join(", ");
     let nothing =
         if all_seen { "nothing to clean up" } else { "nothing to clean up as far as could be seen" };
-    match (remove + register + left, dry_run) {
+    match (remove + register + restore + left, dry_run) {
         (0, _) if told.is_empty() => nothing.to_owned(),
         (0, _) => format!("{nothing}; {told}"),
         (_, true) => format!("{told}. Nothing was changed; the same without --dry-run does it."),
@@ -205,6 +213,8 @@ fn as_json(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool) -> Value
         "live_tasks": cleaned.figures.tasks,
         "backlog": cleaned.figures.backlog,
         "orphans": cleaned.figures.leaks,
+        "lost": cleaned.figures.lost,
+        "conflicts": cleaned.figures.conflicts,
         "executor_versions": cleaned.figures.executors,
         "docker_given_up": gone.map(|gone| json!({
             "address": gone.to_string(), "records": cleaned.without_docker,

@@ -110,6 +110,13 @@ struct Address<'a> {
     profiles: &'a [String],
 }
 
+#[derive(Serialize)]
+struct Conflict<'a> {
+    address: IpAddr,
+    /// Of the same address in the datastore.
+    holder: &'a str,
+}
+
 #[derive(Default, Serialize)]
 struct Life<'a> {
     /// How the task ended, or how far it is.
@@ -136,6 +143,21 @@ pub fn given(config: &Config, record: &Record, addresses: &[IpAddr], profiles: &
 /// The datastore has these addresses free again.
 pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
     write_addresses(config, "returned", record, addresses, &[]);
+}
+
+/// The datastore had lost these addresses, or other records of the living task, and has them again.
+pub(super) fn written_again(config: &Config, record: &Record, addresses: &[IpAddr], what: &str) {
+    write_addresses(config, "restored", record, addresses, &[]);
+    cleaner_says(config, &record.identity.task_id, &format!("written again in Calico's datastore: {what}"));
+}
+
+/// The task lives with an address that the datastore gives to something else.
+pub(super) fn conflict(config: &Config, record: &Record, address: IpAddr, holder: &str) {
+    write(config, ADDRESSES, "conflict", Conflict { address, holder }, record);
+    let line = format!(
+        "CONFLICT: it lives here with {address}, which Calico's datastore gives to {holder}; end one of the two"
+    );
+    cleaner_says(config, &record.identity.task_id, &line);
 }
 
 /// The task runs: its launch is over.

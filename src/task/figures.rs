@@ -26,6 +26,10 @@ pub struct Figures {
     pub backlog: usize,
     /// Things of ours that nothing backs.
     pub leaks: usize,
+    /// Living tasks of which the datastore lacked something.
+    pub lost: usize,
+    /// Those among them with an address that the datastore gives to something else.
+    pub conflicts: usize,
     /// Living executors by their version.
     pub executors: BTreeMap<String, usize>,
     /// `None`: the datastore did not answer.
@@ -73,6 +77,13 @@ fn render(figures: &Figures, now: Duration) -> String {
     text.value(&[], figures.backlog);
     text.gauge("calico_mesos_leaks", "Things of ours that no task backs, as of the last clean-up.");
     text.value(&[], figures.leaks);
+    text.gauge(
+        "calico_mesos_lost",
+        "Living tasks of which the datastore had lost something, as of the last clean-up.",
+    );
+    text.value(&[], figures.lost);
+    text.gauge("calico_mesos_conflicts", "Living tasks whose address the datastore gives to something else.");
+    text.value(&[], figures.conflicts);
     text.gauge("calico_mesos_last_run_timestamp_seconds", "When the last clean-up ended.");
     text.value(&[], now.as_secs());
     text.gauge("calico_mesos_datastore_up", "Whether Calico's datastore answered the last clean-up.");
@@ -210,15 +221,19 @@ mod tests {
             tasks: 31,
             backlog: 2,
             leaks: 1,
+            lost: 3,
+            conflicts: 2,
             executors: [("0.1.0".to_owned(), 30), ("0.2.0".to_owned(), 1)].into(),
             pools: Some(vec![pool("default"), pool(odd)]),
         };
         let samples = parse(&render(&figures, Duration::from_secs(1_795_460_531)));
-        assert_eq!(samples.len(), 7 + 2 * 7);
+        assert_eq!(samples.len(), 9 + 2 * 7);
         for (name, labels, expected) in [
             ("calico_mesos_tasks", [].as_slice(), 31.0),
             ("calico_mesos_backlog", &[], 2.0),
             ("calico_mesos_leaks", &[], 1.0),
+            ("calico_mesos_lost", &[], 3.0),
+            ("calico_mesos_conflicts", &[], 2.0),
             ("calico_mesos_executors", &[("version", "0.2.0")], 1.0),
             ("calico_mesos_datastore_up", &[], 1.0),
             ("calico_mesos_last_run_timestamp_seconds", &[], 1_795_460_531.0),

@@ -7,6 +7,7 @@
 //!                 ▼
 //!   life ──► calico_life ──► journal     ownership: a lock that dies with us
 //!                 │────────► network     read, namespace, veth │ write, addresses
+//!                 │            holds     which task of this host has which address
 //!                 │────────► launch      docker start beside all that, and the gate
 //!                 │────────► services    Consul, in the background
 //!                 │────────► health      checks, as long as it runs
@@ -27,6 +28,7 @@ pub mod figures;
 pub mod gate;
 pub mod gc;
 pub mod health;
+pub mod holds;
 pub mod journal;
 mod launch;
 mod life;
@@ -42,5 +44,5 @@ pub mod spec;
 pub mod status;
 pub mod steps;
 pub mod teardown;
-mod told;
+pub mod told;
 mod work;

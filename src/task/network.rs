@@ -31,11 +31,13 @@ use crate::net::{self, local::Local, Namespace, Veth};
 use super::audit;
 use super::felix;
 use super::gate::Gate;
+use super::holds::Holds;
 use super::journal::{Entry, Record};
 use super::making::Making;
 use super::ports;
 use super::retry::{host_faults, host_faults_until};
 use super::steps::{Step, Steps};
+use super::told;
 
 /// How long the parts of a launch took, for the log and for `calico-mesos run`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -286,8 +288,11 @@ impl Prepared {
         let profiles = claim.profiles().to_vec();
         let Interface { namespace, veth, .. } = interface;
         let (begun, started) = (tokio::time::Instant::now(), Instant::now());
+        let own = Holds::new(config, &entry.record);
+        let holds = &own;
         let terms = Terms {
             note: Box::new(|pending| entry.expect(pending)),
+            hold: Box::new(|addresses| Box::pin(async move { holds.take(&addresses).await })),
             patience: config.launch.retry_for.min(ETCD_AT_THE_GATE),
             give_up: give_up.clone(),
         };
@@ -296,6 +301,7 @@ impl Prepared {
             Ok(committed) => {
                 audit::given(config, &entry.record, &committed.addresses, &profiles);
                 entry.given(&committed.addresses);
+                told::Committed::of(config, &entry.record.container).note(&committed.kept);
             }
             Err(CalicoError::Lost { .. }) => {}
             Err(_) => entry.settled(),

@@ -26,10 +26,12 @@ use crate::net::{self, forward, local::Local, Namespace, NetError};
 use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::audit;
+use super::holds;
 use super::journal::{Entry, Record};
 use super::network::{self, EarlyLogin};
 use super::spec::is_named_by_us;
 use super::steps::{Step, Steps};
+use super::told;
 
 mod container;
 
@@ -189,6 +191,14 @@ pub async fn give_back(
     steps.pass(Step::Unforwarded).await;
     interface(record, config, at_rest, &mut report).await;
     steps.pass(Step::Unwired).await;
+    if at_rest && unreached {
+        // From here on the task has no use for its address. Other launches here may have it as soon as the
+        // datastore calls it free, and no cleaner may write it again.
+        told::Committed::of(config, &record.container).forget();
+        if let Err(error) = holds::give_back(config, &record.container) {
+            report.note("links of its addresses", &error);
+        }
+    }
     if let Some(login) = login.filter(|_| at_rest && unreached) {
         datastore(record, config, &claim, login, patience, &mut report).await;
     }

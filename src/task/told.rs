@@ -1,40 +1,67 @@
-//! What Consul has been told of a task: a file in the task's volatile folder.
+//! What Consul and Calico's datastore hold of a task: a file each in the task's volatile folder.
 //!
-//! A Consul agent that was rebuilt has lost it; the cleaner tells it anew. The file is there only while the
-//! executor wants the entries to be: whoever registers looks again afterwards, and takes back what he has
-//! registered behind the executor's back.
+//! A Consul agent that was rebuilt, or a datastore that was restored from a backup, has lost it; the cleaner writes it
+//! again. A file is there only while the executor wants the entries to be, and goes before the executor removes them:
+//! a cleaner looks again after it has written, and takes back what it wrote behind the executor's back.
 
 use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+use crate::calico::Kept;
 use crate::config::Config;
 use crate::consul::Service;
 use crate::names::ContainerId;
 
-/// One task's file.
-#[derive(Debug, Clone)]
-pub struct Told(PathBuf);
+/// One of a task's files.
+#[derive(Debug)]
+pub struct Note<T>(PathBuf, PhantomData<fn() -> T>);
+
+impl<T> Clone for Note<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
+    }
+}
+
+/// The task's entries in Consul.
+pub type Told = Note<Vec<Service>>;
+
+/// The task's records in Calico's datastore.
+pub type Committed = Note<Kept>;
 
 impl Told {
+    /// The file of this container's task.
     pub fn of(config: &Config, container: &ContainerId) -> Self {
-        Self(config.paths.task_run(container).join("consul.json"))
+        Self(config.paths.task_run(container).join("consul.json"), PhantomData)
     }
+}
 
-    /// Replaces what was noted before. What cannot be noted is not given back by anybody, no more.
-    pub fn note(&self, services: &[Service]) {
+impl Committed {
+    /// The file of this container's task. Tasks of releases before this file have none.
+    pub fn of(config: &Config, container: &ContainerId) -> Self {
+        Self(config.paths.task_run(container).join("calico.json"), PhantomData)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Note<T> {
+    /// Replaces what was noted before. What cannot be noted is not written again by a cleaner, no more.
+    pub fn note(&self, what: &T) {
         let new = self.0.with_extension("new");
-        let written = serde_json::to_vec(services).map_err(io::Error::from);
+        let written = serde_json::to_vec(what).map_err(io::Error::from);
         let written = written.and_then(|text| fs::write(&new, text)).and_then(|()| fs::rename(&new, &self.0));
         if let Err(error) = written {
-            tracing::debug!("cannot note in {} what Consul was told: {error}", self.0.display());
+            tracing::debug!("cannot write {}: {error}", self.0.display());
         }
     }
 
-    /// The executor is about to remove its entries.
+    /// The executor is about to remove what the file names.
     pub fn forget(&self) {
-        // Not there: nothing had been told.
+        // Not there: nothing had been written.
         let _ = fs::remove_file(&self.0);
     }
 
@@ -43,7 +70,7 @@ impl Told {
     }
 
     /// What was noted, and when.
-    pub fn read(&self) -> Option<(Vec<Service>, SystemTime)> {
+    pub fn read(&self) -> Option<(T, SystemTime)> {
         let noted = fs::metadata(&self.0).and_then(|meta| meta.modified()).ok()?;
         Some((serde_json::from_slice(&fs::read(&self.0).ok()?).ok()?, noted))
     }
@@ -60,13 +87,13 @@ mod tests {
         config.paths.run = folder.path().into();
         let container = ContainerId::random();
         let told = Told::of(&config, &container);
-        told.note(&[]);
+        told.note(&Vec::new());
         assert_eq!(told.read(), None, "the task's folder is not there");
         fs::create_dir_all(config.paths.task_run(&container)).unwrap();
         let listed = r#"{"ID":"x","Name":"web","Address":"10.0.0.1","Port":80,"Tags":[],"Meta":{"a":"b"},
             "Check":{"Name":"Mesos health check","TTL":"1h","Status":"critical","Notes":"not yet"}}"#;
         let service: Service = serde_json::from_str(listed).unwrap();
-        told.note(std::slice::from_ref(&service));
+        told.note(&vec![service.clone()]);
         assert_eq!(told.read().unwrap().0, [service]);
         told.forget();
         assert!(!told.is_there());

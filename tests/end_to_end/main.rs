@@ -18,6 +18,7 @@ mod names;
 mod netlab;
 mod policy;
 mod ports;
+mod restored;
 mod secrets;
 mod silence;
 mod stock;

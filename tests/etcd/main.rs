@@ -16,5 +16,6 @@ mod overlaps;
 mod proxy;
 mod races;
 mod replay;
+mod restored;
 mod role;
 mod usage;

@@ -350,7 +350,12 @@ async fn a_kill_ends_that_waiting() {
         word.notify_one();
         Ok(())
     };
-    let terms = Terms { patience: Duration::from_secs(3600), give_up: give_up.clone(), note: Box::new(note) };
+    let terms = Terms {
+        patience: Duration::from_secs(3600),
+        give_up: give_up.clone(),
+        note: Box::new(note),
+        ..Terms::default()
+    };
     let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, terms).await });
     sent.notified().await;
     assert!(!commit.is_finished());

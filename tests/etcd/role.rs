@@ -152,6 +152,10 @@ async fn a_whole_life(config: &Config) {
     for identity in [&identity, &lost] {
         datastore.release(identity).await.unwrap();
     }
+    // A datastore that has lost a living task gets it back.
+    let lost = datastore.write_again(&identity, &committed.kept).await.unwrap();
+    assert!(lost.missing.len() == 3 && lost.conflicts.is_empty(), "{lost:?}");
+    datastore.release(&identity).await.unwrap();
     assert!(datastore.list_endpoints("a").await.unwrap().is_empty());
     assert!(datastore.give_up_block("a", &whole.blocks[0]).await.unwrap());
 }

@@ -10,6 +10,7 @@ mod explicit;
 mod write;
 
 pub(super) use explicit::holder_of;
+pub(super) use write::Transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -34,6 +35,8 @@ pub(super) struct Request<'a> {
     pub limits: &'a Limits,
     /// Blocks to try first, and what was found out about them earlier.
     pub hint: &'a Hint,
+    /// Not to be chosen: other tasks of this host have them.
+    pub excluded: &'a [IpAddr],
     pub now: SystemTime,
 }
 
@@ -107,12 +110,13 @@ impl<'a> Planner<'a> {
         let labels = view.node_labels(node)?;
         let node_labels = labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?;
         let (mark, pools) = (view.pools_mark(&node_labels), view.pools());
+        let excluded = request.excluded.iter().copied().map(IpNet::from);
         Ok(Self {
             request,
             view,
             node,
             node_labels,
-            reserved: view.reserved(),
+            reserved: view.reserved().into_iter().chain(excluded).collect(),
             config: view.ipam_config()?,
             lengths: Lengths::of(&pools),
             pools,

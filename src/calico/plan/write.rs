@@ -18,6 +18,8 @@ pub(in crate::calico) struct Transaction {
     pub profiles_created: Vec<String>,
     /// What has to be moved so that this write can never happen after all.
     pub fences: Vec<Fence>,
+    /// The endpoint's record, which is among the changes.
+    pub endpoint: Vec<u8>,
 }
 
 impl Plan {
@@ -34,6 +36,7 @@ impl Plan {
             changes: self.changes.clone(),
             profiles_created: Vec::new(),
             fences: Vec::new(),
+            endpoint: to_json(&endpoint(request, view, &self.addresses, mac)),
         };
         all.add_profiles(request, view, allow_nets);
         for (cidr, (block, revision)) in &self.drafts {
@@ -52,7 +55,7 @@ impl Plan {
         all.fences.push(Fence { key: key.clone(), revision, block: None });
         all.put(key, revision, to_json(&handle));
         let key = identity.endpoint_key();
-        all.put(key.clone(), view.revision_of(&key), to_json(&endpoint(request, view, &self.addresses, mac)));
+        all.put(key.clone(), view.revision_of(&key), all.endpoint.clone());
         all
     }
 }

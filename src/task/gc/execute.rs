@@ -16,9 +16,9 @@ use crate::task::teardown::{self, Claim, Patience, Report, Workload};
 use crate::task::told::Told;
 
 use super::forget::GoneDocker;
-use super::plan::{Item, Kind, Plan};
-use super::records;
+use super::plan::{Item, Kind, Plan, Verdict};
 use super::seen::{Survey, Trace};
+use super::{records, restore};
 
 /// What no record names can wait; those who die meanwhile cannot.
 const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
@@ -105,10 +105,24 @@ pub(super) async fn execute(
             ends.insert(container.clone(), End::Registered(registered));
         }
     }
-    plan.items.iter().map(|item| fate(item, &ends)).collect()
+    // Behind those that give way.
+    let restored = restore::write_again(config, survey, plan).await;
+    restore::name_conflicts(config, survey, plan);
+    plan.items.iter().map(|item| fate(item, &ends, &restored)).collect()
 }
 
-fn fate(item: &Item, ends: &BTreeMap<ContainerId, End>) -> Fate {
+fn fate(
+    item: &Item,
+    ends: &BTreeMap<ContainerId, End>,
+    restored: &BTreeMap<ContainerId, Result<bool, String>>,
+) -> Fate {
+    match (item.verdict, item.container.as_ref().and_then(|container| restored.get(container))) {
+        (Verdict::Restore, Some(Ok(true))) => return Fate::Done,
+        (Verdict::Restore, Some(Ok(false))) => return Fate::Gone,
+        (Verdict::Restore, Some(Err(why))) => return Fate::Left(why.clone()),
+        (Verdict::Conflict, _) => return Fate::Left("an operator has to decide".into()),
+        _ => {}
+    }
     let end = item.container.as_ref().and_then(|container| ends.get(container));
     let (true, Some(end)) = (item.verdict.is_work(), end) else { return Fate::Untouched };
     match end {
@@ -138,7 +152,7 @@ fn was_removed(item: &Item, report: &Report) -> bool {
         Kind::Endpoint => report.endpoint,
         Kind::Address => report.addresses.iter().any(|address| address.to_string() == item.name),
         Kind::Journal => report.complete(),
-        Kind::Block => false,
+        Kind::Handle | Kind::Block | Kind::Affinity | Kind::Profile => false,
     }
 }
 
@@ -227,7 +241,7 @@ mod tests {
         ];
         let fates = |end: End| {
             let ends = BTreeMap::from([(container.clone(), end)]);
-            items.iter().map(|item| fate(item, &ends)).collect::<Vec<_>>()
+            items.iter().map(|item| fate(item, &ends, &BTreeMap::new())).collect::<Vec<_>>()
         };
         let all = Report {
             services: 1,
@@ -255,7 +269,8 @@ mod tests {
     fn only_what_was_missing_counts_as_registered() {
         let container = ContainerId::random();
         let lost = item(Verdict::Register, Kind::Consul, "web", &container);
-        let of = |end| fate(&lost, &BTreeMap::from([(container.clone(), End::Registered(end))]));
+        let of =
+            |end| fate(&lost, &BTreeMap::from([(container.clone(), End::Registered(end))]), &BTreeMap::new());
         assert_eq!(of(Ok(true)), Fate::Done);
         assert_eq!(of(Ok(false)), Fate::Gone);
         assert_eq!(of(Err("it is away".into())), Fate::Left("it is away".into()));

@@ -3,7 +3,8 @@
 //! ```text
 //!  calico-mesos gc ──► survey ──► plan (pure) ──► execute ──┬─► records    the journal's, without an owner
 //!                                                           ├─► what no record names
-//!  a starting executor ──► records                          └─► what Consul has lost of living tasks
+//!  a starting executor ──► records                          ├─► what Consul has lost of living tasks
+//!                                                           └─► restore    what the datastore has lost of them
 //!
 //!  calico-mesos gc --node NAME --decommission ──► decommission   a host that died for good
 //! ```
@@ -16,6 +17,7 @@ mod execute;
 mod forget;
 mod plan;
 mod records;
+mod restore;
 mod seen;
 mod survey;
 
@@ -100,9 +102,10 @@ impl Cleaned {
             && !self.items.iter().any(|(_, fate)| fate.is_left())
     }
 
-    /// How many items have, or would have, been worked on.
+    /// How many items have, or would have, been worked on, or wait for an operator.
     pub fn work(&self) -> usize {
-        self.items.iter().filter(|(item, _)| item.verdict.is_work()).count()
+        let counts = |verdict: Verdict| verdict.is_work() || verdict == Verdict::Conflict;
+        self.items.iter().filter(|(item, _)| counts(item.verdict)).count()
     }
 }
 
@@ -140,7 +143,14 @@ pub async fn clean_without(
 }
 
 fn figures(survey: &Survey, plan: &Plan) -> Figures {
-    let mut figures = Figures { tasks: survey.living(), leaks: plan.orphans.len(), ..Figures::default() };
+    let lacks = |trace: &&seen::Trace| trace.lacking.is_some();
+    let mut figures = Figures {
+        tasks: survey.living(),
+        leaks: plan.orphans.len(),
+        lost: survey.traces.values().filter(lacks).count(),
+        conflicts: plan.conflicts.len(),
+        ..Figures::default()
+    };
     for seen in survey.records.values() {
         match seen {
             Seen::Living(Some(record)) => {

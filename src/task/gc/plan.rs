@@ -1,7 +1,7 @@
 //! What is to be done about what a survey has seen. Pure: nothing here looks or touches.
 //!
 //! ```text
-//!  its record's owner lives ──► nothing, but for what Consul has lost
+//!  its record's owner lives ──► nothing, but for what Consul or the datastore has lost
 //!  the owner is dead ─────────► the way back, from the record
 //!  no record:  Calico's own, or not of our making ──► never touched
 //!              something lives, or may live ────────► kept
@@ -41,6 +41,10 @@ pub enum Verdict {
     Stop,
     /// Consul has lost it.
     Register,
+    /// Calico's datastore has lost it of a living task.
+    Restore,
+    /// A living task has it, and the datastore gives it to something else.
+    Conflict,
     /// Nothing backs it; see `gc.orphans`.
     Report,
     Keep,
@@ -54,6 +58,8 @@ impl Verdict {
             Self::Release => "release",
             Self::Stop => "stop",
             Self::Register => "register",
+            Self::Restore => "restore",
+            Self::Conflict => "conflict",
             Self::Report => "report",
             Self::Keep => "keep",
             Self::Unknown => "unknown",
@@ -62,7 +68,7 @@ impl Verdict {
 
     /// Carrying the plan out changes something.
     pub fn is_work(self) -> bool {
-        matches!(self, Self::Remove | Self::Release | Self::Stop | Self::Register)
+        matches!(self, Self::Remove | Self::Release | Self::Stop | Self::Register | Self::Restore)
     }
 }
 
@@ -75,8 +81,11 @@ pub enum Kind {
     Folder,
     Endpoint,
     Address,
-    /// One that cannot be read; removed only when a whole node is given up.
+    Handle,
+    /// Removed only when a whole node is given up.
     Block,
+    Affinity,
+    Profile,
     Journal,
 }
 
@@ -90,7 +99,10 @@ impl Kind {
             Self::Folder => "folder",
             Self::Endpoint => "endpoint",
             Self::Address => "address",
+            Self::Handle => "handle",
             Self::Block => "block",
+            Self::Affinity => "affinity",
+            Self::Profile => "profile",
             Self::Journal => "journal",
         }
     }
@@ -124,6 +136,10 @@ pub struct Plan {
     pub remove: Vec<ContainerId>,
     /// Living tasks that Consul has forgotten.
     pub register: Vec<ContainerId>,
+    /// Living tasks of which the datastore has lost something.
+    pub restore: Vec<ContainerId>,
+    /// Living tasks with an address that the datastore gives to something else.
+    pub conflicts: Vec<ContainerId>,
     /// Containers of which something is left that nothing backs, removed or not.
     pub orphans: BTreeSet<ContainerId>,
 }
@@ -144,7 +160,10 @@ impl Plan {
             survey.records.contains_key(container) || survey.before.contains(container)
         };
         for (container, trace) in survey.traces.iter().filter(|(container, _)| !known(container)) {
-            planner.without_record(container, trace);
+            // Some give way to living tasks already.
+            if !planner.plan.remove.contains(container) {
+                planner.without_record(container, trace);
+            }
         }
         planner.strange();
         let mut plan = planner.plan;
@@ -210,6 +229,7 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn living(&mut self, container: &ContainerId, trace: &Trace) {
+        self.lacking(container, trace);
         // A Consul that did not answer has not forgotten anything.
         if self.survey.silent.iter().any(|silent| silent.source == "Consul") {
             return;
@@ -279,24 +299,8 @@ impl Planner<'_> {
     /// What is done about something of ours that no record names.
     fn judge(&self, trace: &Trace) -> (Verdict, String) {
         let keep = |why: &str| (Verdict::Keep, why.to_owned());
-        if let Some(silent) = self.survey.silent.iter().find(|silent| silent.essential) {
-            return (Verdict::Keep, format!("in no journal, but {} cannot be asked", silent.source));
-        }
-        let Some(since) = self.survey.journal_since else {
-            return keep("in no journal, but the journal itself is missing");
-        };
-        if self.survey.oldest_living().is_some_and(|oldest| oldest < since) {
-            return keep("in no journal, but the journal is younger than the oldest living task");
-        }
-        if trace.container.as_ref().is_some_and(|its| its.state == State::Living) {
-            return keep("in no journal, but its container runs");
-        }
-        let folder = trace.folder.as_ref();
-        if folder.is_some_and(|folder| folder.inhabited) {
-            return keep("in no journal, but something lives in its namespace");
-        }
-        if trace.veth.is_some() && !folder.is_some_and(|folder| folder.bound) {
-            return keep("in no journal, but something may live behind its interface");
+        if let Some(why) = self.may_live(trace) {
+            return (Verdict::Keep, format!("in no journal, but {why}"));
         }
         if trace.services.iter().any(|service| service.node() != Some(self.survey.node.as_str())) {
             return keep("in no journal, but its entry in Consul names no node, or another one");
@@ -326,6 +330,28 @@ impl Planner<'_> {
                 (Verdict::Report, "in no journal, and nothing of it lives; gc.orphans = \"report\"".into())
             }
         }
+    }
+
+    /// Why something that no record names may live all the same.
+    fn may_live(&self, trace: &Trace) -> Option<String> {
+        if let Some(silent) = self.survey.silent.iter().find(|silent| silent.essential) {
+            return Some(format!("{} cannot be asked", silent.source));
+        }
+        let folder = trace.folder.as_ref();
+        let unseen = trace.veth.is_some() && !folder.is_some_and(|folder| folder.bound);
+        let why = match self.survey.journal_since {
+            None => "the journal itself is missing",
+            Some(since) if self.survey.oldest_living().is_some_and(|oldest| oldest < since) => {
+                "the journal is younger than the oldest living task"
+            }
+            _ if trace.container.as_ref().is_some_and(|its| its.state == State::Living) => {
+                "its container runs"
+            }
+            _ if folder.is_some_and(|folder| folder.inhabited) => "something lives in its namespace",
+            _ if unseen => "something may live behind its interface",
+            _ => return None,
+        };
+        Some(why.to_owned())
     }
 
     /// All that is there of a container, in the order of the way back, each with what would become of it.
@@ -362,7 +388,10 @@ impl Planner<'_> {
         }
         for link in &trace.dangling {
             let name = link.file_name().unwrap_or_default().to_string_lossy();
-            let name = format!("containers/{}", name.chars().take(12).collect::<String>());
+            let folder = link.parent().and_then(|folder| folder.file_name()).unwrap_or_default();
+            let folder = folder.to_string_lossy();
+            let cut = if folder == "containers" { 12 } else { usize::MAX };
+            let name = format!("{folder}/{}", name.chars().take(cut).collect::<String>());
             items.push(item(Verdict::Remove, Kind::Folder, name, None));
         }
         if let Some(seen) = &trace.endpoint {
@@ -470,5 +499,6 @@ fn age(survey: &Survey, time: Option<SystemTime>) -> Option<Duration> {
     Some(survey.now.duration_since(time?).unwrap_or_default())
 }
 
+mod restore;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use crate::calico::{Allocation, Inventory, SeenEndpoint};
+use crate::calico::{Allocation, Inventory, Lacking, SeenEndpoint};
 use crate::consul::Service;
 use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::net::forward::Mapping;
@@ -81,6 +81,8 @@ pub struct Trace {
     pub services: Vec<Service>,
     /// What its executor has told Consul before this survey began.
     pub told: Vec<Service>,
+    /// How Calico's datastore differs from what the living task has committed there.
+    pub lacking: Option<Lacking>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

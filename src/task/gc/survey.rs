@@ -15,6 +15,7 @@ use crate::consul::{self, Service};
 use crate::error::chain;
 use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::net::{self, forward, netns, Namespace};
+use crate::task::holds;
 use crate::task::journal::{boot_id, Journal, JournalError, Peeked};
 use crate::task::network;
 use crate::task::spec::{CONTAINER_PREFIX, RUNTIME};
@@ -44,6 +45,7 @@ impl Survey {
         // its record by now.
         survey.journal(config, gone)?;
         survey.told(config);
+        survey.lacking(config).await;
         Ok(survey)
     }
 
@@ -124,7 +126,7 @@ impl Survey {
                 path,
             });
         }
-        for link in entries(&config.paths.run.join("containers")) {
+        for link in entries(&config.paths.run.join("containers")).into_iter().chain(holds::links(config)) {
             let target = fs::read_link(&link).ok();
             let container = target.as_deref().and_then(container_of);
             if let Some(container) = container.filter(|_| !link.exists()) {

@@ -1,5 +1,7 @@
 //! What a plan does with every kind of thing, one at a time and all together.
 
+mod restore;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -379,6 +381,7 @@ prop_compose! {
             ports: vec![],
             services: if_there(5).map(|()| service(&id, node)).into_iter().collect(),
             told: if_there(6).map(|()| service(&id, node)).into_iter().collect(),
+            lacking: None,
         }
     }
 }
