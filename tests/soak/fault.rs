@@ -68,6 +68,8 @@ faults! {
     KillGc = "kill gc",
     /// A second cleaner beside one that is at work, or beside an executor that cleans up itself.
     TwoGcs = "two gcs",
+    /// etcd comes back with what it held at an earlier step.
+    RestoreEtcd = "restore etcd",
 }
 
 impl Fault {

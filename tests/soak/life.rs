@@ -13,6 +13,7 @@ use crate::fault::{is_way_back, Actor, Fault};
 use crate::machine::{Given, Machine, Service};
 use crate::plan::{app_of, Plan, Work};
 use crate::processes;
+use crate::restored;
 use crate::steps::Held;
 use crate::strike::strike;
 use crate::world::task_info;
@@ -72,7 +73,12 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
         Actor::Executor => (plan.step, Actor::Executor),
         Actor::Cleaner => (plan.dies, Actor::Executor),
     };
-    let trap = machine.steps.set(&info.task_id.value, step, actor);
+    let backs_up = plan.fault == Fault::RestoreEtcd;
+    if backs_up && plan.backup.is_none() {
+        restored::back_up(machine);
+    }
+    let first_step = plan.backup.unwrap_or(step);
+    let trap = machine.steps.set(&info.task_id.value, first_step, actor);
     let early = plan.fault == Fault::FillDisk && plan.coin;
     if early {
         machine.take(Service::Disk).await;
@@ -87,7 +93,17 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
         }
         false => None,
     };
-    let mut held = come(machine, plan, &lives, trap, is_way_back(step)).await;
+    let mut held = come(machine, plan, &lives, trap, is_way_back(first_step)).await;
+    if plan.backup.is_some() {
+        if let Some(owner) = held.take() {
+            restored::back_up(machine);
+            let trap = machine.steps.set(&lives.first.id, step, actor);
+            drop(owner);
+            // Killed once is enough.
+            let to_its_end = is_way_back(step) && !is_way_back(first_step);
+            held = come(machine, plan, &lives, trap, to_its_end).await;
+        }
+    }
     if plan.actor == Actor::Cleaner {
         if let Some(owner) = held.take() {
             let trap = machine.steps.set(&lives.first.id, plan.step, Actor::Cleaner);

@@ -26,6 +26,7 @@ mod processes;
 #[path = "../etcd/proxy.rs"]
 #[allow(dead_code, reason = "shared with the tests of the datastore layer")]
 mod proxy;
+mod restored;
 mod steps;
 mod strike;
 mod table;

@@ -72,6 +72,8 @@ pub struct Plan {
     pub companion: Option<Way>,
     /// Which of the pool's addresses a fixed one is.
     pub offset: u8,
+    /// At which step of the owner etcd is backed up, if it will be restored; none: before the launch.
+    pub backup: Option<Step>,
 }
 
 impl Manner {
@@ -107,7 +109,7 @@ impl Plan {
         let custom = [Way::Command, Way::CustomDocker];
         let all = [Way::DropIn, Way::Command, Way::CustomDocker];
         let moment = Away::Moment(Duration::from_millis(rng.u64(100..2500)));
-        Some(Self {
+        let mut plan = Self {
             seed,
             fault,
             step,
@@ -130,7 +132,16 @@ impl Plan {
             grace: Duration::from_secs(rng.u64(..2)),
             companion: (rng.u8(..4) == 0).then(|| if rng.bool() { Way::DropIn } else { Way::Command }),
             offset: rng.u8(20..40),
-        })
+            backup: None,
+        };
+        if fault == Fault::RestoreEtcd {
+            let last = if actor == Actor::Executor { step } else { plan.dies };
+            let earlier: Vec<Step> =
+                Step::ALL.iter().copied().filter(|earlier| *earlier < last && is_in_line(*earlier)).collect();
+            let place = rng.usize(..=earlier.len());
+            plan.backup = earlier.get(place).copied();
+        }
+        Some(plan)
     }
 
     /// The app as Marathon has it.
@@ -188,6 +199,11 @@ impl Plan {
             Actor::Cleaner => format!("{} by cleaner ({})", self.step.name(), self.dies.name()),
         }
     }
+}
+
+/// Steps that no other one of the same life overtakes: those of a launch pass side by side.
+fn is_in_line(step: Step) -> bool {
+    step <= Step::Listening || step == Step::Published || step == Step::Attached || step >= Step::Running
 }
 
 /// An app in this way in. Marathon's path executors take no container: the image is named by a variable.

@@ -13,6 +13,7 @@ use crate::life::Lives;
 use crate::machine::{Machine, Service};
 use crate::plan::{Away, Manner, Plan, Work};
 use crate::processes;
+use crate::restored;
 use crate::steps::Held;
 use crate::world::{sh, task_info};
 
@@ -85,6 +86,14 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
         Fault::KillGc => {
             processes::signal(held.pid, Signal::SIGKILL);
             "".into()
+        }
+        Fault::RestoreEtcd => {
+            restored::restore(machine).await;
+            drop(held);
+            match plan.backup {
+                Some(step) => format!("from {}", step.name()),
+                None => "from before".into(),
+            }
         }
         Fault::TwoGcs => {
             let mut second = machine.cleaner();
