@@ -8,6 +8,7 @@
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
+# make licences  the licence of every crate, and of every module of the Consul and the Docker engine that are built
 # make build   the three programs, optimised, in target/bin/
 # make setup   installs the programs that these need (see scripts/setup.sh)
 
@@ -18,7 +19,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
 
-.PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint build setup
+.PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint licences build setup
 
 # It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
 demo:
@@ -66,6 +67,9 @@ lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --test calico_peers --test upgrade -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+
+licences:
+	@CARGO='$(CARGO)' scripts/licences.sh
 
 build:
 	$(CARGO) build --locked --release
