@@ -45,6 +45,55 @@ pub enum TlsError {
     Roots(#[source] VerifierBuilderError),
 }
 
+/// Who or what kept a TLS connection from being made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsFault {
+    /// The peer sent an alert: it does not accept our certificate, or that there is none.
+    Peer,
+    /// The peer's certificate is not trusted, names another host, or it does not speak TLS.
+    Here,
+    /// Our own files cannot be used.
+    Files,
+    /// A peer with TLS was spoken to without.
+    Plain,
+}
+
+/// What a peer with TLS answers to a plain request.
+#[derive(Debug, thiserror::Error)]
+#[error("a plain HTTP request was answered with {status}")]
+pub struct PlainRefused {
+    pub status: String,
+}
+
+/// Whether TLS is the reason of this error, at any depth.
+///
+/// With TLS 1.3 a server looks at the client's certificate when the client takes the handshake for done: its refusal is
+/// then an error of the first read, deep below what the HTTP library reports.
+pub fn fault(error: &(dyn std::error::Error + 'static)) -> Option<TlsFault> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(match error {
+                rustls::Error::AlertReceived(_) => TlsFault::Peer,
+                _ => TlsFault::Here,
+            });
+        }
+        if error.is::<TlsError>() {
+            return Some(TlsFault::Files);
+        }
+        if error.is::<PlainRefused>() {
+            return Some(TlsFault::Plain);
+        }
+        // The source of an io::Error is that of what it holds, not what it holds.
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// Where a client's certificates lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
@@ -238,5 +287,22 @@ mod tests {
         assert!(error.to_string().contains(&*file.path().to_string_lossy()), "{error}");
         let Err(error) = read(Some(Path::new("/nowhere.pem")), None, None) else { panic!("accepted") };
         assert_eq!(error.to_string(), "cannot read /nowhere.pem");
+    }
+    #[test]
+    fn the_side_that_refused_tls_is_found_at_any_depth() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot send")]
+        struct Outer(#[source] std::io::Error);
+        let outer = |error: Box<dyn std::error::Error + Send + Sync>| Outer(std::io::Error::other(error));
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+        let untrusted = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let file = TlsError::Read { path: "/key".into(), source: std::io::ErrorKind::NotFound.into() };
+        let plain = PlainRefused { status: "400 Bad Request".into() };
+        assert_eq!(fault(&outer(alert.into())), Some(TlsFault::Peer));
+        assert_eq!(fault(&outer(untrusted.into())), Some(TlsFault::Here));
+        assert_eq!(fault(&outer(file.into())), Some(TlsFault::Files));
+        assert_eq!(fault(&outer(plain.into())), Some(TlsFault::Plain));
+        assert_eq!(fault(&Outer(std::io::ErrorKind::ConnectionRefused.into())), None);
+        assert_eq!(fault(&outer("a word".into())), None);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::errors::Error as ApiError;
 use bollard::models::ContainerCreateResponse;
 use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptions, StopContainerOptions};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 
 use hyper::Method;
 use tokio::time::timeout;
@@ -23,6 +23,8 @@ use crate::tls;
 
 /// The newest API that bollard's types describe. An older daemon is asked in its own version.
 const NEWEST_API: (u32, u32) = (1, 53);
+/// What answers with more than this is not dockerd.
+const LONGEST_REFUSAL: usize = 4096;
 const CREATING: &str = "create the container";
 /// How many times a harmless question is repeated when the daemon is away or slow, and how soon.
 pub(super) const TRIES: u32 = 3;
@@ -106,8 +108,17 @@ impl Docker {
             .await
             .map_err(|_| self.slow("say hello", DOCKER_HELLO))?
             .map_err(|error| self.send_error("say hello", error))?;
-        if !answer.status().is_success() {
-            return Err(self.away(format!("what listens there answers {}", answer.status())));
+        let status = answer.status();
+        if !status.is_success() {
+            let body =
+                timeout(DOCKER_HELLO, Limited::new(answer.into_body(), LONGEST_REFUSAL).collect()).await;
+            let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+            let words = daemon_words(&body);
+            // What Go's HTTP server says to a client without TLS.
+            if words.contains("HTTP request to an HTTPS server") {
+                return Err(self.away(tls::PlainRefused { status: status.to_string() }));
+            }
+            return Err(self.away(format!("what listens there answers {status}")));
         }
         let header = |name: &str| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
         Ok((header("server"), header("api-version")))

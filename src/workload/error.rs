@@ -7,11 +7,13 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::error::{chain, Blame, Failure};
+use crate::tls::{self, TlsFault};
 
 /// One failed step. `words` are the daemon's own.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
-    #[error("Docker does not answer at {address}")]
+    /// Not reached, or no TLS with it.
+    #[error("{}", away(address, &**source))]
     Away {
         address: String,
         #[source]
@@ -53,10 +55,9 @@ impl DockerError {
     /// The failure as the framework gets to see it.
     pub fn failure(&self) -> Failure {
         match self {
-            Self::Away { .. } | Self::Slow { .. } => Failure::host(
-                "CM-DOCKER",
-                format!("{}; check that dockerd runs on this agent and listens there", chain(self)),
-            ),
+            Self::Away { .. } | Self::Slow { .. } => {
+                Failure::host("CM-DOCKER", format!("{}; {}", chain(self), self.advice()))
+            }
             Self::Image { blame, .. } => {
                 Failure { code: "CM-IMAGE", blame: *blame, message: self.to_string() }
             }
@@ -76,6 +77,25 @@ impl DockerError {
             // What Docker calls a bad request is in the app definition; the rest is Docker's own trouble.
             Self::Daemon { status: Some(400..=499), .. } => Failure::app("CM-DOCKER", self.to_string()),
             Self::Daemon { .. } => Failure::host("CM-DOCKER", self.to_string()),
+        }
+    }
+
+    fn advice(&self) -> &'static str {
+        let fault = match self {
+            Self::Away { source, .. } => tls::fault(&**source),
+            _ => None,
+        };
+        match fault {
+            None => "check that dockerd runs on this agent and listens there",
+            Some(TlsFault::Peer) => {
+                "check cert_file and key_file of [docker] in config.toml, and the CA of dockerd's --tlscacert"
+            }
+            Some(TlsFault::Here) => {
+                "check ca_file of [docker] in config.toml, and the names in dockerd's certificate"
+            }
+            Some(TlsFault::Files | TlsFault::Plain) => {
+                "check ca_file, cert_file and key_file of [docker] in config.toml"
+            }
         }
     }
 
@@ -130,6 +150,17 @@ impl DockerError {
             return Self::Command { code: 126, words: tidy(&words) };
         }
         Self::Daemon { status, words, doing }
+    }
+}
+
+/// What went wrong before Docker could answer anything; the source follows.
+fn away(address: &str, source: &(dyn Error + 'static)) -> String {
+    match tls::fault(source) {
+        None => format!("Docker does not answer at {address}"),
+        Some(TlsFault::Peer) => format!("Docker at {address} refuses the TLS connection"),
+        Some(TlsFault::Here) => format!("the TLS of what listens at {address} is refused here"),
+        Some(TlsFault::Files) => format!("no TLS connection to Docker at {address} can be prepared"),
+        Some(TlsFault::Plain) => format!("Docker at {address} expects TLS, which is not configured"),
     }
 }
 

@@ -53,14 +53,20 @@ async fn a_daemon_that_wants_a_certificate() {
     let unknown_daemon = Configured { ca_file: Some(other.ca.clone()), ..configured.clone() };
     let no_file = Configured { key_file: Some("/nonexistent/key.pem".into()), ..configured };
     for (who, says) in [
-        (Configured::default(), "answers 400"),
-        (nobody, "ertificate"),
-        (stranger, "ertificate"),
-        (unknown_daemon, "invalid peer certificate"),
-        (no_file, "/nonexistent/key.pem"),
+        (
+            Configured::default(),
+            "expects TLS, which is not configured: a plain HTTP request was answered with 400",
+        ),
+        (nobody, "refuses the TLS connection"),
+        (stranger, "refuses the TLS connection"),
+        (unknown_daemon, "is refused here: invalid peer certificate"),
+        (no_file, "can be prepared: cannot read /nonexistent/key.pem"),
     ] {
         let failure = Docker::connect_with(&host, who.tls(), "by config.toml").await.unwrap_err().failure();
         assert!(failure.code == "CM-DOCKER" && failure.message.contains(says), "{says}: {failure}");
+        // dockerd runs and listens: what has to be looked at is the certificates.
+        assert!(failure.message.contains("of [docker] in config.toml"), "{failure}");
+        assert!(!failure.message.contains("check that dockerd runs"), "{failure}");
     }
     daemon.stop().await;
 }
