@@ -5,8 +5,21 @@ use std::io;
 use std::os::unix::fs::{fchown, DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+/// How the name of a private cluster's folder begins, the one that `calico-mesos run --dev` makes.
+pub const PRIVATE_CLUSTER: &str = "cmdev-";
+
 /// Makes the folder where it is missing, and those above it, for their owner's eyes only.
+///
+/// The folder of a private cluster is made by its owner alone: an executor that outlives the cluster would bring it
+/// back without owner, and no sweep would remove it.
 pub fn make_private(folder: &Path) -> io::Result<()> {
+    let is_cluster = |path: &&Path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PRIVATE_CLUSTER))
+    };
+    if let Some(cluster) = folder.ancestors().find(is_cluster).filter(|cluster| !cluster.exists()) {
+        let text = format!("the private cluster of {} has ended", cluster.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
@@ -60,5 +73,15 @@ mod tests {
         for path in [path.as_path(), path.parent().unwrap()] {
             assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o700);
         }
+    }
+    #[test]
+    fn the_folder_of_a_private_cluster_that_has_ended_is_not_made_again() {
+        let base = tempfile::tempdir().unwrap();
+        let cluster = base.path().join("cmdev-x");
+        let error = make_private(&cluster.join("state/journal")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("cmdev-x has ended") && !cluster.exists(), "{error}");
+        fs::create_dir(&cluster).unwrap();
+        make_private(&cluster.join("state/journal")).unwrap();
     }
 }

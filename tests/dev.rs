@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use calico_mesos::config::Config;
-use calico_mesos::dev::{free_pool, sweep, Dockerd, DockerdOptions, Network, Stack, StackOptions};
+use calico_mesos::dev::{self, free_pool, sweep, Dockerd, DockerdOptions, Network, Stack, StackOptions};
 
 /// Everything on the machine that names this folder: processes and mounts.
 fn traces_of(dir: &Path) -> Vec<String> {
@@ -140,7 +140,7 @@ async fn a_killed_owner_takes_its_daemons_along() {
     assert_eq!(traces_of(&dir), [""; 0]);
 }
 
-fn wait_for<T>(condition: impl Fn() -> Option<T>) -> T {
+fn wait_for<T>(mut condition: impl FnMut() -> Option<T>) -> T {
     let begin = std::time::Instant::now();
     loop {
         if let Some(value) = condition() {
@@ -210,4 +210,78 @@ async fn a_broken_daemon_tells_its_last_words() {
     let Err(error) = Dockerd::start(dir.path(), options).await else { panic!("it started") };
     assert!(error.to_string().contains("no-such-flag"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+/// Runs once more as a sweeper that sees no process of the owner.
+#[tokio::test]
+async fn a_running_cluster_is_not_swept_from_another_pid_namespace() {
+    const ROLE: &str = "CALICO_MESOS_TEST_SWEEPER";
+    if let Some(base) = std::env::var_os(ROLE) {
+        assert!(sweep::abandoned(Path::new(&base)).is_empty());
+        return;
+    }
+    let base = tempfile::tempdir().unwrap();
+    let options = StackOptions { base: Some(base.path().into()), ..Default::default() };
+    let stack = Stack::start(options).await.unwrap();
+    let swept = std::process::Command::new("unshare")
+        .args(["--pid", "--fork", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["a_running_cluster_is_not_swept", "--nocapture"])
+        .env(ROLE, base.path())
+        .output()
+        .unwrap();
+    assert!(swept.status.success(), "{}", String::from_utf8_lossy(&swept.stdout));
+    assert!(stack.config.exists());
+    run_container(&stack.docker, "unharmed").await;
+    stack.stop().await.unwrap();
+}
+
+/// `run --dev` is killed; its executor would wait 10 s for it, and write its record again in the meantime.
+#[tokio::test]
+async fn an_executor_that_outlives_its_cluster_does_not_bring_its_folder_back() {
+    let base = tempfile::tempdir().unwrap();
+    let app = base.path().join("app.json");
+    let text = r#"{"id":"left","cpus":0.1,"mem":32,"cmd":"sleep 1000","env":{"CALICO_IP":"auto"},
+        "container":{"type":"DOCKER","docker":{"image":"busybox"}}}"#;
+    fs::write(&app, text).unwrap();
+    let output = fs::File::create(base.path().join("output")).unwrap();
+    // In a network namespace of its own: it switches forwarding on, and another test looks for that.
+    let mut run = std::process::Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .args([env!("CARGO_BIN_EXE_calico-mesos"), "run", "--dev"])
+        .arg(&app)
+        .env("TMPDIR", base.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(output.try_clone().unwrap())
+        .stderr(output)
+        .spawn()
+        .unwrap();
+    let executors = || {
+        let names = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let all = dev::members(base.path()).into_iter();
+        all.filter(|pid| {
+            names(pid).starts_with("mesos-docker-ex") || names(pid).starts_with("calico-executor")
+        })
+        .collect::<Vec<_>>()
+    };
+    let dir = wait_for(|| {
+        assert!(
+            run.try_wait().unwrap().is_none(),
+            "{}",
+            fs::read_to_string(base.path().join("output")).unwrap()
+        );
+        let mut folders = fs::read_dir(base.path()).unwrap().flatten().map(|entry| entry.path());
+        let dir = folders.find(|path| path.join("config.toml").exists())?;
+        let running = fs::read_to_string(base.path().join("output")).unwrap().contains("RUNNING");
+        running.then_some(dir)
+    });
+    let left = executors();
+    assert!(!left.is_empty(), "the task runs, so its executor does");
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(executors(), left, "an executor waits for its agent");
+    assert_eq!(sweep::abandoned(base.path()), std::slice::from_ref(&dir));
+    assert_eq!(executors(), [0; 0]);
+    assert_eq!(traces_of(&dir), [""; 0]);
+    assert!(!dir.exists());
 }

@@ -123,7 +123,7 @@ impl Dockerd {
             .chain([("TMPDIR".to_owned(), dir.into())])
             .collect();
         // What a crashed predecessor in this folder left would be taken for running containers.
-        sweep::daemon(&folders.exec_root, &folders.data_root, &folders.cgroup);
+        sweep::daemon(dir);
         let netns = options.netns.clone().map_or(Netns::Here, Netns::At);
         let log = dir.join("containerd.log");
         let containerd =
@@ -264,7 +264,7 @@ impl Dockerd {
     }
 
     fn sweep(&self) {
-        sweep::daemon(&self.folders.exec_root, &self.folders.data_root, &self.folders.cgroup);
+        sweep::daemon(&self.dir);
     }
 }
 

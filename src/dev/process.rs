@@ -192,6 +192,8 @@ fn launch(recipe: &Recipe) -> io::Result<Child> {
             command.env(name, value);
         }
     }
+    // Children inherit it: whose they are is seen by it when the daemon itself has gone.
+    command.env(super::members::MARK, &recipe.log);
     command.envs(&recipe.environment).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.process_group(0);
     spawn_by_keeper(command)

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! <tmp>/cmdev-XXXXXX/       removed at the end; kept, and its path printed, when a test panics
-//!   owner                   whose folder this is, see `sweep`
+//!   owner                   held locked as long as this lives, see `sweep`
 //!   config.toml             everything below; also in dockerd's environment, for calico-runc
 //!   e/ d/ c/                etcd, dockerd, Consul: data and `log`
 //!   run/ state/ calico/     our volatile files, our journal, Calico's own files
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
@@ -83,6 +84,8 @@ pub struct Stack {
     pub docker: Dockerd,
     pub consul: Option<Consul>,
     folder: Option<TempDir>,
+    /// Keeps sweeps away from the folder.
+    _lock: File,
 }
 
 impl Stack {
@@ -95,8 +98,8 @@ impl Stack {
             .tempdir_in(&base)
             .map_err(DevError::io(format!("make a folder in {}", base.display())))?;
         let dir = folder.path().to_owned();
-        sweep::claim(&dir)
-            .and_then(|()| sweep::footprint::note(&dir))
+        let lock = sweep::claim(&dir)
+            .and_then(|lock| sweep::footprint::note(&dir).map(|()| lock))
             .map_err(DevError::io(format!("write into {}", dir.display())))?;
         let config = dir.join("config.toml");
         let pools = match options.pools.as_slice() {
@@ -131,7 +134,17 @@ impl Stack {
         let etcd_endpoint = own.or(options.etcd_endpoint.clone()).unwrap_or_default();
         let text = configuration(&dir, &docker, &etcd_endpoint, consul.as_ref(), &pools, &options.config);
         std::fs::write(&config, text).map_err(DevError::io(format!("write {}", config.display())))?;
-        Ok(Self { dir, config, pools, etcd, etcd_endpoint, docker, consul, folder: Some(folder) })
+        Ok(Self {
+            dir,
+            config,
+            pools,
+            etcd,
+            etcd_endpoint,
+            docker,
+            consul,
+            folder: Some(folder),
+            _lock: lock,
+        })
     }
 
     /// Ends all three and removes the folder.
@@ -155,9 +168,9 @@ impl Stack {
         if let Some(etcd) = &mut self.etcd {
             etcd.stop().await;
         }
+        sweep::rest(&self.dir);
         sweep::unmount_below(&self.dir);
-        // Without its owner file nobody takes it for a folder to sweep.
-        let _ = std::fs::remove_file(self.dir.join("owner"));
+        sweep::disclaim(&self.dir);
         if let Some(folder) = self.folder.take() {
             let _ = folder.keep();
         }
@@ -166,6 +179,7 @@ impl Stack {
 
     fn remove(&mut self) -> Result<(), DevError> {
         let Some(folder) = self.folder.take() else { return Ok(()) };
+        sweep::rest(folder.path());
         sweep::unmount_below(folder.path());
         sweep::footprint::remove(folder.path());
         let text = format!("remove {}", folder.path().display());
@@ -186,11 +200,11 @@ impl Drop for Stack {
         match self.folder.take() {
             Some(folder) if std::thread::panicking() => {
                 let kept = folder.keep();
-                // Files are kept; namespaces bound among them are not.
+                // Files are kept; executors, and namespaces bound among the files, are not.
+                sweep::rest(&kept);
                 sweep::unmount_below(&kept);
                 sweep::footprint::remove(&kept);
-                // Without its owner file nobody takes it for a folder to sweep.
-                let _ = std::fs::remove_file(kept.join("owner"));
+                sweep::disclaim(&kept);
                 eprintln!("logs and data kept in {}", kept.display());
             }
             folder => {

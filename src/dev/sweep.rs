@@ -1,14 +1,13 @@
 //! Removing what a private dockerd leaves when it does not end by itself: processes, mounts, cgroups.
 //!
-//! Containers and their shims outlive a killed dockerd on purpose. Ours are told from everybody else's
-//! by two names that no other daemon has: the cgroup parent given to dockerd, and its exec root, which
-//! stands on the command line of every containerd, shim and runtime call that it starts.
+//! Containers and their shims outlive a killed dockerd on purpose. [`members`](super::members) finds those of a folder.
 //!
-//! [`abandoned`] does the same for whole folders whose owner was killed so hard that nothing ran.
+//! [`abandoned`] does the same for whole folders whose owner was killed so hard that nothing ran. An owner holds
+//! a lock on a file in its folder, which the kernel releases when the owner ends, however it ends. Its pid would prove
+//! nothing: it cannot be seen from another pid namespace.
 
-use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,21 +15,41 @@ use nix::mount::{umount2, MntFlags};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
-use crate::processes::{pids, Stat};
+use super::dockerd::Folders;
+use super::members;
 
-/// The file in a private folder that says whose it is: process id and start time.
+/// The file in a private folder that its owner holds locked.
 const OWNER: &str = "owner";
+/// How its text begins. Earlier builds held no lock on a file of that name: their folders are never swept.
+const LOCKED: &str = "locked by process";
 /// How private folders begin; short, for socket paths in them must stay below 108 bytes.
-pub(super) const PREFIX: &str = "cmdev-";
+pub(super) const PREFIX: &str = crate::files::PRIVATE_CLUSTER;
 
-/// Kills every process of that exec root and cgroup parent, and removes their mounts and cgroups.
+/// Kills every process of the dockerd in `dir` and in its cgroup, and removes their mounts and cgroups.
 ///
 /// Blocking, a few milliseconds as a rule: it also runs when a value is dropped.
-pub(super) fn daemon(exec_root: &Path, data_root: &Path, cgroup: &str) {
-    let sockets = shim_sockets(exec_root);
+pub(super) fn daemon(dir: &Path) {
+    let Folders { exec_root, data_root, cgroup } = Folders::below(dir);
+    let sockets = shim_sockets(&exec_root);
+    end(|| members::of(dir, &cgroup));
+    for socket in sockets {
+        // A shim that ended by itself has removed it.
+        let _ = fs::remove_file(socket);
+    }
+    unmount_below(&exec_root);
+    unmount_below(&data_root);
+    remove_cgroups(&cgroup);
+}
+
+/// Kills what is left of a cluster's processes: executors, which would make its folders again, and their tasks.
+pub(super) fn rest(dir: &Path) {
+    end(|| members::members(dir));
+}
+
+fn end(living: impl Fn() -> Vec<i32>) {
     let begin = Instant::now();
     loop {
-        let left = processes(exec_root, cgroup);
+        let left = living();
         if left.is_empty() || begin.elapsed() > Duration::from_secs(5) {
             break;
         }
@@ -39,13 +58,6 @@ pub(super) fn daemon(exec_root: &Path, data_root: &Path, cgroup: &str) {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    for socket in sockets {
-        // A shim that ended by itself has removed it.
-        let _ = fs::remove_file(socket);
-    }
-    unmount_below(exec_root);
-    unmount_below(data_root);
-    remove_cgroups(cgroup);
 }
 
 /// Shims listen in a folder that all containerds of a machine share; each notes where.
@@ -62,10 +74,20 @@ fn shim_sockets(exec_root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Marks a folder as this process's own.
-pub(super) fn claim(dir: &Path) -> io::Result<()> {
-    let pid = std::process::id();
-    fs::write(dir.join(OWNER), format!("{pid} {}\n", start_time(pid as i32).unwrap_or(0)))
+/// Marks a folder as this process's own, as long as the file is held.
+pub(super) fn claim(dir: &Path) -> io::Result<File> {
+    // Under another name until it is locked: an unlocked one is a dead owner's.
+    let new = dir.join("owner.new");
+    let mut file = File::create_new(&new)?;
+    file.try_lock()?;
+    writeln!(file, "{LOCKED} {}", std::process::id())?;
+    fs::rename(new, dir.join(OWNER))?;
+    Ok(file)
+}
+
+/// The folder is kept for people: no sweep removes it.
+pub(super) fn disclaim(dir: &Path) {
+    let _ = fs::remove_file(dir.join(OWNER));
 }
 
 /// Removes the private folders below `base`, with all that still runs from them, whose owners are dead.
@@ -73,11 +95,10 @@ pub(super) fn claim(dir: &Path) -> io::Result<()> {
 pub fn abandoned(base: &Path) -> Vec<PathBuf> {
     let mut removed = Vec::new();
     for dir in siblings(base) {
-        if !owner_is_dead(&dir) {
-            continue;
-        }
-        let docker = super::dockerd::Folders::below(&dir.join(super::stack::DOCKER));
-        daemon(&docker.exec_root, &docker.data_root, &docker.cgroup);
+        // Held to the end: another sweep of the same folder leaves it to this one.
+        let Some(_lock) = lock_of_the_dead(&dir) else { continue };
+        rest(&dir);
+        daemon(&dir.join(super::stack::DOCKER));
         unmount_below(&dir);
         footprint::remove(&dir);
         if fs::remove_dir_all(&dir).is_ok() {
@@ -87,43 +108,19 @@ pub fn abandoned(base: &Path) -> Vec<PathBuf> {
     removed
 }
 
-fn owner_is_dead(dir: &Path) -> bool {
-    let Ok(text) = fs::read_to_string(dir.join(OWNER)) else { return false };
-    let mut words = text.split_whitespace().map(str::parse::<u64>);
-    let (Some(Ok(pid)), Some(Ok(started))) = (words.next(), words.next()) else { return false };
-    start_time(pid as i32) != Some(started)
-}
-
-fn start_time(pid: i32) -> Option<u64> {
-    Stat::of(pid)?.start_time()
+/// The lock of an owner that no longer holds it.
+fn lock_of_the_dead(dir: &Path) -> Option<File> {
+    let mut file = File::open(dir.join(OWNER)).ok()?;
+    file.try_lock().ok()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.starts_with(LOCKED).then_some(file)
 }
 
 /// Of the folders below `base`, this one included, those that private daemons use or have left.
 fn siblings(base: &Path) -> Vec<PathBuf> {
     let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
     fs::read_dir(base).into_iter().flatten().flatten().filter(is_ours).map(|entry| entry.path()).collect()
-}
-
-fn processes(exec_root: &Path, cgroup: &str) -> Vec<i32> {
-    let own = std::process::id() as i32;
-    let prefix = exec_root.as_os_str().as_bytes();
-    let in_cgroup = format!("{cgroup}/");
-    pids()
-        .filter(|pid| *pid != own)
-        .filter(|pid| {
-            let of_exec_root = fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| names(argument, prefix)));
-            of_exec_root
-                || fs::read_to_string(format!("/proc/{pid}/cgroup"))
-                    .is_ok_and(|text| text.contains(&in_cgroup))
-        })
-        .filter(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_dead()))
-        .collect()
-}
-
-/// `PATH…`, as containerd and its children are called, or dockerd's own `--exec-root=PATH`.
-fn names(argument: &[u8], path: &[u8]) -> bool {
-    argument.strip_prefix(b"--exec-root=").unwrap_or(argument).starts_with(path)
 }
 
 /// Detaches every mount at or below `dir`, the innermost first.
@@ -225,15 +222,15 @@ mod tests {
     #[test]
     fn only_folders_of_dead_owners_are_removed() {
         let base = tempfile::tempdir().unwrap();
-        let (mine, dead, other) =
-            (base.path().join("cmdev-mine"), base.path().join("cmdev-dead"), base.path().join("other"));
-        for dir in [&mine, &dead, &other] {
-            fs::create_dir(dir).unwrap();
-            claim(dir).unwrap();
-        }
-        // The same number, but a process that started at another time.
-        fs::write(dead.join(OWNER), format!("{} 1\n", std::process::id())).unwrap();
-        assert_eq!(abandoned(base.path()), std::slice::from_ref(&dead));
-        assert!(mine.exists() && other.exists() && !dead.exists());
+        let folders =
+            ["cmdev-mine", "cmdev-dead", "cmdev-before", "other"].map(|name| base.path().join(name));
+        let [mine, dead, before, other] = &folders;
+        folders.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        let _held = claim(mine).unwrap();
+        drop((claim(dead).unwrap(), claim(other).unwrap()));
+        // Without a lock there, whether the owner lives cannot be known for sure.
+        fs::write(before.join(OWNER), "1 1\n").unwrap();
+        assert_eq!(abandoned(base.path()), std::slice::from_ref(dead));
+        assert!(mine.exists() && before.exists() && other.exists() && !dead.exists());
     }
 }

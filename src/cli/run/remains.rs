@@ -1,8 +1,9 @@
-//! What is left of a place after it was closed: its folder, mounts in it, processes that name it or are in it.
+//! What is left of a place after it was closed: its folder, mounts in it, processes that belong to it.
 
 use std::path::Path;
 
-use crate::processes::{command_line, pids};
+use crate::dev::members;
+use crate::processes::command_line;
 
 /// One entry a thing; empty when all is gone.
 pub fn of(folder: &Path) -> Vec<String> {
@@ -16,49 +17,46 @@ pub fn of(folder: &Path) -> Vec<String> {
     left.extend(
         points.filter(|point| Path::new(point).starts_with(folder)).map(|point| format!("mount {point}")),
     );
-    let own = std::process::id();
-    for pid in pids().filter(|pid| u32::try_from(*pid).is_ok_and(|pid| pid != own)) {
+    for pid in members(folder) {
+        // One that has ended meanwhile is not left.
         let Some(words) = command_line(pid) else { continue };
-        if words.iter().any(|word| word.contains(&*name)) || is_in(pid, folder) {
-            left.push(format!("process {pid} ({})", words.join(" ").trim()));
-        }
+        left.push(format!("process {pid} ({})", words.join(" ").trim()));
     }
     left
 }
 
-/// Executors and commands have their sandbox as the working directory.
-fn is_in(pid: i32, folder: &Path) -> bool {
-    std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|place| place.starts_with(folder))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
 
+    fn waiting(set_up: impl FnOnce(&mut Command) -> &mut Command) -> Child {
+        let mut command = Command::new("/bin/sh");
+        set_up(command.args(["-c", "echo; read line"]));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // Its first word: from then on it is the shell, no longer a copy of this process.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        child
+    }
+
     #[test]
-    fn folder_and_process_are_seen() {
+    fn processes_of_the_folder_are_left_behind_and_those_that_look_at_it_are_not() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "read line";
-        let mut child = std::process::Command::new("/bin/sh")
-            .args(["-c", script, &dir.path().to_string_lossy()])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        // A program that has just been executed has no command line for an instant.
-        let mut left = of(dir.path());
-        for _ in 0..500 {
-            if left.len() == 2 {
-                break;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-            left = of(dir.path());
-        }
+        let sandbox = dir.path().join("agent/slaves");
+        std::fs::create_dir_all(&sandbox).unwrap();
+        let executor = waiting(|command| command.env("MESOS_DIRECTORY", &sandbox).current_dir("/"));
+        let names_it = waiting(|command| command.arg(dir.path()));
+        let is_in_it = waiting(|command| command.current_dir(&sandbox));
+        let left = of(dir.path());
         assert_eq!(left.len(), 2, "{left:?}");
         assert!(left[0].starts_with("folder "), "{left:?}");
-        assert!(left[1].starts_with(&format!("process {} ", child.id())), "{left:?}");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(left[1].starts_with(&format!("process {} ", executor.id())), "{left:?}");
         let path = dir.path().to_owned();
+        for mut child in [executor, names_it, is_in_it] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
         dir.close().unwrap();
         assert!(of(&path).is_empty());
     }
