@@ -40,7 +40,8 @@ if [ ! -x "$built" ]; then
     begin=$SECONDS
     trap 'rm -f "$built.$$"' EXIT
     # The lock must not outlive this script in a child of the compiler: 9>&-.
-    (cd "$here/consul" && CGO_ENABLED=0 nice go build -trimpath -buildvcs=false -ldflags '-s -w' \
+    . "$here/go-progress.sh"
+    (cd "$here/consul" && CGO_ENABLED=0 TOTAL=1450 go_build -trimpath -buildvcs=false -ldflags '-s -w' \
         -o "$built.$$" github.com/hashicorp/consul) >&2 9>&-
     "$built.$$" version | head -1 >&2
     mv "$built.$$" "$built"

@@ -25,6 +25,10 @@ inside() {
     fi
 }
 
+# For the end, when exactly these things have to be gone; $CM_ADDRESSES is a list.
+# shellcheck disable=SC2086
+"$(dirname "${BASH_SOURCE[0]}")/made.sh" "$CM_FOLDER" $CM_ADDRESSES >"${DEMO_MADE:-/dev/null}"
+
 step "The first task ($short) has an interface of its own:"
 inside "$first" ip -4 addr show eth0
 

@@ -3,7 +3,7 @@
 #
 #   scripts/setup.sh           installs what is missing, builds Consul when there is none
 #   scripts/setup.sh --check   only says what is missing (exit code 1 then)
-#   scripts/setup.sh --consul-if-possible   goes on without Consul where it cannot be had
+#   scripts/setup.sh --no-consul            leaves Consul out: `make demo` builds it beside everything else
 #   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
@@ -16,7 +16,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 only_check=false consul_needed=true engine_needed=false
 case "${1:-}" in
     --check) only_check=true ;;
-    --consul-if-possible) consul_needed=false ;;
+    --no-consul) consul_needed=false ;;
     --docker-engine) engine_needed=true ;;
 esac
 
@@ -155,10 +155,6 @@ if $only_check; then
 fi
 if [ "${#packages[@]}" != 0 ]; then install_packages "${packages[@]}"; fi
 static_busybox || fetch_static_busybox
-if ! "$here/consul.sh" >/dev/null; then
-    ! $consul_needed || exit 1
-    say "everything but Consul is there: no names in DNS"
-    exit 0
-fi
+if $consul_needed; then "$here/consul.sh" >/dev/null; fi
 if $engine_needed; then "$here/docker-engine.sh" >/dev/null; fi
 say "everything is there"

@@ -2,6 +2,7 @@
 
 mod definitions;
 mod machine;
+mod made;
 #[path = "../netlab/mod.rs"]
 mod netlab;
 mod node;
