@@ -54,7 +54,7 @@ list() {
     fi
     if [ -s "$folder/footprint" ]; then
         while read -r place || [ -n "$place" ]; do
-            if [ -e "$place" ]; then echo "place $place"; fi
+            if [ -e "$place" ]; then echo "place $place ${folder%/*}"; fi
         done <"$folder/footprint"
     fi
 }
@@ -71,8 +71,8 @@ is_left() {
         rules) have nft && nft --stateless list ruleset 2>/dev/null | grep -qF "$what" ;;
         # Only our own value is ours: to another one somebody else has set it.
         setting) [ "$more" != "$now" ] && [ "$(cat "/proc/sys/$what" 2>/dev/null)" = "$now" ] ;;
-        # In a folder that others use as well, what they put there keeps it.
-        place) [ -f "$what" ] || { [ -d "$what" ] && [ -z "$(ls -A "$what")" ]; } ;;
+        # The last private cluster that noted it removes it, and what others put there keeps it.
+        place) ! grep -qsxF "$what" "$more"/cmdev-*/footprint && { [ -f "$what" ] || { [ -d "$what" ] && [ -z "$(ls -A "$what")" ]; }; } ;;
     esac
 }
 
