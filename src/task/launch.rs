@@ -76,6 +76,7 @@ impl Launch<'_> {
         let (mut killed, mut unanswered) = (None, false);
         let began = tokio::time::Instant::now();
         let mut opened = false;
+        let mut failed_by_itself = false;
         let mut knocked_at: Option<Instant> = None;
         let mut give_up = tokio::time::Instant::now();
         // Neither half is ever dropped half done: a write whose answer nobody hears would be lost.
@@ -93,6 +94,8 @@ impl Launch<'_> {
                 at = &mut knocking, if knocked_at.is_none() => knocked_at = Some(at),
                 result = &mut starting, if started.is_none() => {
                     if let Err(failure) = &result {
+                        // Before the runtime came to the gate: what the network makes of being given up is no cause.
+                        failed_by_itself = wired.is_none() && knocked_at.is_none();
                         // Nothing may start in what is being given up.
                         self.gate.close(&failure.message);
                         given_up.cancel();
@@ -126,20 +129,29 @@ impl Launch<'_> {
         }
         unanswered |= matches!(started, Some(Err(_))) && began.elapsed() >= limit;
         let workload = if unanswered { Workload::Unheard } else { Workload::NeverStarted };
-        match (wired, started, killed) {
-            (_, Some(Ok(())), Some(command)) if self.gate.passed() => Started::KilledRunning(command),
-            (_, _, Some(command)) => Started::Killed(command, workload),
-            // The network was given up because of the start, not the other way round.
-            (Some(Err(unwired)), Some(Err(failure)), _) if felix::is_given_up(&unwired.failure) => {
-                Started::Failed(failure, workload)
-            }
-            (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure, workload),
-            (_, Some(Err(failure)), _) => Started::Failed(failure, workload),
-            // Docker's runtime of our name is another program: the workload runs without its network.
-            _ if !self.gate.passed() => Started::Failed(no_gate(), workload),
-            (Some(Ok(wired)), _, _) => Started::Running(Box::new(wired)),
-            (None, _, _) => unreachable!("the loop ends when both are there"),
+        ended(self.gate, (wired, started, killed), failed_by_itself, workload)
+    }
+}
+
+type Ends = (Option<Result<Wired, Unwired>>, Option<Result<(), Failure>>, Option<Command>);
+
+/// What network, start and kill come to; of two failures the one that was the cause.
+fn ended(gate: &Gate, ends: Ends, failed_by_itself: bool, workload: Workload) -> Started {
+    match ends {
+        (_, Some(Ok(())), Some(command)) if gate.passed() => Started::KilledRunning(command),
+        (_, _, Some(command)) => Started::Killed(command, workload),
+        // The network was given up because of the start, not the other way round.
+        (Some(Err(unwired)), Some(Err(failure)), _)
+            if failed_by_itself || felix::is_given_up(&unwired.failure) =>
+        {
+            Started::Failed(failure, workload)
         }
+        (Some(Err(unwired)), _, _) => Started::Failed(unwired.failure, workload),
+        (_, Some(Err(failure)), _) => Started::Failed(failure, workload),
+        // Docker's runtime of our name is another program: the workload runs without its network.
+        _ if !gate.passed() => Started::Failed(no_gate(), workload),
+        (Some(Ok(wired)), _, _) => Started::Running(Box::new(wired)),
+        (None, _, _) => unreachable!("the loop ends when both are there"),
     }
 }
 

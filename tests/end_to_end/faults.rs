@@ -194,6 +194,34 @@ async fn a_kill_while_docker_hangs_in_start() {
     world.nothing_left().await;
 }
 
+/// A start that fails before the gate says why; that etcd does not answer meanwhile is not the reason.
+#[tokio::test]
+async fn a_start_that_fails_by_itself_is_not_blamed_on_etcd() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let listener = UnixListener::bind(&steps).unwrap();
+    let setting = ("paths.steps".to_owned(), format!("{:?}", steps.display().to_string()));
+    let world = World::with(|stack| stack.config.extend([setting]), |_| ()).await;
+    let mut definition = app("/missing", "", calico());
+    definition.as_object_mut().unwrap().remove("cmd");
+    definition["args"] = serde_json::json!(["no-such-program"]);
+    let task = world.launch(&definition).await;
+    let held = reached(&listener, Step::Attached).await;
+    let etcd = world.stack.etcd.as_ref().unwrap();
+    etcd.freeze();
+    drop((held, listener));
+    let message = task.fails().await;
+    etcd.thaw();
+    assert!(message.contains("no-such-program") && !message.contains("CM-ETCD"), "{message}");
+    task.executor_exit().await;
+    let begun = std::time::Instant::now();
+    while !world.leftovers().await.is_empty() && begun.elapsed() < LIMIT {
+        world.gc();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    world.nothing_left().await;
+}
+
 /// `docker container prune` and `docker system prune`, by a timer say, take what is merely created.
 #[tokio::test]
 async fn a_container_that_is_pruned_before_it_starts_is_made_again() {
@@ -217,7 +245,10 @@ async fn a_container_that_is_pruned_before_it_starts_is_made_again() {
         assert_eq!(task.file("up").await, "up\n");
         assert_eq!(task.file("address").await.trim(), task.addresses()[0], "{}", task.log());
         assert_eq!(task.log().matches("it is made again").count(), 1, "{}", task.log());
+        // Docker stops the container that runs, not the one that is gone.
+        let killed = std::time::Instant::now();
         assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
+        assert!(killed.elapsed() < Duration::from_secs(10), "{:?}\n{}", killed.elapsed(), task.log());
         world.stack.docker.request("POST", "/containers/prune", b"").await.unwrap();
     }
     world.nothing_left().await;

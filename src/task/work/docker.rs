@@ -23,8 +23,9 @@ use crate::workload::{
 pub(in crate::task) struct Container {
     docker: Docker,
     order: Arc<Order>,
-    id: String,
-    /// Of the container that was made again in the place of the first one.
+    /// The id of the one that was made first; see [`Container::id`].
+    first: String,
+    /// Of the container that was made again in its place.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
 }
@@ -78,7 +79,13 @@ pub(super) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container { docker, order: order.clone(), id, again: OnceLock::new(), publish: OnceLock::new() })
+        Ok(Container {
+            docker,
+            order: order.clone(),
+            first: id,
+            again: OnceLock::new(),
+            publish: OnceLock::new(),
+        })
     })
     .await
 }
@@ -134,9 +141,9 @@ fn short(id: &str) -> &str {
 }
 
 impl Container {
-    /// Docker's id, which its runtime sees.
+    /// Docker's id of the container that there is, which its runtime sees.
     pub fn id(&self) -> &str {
-        self.again.get().unwrap_or(&self.id)
+        self.again.get().unwrap_or(&self.first)
     }
 
     /// Publishes the container's id, and that of the one that may have to be made in its place.
@@ -154,7 +161,7 @@ impl Container {
         };
         tracing::warn!(
             "the container {} was removed before it started, by `docker container prune` or its like; it is made again",
-            short(&self.id)
+            short(&self.first)
         );
         let cancel = CancellationToken::new();
         let made = create_with_image(&self.docker, &self.order, (container, false), &cancel).await?;
@@ -225,7 +232,7 @@ impl Container {
 
     /// Whether nothing of it lives on this machine; false where that cannot be seen.
     pub fn is_dead(&self) -> bool {
-        self.docker.is_behind_a_socket() && HostProcess::none_in(&self.id)
+        self.docker.is_behind_a_socket() && HostProcess::none_in(self.id())
     }
 
     pub async fn remove(&self) -> Result<(), DockerError> {
@@ -244,7 +251,7 @@ impl Container {
             Err(error) => {
                 tracing::warn!("{}", chain(&error));
                 // Without the process an end that Docker misses would never be seen.
-                (Seen::default(), HostProcess::search(&self.id))
+                (Seen::default(), HostProcess::search(self.id()))
             }
         }
     }
