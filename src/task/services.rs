@@ -227,8 +227,8 @@ impl Entry {
         health: &Option<Health>,
         stop: &CancellationToken,
     ) -> Result<State, ConsulError> {
-        let name = &self.service.name;
         if self.yields {
+            let name = &self.service.name;
             // Only a question: a task that ends does not wait for its answer.
             let Some(foreign) = stop.run_until_cancelled(client.has_foreign_instance(name)).await else {
                 return Ok(State::Missing);
@@ -238,8 +238,8 @@ impl Entry {
                 return Ok(State::LeftOut);
             }
         }
-        if self.looks {
-            self.look(client).await;
+        if self.looks && stop.run_until_cancelled(self.look(client)).await.is_none() {
+            return Ok(State::Missing);
         }
         self.service.health.clone_from(health);
         client.register(&self.service).await?;
@@ -273,6 +273,7 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::time::Instant;
 
@@ -283,9 +284,9 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The end of a registration with a Consul that accepts it and never answers: what it may hold, and how long
-    /// the end took.
-    async fn stopped(services: Services) -> (Registration, Duration) {
+    /// The end of a registration with a Consul that answers `answered` questions and nothing else: what it may hold,
+    /// and how long the end took.
+    async fn stopped(services: Services, answered: usize) -> (Registration, Duration) {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
@@ -293,6 +294,13 @@ mod tests {
         config.consul.address = format!("http://{}", silent.local_addr().unwrap());
         config.paths.run = folder.path().into();
         let registrar = Registrar::start(&config, &ContainerId::random(), services, false).unwrap();
+        for _ in 0..answered {
+            let (mut question, _) = silent.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(question.read(&mut request).await.unwrap() > 0 && request.starts_with(b"GET "));
+            let empty = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]";
+            question.write_all(empty).await.unwrap();
+        }
         let _connection = silent.accept().await.unwrap();
         let begun = Instant::now();
         let registration = registrar.stop(Duration::from_secs(1)).await;
@@ -302,15 +310,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_registration_without_an_answer_is_waited_for_within_the_limit() {
         let services = Services { direct: vec![service("web-direct")], host: Vec::new() };
-        let (registration, took) = stopped(services).await;
+        // Whether another app has the name.
+        let (registration, took) = stopped(services, 1).await;
         assert_eq!((registration, took.as_secs()), (Registration::Unheard, 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_question_without_an_answer_is_not_waited_for() {
-        let services = Services { direct: Vec::new(), host: vec![service("web")] };
-        let (registration, took) = stopped(services).await;
-        assert_eq!(registration, Registration::None);
-        assert!(took < Duration::from_millis(100), "{took:?}");
+        for (direct, host) in [(None, Some("web")), (Some("web-direct"), None)] {
+            let [direct, host] = [direct, host].map(|name| name.map(service).into_iter().collect());
+            let (registration, took) = stopped(Services { direct, host }, 0).await;
+            assert_eq!(registration, Registration::None);
+            assert!(took < Duration::from_millis(100), "{took:?}");
+        }
     }
 }
