@@ -190,6 +190,7 @@ impl Store {
             found => found,
         };
         let (current, address) = open.map_err(StoreError::Connect)?;
+        self.options = Options::read(&self.config)?;
         self.client = self.options.client(&self.targets[current], address).await?;
         self.current = current;
         Ok(())

@@ -10,6 +10,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, Tls
 
 use crate::certificates::Authority;
 use crate::harness::*;
+use crate::proxy::Proxy;
 
 const USER: &str = "mesos";
 
@@ -89,6 +90,21 @@ async fn a_restarted_etcd_holds_no_tokens() {
     let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     world.etcd.kill();
     world.etcd.restart().await.unwrap();
+    assert_eq!(datastore.release(&identity).await.unwrap().addresses, committed.addresses);
+}
+
+/// The password is changed, and the connection lost before etcd could refuse the old token.
+#[tokio::test]
+async fn a_new_connection_is_made_with_the_password_of_that_moment() {
+    let mut world = Guarded::new(&[]).await;
+    let proxy = Proxy::start(world.etcd.address()).await;
+    world.config.etcd.endpoints = vec![proxy.endpoint.clone()];
+    let mut datastore = Datastore::connect(&world.config).await.unwrap();
+    let identity = task("a");
+    let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
+    world.rotate_password("second").await;
+    proxy.hold_write();
+    let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     assert_eq!(datastore.release(&identity).await.unwrap().addresses, committed.addresses);
 }
 
