@@ -11,11 +11,15 @@
 //! | Docker | look for an image | 30 s | `DOCKER_LOOK` | three tries |
 //! | Docker | a pull without any sign of life | 600 s | `DOCKER_PULL_SILENCE` | retried for `launch.retry_for` |
 //! | Docker | attach, kill, remove, list containers, an exec's calls | 20 s | `DOCKER_CALL` | kill and remove: three tries |
+//! | Docker | stop, besides the grace period | 20 s | `DOCKER_CALL` | killed instead; at last without Docker |
 //! | Docker | register a wait | 10 s | `DOCKER_REGISTER` | the launch fails; later: asked again |
 //! | Docker | inspect | 5 s | `DOCKER_INSPECT` | six tries at a launch, else one |
 //! | Docker | look at a container whose end it has missed | 15 s | `DOCKER_NUDGE` | made to look again, for a minute |
+//! | Docker | the exit code, once the process has gone | 60 s | `DOCKER_EXIT_CODE` | the task fails: its exit code is unknown |
+//! | Docker | whether a failed task was out of memory | 1 s | `DOCKER_OUT_OF_MEMORY` | the status does not mention memory |
 //! | Docker | start of a Calico task, besides `runtime.gate_timeout` | 10 s | `START_BESIDES_GATE` | the launch fails |
 //! | Docker | start of a task without Calico | 300 s | `START_WITHOUT_GATE` | the launch fails |
+//! | Docker | kill what a failed start of a task without Calico has left | 5 s | `DOCKER_FAILED_START` | the agent removes it |
 //! | Docker | a create or start under way when a kill comes | 15 s | `DOCKER_KILLED` | TASK_KILLED; the cleaner removes the container |
 //! | Docker | all of a teardown's calls | 20 s | `DOCKER_TEARDOWN` | the cleaner finishes |
 //! | Docker | all of a cleaner's calls for one task | 60 s | `DOCKER_CLEANER` | the next cleaner |
@@ -28,6 +32,7 @@
 //! | etcd | a write under way when a kill comes | 1 s | `ETCD_KILLED` | TASK_KILLED; the teardown rules the write out |
 //! | etcd | the release that a terminal update waits for | 1 s | `ETCD_BEFORE_UPDATE` | the cleaner finishes |
 //! | etcd | a cleaner's release of one task | 20 s | `ETCD_CLEANER` | the next cleaner |
+//! | etcd | a cleaner's count of all pools' addresses | 10 s | `ETCD_FIGURES` | no figures of the pools this time |
 //! | agent | connect | 5 s | `AGENT_CONNECT` | tried again within the recovery timeout |
 //! | agent | answer a call | 15 s | `AGENT_ANSWER` | a new connection; updates are sent again |
 //! | agent | acknowledge the last update | 60 s | `AGENT_ACKNOWLEDGEMENT` | the executor ends |
@@ -54,10 +59,15 @@ pub const DOCKER_REGISTER: Duration = Duration::from_secs(10);
 pub const DOCKER_INSPECT: Duration = Duration::from_secs(5);
 /// Docker 20.10 waits 10 s for news that may be under way.
 pub const DOCKER_NUDGE: Duration = Duration::from_secs(15);
+/// As the stock executor.
+pub const DOCKER_EXIT_CODE: Duration = Duration::from_secs(60);
+/// No terminal update may depend on it.
+pub const DOCKER_OUT_OF_MEMORY: Duration = Duration::from_secs(1);
 /// calico-runc gives up by itself when the gate's time is over; that answer gets so long.
 pub const START_BESIDES_GATE: Duration = Duration::from_secs(10);
 /// A volume driver may attach a disk first; Marathon's own limit for a launch.
 pub const START_WITHOUT_GATE: Duration = Duration::from_secs(300);
+pub const DOCKER_FAILED_START: Duration = Duration::from_secs(5);
 /// Less than [`DOCKER_TEARDOWN`] by what a last `docker kill` may take.
 pub const DOCKER_KILLED: Duration = Duration::from_secs(15);
 pub const DOCKER_TEARDOWN: Duration = Duration::from_secs(20);
@@ -76,6 +86,8 @@ pub const ETCD_KILLED: Duration = Duration::from_secs(1);
 /// An app with a fixed address that starts elsewhere on that update has to find it free.
 pub const ETCD_BEFORE_UPDATE: Duration = Duration::from_secs(1);
 pub const ETCD_CLEANER: Duration = Duration::from_secs(20);
+/// The next run of the cleaner tries again.
+pub const ETCD_FIGURES: Duration = Duration::from_secs(10);
 
 /// The lock only spares launches on one host each other's conflicts.
 pub const IPAM_LOCK: Duration = Duration::from_secs(1);

@@ -13,9 +13,7 @@ use crate::calico::{Datastore, PoolUsage};
 use crate::config::Config;
 use crate::error::chain;
 use crate::files;
-
-/// Nothing waits for the pools' figures; the next run tries again.
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::limits::ETCD_FIGURES;
 
 /// What a run of the cleaner found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,10 +46,10 @@ pub struct FiguresError {
 pub async fn pools(config: &Config) -> Option<Vec<PoolUsage>> {
     config.metrics.textfile.as_ref()?;
     let read = async { Datastore::connect(config).await?.usage().await };
-    match tokio::time::timeout(LIMIT, read).await {
+    match tokio::time::timeout(ETCD_FIGURES, read).await {
         Ok(Ok(pools)) => return Some(pools),
         Ok(Err(error)) => tracing::warn!("no figures of the pools: {}", chain(&error)),
-        Err(_) => tracing::warn!("no figures of the pools: etcd did not answer within {LIMIT:?}"),
+        Err(_) => tracing::warn!("no figures of the pools: etcd did not answer within {ETCD_FIGURES:?}"),
     }
     None
 }

@@ -57,6 +57,11 @@ async fn every_call_to_a_silent_daemon_has_its_limit() {
     takes(docker.wait("c"), DOCKER_REGISTER).await;
     takes(docker.inspect("c"), 6 * DOCKER_INSPECT).await;
     takes(docker.kill("c"), 3 * DOCKER_CALL).await;
+    // A kill follows.
+    takes(docker.stop("c", Duration::from_secs(30)), Duration::from_secs(30) + 4 * DOCKER_CALL).await;
+    let begun = Instant::now();
+    assert!(!docker.oom_killed("c").await);
+    assert_eq!(begun.elapsed().as_secs(), DOCKER_OUT_OF_MEMORY.as_secs());
     takes(docker.remove("c", true), 3 * DOCKER_CALL).await;
     takes(docker.containers(), 3 * DOCKER_CALL).await;
     takes(docker.runtime_of("c"), DOCKER_CALL).await;

@@ -26,12 +26,10 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
 use super::process::HostProcess;
-use crate::limits::{DOCKER_INSPECT, DOCKER_NUDGE, DOCKER_REGISTER};
+use crate::limits::{DOCKER_EXIT_CODE, DOCKER_INSPECT, DOCKER_NUDGE, DOCKER_OUT_OF_MEMORY, DOCKER_REGISTER};
 
 /// How long Docker's own answer may lag behind the death of the process: usually 40 to 70 ms.
 const LAG: Duration = Duration::from_secs(2);
-/// After that the exit code is given up, as the stock executor does.
-const GIVE_UP: Duration = Duration::from_secs(60);
 /// Before a broken wait is asked for anew.
 const BROKEN: Duration = Duration::from_millis(100);
 /// How often Docker is made to look at a container whose process is gone.
@@ -83,7 +81,7 @@ impl Docker {
     /// Was the container, ended by now, killed for its memory? `false` when Docker does not say within a second:
     /// no terminal update may depend on it.
     pub async fn oom_killed(&self, id: &str) -> bool {
-        let inspected = self.inspect_once(id, Duration::from_secs(1)).await;
+        let inspected = self.inspect_once(id, DOCKER_OUT_OF_MEMORY).await;
         inspected.is_ok_and(|inspected| inspected.oom_killed)
     }
 }
@@ -163,7 +161,7 @@ async fn read_answer(body: &mut Incoming) -> Option<i64> {
 /// The container's process is dead: whatever inspect says once it does not call it running any more. Where it stays
 /// so, Docker has missed the end.
 async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
-    let deadline = Instant::now() + GIVE_UP;
+    let deadline = Instant::now() + DOCKER_EXIT_CODE;
     let mut nudged = Instant::now();
     while Instant::now() < deadline {
         match docker.inspect_once(id, DOCKER_INSPECT).await {

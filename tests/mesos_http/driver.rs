@@ -130,6 +130,21 @@ async fn no_answer_that_can_be_mended_ends_it() {
     assert_eq!(bench.event().await, Event::Acknowledged { task_id: "t".into(), uuid });
 }
 
+/// One that hangs: each call is given up and sent again over a new connection.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_accepts_and_never_answers_is_asked_again() {
+    let bench = Bench::new(&[]).await;
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let accepted = tokio::time::Instant::now();
+        silent.push(bench.listener.accept().await.unwrap());
+        if silent.len() > 1 {
+            let waited = accepted.elapsed().as_secs();
+            assert!((15..=18).contains(&waited), "{waited} s");
+        }
+    }
+}
+
 /// The default of fifteen minutes, with the clock turned forward.
 #[tokio::test(start_paused = true)]
 async fn the_recovery_timeout_of_a_real_agent() {

@@ -22,6 +22,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{chain, Failure};
+use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
 use super::gate::Gate;
@@ -55,9 +56,6 @@ pub(super) async fn create(
 
 /// Log output is waited for so long after the workload's end.
 const LOG_DRAIN: Duration = Duration::from_secs(2);
-
-/// How long a kill after a failed start may take.
-const END_AT_ONCE: Duration = Duration::from_secs(5);
 
 /// How the workload ended, or why that cannot be learned.
 pub(super) type End = Result<Exit, Failure>;
@@ -137,7 +135,7 @@ impl Ready {
     /// Makes an end of whatever a failed start may have left running; nobody waits long for that.
     pub async fn end_at_once(&self) {
         let Self::Container(container) = self else { return };
-        match tokio::time::timeout(END_AT_ONCE, container.kill()).await {
+        match tokio::time::timeout(DOCKER_FAILED_START, container.kill()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("{}", chain(&error)),
             Err(_) => tracing::warn!("Docker does not answer; the container is left to the agent"),
