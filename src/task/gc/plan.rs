@@ -26,6 +26,7 @@ use crate::task::journal::Record;
 use crate::workload::State;
 
 use super::seen::{parse, Death, Seen, Survey, Trace};
+use words::{age, service_name, short, why_dead};
 
 /// After this long a launch has made its interface, by which it is known to live.
 const LAUNCHING: Duration = Duration::from_secs(15);
@@ -466,39 +467,7 @@ fn item(verdict: Verdict, kind: Kind, name: String, container: &ContainerId) -> 
     Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }
 }
 
-fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
-    let pid = record.owner.pid;
-    let owner = match death {
-        Death::Died => format!("executor pid {pid} dead"),
-        Death::Rebooted => "host rebooted since".to_owned(),
-        Death::LetGo => format!("executor pid {pid} has given it up"),
-    };
-    let workload = match (&record.docker, trace.container.as_ref().map(|its| its.state)) {
-        (None, _) if trace.folder.as_ref().is_some_and(|folder| folder.inhabited) => "command runs",
-        (None, _) => "command over",
-        (_, None) => "no container",
-        (_, Some(State::NeverStarted)) => "container never started",
-        (_, Some(State::Living)) => "container runs",
-        (_, Some(State::Lost)) => "container ended, which Docker has missed",
-        (_, Some(State::Exited)) => "container exited",
-    };
-    format!("{owner}, {workload}")
-}
-
-fn service_name(service: &crate::consul::Service, container: &ContainerId) -> String {
-    format!("{} ({})", service.name, short(container.as_str(), container))
-}
-
-/// A name with the container's id cut to what people need.
-fn short(name: &str, container: &ContainerId) -> String {
-    name.replace(container.as_str(), &container.as_str()[..SHORT])
-}
-
-/// A time in the future is of a clock that was set back: as young as can be.
-fn age(survey: &Survey, time: Option<SystemTime>) -> Option<Duration> {
-    Some(survey.now.duration_since(time?).unwrap_or_default())
-}
-
 mod restore;
 #[cfg(test)]
 mod tests;
+mod words;
