@@ -137,7 +137,7 @@ fn files(machine: &Machine, things: &mut Things) {
     let paths = &machine.world.config.paths;
     walk(&paths.run, things);
     walk(&paths.journal(), things);
-    for folder in ["tasks", "containers", "docker"] {
+    for folder in ["tasks", "containers", "docker", "addresses"] {
         things.remove(&format!("file {}", paths.run.join(folder).display()));
     }
     // What this host's dockerd said once, which is no task's.
