@@ -265,8 +265,10 @@ async fn local_never_replaces_the_host_route_of_another_task() {
         run("sh", &["-c", &format!("ip route del {rest}")]);
     }
     run("ip", &["link", "del", "uplink0"]);
-    disable(&local).await.unwrap();
-    disable(&second).await.unwrap();
+    for task in [&local, &second] {
+        disable(task).await.unwrap();
+        net::delete_link(&task.link).await.unwrap();
+    }
 }
 
 #[tokio::test]
