@@ -7,7 +7,7 @@
 //! living task is skipped (`auto`) or refused with that task's name (explicit). A link whose task is gone is
 //! replaced under the folder's lock: the link that was judged is the one that is replaced, or all begins anew. Tasks
 //! of the release before have no links. They are known by the host route of the address, which leads to their
-//! interface, in Felix mode as well.
+//! interface, in Felix mode as well as long as Felix has not seen that their endpoint is gone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -16,7 +16,9 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::calico::{HeldHere, Holder};
@@ -27,6 +29,10 @@ use crate::names::ContainerId;
 use crate::net;
 
 use super::journal::{self, Journal, Record};
+
+/// How long the folder's lock is waited for: its owner may be frozen.
+const LOCK: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(2);
 
 /// The addresses that one launch takes on its host.
 pub struct Holds<'a> {
@@ -83,7 +89,7 @@ impl<'a> Holds<'a> {
                             return Ok(Some(holder(paths, &other, &self.record.identity.node)));
                         }
                     }
-                    if replace(paths, &link, &found, &ours)? {
+                    if replace(paths, &link, &found, &ours).await? {
                         return Ok(None);
                     }
                 }
@@ -98,7 +104,7 @@ impl<'a> Holds<'a> {
         let interface = match net::task_with_route(address).await {
             Ok(interface) => interface.filter(|interface| *interface != identity.interface)?,
             Err(error) => {
-                // The links tell of all tasks of this release.
+                // The links cover all tasks of this release.
                 tracing::warn!("{}; tasks of the release before are not looked for", chain(&error));
                 return None;
             }
@@ -175,9 +181,8 @@ fn holder(paths: &Paths, container: &ContainerId, node: &str) -> Holder {
 }
 
 /// Replaces a stale link, unless another launch was faster.
-fn replace(paths: &Paths, link: &Path, found: &Path, ours: &Path) -> io::Result<bool> {
-    let folder = File::open(paths.addresses())?;
-    let lock = Flock::lock(folder, FlockArg::LockExclusive).map_err(|(_, errno)| io::Error::from(errno))?;
+async fn replace(paths: &Paths, link: &Path, found: &Path, ours: &Path) -> io::Result<bool> {
+    let lock = lock(&paths.addresses()).await?;
     let same = fs::read_link(link).is_ok_and(|now| now == found);
     if same {
         let name = link.file_name().unwrap_or_default().to_string_lossy();
@@ -189,6 +194,24 @@ fn replace(paths: &Paths, link: &Path, found: &Path, ours: &Path) -> io::Result<
     }
     drop(lock);
     Ok(same)
+}
+
+/// The folder's lock, which launches hold for a few system calls.
+async fn lock(path: &Path) -> io::Result<Flock<File>> {
+    let mut folder = File::open(path)?;
+    let begun = Instant::now();
+    loop {
+        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < LOCK => folder = back,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let why = format!("another process holds the lock of {} for over {LOCK:?}", path.display());
+                return Err(io::Error::new(ErrorKind::TimedOut, why));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 fn remove(link: &Path) -> io::Result<()> {

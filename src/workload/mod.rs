@@ -52,7 +52,7 @@ pub use inspect::Inspected;
 pub use logs::{Output, Sink};
 pub use namespaces::UserNamespace;
 pub use process::HostProcess;
-pub use remains::{end_remains, CgroupStays};
+pub use remains::{end_remains, RemainsError};
 pub use resolvers::fallback as resolver_fallback;
 pub use spec::{
     ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,

@@ -74,7 +74,9 @@ impl HostProcess {
         if id.is_empty() {
             return None;
         }
-        pids().find(is_its_shim).map(Self::child)
+        // Looked at once more: by now the number could be another process's.
+        let opened = |pid: i32| (pid, Self::child(pid));
+        pids().filter(is_its_shim).map(opened).find(|(pid, _)| is_its_shim(pid)).map(|(_, shim)| shim)
     }
 
     /// Its working directory; none when it has gone.

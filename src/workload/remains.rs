@@ -20,6 +20,8 @@ use super::process::HostProcess;
 const LAG: Duration = Duration::from_secs(2);
 /// How long a cgroup may stay busy after its last process was killed.
 const BUSY: Duration = Duration::from_secs(1);
+/// How long a killed shim may take: one that hangs in the kernel is left to the next cleaner.
+const DYING: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// Length of Docker's ids, in hexadecimal digits.
@@ -28,20 +30,24 @@ const ID: usize = 64;
 /// The folder of all bundles below containerd's state, in which each has its container's id as its name.
 const BUNDLES: &str = "io.containerd.runtime.v2.task";
 
-/// A cgroup that could not be removed.
+/// What could not be ended or removed.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot remove the cgroup {path} of a container that has ended; `rmdir {path}` does once it is empty"
-)]
-pub struct CgroupStays {
-    path: String,
-    #[source]
-    source: io::Error,
+pub enum RemainsError {
+    #[error(
+        "cannot remove the cgroup {path} of a container that has ended; `rmdir {path}` does once it is empty"
+    )]
+    CgroupStays {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the shim of container {id} was killed and has not ended; the kernel may hold it in a call to a device")]
+    ShimStays { id: String },
 }
 
 /// Ends the shim of a container that Docker does not run any more, and removes its cgroups; waits a moment first,
 /// since both usually go by themselves. True when something had to be ended.
-pub async fn end_remains(id: &str) -> Result<bool, CgroupStays> {
+pub async fn end_remains(id: &str) -> Result<bool, RemainsError> {
     // The id becomes part of a path that is removed.
     if id.len() != ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(false);
@@ -51,7 +57,9 @@ pub async fn end_remains(id: &str) -> Result<bool, CgroupStays> {
         let bundle = shim.folder();
         ended = tokio::time::timeout(LAG, shim.gone()).await.is_err() && shim.kill();
         if ended {
-            shim.gone().await;
+            if tokio::time::timeout(DYING, shim.gone()).await.is_err() {
+                return Err(RemainsError::ShimStays { id: id.to_owned() });
+            }
             if let Some(bundle) = bundle.filter(|bundle| is_blank(bundle, id)) {
                 remove_bundle(&bundle);
             }
@@ -122,7 +130,7 @@ fn find(id: &str) -> Vec<PathBuf> {
 }
 
 /// Kills what is in the cgroup and removes it, the innermost first.
-fn remove(path: &Path) -> Result<(), CgroupStays> {
+fn remove(path: &Path) -> Result<(), RemainsError> {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove(&entry.path())?;
@@ -138,7 +146,9 @@ fn remove(path: &Path) -> Result<(), CgroupStays> {
         match fs::remove_dir(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(_) if begun.elapsed() < BUSY => std::thread::sleep(POLL),
-            Err(source) => return Err(CgroupStays { path: path.display().to_string(), source }),
+            Err(source) => {
+                return Err(RemainsError::CgroupStays { path: path.display().to_string(), source })
+            }
             Ok(()) => return Ok(()),
         }
     }

@@ -47,6 +47,18 @@ async fn records_that_name_a_gone_docker_are_finished_without_it_on_request() {
 }
 
 #[tokio::test]
+async fn a_gone_docker_that_is_configured_still_backs_nothing() {
+    let mut world = World::new().await;
+    let docker = world.stack.docker.host();
+    record_of_another(&world, &docker).await;
+    world.stack.docker.kill();
+    assert_eq!(world.gc().status.code(), Some(1), "no record is finished, and no Docker asked");
+    let (code, json) = world.gc_json(&["--forget-docker", &docker]);
+    assert_eq!((code, &json["not_asked"]), (0, &json!([])), "{json:#}");
+    assert_eq!((records(&world), world.endpoints().await), (0, Vec::new()));
+}
+
+#[tokio::test]
 async fn a_docker_that_answers_or_hangs_is_not_forgotten() {
     let world = World::new().await;
     let docker = world.stack.docker.host();

@@ -16,7 +16,7 @@ use crate::processes;
 /// How long killed processes may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
 
-/// Returns when somebody wants the end, with the reason.
+/// Returns when the run has to end, with the reason.
 pub async fn asked() -> &'static str {
     let listen = |kind| signal(kind).unwrap();
     let mut int = listen(SignalKind::interrupt());

@@ -26,7 +26,7 @@ pub fn of(machine: &Machine) -> Vec<String> {
     everybody.filter(of_tasks).map(describe).collect()
 }
 
-/// `<pid> <command line>` of everybody who belongs to a run's folder, its daemons too.
+/// `<pid> <command line>` of each process that belongs to a run's folder, its daemons included.
 pub fn below(folder: &Path) -> Vec<String> {
     let cgroup = format!("/{}/", cgroup_of(&folder.join("d")));
     living().filter(|pid| belongs(*pid, folder, &cgroup)).map(describe).collect()

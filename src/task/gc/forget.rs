@@ -35,8 +35,12 @@ impl GoneDocker {
 
     /// Whether the record names this Docker, in whatever form.
     pub(super) fn is_named_by(&self, record: &Record) -> bool {
-        let named = record.docker.as_deref().map(DockerHost::parse);
-        matches!(named, Some(Ok(host)) if host == self.0)
+        record.docker.as_deref().is_some_and(|address| self.is_at(address))
+    }
+
+    /// Whether this address is that Docker's, in whatever form.
+    pub(super) fn is_at(&self, address: &str) -> bool {
+        DockerHost::parse(address).is_ok_and(|host| host == self.0)
     }
 }
 

@@ -63,7 +63,7 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
         Err(error) => Some(Record::Unreadable(path, chain(&error))),
         Ok(Some(Found::Orphan(mut entry))) => {
             if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
-                // In memory only: the next one to read it, should it stay, has to be told again.
+                // In memory only: should the record stay, the next cleaner needs the option again.
                 entry.record.docker = None;
             }
             let record = entry.record.clone();

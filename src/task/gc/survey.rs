@@ -172,6 +172,10 @@ impl Survey {
             }
         }
         let usual = usual(config);
+        // It backs nothing any more, even where the configuration names it still.
+        if gone.is_some_and(|gone| gone.is_at(&usual)) {
+            return Ok(dockers);
+        }
         // A host without Docker runs commands alone.
         if dockers.is_empty() && config.docker.host.is_none() && !is_there(&usual) {
             return Ok(dockers);

@@ -58,6 +58,20 @@ async fn a_link_whose_task_is_gone_is_replaced() {
     assert_eq!(links(&config), Vec::<PathBuf>::new());
 }
 
+/// A launch that is frozen while it replaces a link.
+#[tokio::test]
+async fn a_lock_that_stays_taken_ends_the_wait() {
+    let (_folder, config) = world();
+    let (gone, new) = (task(&config, "gone.1"), task(&config, "new.1"));
+    Holds::new(&config, &gone.record).take(&[ip("203.0.113.7")]).await.unwrap();
+    gone.finish().unwrap();
+    let frozen = lock(&config.paths.addresses()).await.unwrap();
+    let error = Holds::new(&config, &new.record).take(&[ip("203.0.113.7")]).await.unwrap_err();
+    assert!(error.to_string().contains("holds the lock"), "{error}");
+    drop(frozen);
+    assert_eq!(Holds::new(&config, &new.record).take(&[ip("203.0.113.7")]).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn what_a_new_plan_leaves_out_is_given_back() {
     let (_folder, config) = world();

@@ -30,7 +30,7 @@ impl Planner<'_> {
         let workload = short(&task.workload, container);
         let mut items: Vec<Item> =
             lacking.missing.iter().map(|missing| self.missing(missing, container, &workload)).collect();
-        let mut blocked = Vec::new();
+        let (mut yielding, mut blocked) = (Vec::new(), Vec::new());
         for conflict in &lacking.conflicts {
             let named = item(Verdict::Restore, Kind::Address, conflict.address.to_string(), container);
             let holder = &conflict.holder;
@@ -40,7 +40,7 @@ impl Planner<'_> {
                     ..named
                 }),
                 Holder::GivesWay(other) => {
-                    self.give_way(&other, &task.task_id);
+                    yielding.push(other);
                     items.push(Item {
                         why: format!("the datastore gives it to {holder}, of which nothing lives"),
                         ..named
@@ -58,6 +58,7 @@ impl Planner<'_> {
         }
         match blocked.is_empty() {
             true => {
+                yielding.iter().for_each(|other| self.give_way(other, &task.task_id));
                 self.plan.restore.push(container.clone());
                 self.plan.items.extend(items);
             }

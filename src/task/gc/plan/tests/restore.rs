@@ -96,6 +96,17 @@ fn a_holder_without_record_and_life_gives_way_whatever_its_age() {
 }
 
 #[test]
+fn nothing_gives_way_for_a_task_that_another_conflict_blocks() {
+    let mut survey = survey();
+    let mut lacking = held_by(&id(2), NODE);
+    lacking.conflicts.extend(held_by(&id(3), "elsewhere").conflicts);
+    living(&mut survey, &id(1), lacking);
+    survey.trace(id(2)).endpoint = Some(endpoint(Some(&id(2)), "10.0.0.70", Duration::ZERO));
+    let plan = Plan::make(&survey, &REPORT);
+    assert_eq!((plan.conflicts, plan.restore, plan.remove), (vec![id(1)], vec![], vec![]));
+}
+
+#[test]
 fn a_holder_that_may_live_does_not_give_way() {
     let lives: [fn(&mut Survey); 6] = [
         |survey| survey.trace(id(2)).container = Some(container(State::Living, DAY)),
