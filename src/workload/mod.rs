@@ -53,7 +53,7 @@ pub use logs::{Output, Sink};
 pub use namespaces::UserNamespace;
 pub use process::HostProcess;
 pub use remains::{end_remains, RemainsError};
-pub use resolvers::fallback as resolver_fallback;
+pub use resolvers::{fallback as resolver_fallback, of_host as resolvers_of_host};
 pub use spec::{
     ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,
     Published, Recursion, Throttle, Throttled, Ulimit,

@@ -1,10 +1,17 @@
 //! The name servers that Docker gives to a container when it cannot use the host's.
 //!
 //! A container cannot reach a name server of the host's loopback. Docker leaves such servers out of its resolv.conf,
-//! and where no other one is left it writes Google's public ones, without a word. (It does so on the network `none` too;
-//! a host of systemd-resolved is no such case, Docker reads the file with the real servers there.)
+//! and where no other one is left it writes Google's public ones, without a word. (It does so on the network `none` too.)
+//! On a host of systemd-resolved Docker reads the file with the real servers instead, see [`of_host`].
 
-use std::net::IpAddr;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where systemd-resolved listens, and where it lists the servers that it asks.
+const STUB: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
+const BEHIND_THE_STUB: &str = "/run/systemd/resolve/resolv.conf";
 
 /// What Docker writes where nothing else is left.
 const PUBLIC: [&str; 4] = ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"];
@@ -26,6 +33,21 @@ pub fn fallback(container: &str, host: &str) -> Option<String> {
             list(&given)
         )
     })
+}
+
+/// The text of the host's resolv.conf that Docker goes by; `None` where it cannot be read.
+pub fn of_host() -> Option<String> {
+    chosen(Path::new(RESOLV_CONF), Path::new(BEHIND_THE_STUB))
+}
+
+/// Docker takes the other file where the stub is the only server. Its servers may be the public ones: then these are
+/// the host's own choice.
+fn chosen(file: &Path, behind: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    match servers(&text)[..] {
+        [STUB] => fs::read_to_string(behind).ok().or(Some(text)),
+        _ => Some(text),
+    }
 }
 
 fn servers(text: &str) -> Vec<IpAddr> {
@@ -56,7 +78,22 @@ mod tests {
     }
 
     #[test]
-    fn name_servers_that_somebody_chose_are_not() {
+    fn servers_behind_systemds_stub_are_the_hosts_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let [etc, behind] = ["etc", "behind"].map(|name| dir.path().join(name));
+        let noted = |text: &str| {
+            fs::write(&etc, text).unwrap();
+            fallback(DOCKERS, &chosen(&etc, &behind).unwrap()).is_some()
+        };
+        assert!(noted("nameserver 127.0.0.53\n"), "there is no other file");
+        fs::write(&behind, "nameserver 8.8.8.8\nnameserver 8.8.4.4\n").unwrap();
+        assert!(!noted("nameserver 127.0.0.53\noptions edns0\n"));
+        assert!(noted("nameserver 127.0.0.1\n"), "dnsmasq, beside an unused systemd-resolved");
+        assert!(noted("nameserver 127.0.0.53\nnameserver 127.0.0.1\n"));
+    }
+
+    #[test]
+    fn name_servers_that_were_configured_are_not() {
         assert_eq!(fallback(DOCKERS, "nameserver 8.8.8.8\n"), None, "the host's own choice");
         assert_eq!(fallback("nameserver 10.0.0.2\n", "nameserver 127.0.0.53\n"), None, "dockerd's --dns");
         assert_eq!(fallback("nameserver 10.0.0.2\nnameserver 8.8.8.8\n", "nameserver 127.0.0.1\n"), None);

@@ -16,7 +16,8 @@ use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
 use crate::task::spec::{self, Work};
 use crate::workload::{
-    resolver_fallback, ContainerSpec, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting,
+    resolver_fallback, resolvers_of_host, ContainerSpec, Docker, DockerError, Exit, HostProcess, Output,
+    Sink, Waiting,
 };
 
 /// A container that exists and has not been started.
@@ -262,8 +263,7 @@ impl Container {
         let description = &self.order.description;
         let left = description.container().is_some_and(|spec| spec.dns.is_empty());
         let Some(path) = resolv_conf.filter(|_| left && description.calico.is_some()) else { return };
-        let text = |path: &Path| std::fs::read_to_string(path).ok();
-        let files = text(path).zip(text(Path::new("/etc/resolv.conf")));
+        let files = std::fs::read_to_string(path).ok().zip(resolvers_of_host());
         if let Some(note) = files.and_then(|(container, host)| resolver_fallback(&container, &host)) {
             tracing::warn!("{note}");
         }
