@@ -8,12 +8,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::mount::{umount2, MntFlags};
 use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{geteuid, Pid};
 
 use super::dockerd::Folders;
 use super::members;
@@ -117,9 +118,15 @@ fn lock_of_the_dead(dir: &Path) -> Option<File> {
     text.starts_with(LOCKED).then_some(file)
 }
 
-/// Of the folders below `base`, this one included, those that private daemons use or have left.
+/// Of the folders below `base`, this one included, those that private daemons of this user use or have left. `base` is
+/// open to all users as a rule: what another one put there would decide what is removed.
 fn siblings(base: &Path) -> Vec<PathBuf> {
-    let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
+    let user = geteuid().as_raw();
+    let is_own = |meta: &fs::Metadata| meta.is_dir() && meta.uid() == user;
+    let is_ours = |entry: &fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.metadata().is_ok_and(|it| is_own(&it))
+    };
     fs::read_dir(base).into_iter().flatten().flatten().filter(is_ours).map(|entry| entry.path()).collect()
 }
 
@@ -232,5 +239,26 @@ mod tests {
         fs::write(before.join(OWNER), "1 1\n").unwrap();
         assert_eq!(abandoned(base.path()), std::slice::from_ref(dead));
         assert!(mine.exists() && before.exists() && other.exists() && !dead.exists());
+    }
+
+    /// A private folder of another user, and a link to one of this user's.
+    #[test]
+    fn folders_of_other_users_are_left_alone() {
+        let base = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        drop(claim(elsewhere.path()).unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), base.path().join("cmdev-link")).unwrap();
+        let theirs = base.path().join("cmdev-theirs");
+        fs::create_dir(&theirs).unwrap();
+        drop(claim(&theirs).unwrap());
+        // Only root can give a folder away.
+        if geteuid().is_root() {
+            std::os::unix::fs::chown(&theirs, Some(65_534), None).unwrap();
+            assert_eq!(abandoned(base.path()), [PathBuf::new(); 0]);
+            assert!(theirs.exists());
+            std::os::unix::fs::chown(&theirs, Some(0), None).unwrap();
+        }
+        assert_eq!(abandoned(base.path()), [theirs]);
+        assert!(elsewhere.path().join(OWNER).exists());
     }
 }
