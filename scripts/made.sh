@@ -69,7 +69,7 @@ is_left() {
         link) [ -e "/proc/sys/net/ipv4/conf/$what" ] ;;
         route) ip -o route show "$what" 2>/dev/null | grep -q " dev $more " ;;
         rules) have nft && nft --stateless list ruleset 2>/dev/null | grep -qF "$what" ;;
-        # Only our own value is ours: to another one somebody else has set it.
+        # Only our own value is ours: another one was set by something else.
         setting) [ "$more" != "$now" ] && [ "$(cat "/proc/sys/$what" 2>/dev/null)" = "$now" ] ;;
         # The last private cluster that noted it removes it, and what others put there keeps it.
         place) ! grep -qsxF "$what" "$more"/cmdev-*/footprint && { [ -f "$what" ] || { [ -d "$what" ] && [ -z "$(ls -A "$what")" ]; }; } ;;

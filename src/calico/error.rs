@@ -188,7 +188,7 @@ impl CalicoError {
             Self::NotAllowed(_) => Failure::app("CM-NOT-ALLOWED", told),
             Self::ProfileName(_) => Failure::app("CM-PROFILE-INVALID", format!("CALICO_PROFILE {told}")),
             Self::ForeignEndpoint(_) | Self::NameTooLong(_) => Failure::host("CM-ENDPOINT", told),
-            Self::Unreadable { .. } => Failure::host("CM-DATA", format!("{told}; mend that record")),
+            Self::Unreadable { .. } => Failure::host("CM-DATA", format!("{told}; repair that record")),
             Self::File { .. } | Self::NoHostName => Failure::host("CM-CONFIG", told),
         }
     }

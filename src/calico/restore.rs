@@ -31,7 +31,7 @@ use crate::limits::IPAM_LOCK;
 /// Keys a read: etcd takes at most 128 operations in a transaction.
 const BATCH: usize = 100;
 
-/// What a launch has written, as far as it cannot be told from the task's identity.
+/// What a launch has written, as far as it does not follow from the task's identity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The endpoint's record, byte for byte.

@@ -3,7 +3,7 @@
 //! They are known by the environment of their start, which children inherit: daemons are started with [`MARK`],
 //! an agent gives executors and tasks the sandbox's path. Processes in containers have the image's environment, so they
 //! are known by the cgroup that dockerd was given. A command line proves nothing, and a working directory neither:
-//! an editor, a pager or a shell of somebody who looks at the folder has these too.
+//! an editor, a pager or a shell in which a person looks at the folder has these too.
 
 use std::fs;
 use std::path::Path;

@@ -206,7 +206,7 @@ pub async fn give_back(
     report
 }
 
-/// What nobody waits for: the container as Docker has to see it, the host's side of `dataplane = "local"`, which the
+/// What no update waits for: the container as Docker has to see it, the host's side of `dataplane = "local"`, which the
 /// last task takes with it, and the journal's record.
 pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
     match report.release {

@@ -19,7 +19,7 @@ fn what_a_cluster_makes_is_listed_and_what_others_make_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let (made, there) = (dir.path().join("made"), dir.path().join("there"));
     let script = root().join("scripts/made.sh");
-    // Somebody else's: a link, a route, and a process that names the folder.
+    // Another program's: a link, a route, and a process that names the folder.
     let then = format!(
         "ip link add other type dummy && ip link set other up && ip route add 203.0.113.0/24 dev other
          tail -f \"$CM_FOLDER/config.toml\" > /dev/null & echo $! > {0}/looker

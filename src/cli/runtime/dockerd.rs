@@ -55,8 +55,8 @@ impl Dockerd {
     }
 
     /// Does it read this file? Asked from its own point of view: it may have another root folder, and what lies
-    /// under the same name in another mount namespace is another file. A file that is not there yet is told by its
-    /// folder.
+    /// under the same name in another mount namespace is another file. A file that does not exist yet is known by
+    /// its folder.
     fn reads(&self, file: &Path) -> bool {
         let (mut ours, mut theirs) = (file, self.config.as_path());
         loop {
