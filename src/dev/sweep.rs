@@ -1,6 +1,6 @@
 //! Removing what a private dockerd leaves when it does not end by itself: processes, mounts, cgroups.
 //!
-//! Containers and their shims outlive a killed dockerd on purpose. [`members`](super::members) finds those of a folder.
+//! Containers and their shims outlive a killed dockerd on purpose. [`members`] finds those of a folder.
 //!
 //! [`abandoned`] does the same for whole folders whose owner was killed so hard that nothing ran. An owner holds
 //! a lock on a file in its folder, which the kernel releases when the owner ends, however it ends. Its pid would prove
@@ -254,7 +254,7 @@ mod tests {
         // Only root can give a folder away.
         if geteuid().is_root() {
             std::os::unix::fs::chown(&theirs, Some(65_534), None).unwrap();
-            assert_eq!(abandoned(base.path()), [PathBuf::new(); 0]);
+            assert!(abandoned(base.path()).is_empty());
             assert!(theirs.exists());
             std::os::unix::fs::chown(&theirs, Some(0), None).unwrap();
         }
