@@ -228,10 +228,12 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
     world.configure("gc.grace", "\"1s\"");
     let living = world.running(&app("/living", "sleep 1000", calico())).await;
     let task = world.running(&app("/lost", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
-    until("it was never registered", async || {
-        world.consul("/v1/catalog/service/lost-direct").await != json!([])
-    })
-    .await;
+    for name in ["lost", "lost-direct"] {
+        until("it was never registered", async || {
+            world.consul(&format!("/v1/catalog/service/{name}")).await != json!([])
+        })
+        .await;
+    }
     executor_dies(&task).await;
     std::fs::remove_file(record(&task)).unwrap();
     let before = traces(&world).await;
