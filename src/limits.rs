@@ -6,6 +6,7 @@
 //! | peer | call | limit | | afterwards |
 //! | --- | --- | --- | --- | --- |
 //! | Docker | find its address, connect, say hello | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
+//! | Docker | find the process that listens on its socket | 1 s | `DOCKER_LISTENER` | every dockerd of the host counts |
 //! | Docker | create | 120 s | `DOCKER_CREATE` | retried for `launch.retry_for` |
 //! | Docker | ask for its security options, once in its life | 5 s | `DOCKER_INFO` | the launch goes on |
 //! | Docker | look for an image | 30 s | `DOCKER_LOOK` | three tries |
@@ -15,6 +16,7 @@
 //! | Docker | register a wait | 10 s | `DOCKER_REGISTER` | the launch fails; later: asked again |
 //! | Docker | inspect | 5 s | `DOCKER_INSPECT` | six tries at a launch, else one |
 //! | Docker | look at a container whose end it has missed | 15 s | `DOCKER_NUDGE` | made to look again, for a minute |
+//! | Docker | answer a wait, once the process has gone | 2 s | `DOCKER_LAG` | asked for the exit code |
 //! | Docker | the exit code, once the process has gone | 60 s | `DOCKER_EXIT_CODE` | the task fails: its exit code is unknown |
 //! | Docker | whether a failed task was out of memory | 1 s | `DOCKER_OUT_OF_MEMORY` | the status does not mention memory |
 //! | Docker | start of a Calico task, besides `runtime.gate_timeout` | 10 s | `START_BESIDES_GATE` | the launch fails |
@@ -33,9 +35,16 @@
 //! | etcd | the release that a terminal update waits for | 1 s | `ETCD_BEFORE_UPDATE` | the cleaner finishes |
 //! | etcd | a cleaner's release of one task | 20 s | `ETCD_CLEANER` | the next cleaner |
 //! | etcd | a cleaner's count of all pools' addresses | 10 s | `ETCD_FIGURES` | no figures of the pools this time |
+//! | etcd | a cleaner's writing again of what was lost | 20 s | `ETCD_RESTORE` | the next cleaner |
+//! | name server | one try for one name | 2 s | `NAME_SERVER` | a second try, the next server |
 //! | agent | connect | 5 s | `AGENT_CONNECT` | tried again within the recovery timeout |
 //! | agent | answer a call | 15 s | `AGENT_ANSWER` | a new connection; updates are sent again |
+//! | agent | take an answer of a hundred bytes | 1 s | `AGENT_TAKES` | no more answers on this connection |
 //! | agent | acknowledge the last update | 60 s | `AGENT_ACKNOWLEDGEMENT` | the executor ends |
+//! | all | all that a custom executor's terminal update waits for | 1 s | `CUSTOM_BEFORE_UPDATE` | finished after it, or by the cleaner |
+//! | all | a cleaner's removal of what no journal names | 10 s | `ORPHANS` | the next cleaner |
+//! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
+//! | URI | each program that fetches or unpacks, in `run` | 900 s | `FETCH` | the launch fails |
 //!
 //! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]); both
 //! go on without it. Felix is waited for `policy.timeout`, see `task/felix.rs`. Three waits end with the task alone and
@@ -45,6 +54,8 @@
 use std::time::Duration;
 
 pub const DOCKER_HELLO: Duration = Duration::from_secs(5);
+/// Only asks the kernel, unless the socket's queue is full.
+pub const DOCKER_LISTENER: Duration = Duration::from_secs(1);
 /// Docker may unpack or copy the image's volumes meanwhile.
 pub const DOCKER_CREATE: Duration = Duration::from_secs(120);
 /// 20.10 takes some 15 ms, since it runs other programs for it.
@@ -59,6 +70,8 @@ pub const DOCKER_REGISTER: Duration = Duration::from_secs(10);
 pub const DOCKER_INSPECT: Duration = Duration::from_secs(5);
 /// Docker 20.10 waits 10 s for news that may be under way.
 pub const DOCKER_NUDGE: Duration = Duration::from_secs(15);
+/// Usually 40 to 70 ms.
+pub const DOCKER_LAG: Duration = Duration::from_secs(2);
 /// As the stock executor.
 pub const DOCKER_EXIT_CODE: Duration = Duration::from_secs(60);
 /// No terminal update may depend on it.
@@ -89,6 +102,11 @@ pub const ETCD_CLEANER: Duration = Duration::from_secs(20);
 /// The next run of the cleaner tries again.
 pub const ETCD_FIGURES: Duration = Duration::from_secs(10);
 
+pub const ETCD_RESTORE: Duration = Duration::from_secs(20);
+
+/// Launches wait for this, so it is shorter than the usual five seconds.
+pub const NAME_SERVER: Duration = Duration::from_secs(2);
+
 /// The lock only spares launches on one host each other's conflicts.
 pub const IPAM_LOCK: Duration = Duration::from_secs(1);
 /// A release has [`ETCD_BEFORE_UPDATE`] in all.
@@ -97,12 +115,40 @@ pub const IPAM_LOCK_RELEASE: Duration = Duration::from_millis(200);
 pub const AGENT_CONNECT: Duration = Duration::from_secs(5);
 /// An agent answers at once, unless it hangs.
 pub const AGENT_ANSWER: Duration = Duration::from_secs(15);
+/// An agent that does not read can still launch and kill.
+pub const AGENT_TAKES: Duration = Duration::from_secs(1);
 /// The stock executor's bound.
 pub const AGENT_ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
 
+/// An agent that cannot fit the container to what is left of its resources, which is nothing where the ExecutorInfo has
+/// none, destroys the executor as soon as it has the last update.
+pub const CUSTOM_BEFORE_UPDATE: Duration = Duration::from_secs(1);
+/// What no record names can wait; tasks that end meanwhile cannot.
+pub const ORPHANS: Duration = Duration::from_secs(10);
+pub const RUN_LOOK: Duration = Duration::from_secs(10);
+/// A gigabyte at ten megabits per second.
+pub const FETCH: Duration = Duration::from_secs(900);
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::fs;
+    use std::path::Path;
+
+    const CALLS: [&str; 3] = ["timeout(", "inspect_once(", "elapsed() > "];
+    /// Time limits of no call to an outside service: what is waited for is a process, a pipe or a pause.
+    const OTHERS: [&str; 10] = [
+        "calico::settle PAUSE",
+        "cli::run::hook PATIENCE",
+        "net::lock LIMIT",
+        "runtime::start REAP_LIMIT",
+        "task::work::mod LOG_DRAIN",
+        "task::work::stop DYING",
+        "workload::logs SETTLE",
+        "workload::remains DYING",
+        "workload::remains LAG",
+        "workload::wait NUDGE_EVERY",
+    ];
 
     /// `NAME` and seconds of each row of the table, and of each constant in whole seconds.
     #[test]
@@ -121,5 +167,56 @@ mod tests {
         let (rows, constants): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), constants.collect());
         assert!(rows.len() > 20, "{rows:?}");
         assert_eq!(rows, constants);
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.to_string_lossy().into_owned();
+            match path.is_dir() {
+                // The daemons of local runs and tests are waited for while they start.
+                true if !name.ends_with("src/dev") => sources(&path, found),
+                false if name.ends_with(".rs") && !name.ends_with("tests.rs") => found.push(name),
+                _ => {}
+            }
+        }
+    }
+
+    /// A constant that ends a wait stands in the table: what is an argument of a function with a time limit, what the
+    /// time that has gone by is compared with, and what a file calls a limit.
+    #[test]
+    fn every_time_limit_of_a_call_is_in_the_table() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = Vec::new();
+        sources(&root.join("src"), &mut files);
+        assert!(files.len() > 200, "{}", files.len());
+        let words = |text: &str| -> BTreeSet<String> {
+            text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))
+                .map(str::to_owned)
+                .collect()
+        };
+        let mut elsewhere = BTreeSet::new();
+        for file in files.iter().filter(|file| !file.ends_with("/limits.rs")) {
+            let text = fs::read_to_string(file).unwrap();
+            let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(&text);
+            let ends_a_wait: BTreeSet<String> = CALLS
+                .iter()
+                .flat_map(|call| code.split(call).skip(1))
+                .flat_map(|rest| words(rest.split([';', '{']).next().unwrap_or(rest)))
+                .collect();
+            let own = code.lines().filter_map(|line| line.trim_start_matches("pub ").strip_prefix("const "));
+            for name in own.filter_map(|line| line.split_once(": Duration").map(|(name, _)| name)) {
+                if ends_a_wait.contains(name) || name.ends_with("LIMIT") {
+                    let module = file.trim_start_matches(&format!("{}/src/", root.display()));
+                    let module = module.trim_end_matches(".rs").replace('/', "::");
+                    elsewhere.insert(format!("{module} {name}"));
+                }
+            }
+            let number =
+                code.lines().find(|line| line.contains("timeout(") && line.contains("Duration::from_"));
+            assert_eq!(number, None, "{file}");
+        }
+        let others = OTHERS.map(str::to_owned);
+        assert_eq!(elsewhere, BTreeSet::from(others));
     }
 }

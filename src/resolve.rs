@@ -5,15 +5,13 @@
 //! one: literal, `localhost`, `/etc/hosts`, then the name servers of `/etc/resolv.conf`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use hickory_resolver::config::{LookupIpStrategy, ResolveHosts};
 use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use hickory_resolver::net::NetError;
 use hickory_resolver::Resolver;
 
-/// For each try of each name server; launches wait for this, so it is shorter than the usual five seconds.
-pub const TIMEOUT: Duration = Duration::from_secs(2);
+use crate::limits::NAME_SERVER;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
@@ -80,7 +78,7 @@ async fn ask<P: RuntimeProvider>(provider: P, host: &str) -> Result<Vec<IpAddr>,
         |source: NetError| ResolveError::NoServers { host: host.to_owned(), source: Box::new(source) };
     let mut builder = Resolver::builder(provider).map_err(no_servers)?;
     let options = builder.options_mut();
-    options.timeout = TIMEOUT;
+    options.timeout = NAME_SERVER;
     options.attempts = 2;
     options.cache_size = 0;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;

@@ -3,21 +3,28 @@
 //! | URI | fetched by |
 //! | --- | --- |
 //! | `/path`, `file:///path` | a copy |
-//! | `http`, `https`, `ftp`, `ftps` | `curl`, which follows redirects and gives up after a minute without a byte |
+//! | `http`, `https`, `ftp`, `ftps` | `curl`, which follows redirects and gives up after a minute without a byte, or after [`FETCH`] in all |
 //! | anything else (`hdfs`, `s3`, …), a relative path | nothing: [`obstacle`] names the reason |
 //!
 //! The file gets the last part of the URI as its name, or `output_file`. An executable file is made executable; of the
 //! others those that are archives by their name are unpacked beside themselves, if the URI asks for it.
+//!
+//! A URI may hold a user and a password. `curl` reads it from its standard input: every user of a machine can read the
+//! command lines of all processes.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use tokio::process::Command;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::error::redacted;
+use crate::limits::FETCH;
 use crate::mesos::messages::command_info::Uri;
 use crate::mesos::messages::TaskInfo;
 
@@ -41,6 +48,8 @@ pub enum FetchError {
     },
     #[error("{program} failed ({status}): {words}")]
     Failed { program: &'static str, status: std::process::ExitStatus, words: String },
+    #[error("{program} does not end within {} s", limit.as_secs_f32())]
+    Slow { program: &'static str, limit: Duration },
     #[error("{0}")]
     Unusable(String),
 }
@@ -105,6 +114,11 @@ pub fn uris(task: &TaskInfo) -> impl Iterator<Item = &Uri> {
 
 /// Puts the URI's file into the folder, and unpacks it there if that is asked for.
 pub(super) async fn fetch(uri: &Uri, folder: &Path) -> Result<(), FetchError> {
+    fetch_within(FETCH, uri, folder).await
+}
+
+/// `limit` is that of each program.
+async fn fetch_within(limit: Duration, uri: &Uri, folder: &Path) -> Result<(), FetchError> {
     let file = folder.join(name(uri)?);
     if let Some(parent) = file.parent() {
         fs::create_dir_all(parent).map_err(failed("make the folder", parent))?;
@@ -116,8 +130,8 @@ pub(super) async fn fetch(uri: &Uri, folder: &Path) -> Result<(), FetchError> {
             let patience = ["--connect-timeout", "30", "--speed-limit", "1", "--speed-time", "60"];
             let mut curl = Command::new("curl");
             curl.args(["--silent", "--show-error", "--location", "--fail", "--globoff"]).args(patience);
-            curl.arg("--output").arg(target).arg("--url").arg(address);
-            run("curl", curl).await?;
+            curl.arg("--output").arg(target).args(["--config", "-"]);
+            run("curl", curl, &format!("url = {}\n", quoted(address)), limit).await?;
         }
     }
     if uri.executable() {
@@ -125,9 +139,23 @@ pub(super) async fn fetch(uri: &Uri, folder: &Path) -> Result<(), FetchError> {
             .map_err(failed("make executable", &file));
     }
     match uri.extract() {
-        true => unpack(&file).await,
+        true => unpack(&file, limit).await,
         false => Ok(()),
     }
+}
+
+/// A value in a configuration of curl's.
+fn quoted(value: &str) -> String {
+    let mut quoted = String::from("\"");
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            other => quoted.push(other),
+        }
+    }
+    quoted + "\""
 }
 
 /// The path of the file in the sandbox.
@@ -148,32 +176,38 @@ fn name(uri: &Uri) -> Result<PathBuf, FetchError> {
 }
 
 /// By the name of the file, as Mesos does; a file of another kind stays as it is.
-async fn unpack(file: &Path) -> Result<(), FetchError> {
+async fn unpack(file: &Path, limit: Duration) -> Result<(), FetchError> {
     let (Some(folder), Some(name)) = (file.parent(), file.to_str()) else { return Ok(()) };
     if TAR.iter().any(|end| name.ends_with(end)) {
         let mut tar = Command::new("tar");
         tar.arg("-C").arg(folder).arg("-xf").arg(file);
-        return run("tar", tar).await;
+        return run("tar", tar, "", limit).await;
     }
     if let Some(plain) = name.strip_suffix(".gz") {
         let output = fs::File::create(plain).map_err(failed("make the file", plain))?;
         let mut gzip = Command::new("gzip");
         gzip.arg("-dc").arg(file).stdout(output);
-        return run("gzip", gzip).await;
+        return run("gzip", gzip, "", limit).await;
     }
     if name.ends_with(".zip") {
         let mut unzip = Command::new("unzip");
         unzip.args(["-o", "-q", "-d"]).arg(folder).arg(file);
-        return run("unzip", unzip).await;
+        return run("unzip", unzip, "", limit).await;
     }
     Ok(())
 }
 
-/// To its end; a future that is dropped takes the program with it.
-async fn run(program: &'static str, mut command: Command) -> Result<(), FetchError> {
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+/// To its end, with this as its standard input; a future that is dropped takes the program with it.
+async fn run(
+    program: &'static str,
+    mut command: Command,
+    input: &str,
+    limit: Duration,
+) -> Result<(), FetchError> {
+    command.stdin(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().map_err(|source| FetchError::Program { program, source })?;
-    let output = child.wait_with_output().await.map_err(|source| FetchError::Program { program, source })?;
+    let output = timeout(limit, feed(child, input)).await.map_err(|_| FetchError::Slow { program, limit })?;
+    let output = output.map_err(|source| FetchError::Program { program, source })?;
     match output.status.success() {
         true => Ok(()),
         false => {
@@ -181,6 +215,14 @@ async fn run(program: &'static str, mut command: Command) -> Result<(), FetchErr
             Err(FetchError::Failed { program, status: output.status, words })
         }
     }
+}
+
+async fn feed(mut child: Child, input: &str) -> io::Result<std::process::Output> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that does not read is judged by its exit status.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    child.wait_with_output().await
 }
 
 fn failed(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> FetchError {
@@ -204,6 +246,9 @@ pub fn shown(uri: &Uri) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     fn uri(value: &str) -> Uri {
@@ -267,6 +312,76 @@ mod tests {
             assert!(error.to_string().contains("leads out of the sandbox"), "{error}");
         }
         assert!(fetch(&uri("http://127.0.0.1/"), to.path()).await.is_err(), "no name");
+    }
+
+    /// The command lines of this process's children that mention the folder.
+    fn command_lines(folder: &Path) -> Vec<String> {
+        let own = std::process::id().to_string();
+        let parent = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1).map(str::to_owned))
+        };
+        let children = crate::processes::pids().filter(|pid| parent(*pid).as_ref() == Some(&own));
+        let lines = children.filter_map(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| line.contains(&*folder.to_string_lossy())).collect()
+    }
+
+    /// The head of a request.
+    async fn head(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_uri_password_reaches_the_server_and_no_command_line() {
+        let to = tempfile::tempdir().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let folder = to.path().to_owned();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            let (asked, lines) = (head(&mut stream).await, command_lines(&folder));
+            // The base64 of `user:se"cr\et`.
+            let known = asked.contains("Authorization: Basic dXNlcjpzZSJjclxldA==");
+            let status = if known { "200 OK" } else { "401 Unauthorized" };
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfile");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            (asked, lines)
+        });
+        let value = format!("http://user:se%22cr%5Cet@{address}/a/file.txt?key=x\"y\\z");
+        let uri = Uri { output_file: Some("file.txt".into()), ..uri(&value) };
+        let fetched = fetch(&uri, to.path()).await;
+        let (asked, lines) = served.await.unwrap();
+        fetched.unwrap_or_else(|error| panic!("{error}: {asked}"));
+        assert!(asked.starts_with("GET /a/file.txt?key=x\"y\\z HTTP/1.1\r\n"), "{asked}");
+        assert_eq!(fs::read_to_string(to.path().join("file.txt")).unwrap(), "file");
+        assert!(lines.len() == 1 && lines[0].contains("curl"), "{lines:?}");
+        assert!(!lines[0].contains("user:") && !lines[0].contains("key="), "{lines:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_is_given_up() {
+        let to = tempfile::tempdir().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await.unwrap();
+            // Faster than what curl takes for a stalled transfer, until the connection breaks.
+            while stream.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let limit = Duration::from_millis(500);
+        let error =
+            fetch_within(limit, &uri(&format!("http://{address}/endless")), to.path()).await.unwrap_err();
+        assert_eq!(error.to_string(), "curl does not end within 0.5 s");
+        served.await.unwrap();
     }
 
     #[test]

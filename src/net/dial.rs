@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::netns::{enter, Namespace};
 use super::NetError;
+use crate::limits::NAME_SERVER;
 use crate::resolve::{self, ResolveError};
 
 /// Connects as a process in the namespace would. The socket is made there, by a thread that dies
@@ -60,7 +61,7 @@ impl RuntimeProvider for Within {
     ) -> Opening<Self::Tcp> {
         let namespace = self.namespace.clone();
         Box::pin(async move {
-            let connected = timeout(limit.unwrap_or(resolve::TIMEOUT), connect(&namespace, server)).await?;
+            let connected = timeout(limit.unwrap_or(NAME_SERVER), connect(&namespace, server)).await?;
             Ok(AsyncIoTokioAsStd(connected.map_err(io::Error::other)?))
         })
     }

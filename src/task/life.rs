@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::config::{Config, ConfigError};
 use crate::error::{chain, Failure};
-use crate::limits::{DOCKER_KILLED, START_WITHOUT_GATE};
+use crate::limits::{CUSTOM_BEFORE_UPDATE, DOCKER_KILLED, START_WITHOUT_GATE};
 use crate::trust::TrustError;
 
 use super::link::{Change, Command, Ended, Link, Order, Outcome};
@@ -37,15 +37,10 @@ pub async fn live(order: Order, mut link: Link) -> Ended {
         None => plain(Arc::new(order), &mut link).await,
     };
     match by_custom_executor {
-        true => ended.finished_within(BEFORE_UPDATE).await,
+        true => ended.finished_within(CUSTOM_BEFORE_UPDATE).await,
         false => ended,
     }
 }
-
-/// How long a custom executor's terminal update may wait for the rest of the teardown. An agent that cannot fit the
-/// container to what is left of its resources, which is nothing where the ExecutorInfo has none, destroys the
-/// executor as soon as it has the last update.
-const BEFORE_UPDATE: Duration = Duration::from_secs(1);
 
 /// A task that stock Mesos could run just as well.
 async fn plain(order: Arc<Order>, link: &mut Link) -> Ended {

@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
@@ -14,14 +13,13 @@ use tokio::net::UnixStream;
 use crate::config::Config;
 use crate::error::{chain, Failure};
 use crate::files;
+use crate::limits::DOCKER_LISTENER;
 use crate::processes::{pids, Stat};
 use crate::workload::{Docker, DockerHost, UserNamespace};
 
 use super::docker_host::Chosen;
 use super::journal::boot_id;
 
-/// For the question which process listens on the daemon's socket.
-const HELLO: Duration = Duration::from_secs(1);
 const DAEMON: &str = "dockerd";
 
 /// What a daemon has said.
@@ -88,7 +86,7 @@ async fn daemons(host: &DockerHost) -> Vec<String> {
 }
 
 async fn listener(socket: &Path) -> Option<i32> {
-    let stream = tokio::time::timeout(HELLO, UnixStream::connect(socket)).await.ok()?.ok()?;
+    let stream = tokio::time::timeout(DOCKER_LISTENER, UnixStream::connect(socket)).await.ok()?.ok()?;
     stream.peer_cred().ok()?.pid()
 }
 

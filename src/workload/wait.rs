@@ -26,10 +26,10 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::{daemon_words, segment};
 use super::process::HostProcess;
-use crate::limits::{DOCKER_EXIT_CODE, DOCKER_INSPECT, DOCKER_NUDGE, DOCKER_OUT_OF_MEMORY, DOCKER_REGISTER};
+use crate::limits::{
+    DOCKER_EXIT_CODE, DOCKER_INSPECT, DOCKER_LAG, DOCKER_NUDGE, DOCKER_OUT_OF_MEMORY, DOCKER_REGISTER,
+};
 
-/// How long Docker's own answer may lag behind the death of the process: usually 40 to 70 ms.
-const LAG: Duration = Duration::from_secs(2);
 /// Before a broken wait is asked for anew.
 const BROKEN: Duration = Duration::from_millis(100);
 /// How often Docker is made to look at a container whose process is gone.
@@ -96,7 +96,7 @@ impl Waiting {
             biased;
             answer = self.answer() => answer,
             () = gone(process) => {
-                match timeout(LAG, self.answer()).await {
+                match timeout(DOCKER_LAG, self.answer()).await {
                     Ok(answer) => answer,
                     Err(_) => {
                         tracing::warn!("the process is gone, but Docker has not told its exit code; asking");

@@ -12,13 +12,11 @@ use crate::cli::output::count;
 use crate::config::Config;
 use crate::consul;
 use crate::error::chain;
+use crate::limits::RUN_LOOK;
 use crate::names::ContainerId;
 use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::task::Task;
-
-/// How long one place may take to answer.
-const LIMIT: Duration = Duration::from_secs(10);
 
 /// The tasks to look for, and what is remembered between two looks.
 pub struct Census<'a> {
@@ -150,7 +148,7 @@ impl<'a> Census<'a> {
             return;
         }
         let ask = async { consul::Client::new(self.config)?.services().await };
-        match tokio::time::timeout(LIMIT, ask).await {
+        match tokio::time::timeout(RUN_LOOK, ask).await {
             Ok(Ok(services)) => {
                 let ids = services.into_iter().map(|service| service.id);
                 seen.services = ids.filter(|id| self.is_ours(id)).collect();
@@ -161,7 +159,7 @@ impl<'a> Census<'a> {
     }
 
     async fn datastore(&mut self, seen: &mut Seen) {
-        match tokio::time::timeout(LIMIT, self.ask_datastore(seen)).await {
+        match tokio::time::timeout(RUN_LOOK, self.ask_datastore(seen)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => seen.unknown.push(format!("etcd: {}", chain(&error))),
             Err(_) => seen.unknown.push("etcd does not answer".into()),
@@ -231,7 +229,7 @@ impl<'a> Census<'a> {
             let docker = connect(self.docker, self.config).await?;
             let mut found = BTreeSet::new();
             for name in &self.names {
-                match docker.inspect_once(name, LIMIT).await {
+                match docker.inspect_once(name, RUN_LOOK).await {
                     Ok(_) => drop(found.insert(name.clone())),
                     Err(DockerError::NoContainer { .. }) => {}
                     Err(error) => return Err(chain(&error)),
@@ -239,7 +237,7 @@ impl<'a> Census<'a> {
             }
             Ok::<_, String>(found)
         };
-        match tokio::time::timeout(LIMIT, ask).await {
+        match tokio::time::timeout(RUN_LOOK, ask).await {
             Ok(Ok(found)) => seen.containers = found,
             Ok(Err(why)) => seen.unknown.push(format!("Docker: {why}")),
             Err(_) => seen.unknown.push("Docker does not answer".into()),
@@ -253,7 +251,7 @@ impl<'a> Census<'a> {
         }
         let Ok(docker) = connect(self.docker, self.config).await else { return };
         for name in &self.names {
-            let _ = tokio::time::timeout(LIMIT, docker.remove(name, true)).await;
+            let _ = tokio::time::timeout(RUN_LOOK, docker.remove(name, true)).await;
         }
     }
 

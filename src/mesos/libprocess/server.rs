@@ -16,11 +16,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::framing::{Decoder, Request};
 use super::Incoming;
+use crate::limits::AGENT_TAKES;
 
 /// An agent needs three; beyond this many at once, new ones are closed at once.
 const MAX_CONNECTIONS: usize = 256;
-/// A peer that does not take a hundred bytes within this gets no more answers.
-const ANSWER: Duration = Duration::from_secs(1);
 /// After a failed accept, say for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections are read into buffers that grow by this much.
@@ -158,7 +157,7 @@ fn is_for_api(request: &Request, actor: &str) -> bool {
 /// Answers are a courtesy: after the first failure there are none on this connection.
 async fn answer(stream: &mut TcpStream, answering: &mut bool, reply: &str) {
     if *answering {
-        let written = tokio::time::timeout(ANSWER, stream.write_all(reply.as_bytes())).await;
+        let written = tokio::time::timeout(AGENT_TAKES, stream.write_all(reply.as_bytes())).await;
         *answering = matches!(written, Ok(Ok(())));
     }
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::calico::Identity;
 use crate::config::{Config, Dataplane};
 use crate::consul;
 use crate::error::chain;
+use crate::limits::ORPHANS;
 use crate::names::ContainerId;
 use crate::task::audit;
 use crate::task::journal::{self, Journal, Owner, Peeked, Record};
@@ -19,9 +20,6 @@ use super::forget::GoneDocker;
 use super::plan::{Item, Kind, Plan, Verdict};
 use super::seen::{Survey, Trace};
 use super::{records, restore};
-
-/// What no record names can wait; those who die meanwhile cannot.
-const ORPHANS_LIMIT: Duration = Duration::from_secs(10);
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +88,7 @@ pub(super) async fn execute(
         if let Some(trace) = survey.traces.get(container) {
             let end = match path(container).exists() {
                 true => End::TakenOver,
-                false if begun.elapsed() > ORPHANS_LIMIT => End::Postponed,
+                false if begun.elapsed() > ORPHANS => End::Postponed,
                 false => End::Reported(remove(config, survey, container, trace).await),
             };
             ends.insert(container.clone(), end);

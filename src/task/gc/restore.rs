@@ -9,11 +9,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::calico::{Datastore, Identity, Kept, Missing};
 use crate::config::Config;
 use crate::error::chain;
+use crate::limits::ETCD_RESTORE;
 use crate::names::ContainerId;
 use crate::task::audit;
 use crate::task::journal::{self, Journal, Peeked, Record};
@@ -22,9 +23,6 @@ use crate::task::told::Committed;
 
 use super::plan::Plan;
 use super::seen::{Seen, Survey};
-
-/// How long one run may write again; the next one goes on.
-const LIMIT: Duration = Duration::from_secs(20);
 
 impl Survey {
     /// Compares what living tasks have committed with what the datastore holds.
@@ -77,7 +75,7 @@ pub(super) async fn write_again(
     for container in &plan.restore {
         let end = match &mut connection {
             Err(why) => Err(why.clone()),
-            Ok(_) if begun.elapsed() > LIMIT => {
+            Ok(_) if begun.elapsed() > ETCD_RESTORE => {
                 Err("left to the next run: this one took too long".to_owned())
             }
             Ok(datastore) => match living(survey, container) {
