@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
@@ -51,11 +52,22 @@ impl Committed {
 impl<T: Serialize + DeserializeOwned> Note<T> {
     /// Replaces what was noted before. What cannot be noted is not written again by a cleaner, no more.
     pub fn note(&self, what: &T) {
+        static WARNED: AtomicBool = AtomicBool::new(false);
+        self.note_or_warn(what, &WARNED);
+    }
+
+    /// The first failure is a warning, since a full disk makes all of a life's notes fail.
+    fn note_or_warn(&self, what: &T, warned: &AtomicBool) {
         let new = self.0.with_extension("new");
         let written = serde_json::to_vec(what).map_err(io::Error::from);
         let written = written.and_then(|text| fs::write(&new, text)).and_then(|()| fs::rename(&new, &self.0));
-        if let Err(error) = written {
-            tracing::debug!("cannot write {}: {error}", self.0.display());
+        let Err(error) = written else { return };
+        let file = self.0.display();
+        match warned.swap(true, Ordering::Relaxed) {
+            true => tracing::debug!("cannot write {file}: {error}"),
+            false => tracing::warn!(
+                "cannot write {file}: {error}; `calico-mesos gc` cannot write the task's records again when Calico's datastore or Consul loses them"
+            ),
         }
     }
 
@@ -78,6 +90,8 @@ impl<T: Serialize + DeserializeOwned> Note<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -97,5 +111,41 @@ mod tests {
         assert_eq!(told.read().unwrap().0, [service]);
         told.forget();
         assert!(!told.is_there());
+    }
+
+    #[derive(Clone, Default)]
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_written_is_one_warning() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.paths.run = folder.path().into();
+        let told = Told::of(&config, &ContainerId::random());
+        let (sink, warned) = (Sink::default(), AtomicBool::new(false));
+        let writer = sink.clone();
+        let logger = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .finish();
+        tracing::subscriber::with_default(logger, || {
+            told.note_or_warn(&Vec::new(), &warned);
+            told.note_or_warn(&Vec::new(), &warned);
+        });
+        let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        assert!(lines.len() == 2 && lines[0].contains(" WARN ") && lines[1].contains(" DEBUG "), "{log}");
+        assert!(lines.iter().all(|line| line.contains("consul.json: No such file")), "{log}");
     }
 }
