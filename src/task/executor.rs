@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  agent ── Launch ──► Way::order ──► life::live   (one async task each)
-//!        ── Kill, Shutdown, SIGTERM ──► Command::Kill
+//!        ── Kill, Shutdown, SIGTERM, SIGINT ──► Command::Kill
 //!        ◄── TaskStatus ── Change, Outcome
 //! ```
 //!
 //! An agent that destroys an executor sends it SIGTERM, and reports state and reason of its tasks itself. From then on
-//! nothing is reported: an update of ours would come first and hide them. The teardown is done all the same.
+//! nothing is reported: an update of ours would come first and hide them. The teardown is done all the same. SIGINT
+//! is a Ctrl-C and not the agent's: it is a shutdown, and the ends of the tasks are reported.
 //!
 //! The executor ends when no task is left and the last update is acknowledged, or a bounded time later.
 //! What the ways in do not have in common, how an [`Order`] is made of a TaskInfo, is their [`Way`].
@@ -19,7 +20,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{signal, Signal, SignalKind};
+use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, Instant};
@@ -80,7 +81,8 @@ pub async fn run(
         }
         tokio::select! {
             biased;
-            _ = either(&mut term, &mut int) => executor.terminate(),
+            _ = term.recv() => executor.terminate(),
+            _ = int.recv() => executor.shutdown("interrupted (SIGINT)"),
             Some((task, change)) = changed.recv() => executor.change(&task, change),
             Some(ended) = executor.lives.join_next_with_id() => executor.ended(ended),
             Some(event) = events.recv() => executor.event(event),
@@ -96,13 +98,6 @@ pub async fn run(
         }
     }
     ExitCode::SUCCESS
-}
-
-async fn either(term: &mut Signal, int: &mut Signal) {
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
 }
 
 async fn until(instant: Option<Instant>) {

@@ -82,6 +82,23 @@ async fn a_shutdown_that_runs_out_of_time_is_the_agents_to_report() {
     world.nothing_left().await;
 }
 
+/// A Ctrl-C is an operator's: no agent reports the end of such a task.
+#[tokio::test]
+async fn sigint_stops_the_task_and_its_end_is_reported() {
+    let world = World::new().await;
+    for env in [json!({}), calico()] {
+        let task =
+            world.running(&app("/interrupted", "trap 'exit 7' TERM; while :; do sleep 0.1; done", env)).await;
+        signal(&task, Signal::SIGINT);
+        let status = task.ends().await;
+        assert_eq!(status.state(), TaskState::TaskKilled, "{status:?}\n{}", task.log());
+        assert_eq!(status.reason(), Reason::default(), "the executor's own update");
+        assert!(task.log().contains("shutting down: interrupted (SIGINT)"), "{}", task.log());
+        task.executor_exit().await;
+    }
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn sigterm_to_a_custom_executor_is_the_agents_to_report() {
     let world = crate::custom::world().await;
