@@ -16,7 +16,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -46,55 +45,6 @@ const SINCE: &str = "mesos-task-since";
 const REASON_MAX: usize = 400;
 /// Consul's limit for a value of a service's metadata.
 const META_MAX: usize = 512;
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConsulError {
-    #[error("cannot set up the connection to Consul at {address}")]
-    Tls {
-        address: String,
-        #[source]
-        source: tls::TlsError,
-    },
-    #[error("cannot read Consul's token from {path}")]
-    Token {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("the address or token for Consul at {address} is not usable")]
-    Client {
-        address: String,
-        #[source]
-        source: Box<reqwest::Error>,
-    },
-    #[error("cannot {what} with Consul at {address}")]
-    Request {
-        what: String,
-        address: String,
-        #[source]
-        source: Box<reqwest::Error>,
-    },
-    #[error("cannot {what}: the answer of Consul at {address} makes no sense")]
-    Answer {
-        what: String,
-        address: String,
-        #[source]
-        source: serde_json::Error,
-    },
-    #[error("Consul at {address} refused to {what}: {status} {answer}")]
-    Refused { what: String, address: String, status: u16, answer: String },
-}
-
-impl ConsulError {
-    /// Consul cannot have seen the request.
-    pub fn never_arrived(&self) -> bool {
-        match self {
-            Self::Tls { .. } | Self::Token { .. } | Self::Client { .. } => true,
-            Self::Request { source, .. } => source.is_connect(),
-            Self::Answer { .. } | Self::Refused { .. } => false,
-        }
-    }
-}
 
 /// One entry, as it is or shall be registered with an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -422,6 +372,10 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(text);
         }
+        // What Go's HTTP server says to a client without TLS.
+        if status == StatusCode::BAD_REQUEST && text.contains("HTTP request to an HTTPS server") {
+            return Err(ConsulError::Plain { what, address, status: status.as_u16() });
+        }
         let answer = text.trim().chars().take(200).collect();
         Err(ConsulError::Refused { what, address, status: status.as_u16(), answer })
     }
@@ -475,6 +429,9 @@ mod port {
     }
 }
 
+mod error;
 mod names;
 #[cfg(test)]
 mod tests;
+
+pub use error::ConsulError;

@@ -30,6 +30,7 @@
 //! | Consul | all of a cleaner's requests for one task | 5 s | `CONSUL_CLEANER` | the next cleaner |
 //! | etcd | connect; all endpoints at once | 3 s | `ETCD_CONNECT` | retried for `launch.retry_for` |
 //! | etcd | login, or one request | 5 s | `ETCD_REQUEST` | the next endpoint; a write is looked for |
+//! | etcd | find out whether TLS is the reason of a failure | 1 s | `ETCD_TLS_PROBE` | reported as a failure of another kind |
 //! | etcd | a write whose answer is lost, at the gate | 15 s | `ETCD_AT_THE_GATE` | the launch fails; the teardown rules the write out |
 //! | etcd | a write under way when a kill comes | 1 s | `ETCD_KILLED` | TASK_KILLED; the teardown rules the write out |
 //! | etcd | the release that a terminal update waits for | 1 s | `ETCD_BEFORE_UPDATE` | the cleaner finishes |
@@ -93,6 +94,7 @@ pub const CONSUL_CLEANER: Duration = Duration::from_secs(5);
 
 pub const ETCD_CONNECT: Duration = Duration::from_secs(3);
 pub const ETCD_REQUEST: Duration = Duration::from_secs(5);
+pub const ETCD_TLS_PROBE: Duration = Duration::from_secs(1);
 /// Docker holds the container's lock while it stands at the gate.
 pub const ETCD_AT_THE_GATE: Duration = Duration::from_secs(15);
 pub const ETCD_KILLED: Duration = Duration::from_secs(1);

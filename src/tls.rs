@@ -58,6 +58,11 @@ pub enum TlsFault {
     Plain,
 }
 
+/// What a peer without TLS does with a TLS connection: it answers plain requests alone.
+#[derive(Debug, thiserror::Error)]
+#[error("it speaks HTTP without TLS")]
+pub struct PlainSpoken;
+
 /// What a peer with TLS answers to a plain request.
 #[derive(Debug, thiserror::Error)]
 #[error("a plain HTTP request was answered with {status}")]
@@ -77,6 +82,9 @@ pub fn fault(error: &(dyn std::error::Error + 'static)) -> Option<TlsFault> {
                 rustls::Error::AlertReceived(_) => TlsFault::Peer,
                 _ => TlsFault::Here,
             });
+        }
+        if error.is::<PlainSpoken>() {
+            return Some(TlsFault::Here);
         }
         if error.is::<TlsError>() {
             return Some(TlsFault::Files);
@@ -274,6 +282,10 @@ fn system_bundle() -> Result<PathBuf, TlsError> {
         .find(|path| path.exists())
         .ok_or_else(|| TlsError::NoBundle { looked_for: SYSTEM_BUNDLES.join(", ") })
 }
+
+mod probe;
+
+pub use probe::probe;
 
 #[cfg(test)]
 mod tests {

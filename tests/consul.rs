@@ -332,23 +332,47 @@ async fn certificates_on_both_sides() {
     );
     let options =
         ConsulOptions { configuration: Some(configuration), any_dns_port: true, ..Default::default() };
-    let _consul = Consul::start(&path("agent"), options).await.unwrap();
+    let consul = Consul::start(&path("agent"), options).await.unwrap();
 
     let mut config = Config::default();
     config.consul.address = format!("https://localhost:{https}/");
     config.consul.ca_file = Some(path("consul-agent-ca.pem"));
-    Client::new(&config).unwrap().services().await.expect_err("Consul wants to know who we are");
+    let failed = async |config: &Config, says: &str, advice: &str| {
+        let error = match Client::new(config) {
+            Ok(client) => client.services().await.expect_err("Consul wants to know who we are"),
+            Err(error) => error,
+        };
+        let message = chain(&error);
+        assert!(message.contains("cannot list the services: ") && message.contains(says), "{message}");
+        assert!(message.contains(advice) && message.contains("[consul] in config.toml"), "{message}");
+    };
+    let (alert, unknown) = ("refuses the TLS connection", "is refused here");
+    failed(&config, alert, "cert_file and key_file").await;
     config.consul.cert_file = Some(path("dc1-client-consul-0.pem"));
     config.consul.key_file = Some(path("dc1-client-consul-0-key.pem"));
     assert_eq!(Client::new(&config).unwrap().services().await.unwrap(), []);
 
-    // Certified by somebody whom the system's bundle does not know.
-    config.consul.ca_file = None;
-    let error = match Client::new(&config) {
-        Ok(client) => client.services().await.unwrap_err(),
-        Err(error) => error,
-    };
-    assert!(chain(&error).contains("https://localhost"), "{}", chain(&error));
+    // Each side certified by an authority that the other does not trust.
+    let other = path("other");
+    fs::create_dir(&other).unwrap();
+    run_consul(&other, &["tls", "ca", "create"]);
+    run_consul(&other, &["tls", "cert", "create", "-client"]);
+    let mut stranger = config.clone();
+    stranger.consul.cert_file = Some(other.join("dc1-client-consul-0.pem"));
+    stranger.consul.key_file = Some(other.join("dc1-client-consul-0-key.pem"));
+    failed(&stranger, alert, "cert_file and key_file").await;
+    let mut untrusted = config.clone();
+    untrusted.consul.ca_file = Some(other.join("consul-agent-ca.pem"));
+    failed(&untrusted, unknown, "ca_file").await;
+    // Consul's certificate does not name the address in its other form.
+    let mut misnamed = config.clone();
+    misnamed.consul.address = format!("https://[::ffff:127.0.0.1]:{https}");
+    failed(&misnamed, "not valid for name", "the names in Consul's certificate").await;
+    let mut plain = config.clone();
+    plain.consul.address = format!("http://localhost:{https}");
+    failed(&plain, "expects TLS", "https://").await;
+    config.consul.address = consul.url().replace("http:", "https:");
+    failed(&config, unknown, "address and ca_file").await;
 }
 
 fn run_consul(dir: &Path, arguments: &[&str]) {

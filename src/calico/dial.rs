@@ -13,6 +13,8 @@ use crate::limits::ETCD_CONNECT;
 /// One configured endpoint with the addresses of its host.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
+    /// As configured.
+    pub endpoint: String,
     pub https: bool,
     /// As configured: what the server's certificate has to name.
     pub host: String,
@@ -36,7 +38,7 @@ impl Target {
         let port: u16 = port.parse().map_err(|_| format!("{endpoint}: '{port}' is no port"))?;
         let found = crate::resolve::lookup(host).await.map_err(|error| format!("{endpoint}: {error}"))?;
         let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
-        Ok(Self { https, host: host.to_owned(), addresses })
+        Ok(Self { endpoint: endpoint.to_owned(), https, host: host.to_owned(), addresses })
     }
 }
 

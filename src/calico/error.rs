@@ -155,10 +155,9 @@ impl CalicoError {
     pub fn failure(&self) -> Failure {
         let told = chain(self);
         match self {
-            Self::Store { .. } | Self::Lost { .. } => Failure::host(
-                "CM-ETCD",
-                format!("{told}; check that etcd answers there, and [etcd] in config.toml"),
-            ),
+            Self::Store { source, .. } | Self::Lost { source, .. } => {
+                Failure::host("CM-ETCD", format!("{told}; {}", source.advice()))
+            }
             Self::Unnoted(_) => Failure::host("CM-JOURNAL", told),
             Self::Unheld(_) => Failure::host("CM-HOST", format!("{told}; check `paths.run` in config.toml")),
             Self::Contended(_) => Failure::host("CM-ETCD", format!("{told}; start the task again")),

@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use super::dial::{self, Target};
 use super::txn::{Answer, Change, Entry, Guard, Range, Written};
 use crate::config::Etcd;
-use crate::limits::{ETCD_CONNECT, ETCD_REQUEST};
+use crate::limits::{ETCD_CONNECT, ETCD_REQUEST, ETCD_TLS_PROBE};
+use crate::tls::{self, TlsFault};
 
 /// Bytes; a host's twenty blocks of the largest size that Calico allows come to some 16 MB.
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -48,6 +49,13 @@ pub enum StoreError {
     Endpoint(String),
     #[error("none of the endpoints accepts a connection ({0})")]
     Connect(String),
+    /// Reached, but no TLS with it.
+    #[error("{}", no_tls(endpoint, source))]
+    Tls {
+        endpoint: String,
+        #[source]
+        source: std::io::Error,
+    },
     /// Certain: nothing was written.
     #[error("etcd refused the request: {0}")]
     Refused(String),
@@ -71,12 +79,44 @@ impl StoreError {
     fn is_worth_another_endpoint(&self) -> bool {
         matches!(self, Self::Failed(_) | Self::Timeout(_))
     }
+
+    /// What to look at, for the operator.
+    pub(super) fn advice(&self) -> &'static str {
+        let fault = match self {
+            Self::File { .. } => Some(TlsFault::Files),
+            Self::Tls { source, .. } => tls::fault(source),
+            Self::Lost(source) => return source.advice(),
+            _ => None,
+        };
+        match fault {
+            None => "check that etcd answers there, and [etcd] in config.toml",
+            Some(TlsFault::Peer) => {
+                "check cert_file and key_file of [etcd] in config.toml, and the CA of etcd's --trusted-ca-file"
+            }
+            Some(TlsFault::Here) => {
+                "check endpoints and ca_file of [etcd] in config.toml, and the names in etcd's certificate"
+            }
+            Some(TlsFault::Files) => "check the files that [etcd] in config.toml names",
+            Some(TlsFault::Plain) => "check endpoints of [etcd] in config.toml: they begin with https://",
+        }
+    }
+}
+
+fn no_tls(endpoint: &str, source: &std::io::Error) -> String {
+    match tls::fault(source) {
+        Some(TlsFault::Peer) => format!("etcd at {endpoint} refuses the TLS connection"),
+        Some(TlsFault::Files) => format!("no TLS connection to etcd at {endpoint} can be prepared"),
+        Some(TlsFault::Plain) => format!("etcd at {endpoint} expects TLS, which is not configured"),
+        Some(TlsFault::Here) | None => format!("the TLS of what listens at {endpoint} is refused here"),
+    }
 }
 
 /// A connection to one member of the cluster, and the way to the others.
 pub(super) struct Store {
     targets: Vec<Target>,
     current: usize,
+    /// Of the current target.
+    address: SocketAddr,
     client: Client,
     config: Etcd,
     options: Options,
@@ -103,8 +143,11 @@ impl Store {
             }
         }
         let (current, address) = dial::first_open(&targets, problems).await.map_err(StoreError::Connect)?;
-        let client = options.client(&targets[current], address).await?;
-        Ok(Self { targets, current, client, config: config.clone(), options, requests: 0 })
+        let client = match options.client(&targets[current], address).await {
+            Ok(client) => client,
+            Err(error) => return Err(look_closer(error, config, &targets[current], address).await),
+        };
+        Ok(Self { targets, current, address, client, config: config.clone(), options, requests: 0 })
     }
 
     /// How many requests were sent over this store; etcd's own work for a login is not counted.
@@ -155,7 +198,11 @@ impl Store {
                     tries -= 1;
                     self.move_on().await?;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    return Err(
+                        look_closer(error, &self.config, &self.targets[self.current], self.address).await
+                    )
+                }
             }
         }
     }
@@ -191,8 +238,11 @@ impl Store {
         };
         let (current, address) = open.map_err(StoreError::Connect)?;
         self.options = Options::read(&self.config)?;
-        self.client = self.options.client(&self.targets[current], address).await?;
-        self.current = current;
+        self.client = match self.options.client(&self.targets[current], address).await {
+            Ok(client) => client,
+            Err(error) => return Err(look_closer(error, &self.config, &self.targets[current], address).await),
+        };
+        (self.current, self.address) = (current, address);
         Ok(())
     }
 
@@ -278,6 +328,24 @@ impl Options {
             Ok(Err(error)) => Err(StoreError::from(&error)),
             Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),
         }
+    }
+}
+
+/// The same error, or that TLS is the reason. The client's errors have lost that.
+async fn look_closer(error: StoreError, config: &Etcd, target: &Target, address: SocketAddr) -> StoreError {
+    // A member that hangs is not asked once more.
+    if !matches!(error, StoreError::Failed(_)) {
+        return error;
+    }
+    let files = tls::Files {
+        ca: config.ca_file.clone(),
+        cert: config.cert_file.clone(),
+        key: config.key_file.clone(),
+    };
+    let files = target.https.then_some(&files);
+    match timeout(ETCD_TLS_PROBE, tls::probe(address, &target.host, files)).await {
+        Ok(Some(source)) => StoreError::Tls { endpoint: target.endpoint.clone(), source },
+        Ok(None) | Err(_) => error,
     }
 }
 

@@ -22,7 +22,12 @@ impl Authority {
 
     /// Good for `localhost` and 127.0.0.1.
     pub fn server(&self, name: &str) -> Pair {
-        let names = "subjectAltName=DNS:localhost,IP:127.0.0.1";
+        self.server_of(name, "DNS:localhost,IP:127.0.0.1")
+    }
+
+    /// Good for these names.
+    pub fn server_of(&self, name: &str, names: &str) -> Pair {
+        let names = format!("subjectAltName={names}");
         self.certificate(name, &format!("{names}\nextendedKeyUsage=serverAuth,clientAuth"))
     }
 

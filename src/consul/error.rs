@@ -1,0 +1,71 @@
+//! What can go wrong with Consul. A refused TLS connection is not taken for an agent that is away.
+
+use std::path::PathBuf;
+
+use crate::tls::{self, TlsFault};
+
+/// Why a request to this host's Consul agent has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsulError {
+    #[error("cannot set up the connection to Consul at {address}")]
+    Tls {
+        address: String,
+        #[source]
+        source: tls::TlsError,
+    },
+    #[error("cannot read Consul's token from {path}")]
+    Token {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the address or token for Consul at {address} is not usable")]
+    Client {
+        address: String,
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    #[error("{}", failed(what, address, source))]
+    Request {
+        what: String,
+        address: String,
+        #[source]
+        source: Box<reqwest::Error>,
+    },
+    #[error("cannot {what}: the answer of Consul at {address} makes no sense")]
+    Answer {
+        what: String,
+        address: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot {what}: Consul at {address} expects TLS ({status}); check address of [consul] in config.toml: it begins with https://")]
+    Plain { what: String, address: String, status: u16 },
+    #[error("Consul at {address} refused to {what}: {status} {answer}")]
+    Refused { what: String, address: String, status: u16, answer: String },
+}
+
+impl ConsulError {
+    /// Consul cannot have seen the request.
+    pub fn never_arrived(&self) -> bool {
+        match self {
+            Self::Tls { .. } | Self::Token { .. } | Self::Client { .. } => true,
+            Self::Request { source, .. } => source.is_connect(),
+            Self::Plain { .. } => true,
+            Self::Answer { .. } | Self::Refused { .. } => false,
+        }
+    }
+}
+
+/// With what to look at where TLS is the reason.
+fn failed(what: &str, address: &str, source: &reqwest::Error) -> String {
+    match tls::fault(source) {
+        Some(TlsFault::Peer) => format!(
+            "cannot {what}: Consul at {address} refuses the TLS connection (check cert_file and key_file of [consul] in config.toml, and the CA that Consul trusts)"
+        ),
+        Some(TlsFault::Here) => format!(
+            "cannot {what}: the TLS of what listens at {address} is refused here (check address and ca_file of [consul] in config.toml, and the names in Consul's certificate)"
+        ),
+        Some(TlsFault::Files | TlsFault::Plain) | None => format!("cannot {what} with Consul at {address}"),
+    }
+}
