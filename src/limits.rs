@@ -23,8 +23,10 @@
 //! | Docker | start of a task without Calico | 300 s | `START_WITHOUT_GATE` | the launch fails |
 //! | Docker | kill what a failed start of a task without Calico has left | 5 s | `DOCKER_FAILED_START` | the agent removes it |
 //! | Docker | a create or start under way when a kill comes | 15 s | `DOCKER_KILLED` | TASK_KILLED; the cleaner removes the container |
+//! | Docker | the end of a task after its grace period | 15 s | `STOP_PATIENCE` | its process is killed without Docker |
 //! | Docker | all of a teardown's calls | 20 s | `DOCKER_TEARDOWN` | the cleaner finishes |
 //! | Docker | all of a cleaner's calls for one task | 60 s | `DOCKER_CLEANER` | the next cleaner |
+//! | kernel | a whole teardown | 90 s | `TEARDOWN` | the terminal update; the teardown goes on, or the cleaner finishes |
 //! | Consul | one request | 5 s | `CONSUL_REQUEST` | tried again, with pauses up to a minute |
 //! | Consul | all that a terminal update waits for | 1 s | `CONSUL_BEFORE_UPDATE` | the cleaner finishes |
 //! | Consul | all of a cleaner's requests for one task | 5 s | `CONSUL_CLEANER` | the next cleaner |
@@ -84,8 +86,12 @@ pub const START_WITHOUT_GATE: Duration = Duration::from_secs(300);
 pub const DOCKER_FAILED_START: Duration = Duration::from_secs(5);
 /// Less than [`DOCKER_TEARDOWN`] by what a last `docker kill` may take.
 pub const DOCKER_KILLED: Duration = Duration::from_secs(15);
+pub const STOP_PATIENCE: Duration = Duration::from_secs(15);
 pub const DOCKER_TEARDOWN: Duration = Duration::from_secs(20);
 pub const DOCKER_CLEANER: Duration = Duration::from_secs(60);
+
+/// Twice what all limits of its parts come to: only a kernel that hangs makes it last so long.
+pub const TEARDOWN: Duration = Duration::from_secs(90);
 
 /// To an agent on the same host.
 pub const CONSUL_REQUEST: Duration = Duration::from_secs(5);

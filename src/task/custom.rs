@@ -88,7 +88,7 @@ impl Way for Custom {
         let config_path = self.operators(CONFIG, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
         let docker = match description.work {
             Work::Command(_) => None,
-            Work::Docker { .. } => {
+            Work::Docker { .. } | Work::Foreign(_) => {
                 let host = self.operators("DOCKER_HOST", info);
                 let task_sets_it = self.variables.contains_key(OsStr::new("DOCKER_HOST")) && host.is_none();
                 Some(docker_host::choose(host, task_sets_it, &config_path, None)?)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  agent ── Launch ──► Way::order ──► life::live   (one async task each)
-//!        ── Kill, Shutdown, SIGTERM, SIGINT ──► Command::Kill
+//!        ── Kill, Shutdown, SIGTERM, SIGINT ──► Kill
 //!        ◄── TaskStatus ── Change, Outcome
 //! ```
 //!
@@ -31,7 +31,7 @@ use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
-use super::link::{Cause, Change, Command, Ended, Link, Order, Outcome};
+use super::link::{Cause, Change, Ended, Kill, Link, Order, Outcome};
 use super::spec::Work;
 use super::status::Statuses;
 use super::{gc, life};
@@ -120,7 +120,7 @@ struct Task {
     grace: Option<Duration>,
     /// Where a Calico task's configuration is.
     calico: Option<PathBuf>,
-    commands: UnboundedSender<Command>,
+    kills: UnboundedSender<Kill>,
     /// Its fellows share its fate; see [`Executor::launch_group`].
     group: Option<usize>,
     life: Id,
@@ -235,8 +235,8 @@ impl<W: Way> Executor<W> {
         }
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.report(statuses.starting());
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let link = Link { task_id: id.clone(), commands: receiver, changes: self.changes.clone() };
+        let (kills, receiver) = mpsc::unbounded_channel();
+        let link = Link { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
         let (grace, calico, life) = match self.way.order(&info) {
             Ok(order) => {
                 // Before anything is made: who wants to know what bears this name finds it in the sandbox.
@@ -247,13 +247,13 @@ impl<W: Way> Executor<W> {
                 }
                 let calico = description.calico.is_some().then(|| order.config_path.clone());
                 if let Some(limit) = description.max_completion {
-                    tokio::spawn(overdue(commands.clone(), limit));
+                    tokio::spawn(overdue(kills.clone(), limit));
                 }
                 (description.kill_grace, calico, self.lives.spawn(life::live(order, link)).id())
             }
             Err(failure) => (None, None, self.lives.spawn(async { Outcome::Failed(failure).into() }).id()),
         };
-        self.tasks.insert(id, Task { statuses, grace, calico, commands, group, life });
+        self.tasks.insert(id, Task { statuses, grace, calico, kills, group, life });
     }
 
     fn refuse(&self) -> Option<Failure> {
@@ -296,6 +296,8 @@ impl<W: Way> Executor<W> {
                     self.stop(id, None, Cause::Unhealthy);
                 }
             }
+            // Only of adopted containers, which come another way.
+            Change::Prepared => {}
             Change::Killing => {
                 tracing::info!(task = id, "killing");
                 let status = task.statuses.killing();
@@ -396,19 +398,19 @@ impl<W: Way> Executor<W> {
             .as_ref()
             .is_some_and(|framework| framework.has(capability::Type::TaskKillingState));
         // A life that listens no more is over: its outcome has to be told yet.
-        let _ = task.commands.send(Command::Kill { grace, announce, cause });
+        let _ = task.kills.send(Kill { grace, announce, cause });
     }
 }
 
 /// Stops a task that takes longer than it may, at once and without announcement, as the stock executor does.
-async fn overdue(commands: UnboundedSender<Command>, limit: Duration) {
+async fn overdue(kills: UnboundedSender<Kill>, limit: Duration) {
     tokio::select! {
         () = sleep(limit) => {
-            let kill = Command::Kill { grace: Duration::ZERO, announce: false, cause: Cause::Overdue };
+            let kill = Kill { grace: Duration::ZERO, announce: false, cause: Cause::Overdue };
             // Over in time after all.
-            let _ = commands.send(kill);
+            let _ = kills.send(kill);
         }
-        () = commands.closed() => {}
+        () = kills.closed() => {}
     }
 }
 

@@ -93,6 +93,12 @@ impl Gate {
         });
     }
 
+    /// Waits until a start has gone through.
+    pub async fn has_passed(&self) {
+        // The sender lives as long as the gate, so there is no error.
+        let _ = self.state.subscribe().wait_for(|state| *state == State::Passed).await;
+    }
+
     /// Has a start gone through?
     pub fn passed(&self) -> bool {
         *self.state.borrow() == State::Passed

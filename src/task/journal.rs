@@ -102,6 +102,9 @@ pub struct Record {
     /// the port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Mapping>,
+    /// Others have made the container, and remove it. Records of earlier releases know no such container.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// `dataplane = "local"`: routes and sysctls are ours to restore.
     pub local: bool,
     pub owner: Owner,
@@ -121,6 +124,7 @@ impl Record {
             identity,
             services: Vec::new(),
             ports: Vec::new(),
+            adopted: false,
             local: false,
             owner: Owner::current(),
             written: timestamp(),

@@ -1,7 +1,7 @@
 //! What a life and its way in say to each other.
 //!
 //! ```text
-//!  way in ── Order, then Command::Kill ──► life
+//!  way in ── Order, then Kill ──► life
 //!         ◄── Change …, at last one Outcome ──
 //! ```
 
@@ -47,12 +47,16 @@ impl Order {
     }
 }
 
-/// What the way in asks for.
+/// What the way in asks for: the end of the task.
+///
+/// A later one can only shorten what is left of the grace period; the first one's cause counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
-    /// Stop the task, with this grace period between SIGTERM and SIGKILL. A later one can only shorten what is
-    /// left of it; the first one's cause counts.
-    Kill { grace: Duration, announce: bool, cause: Cause },
+pub struct Kill {
+    /// Between SIGTERM and SIGKILL.
+    pub grace: Duration,
+    /// The framework wants to hear that it has begun.
+    pub announce: bool,
+    pub cause: Cause,
 }
 
 /// Why a task is stopped.
@@ -69,6 +73,8 @@ pub enum Cause {
 /// What happens on the way.
 #[derive(Debug)]
 pub enum Change {
+    /// An adopted container may be started now, by those that made it.
+    Prepared,
     /// The workload's first instruction has run, or is about to.
     Running { inspect: Option<String>, addresses: Vec<IpAddr>, timing: Option<Timing> },
     /// A health check's verdict that has to be told; with `kill`, the life waits to be stopped for it.
@@ -139,7 +145,7 @@ impl From<Outcome> for Ended {
 pub struct Link {
     /// Marks what goes out: one way in may hear several lives.
     pub task_id: String,
-    pub commands: UnboundedReceiver<Command>,
+    pub kills: UnboundedReceiver<Kill>,
     pub changes: UnboundedSender<(String, Change)>,
 }
 
@@ -147,29 +153,5 @@ impl Link {
     pub(super) fn tell(&self, change: Change) {
         // Nobody listens any more when the executor is going down: nothing to do about it.
         let _ = self.changes.send((self.task_id.clone(), change));
-    }
-
-    pub(super) fn announce(&self, Command::Kill { announce, .. }: Command) {
-        if announce {
-            self.tell(Change::Killing);
-        }
-    }
-
-    /// Runs `work` unless a kill comes first.
-    pub(super) async fn unless_killed<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Command> {
-        tokio::pin!(work);
-        tokio::select! {
-            biased;
-            Some(command) = self.commands.recv() => Err(command),
-            result = &mut work => Ok(result),
-        }
-    }
-}
-
-impl Command {
-    /// The outcome of a task that was stopped before it had begun.
-    pub(super) fn before_start(self) -> Outcome {
-        let Self::Kill { cause, .. } = self;
-        Outcome::Killed { exit: None, cause }
     }
 }

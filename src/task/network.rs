@@ -1,10 +1,11 @@
 //! The Calico side of a launch, in typed stages: what a stage holds is what exists by then.
 //!
 //! ```text
-//!  request ──prepare──► Prepared ──wire──► Wired ──(gate opens)
-//!             │              │               │
-//!   datastore read,     endpoint, address    addresses inside, host routes,
-//!   namespace, veth     (one transaction)    Felix told us that it is done
+//!  request ──choose──► Choice ───────────┐
+//!             datastore read             ├─ wire ──► Wired ──(gate opens)
+//!          ──make_interface──► Interface ┘   │
+//!             namespace, veth                endpoint, address (one transaction);
+//!                                            addresses inside, host routes, Felix is done
 //! ```
 //!
 //! There is no undo here: the journal says what may exist, and `teardown` takes it away.
@@ -13,7 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -25,7 +26,7 @@ use crate::error::{chain, Failure};
 use crate::files::make_private;
 use crate::limits::ETCD_AT_THE_GATE;
 use crate::names::{ContainerId, ENDPOINT};
-use crate::net::forward::{self, Forward, Mapping};
+use crate::net::forward::{self, Forward};
 use crate::net::{self, local::Local, Namespace, Veth};
 
 use super::audit;
@@ -33,7 +34,6 @@ use super::felix;
 use super::gate::Gate;
 use super::holds::Holds;
 use super::journal::{Entry, Record};
-use super::making::Making;
 use super::ports;
 use super::retry::{host_faults, host_faults_until};
 use super::steps::{Step, Steps};
@@ -48,15 +48,6 @@ pub struct Timing {
     pub interface: Duration,
     /// How long the container stood at the gate.
     pub gate: Duration,
-}
-
-/// Reads are done and the interface stands; nothing is in the datastore yet.
-pub struct Prepared {
-    datastore: Datastore,
-    claim: calico::Prepared,
-    interface: Interface,
-    ports: Vec<Mapping>,
-    timing: Timing,
 }
 
 /// The kernel's side: a namespace with a veth in it.
@@ -134,25 +125,29 @@ pub fn publish(config: &Config, container: &ContainerId, docker_id: &str) -> Res
     .map_err(|error| Failure::host("CM-HOST", format!("cannot make the link {}: {error}", link.display())))
 }
 
-/// Everything that can be slow or refused, before Docker is asked to start: reads and interface, side by side.
-pub(super) async fn prepare(
+/// The reads are done, and addresses are chosen; nothing is written yet.
+pub(super) struct Choice {
+    datastore: Datastore,
+    claim: calico::Prepared,
+    took: Duration,
+}
+
+/// What can be slow or refused before anything is claimed. Only reads: it may be dropped at any time.
+pub(super) async fn choose(
     config: &Config,
     record: &Record,
     wanted: &Wanted,
-    interface: &mut Making<Interface>,
-    early: EarlyLogin,
+    early: Option<EarlyLogin>,
     steps: &Steps,
-) -> Result<Prepared, Failure> {
+) -> Result<Choice, Failure> {
     let choice = async {
         felix::can_report(config).await?;
         let choice = read(config, &record.identity, wanted, early).await?;
         steps.pass(Step::Chosen).await;
         Ok(choice)
     };
-    let ((datastore, claim, address), interface, ()) =
-        tokio::try_join!(choice, interface.made(), ports::available(config, record))?;
-    let timing = Timing { address, interface: interface.took, gate: Duration::ZERO };
-    Ok(Prepared { datastore, claim, interface, ports: record.ports.clone(), timing })
+    let (choice, ()) = tokio::try_join!(choice, ports::available(config, record))?;
+    Ok(choice)
 }
 
 /// A connection to the datastore that was begun before anything was known of the task but that it needs one: a login
@@ -184,10 +179,10 @@ async fn read(
     config: &Config,
     identity: &Identity,
     wanted: &Wanted,
-    early: EarlyLogin,
-) -> Result<(Datastore, calico::Prepared, Duration), Failure> {
+    early: Option<EarlyLogin>,
+) -> Result<Choice, Failure> {
     let waiting_since = Instant::now();
-    let early = Mutex::new(Some(early));
+    let early = Mutex::new(early);
     loop {
         let result = host_faults(config.launch.retry_for, || async {
             let started = Instant::now();
@@ -209,7 +204,7 @@ async fn read(
                 result = datastore.prepare(identity, wanted).await;
             }
             match result {
-                Ok(claim) => Ok(Ok((datastore, claim, started.elapsed()))),
+                Ok(claim) => Ok(Ok(Choice { datastore, claim, took: started.elapsed() })),
                 Err(error) if error.is_held() => Ok(Err(error)),
                 Err(error) => Err(error.failure()),
             }
@@ -231,7 +226,7 @@ async fn read(
 /// Makes the namespace and the veth pair, retried like everything that is the host's fault. IPv6 is switched on only
 /// for a task that asks for an IPv6 address.
 pub(super) async fn make_interface(
-    config: Config,
+    config: Arc<Config>,
     container: ContainerId,
     ipv6: bool,
     steps: Steps,
@@ -270,21 +265,18 @@ async fn mark(config: &Config, container: &ContainerId, veth: &Veth) {
     }
 }
 
-impl Prepared {
-    /// The addresses that the task will most likely get.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.claim.addresses
-    }
-
+impl Choice {
     /// Writes endpoint and address, and makes the interface work. Runs beside `docker start`.
     pub async fn wire(
         self,
+        interface: Interface,
         config: &Config,
         entry: &Entry,
         steps: &Steps,
         give_up: CancellationToken,
     ) -> Result<Wired, Unwired> {
-        let Self { mut datastore, claim, interface, ports, mut timing } = self;
+        let Self { mut datastore, claim, took } = self;
+        let mut timing = Timing { address: took, interface: interface.took, gate: Duration::ZERO };
         let profiles = claim.profiles().to_vec();
         let Interface { namespace, veth, .. } = interface;
         let (begun, started) = (tokio::time::Instant::now(), Instant::now());
@@ -333,6 +325,7 @@ impl Prepared {
             })?;
         }
         steps.pass(Step::Addressed).await;
+        let ports = entry.record.ports.clone();
         let forward = ports::forward(config, &entry.record.container, ports, &committed.addresses);
         let forwarding = async {
             let result = match &forward {

@@ -370,9 +370,10 @@ async fn ask_docker(
         Err(DockerError::NoContainer { .. }) => return Ok(()),
         Err(error) => return Err(chain(&error)),
     };
-    let remove = workload == Workload::NeverStarted
-        || !container.started
-        || is_named_by_us(&record.container_name, &record.container);
+    let remove = !record.adopted
+        && (workload == Workload::NeverStarted
+            || !container.started
+            || is_named_by_us(&record.container_name, &record.container));
     report.docker_id = Some(container.id.clone());
     if container.running {
         // Also before a removal: Docker removes what it cannot end, and leaves processes behind.

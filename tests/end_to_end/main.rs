@@ -1,5 +1,6 @@
 //! The main job from end to end: the embedded agent launches real executors on real daemons.
 
+mod adopted;
 mod agents;
 mod audit;
 mod bad_input;

@@ -70,6 +70,8 @@ pub enum Work {
         sandbox: PathBuf,
     },
     Command(CommandSpec),
+    /// A container that others make and start, by Docker's id.
+    Foreign(String),
 }
 
 /// A task, understood.
@@ -185,7 +187,7 @@ impl Description {
     pub fn container(&self) -> Option<&ContainerSpec> {
         match &self.work {
             Work::Docker { container, .. } => Some(container),
-            Work::Command(_) => None,
+            Work::Command(_) | Work::Foreign(_) => None,
         }
     }
 

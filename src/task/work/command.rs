@@ -20,17 +20,10 @@ pub(in crate::task) struct CommandLine {
     pub(super) namespace: Option<PathBuf>,
 }
 
-/// The two lines to whoever waits for the command's end, and owns the process.
+/// The two lines to the one that waits for the command's end, and owns the process.
 pub(super) struct Control {
     started: Option<oneshot::Sender<Process>>,
-    signals: UnboundedSender<Signal>,
-}
-
-impl Control {
-    pub fn signal(&self, signal: Signal) {
-        // Nobody listens once the command has ended.
-        let _ = self.signals.send(signal);
-    }
+    pub(super) signals: UnboundedSender<Signal>,
 }
 
 impl CommandLine {
@@ -44,7 +37,6 @@ impl CommandLine {
             watcher: None,
             process: None,
             control: Some(Control { started: Some(started), signals }),
-            given_up: false,
         }
     }
 

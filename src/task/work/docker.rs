@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attached, Seen};
 use crate::error::{chain, Failure};
+use crate::task::docker_host::Chosen;
 use crate::task::health::Exec;
 use crate::task::link::Order;
 use crate::task::retry::host_faults_until;
@@ -29,6 +30,8 @@ pub(in crate::task) struct Container {
     /// Of the container that was made again in its place.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
+    /// Of an adopted container, whose definition is not known here.
+    hostname: Option<String>,
 }
 
 /// Lets Docker's runtime find the task by the container's id.
@@ -56,12 +59,7 @@ pub(super) async fn create(
     }
     let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
-        let docker = Docker::connect_with(&chosen.host, chosen.tls.clone(), &chosen.source.to_string())
-            .await
-            .map_err(|error| error.failure())?;
-        if calico && !docker.is_local().await.map_err(|error| error.failure())? {
-            return Err(remote(&docker));
-        }
+        let docker = connect(chosen, calico).await?;
         if force_pull {
             bring_image(&docker, order, container, true, &cancel).await?;
         }
@@ -80,15 +78,40 @@ pub(super) async fn create(
         }
         let id = id.map_err(|error| error.failure())?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container {
-            docker,
-            order: order.clone(),
-            first: id,
-            again: OnceLock::new(),
-            publish: OnceLock::new(),
-        })
+        Ok(Container::new(docker, order, id))
     })
     .await
+}
+
+/// Connects to Docker and finds the container that others have made and not started yet.
+pub(super) async fn find(
+    order: &Arc<Order>,
+    id: &str,
+    retry_for: Duration,
+    cancel: CancellationToken,
+) -> Result<Container, Failure> {
+    let chosen = order.docker()?;
+    host_faults_until(&cancel, retry_for, || async {
+        let docker = connect(chosen, true).await?;
+        let found = docker.inspect(id).await.map_err(|error| error.failure())?;
+        if found.started {
+            let message = format!("the container {} runs already, without its Calico interface", short(id));
+            return Err(Failure::app("CM-DOCKER", message));
+        }
+        Ok(Container { hostname: Some(found.hostname), ..Container::new(docker, order, found.id) })
+    })
+    .await
+}
+
+/// A Calico task needs the Docker of this machine.
+async fn connect(chosen: &Chosen, calico: bool) -> Result<Docker, Failure> {
+    let docker = Docker::connect_with(&chosen.host, chosen.tls.clone(), &chosen.source.to_string())
+        .await
+        .map_err(|error| error.failure())?;
+    if calico && !docker.is_local().await.map_err(|error| error.failure())? {
+        return Err(remote(&docker));
+    }
+    Ok(docker)
 }
 
 /// Nearly always the image is there, so that it is not asked for beforehand.
@@ -142,6 +165,17 @@ fn short(id: &str) -> &str {
 }
 
 impl Container {
+    fn new(docker: Docker, order: &Arc<Order>, id: String) -> Self {
+        Self {
+            docker,
+            order: order.clone(),
+            first: id,
+            again: OnceLock::new(),
+            publish: OnceLock::new(),
+            hostname: None,
+        }
+    }
+
     /// Docker's id of the container that there is, which its runtime sees.
     pub fn id(&self) -> &str {
         self.again.get().unwrap_or(&self.first)
@@ -176,6 +210,9 @@ impl Container {
 
     /// The container's names for its hosts file.
     pub fn host_names(&self) -> String {
+        if let Some(name) = &self.hostname {
+            return name.clone();
+        }
         let spec = self.order.description.container();
         spec.map_or_else(String::new, |spec| spec.host_names(self.id()))
     }
@@ -184,8 +221,12 @@ impl Container {
         tokio::try_join!(self.docker.attach(self.id()), self.docker.wait(self.id()))
     }
 
-    pub async fn attach(&self) -> Result<Attached, Failure> {
-        let listened = match self.listen().await {
+    pub async fn attach(&self, cancel: &CancellationToken) -> Result<Attached, Failure> {
+        let listened = tokio::select! {
+            listened = self.listen() => listened,
+            () = cancel.cancelled() => return Err(Failure::host("CM-KILLED", "the task was killed")),
+        };
+        let listened = match listened {
             Err(gone @ DockerError::NoContainer { .. }) => {
                 self.make_again(gone).await?;
                 self.listen().await
@@ -199,7 +240,7 @@ impl Container {
         let logs = tokio::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
         let (watcher, process) = oneshot::channel();
         let exit = tokio::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
-        Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None, given_up: false })
+        Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None })
     }
 
     /// Returns when the first instruction has run: Docker's runtime waits at the gate for it.
@@ -210,7 +251,7 @@ impl Container {
         let started = match self.docker.start(self.id(), limit).await {
             Err(gone @ DockerError::NoContainer { .. }) => {
                 self.make_again(gone).await?;
-                *attached = self.attach().await?;
+                *attached = self.attach(&CancellationToken::new()).await?;
                 self.docker.start(self.id(), limit.saturating_sub(begun.elapsed())).await
             }
             other => other,

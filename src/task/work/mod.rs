@@ -1,8 +1,9 @@
 //! The workload of a task, in the stages of its life.
 //!
 //! ```text
-//!  create ──► Ready ──attach──► Attached ──(start)──► end_or_kill ──► drain
-//!              exists            nothing is missed        └─► stop ─────┘
+//!  create ──► Ready ──attach──► Attached ──start──► exit ──► drain
+//!              exists            nothing is missed     ▲
+//!                                                     stop
 //! ```
 //!
 //! A container is in Docker's hands; what is not Docker's own is the second source of its end, and the last
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{chain, Failure};
@@ -26,11 +27,13 @@ use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
 use super::gate::Gate;
-use super::health::{Check, Checks, Exec, Target, Verdict};
-use super::link::{Change, Command, Link, Order};
+use super::health::{Check, Checks, Exec, Target};
+use super::link::Order;
 use super::spec::Work;
 use command::{CommandLine, Control};
 use docker::Container;
+
+pub(super) use stop::{ask, kill_process};
 
 /// What can be started.
 pub(super) enum Ready {
@@ -50,6 +53,7 @@ pub(super) async fn create(
             let spec = (&**container, *force_pull);
             docker::create(&order, spec, retry_for, cancel).await.map(Ready::Container)
         }
+        Work::Foreign(id) => docker::find(&order, id, retry_for, cancel).await.map(Ready::Container),
         Work::Command(spec) => Ok(Ready::Command(CommandLine { spec: spec.clone(), namespace })),
     }
 }
@@ -69,8 +73,6 @@ pub(super) struct Attached {
     process: Option<Arc<HostProcess>>,
     /// A command's; a container is stopped by Docker.
     control: Option<Control>,
-    /// The end was not waited for: Docker did not answer, and has not reported it.
-    given_up: bool,
 }
 
 /// What is known of a workload that runs; empty where nobody could be asked.
@@ -102,9 +104,10 @@ impl Ready {
         }
     }
 
-    pub async fn attach(&self) -> Result<Attached, Failure> {
+    /// Until `cancel`, where nothing is half done.
+    pub async fn attach(&self, cancel: &CancellationToken) -> Result<Attached, Failure> {
         match self {
-            Self::Container(container) => container.attach().await,
+            Self::Container(container) => container.attach(cancel).await,
             Self::Command(command) => Ok(command.attach()),
         }
     }
@@ -129,6 +132,14 @@ impl Ready {
         match self {
             Self::Container(container) => container.exec(),
             Self::Command(command) => command.exec(),
+        }
+    }
+
+    /// What is to be seen of the workload that has started.
+    pub async fn look(&self) -> (Seen, Option<HostProcess>) {
+        match self {
+            Self::Container(container) => container.look().await,
+            Self::Command(_) => (Seen::default(), None),
         }
     }
 
@@ -168,21 +179,14 @@ impl Drop for Attached {
 }
 
 impl Attached {
-    /// What is to be seen of the workload that has started. A busy Docker can make that last: a kill does not
-    /// wait for it.
-    pub async fn look_unless_killed(&mut self, ready: &Ready, link: &mut Link) -> (Seen, Option<Command>) {
-        let Ready::Container(container) = ready else { return (Seen::default(), None) };
-        match link.unless_killed(container.look()).await {
-            Ok((seen, process)) => {
-                self.process = process.map(Arc::new);
-                if let (Some(watcher), Some(process)) = (self.watcher.take(), &self.process) {
-                    // Nobody listens any more when the workload has ended already.
-                    let _ = watcher.send(process.clone());
-                }
-                (seen, None)
-            }
-            Err(command) => (Seen::default(), Some(command)),
+    /// The process that has been found: the second source of the workload's end.
+    pub fn watch(&mut self, process: Option<HostProcess>) {
+        let Some(process) = process.map(Arc::new) else { return };
+        if let Some(watcher) = self.watcher.take() {
+            // The workload may have ended already.
+            let _ = watcher.send(process.clone());
         }
+        self.process = Some(process);
     }
 
     /// Begins the health checks of a workload that runs and has been looked at. Without a `namespace` that is
@@ -198,29 +202,14 @@ impl Attached {
         check.map(|check| Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec() }))
     }
 
-    /// Waits until the workload ends by itself, or a kill comes; until then verdicts on its health are passed on.
-    pub async fn end_or_kill(
-        &mut self,
-        link: &mut Link,
-        mut checks: Option<Checks>,
-        heard: impl Fn(&Verdict),
-    ) -> Result<End, Command> {
-        loop {
-            tokio::select! {
-                biased;
-                end = &mut self.exit => return Ok(told(end)),
-                Some(command) = link.commands.recv() => return Err(command),
-                verdict = next(&mut checks) => {
-                    heard(&verdict);
-                    link.tell(Change::Health { healthy: verdict.healthy, kill: verdict.kill });
-                }
-            }
-        }
-    }
-
-    /// Has Docker, or the kernel for a command, reported this end? Else Docker may call the container running still.
-    pub fn is_confirmed(&self, end: &End) -> bool {
-        !self.given_up && end.is_ok()
+    /// The workload's end, once.
+    pub async fn exit(&mut self) -> End {
+        (&mut self.exit).await.unwrap_or_else(|panic| {
+            Err(Failure::host(
+                "CM-INTERNAL",
+                format!("the executor's own fault while waiting for the task: {panic}"),
+            ))
+        })
     }
 
     /// Waits for the rest of the output.
@@ -229,20 +218,4 @@ impl Attached {
             tracing::warn!("the task's output goes on after its end; it is cut off");
         }
     }
-}
-
-async fn next(checks: &mut Option<Checks>) -> Verdict {
-    match checks {
-        Some(checks) => checks.verdict().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn told(end: Result<End, JoinError>) -> End {
-    end.unwrap_or_else(|panic| {
-        Err(Failure::host(
-            "CM-INTERNAL",
-            format!("the executor's own fault while waiting for the task: {panic}"),
-        ))
-    })
 }

@@ -63,7 +63,7 @@ fn described(task: &TaskInfo, executor: &ExecutorInfo, arguments: &[&str]) -> Re
 fn command_of(description: &Description) -> &CommandSpec {
     match &description.work {
         Work::Command(spec) => spec,
-        Work::Docker { .. } => panic!("not a command: {description:?}"),
+        Work::Docker { .. } | Work::Foreign(_) => panic!("not a command: {description:?}"),
     }
 }
 

@@ -1,0 +1,186 @@
+//! What a life with an interface of Calico's rests on: the request held against the configuration, and the record.
+//!
+//! The journal's record is written before anything is made, and whatever happens afterwards ends in a teardown.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex};
+
+use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
+use crate::config::{Config, ConfigError, Dataplane};
+use crate::consul;
+use crate::error::{chain, Blame, Failure};
+use crate::task::audit;
+use crate::task::journal::{Entry, Journal, Record};
+use crate::task::link::{Order, Outcome};
+use crate::task::network::EarlyLogin;
+use crate::task::request::CalicoRequest;
+use crate::task::retry::host_faults;
+use crate::task::services::Services;
+use crate::task::spec::{HostPort, Work};
+use crate::task::steps::Steps;
+use crate::trust::{self, TrustError};
+
+/// What a life rests on.
+pub(super) struct Begun {
+    pub config: Arc<Config>,
+    pub order: Arc<Order>,
+    pub request: CalicoRequest,
+    pub entry: Entry,
+    pub steps: Steps,
+    /// Taken by the first reads.
+    pub early: Mutex<Option<EarlyLogin>>,
+}
+
+/// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
+pub(super) async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
+    match begin(order.clone()) {
+        Err(failure) if failure.blame == Blame::Host => {}
+        begun => return begun,
+    }
+    let launch = load_config(&order).map_or_else(|_| Default::default(), |config| config.launch);
+    host_faults(launch.retry_for, || std::future::ready(begin(order.clone()))).await
+}
+
+/// Holds the request against the configuration and takes ownership of the container's names.
+fn begin(mut order: Order) -> Result<Begun, Failure> {
+    let config = load_config(&order)?;
+    trust::everything(&config).map_err(|error| unsafe_host(&error))?;
+    if let Err(error) = trust::shared_folder(&config.paths.log) {
+        // What is written there decides nothing.
+        tracing::warn!("the logs in {} can be changed by others: {error}", config.paths.log.display());
+    }
+    let steps = Steps::begin(&config, &order.description.task_id);
+    // Not before the configuration is trusted, and as soon as it is: see `EarlyLogin`.
+    let early = EarlyLogin::begin(&config);
+    order.description = order.description.within(&config)?;
+    let request = order.description.calico.clone().unwrap_or_default();
+    let node = calico::node_name(&config).map_err(|error| error.failure())?;
+    let record = record(&order, &request, &config, &node);
+    let entry = Journal::open(&config.paths.journal())
+        .and_then(|journal| journal.begin(record))
+        .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
+    Ok(Begun {
+        config: Arc::new(config),
+        order: Arc::new(order),
+        request,
+        entry,
+        steps,
+        early: Mutex::new(Some(early)),
+    })
+}
+
+fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -> Record {
+    let description = &order.description;
+    let identity = Identity::new(node, &order.container, &description.app, &description.task_id);
+    let mut record = Record {
+        container_name: order.name.clone(),
+        docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
+        framework: order.framework.clone(),
+        adopted: matches!(description.work, Work::Foreign(_)),
+        ports: forwarded(order, config).map(|port| port.mapping).collect(),
+        local: config.node.dataplane == Dataplane::Local,
+        ..Record::new(order.container.clone(), identity)
+    };
+    record.services = services(order, request, config, &record, &placeholders(request)).ids();
+    record
+}
+
+/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal
+/// knows them before the addresses are chosen.
+pub(super) fn services(
+    order: &Order,
+    request: &CalicoRequest,
+    config: &Config,
+    record: &Record,
+    addresses: &[IpAddr],
+) -> Services {
+    let description = &order.description;
+    let ports: Vec<(u16, Option<String>)> =
+        request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
+    let instance = consul::Instance {
+        name: &description.service,
+        app_id: &description.app,
+        task_id: &description.task_id,
+        container: &order.container,
+        node: &record.identity.node,
+        since: &record.written,
+        addresses,
+        ports: &ports,
+    };
+    let host = config.node.host_address.or(order.host_address).filter(|_| config.consul.host_service);
+    let forwarded = forwarded(order, config).map(|port| (port.mapping.host, port.name.clone())).collect();
+    let host = host.map(|host| instance.host(host, &forwarded));
+    Services { direct: instance.direct(), host: host.unwrap_or_default() }
+}
+
+/// The host's ports that lead to the task.
+fn forwarded<'a>(order: &'a Order, config: &Config) -> std::slice::Iter<'a, HostPort> {
+    if config.ports.forward {
+        order.description.host_ports.iter()
+    } else {
+        [].iter()
+    }
+}
+
+/// An address of each family that is asked for, in place of those that are not known yet.
+fn placeholders(request: &CalicoRequest) -> Vec<IpAddr> {
+    let family = |address: &AddressRequest| match address {
+        AddressRequest::Auto(family) => *family,
+        AddressRequest::Explicit(address) => Family::of(*address),
+    };
+    request
+        .addresses
+        .iter()
+        .map(|address| match family(address) {
+            Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
+        })
+        .collect()
+}
+
+impl Begun {
+    /// What the datastore is asked for.
+    pub fn wanted(&self) -> Wanted {
+        let named = self.request.ports.iter().filter_map(|port| {
+            let name = port.name.clone()?;
+            Some(NamedPort { name, protocol: "TCP".into(), port: port.port })
+        });
+        Wanted {
+            addresses: self.request.addresses.clone(),
+            profiles: self.request.profiles.clone(),
+            labels: self.order.description.labels.clone(),
+            ports: named.collect(),
+        }
+    }
+}
+
+/// Endpoints and credentials may have been replaced in a long life; the folders are those that were used.
+pub(super) fn as_of_now(config: &Config, order: &Order) -> Config {
+    match load_config(order) {
+        Ok(Config { etcd, consul, .. }) => Config { etcd, consul, ..config.clone() },
+        Err(failure) => {
+            tracing::warn!("{failure}; the task is taken down with the configuration of its start");
+            config.clone()
+        }
+    }
+}
+
+/// Over before anything was made. Without a configuration it is not known where the trail is.
+pub(super) fn refused(order: &Order, outcome: &Outcome) {
+    if let Ok(config) = load_config(order) {
+        audit::refused(&config, order, outcome);
+    }
+}
+
+/// The configuration, which only Calico tasks read.
+fn load_config(order: &Order) -> Result<Config, Failure> {
+    Config::load(&order.config_path).map_err(|error| match error {
+        ConfigError::Unsafe(error) => unsafe_host(&error),
+        error => Failure::host("CM-CONFIG", format!("{}; mend it on the agent", chain(&error))),
+    })
+}
+
+/// Others than root could change what this host does, or learn its secrets.
+fn unsafe_host(error: &TrustError) -> Failure {
+    Failure::host("CM-UNSAFE", chain(error))
+}

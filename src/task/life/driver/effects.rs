@@ -1,0 +1,270 @@
+//! What a life's states ask for, done.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Driver;
+use crate::error::Failure;
+use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
+use crate::task::audit;
+use crate::task::life::begin::{self, Begun};
+use crate::task::life::ending::{self, Networked, Remains};
+use crate::task::life::event::{Effect, Fate, Timer, Verdict, Word};
+use crate::task::life::setup;
+use crate::task::life::table::Job;
+use crate::task::link::{Change, Ended, Outcome};
+use crate::task::network;
+use crate::task::ports::Keeper;
+use crate::task::services::Registrar;
+use crate::task::steps::{Step, Steps};
+use crate::task::teardown::{Claim, Workload};
+use crate::task::work::{ask, kill_process, Seen};
+
+impl Driver {
+    pub(super) fn steps(&self) -> Option<Steps> {
+        self.begun.as_ref().map(|begun| begun.steps.clone())
+    }
+
+    pub(super) fn follow(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Begin(job) => self.begin(job),
+                Effect::Cancel(job) => {
+                    if let Some(cancel) = self.cancels.get(&job) {
+                        cancel.cancel();
+                    }
+                }
+                Effect::Gate(Verdict::Open) => self.open(),
+                Effect::Gate(Verdict::Refuse) => self.refuse(),
+                Effect::Serve => self.serve(),
+                Effect::Tell(word) => self.tell(word),
+                Effect::Leave => {
+                    if let Some(begun) = self.begun.clone() {
+                        self.leaving = Some(Box::pin(std::mem::take(&mut self.names).leave(begun)));
+                    }
+                }
+                Effect::AskToStop(until) => {
+                    let until = Instant::from_std(until);
+                    tracing::info!(
+                        "stopping the task with a grace period of {:?}",
+                        until.saturating_duration_since(Instant::now())
+                    );
+                    self.until = until;
+                    self.checks = None;
+                    self.ask(Some(until));
+                }
+                Effect::KillNow => self.ask(None),
+                Effect::KillProcess => self.kill_process(),
+                Effect::Arm(timer, after) => {
+                    let at = Instant::now() + after;
+                    if timer == Timer::Grace && self.asking.is_some() && at < self.until {
+                        tracing::info!("the grace period is shortened to {after:?}");
+                        self.until = at;
+                    }
+                    self.timers.insert(timer, at);
+                }
+                Effect::TearDown { workload, claimed, fate } => self.tear_down(workload, claimed, fate),
+                Effect::Finish(fate) => self.finish(fate),
+            }
+        }
+    }
+
+    fn begin(&mut self, job: Job) {
+        let cancel = CancellationToken::new();
+        self.cancels.insert(job, cancel.clone());
+        let work = self.work(job, cancel).unwrap_or_else(|| {
+            let message = format!("{job:?} began before what it needs was there");
+            Box::pin(std::future::ready(Err(Failure::host("CM-INTERNAL", message).into())))
+        });
+        let task = self.jobs.spawn(async move { (job, work.await) });
+        self.tasks.insert(task.id(), job);
+    }
+
+    /// The work of a job; `None` when something that it needs is missing, which the states rule out.
+    fn work(&mut self, job: Job, cancel: CancellationToken) -> Option<setup::Job> {
+        Some(match job {
+            Job::Record => Box::pin(setup::record(self.order.clone(), cancel)),
+            Job::Listen => Box::pin(setup::listen(self.begun.clone()?)),
+            Job::Sync => Box::pin(setup::sync(self.begun.clone()?)),
+            Job::Read => Box::pin(setup::read(self.begun.clone()?, cancel)),
+            Job::Interface => Box::pin(setup::interface(self.begun.clone()?, cancel)),
+            Job::Create => Box::pin(setup::create(self.order.clone(), self.begun.clone(), cancel)),
+            Job::Examine => Box::pin(setup::examine(self.begun.clone()?, cancel)),
+            Job::Publish => Box::pin(setup::publish(self.begun.clone()?, self.ready.clone()?)),
+            Job::Attach => Box::pin(setup::attach(self.ready.clone()?, self.steps(), cancel)),
+            Job::Wire => {
+                let (choice, interface) = (self.choice.take()?, self.interface.take()?);
+                Box::pin(setup::wire(self.begun.clone()?, choice, interface, cancel))
+            }
+            Job::Start => {
+                let limit = match &self.begun {
+                    // calico-runc refuses when the gate's time is over: this is for a Docker that does not answer.
+                    Some(begun) => begun.config.runtime.gate_timeout + START_BESIDES_GATE,
+                    None => START_WITHOUT_GATE,
+                };
+                let (ready, attached) = (self.ready.clone()?, self.attached.take()?);
+                Box::pin(setup::start(ready, attached, self.gate.clone(), self.steps(), limit))
+            }
+            Job::Look => Box::pin(setup::look(self.ready.clone()?, self.steps(), cancel)),
+        })
+    }
+
+    /// The network is ready, and the workload stands at the gate.
+    fn open(&mut self) {
+        let (Some(gate), Some(begun), Some(wired), Some(ready)) =
+            (self.gate.clone(), &self.begun, &mut self.wired, &self.ready)
+        else {
+            return;
+        };
+        wired.timing.gate = self.knocked.map_or(Duration::ZERO, |at| at.elapsed());
+        let names = ready.host_names();
+        match network::write_hosts(&begun.config, &begun.order.container, &names, &wired.addresses) {
+            Ok(()) => gate.open(),
+            Err(why) => gate.close(&why),
+        }
+        let steps = begun.steps.clone();
+        self.opening = Some(Box::pin(async move { steps.pass(Step::Opened).await }));
+    }
+
+    fn refuse(&self) {
+        let Some(gate) = &self.gate else { return };
+        match self.failures.values().next() {
+            Some(failure) => gate.close(&failure.message),
+            None => gate.close("the task is over"),
+        }
+    }
+
+    /// Names and ports of a task that runs.
+    fn serve(&mut self) {
+        let (Some(begun), Some(wired)) = (&self.begun, &mut self.wired) else { return };
+        let Begun { config, order, request, entry, .. } = &**begun;
+        let services = begin::services(order, request, config, &entry.record, &wired.addresses);
+        let checked = order.description.health.is_some();
+        self.names.registrar = Registrar::start(config, &order.container, services, checked);
+        self.keeper = wired.forward.take().map(Keeper::start);
+    }
+
+    fn tell(&mut self, word: Word) {
+        match word {
+            Word::Prepared => self.link.tell(Change::Prepared),
+            Word::Killing => self.link.tell(Change::Killing),
+            Word::Health { healthy, too_often } => {
+                self.link.tell(Change::Health { healthy, kill: too_often });
+            }
+            Word::Running => self.running(),
+        }
+    }
+
+    fn running(&mut self) {
+        let Seen { inspect, addresses } = std::mem::take(&mut self.seen);
+        let (addresses, timing) = match (&self.begun, &self.wired) {
+            (Some(begun), Some(wired)) => {
+                audit::runs(&begun.config, &begun.entry.record, &wired.addresses, &begun.steps);
+                (wired.addresses.clone(), Some(wired.timing))
+            }
+            _ => (addresses, None),
+        };
+        self.link.tell(Change::Running { inspect, addresses: addresses.clone(), timing });
+        self.check(addresses);
+    }
+
+    /// Begins the health checks. Without an interface of Calico's they go to the namespace of the first process.
+    fn check(&mut self, addresses: Vec<IpAddr>) {
+        let (Some(check), Some(ready), Some(attached)) =
+            (&self.order.description.health, &self.ready, &self.attached)
+        else {
+            return;
+        };
+        let namespace: Option<PathBuf> =
+            self.begun.as_ref().map(|begun| network::namespace(&begun.config, &begun.order.container));
+        self.checks = attached.begin_checks(ready, Some(check), namespace, addresses);
+    }
+
+    pub(super) fn ask(&mut self, until: Option<Instant>) {
+        if let (Some(ready), Some(attached)) = (&self.ready, &self.attached) {
+            self.asking = Some(Box::pin(ask(ready.clone(), attached.signals(), until)));
+        }
+    }
+
+    fn kill_process(&mut self) {
+        tracing::warn!("the task does not end; its process is killed without Docker");
+        if let (Some(ready), None) = (&self.ready, &self.dying) {
+            let process = self.attached.as_ref().and_then(|attached| attached.process());
+            self.dying = Some(Box::pin(kill_process(ready.clone(), process)));
+        }
+    }
+
+    fn remains(&mut self, workload: Workload, fate: Fate) -> Remains {
+        let failure = match fate {
+            Fate::Failed(job) => self.failures.remove(&job),
+            _ => None,
+        };
+        Remains {
+            order: self.order.clone(),
+            fate,
+            workload,
+            ready: self.ready.take(),
+            attached: self.attached.take(),
+            end: self.end.take(),
+            failure,
+            outcome: self.outcome.clone(),
+        }
+    }
+
+    fn tear_down(&mut self, workload: Workload, claimed: bool, fate: Fate) {
+        // Nothing of the set-up may hold on to what is taken down.
+        (self.knocking, self.passing, self.opening, self.asking, self.dying) = (None, None, None, None, None);
+        (self.checks, self.gate, self.choice, self.interface) = (None, None, None, None);
+        let remains = self.remains(workload, fate);
+        let jobs = std::mem::take(&mut self.jobs);
+        let Some(begun) = self.begun.take() else {
+            let started = self.cancels.contains_key(&Job::Start);
+            self.tearing = Some(Box::pin(ending::plain(remains, started, jobs)));
+            return;
+        };
+        let mut jobs = jobs;
+        if !jobs.is_empty() {
+            tracing::warn!(
+                "a part of the launch has not ended; what it still makes is taken away by a cleaner"
+            );
+        }
+        jobs.detach_all();
+        let claim = match (claimed, self.lost.take()) {
+            (_, Some(pending)) => Claim::Lost(pending),
+            (true, None) => Claim::Possible,
+            (false, None) => Claim::None,
+        };
+        let (names, leaving) = (std::mem::take(&mut self.names), self.leaving.take());
+        let networked = Networked { begun, claim, names, leaving, keeper: self.keeper.take() };
+        self.tearing = Some(Box::pin(ending::networked(remains, networked)));
+    }
+
+    fn finish(&mut self, fate: Fate) {
+        if self.over.is_some() {
+            return;
+        }
+        self.over = Some(match self.tearing.take() {
+            // The teardown goes on beside the outcome, which is known by then unless Docker hangs.
+            Some(tearing) => {
+                tracing::warn!("the teardown takes too long; it is no longer waited for");
+                let outcome = self.outcome.get().cloned().unwrap_or_else(|| ending::bare(fate));
+                let afterwards = Box::pin(async move { tearing.await.afterwards.await });
+                Ended { outcome, afterwards }
+            }
+            // No record: nothing was made.
+            None => {
+                let failure = match fate {
+                    Fate::Failed(job) => self.failures.remove(&job),
+                    _ => None,
+                };
+                let outcome = failure.map_or_else(|| ending::bare(fate), Outcome::Failed);
+                begin::refused(&self.order, &outcome);
+                outcome.into()
+            }
+        });
+    }
+}

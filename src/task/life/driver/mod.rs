@@ -1,0 +1,307 @@
+//! Runs a life: reports what happens to its states, and does what they say. It alone receives kills.
+
+mod effects;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{sleep_until, Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::begin::Begun;
+use super::ending::{Leaving, Names};
+use super::event::{Event, Timer};
+use super::setup::{Ending, Made, Stopped};
+use super::state::State;
+use super::table::{Clock, Job, Kind};
+use crate::calico::Pending;
+use crate::error::{chain, Failure};
+use crate::limits::START_WITHOUT_GATE;
+use crate::task::gate::Gate;
+use crate::task::health::{self, Checks};
+use crate::task::link::{Ended, Link, Order, Outcome};
+use crate::task::network::{Choice, Interface, Wired};
+use crate::task::ports::Keeper;
+use crate::task::spec::Work;
+use crate::task::steps::Step;
+use crate::task::work::{Attached, End, Ready, Seen};
+use crate::workload::Exit;
+
+/// What a shell calls the end by SIGKILL.
+const SIGKILLED: i64 = 137;
+
+type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// One life's resources. Each is set by the job that makes it, and taken by the one that uses it up.
+struct Driver {
+    kind: Kind,
+    order: Arc<Order>,
+    link: Link,
+    jobs: JoinSet<(Job, Ending)>,
+    tasks: HashMap<Id, Job>,
+    cancels: BTreeMap<Job, CancellationToken>,
+    timers: BTreeMap<Timer, Instant>,
+    /// What has happened and was not handled yet.
+    events: VecDeque<Event>,
+    begun: Option<Arc<Begun>>,
+    gate: Option<Arc<Gate>>,
+    choice: Option<Choice>,
+    interface: Option<Interface>,
+    ready: Option<Arc<Ready>>,
+    attached: Option<Box<Attached>>,
+    wired: Option<Wired>,
+    seen: Seen,
+    failures: BTreeMap<Job, Failure>,
+    /// The datastore's write whose answer is lost.
+    lost: Option<Box<Pending>>,
+    knocking: Option<Doing<Instant>>,
+    knocked: Option<Instant>,
+    opening: Option<Doing<()>>,
+    passing: Option<Doing<()>>,
+    checks: Option<Checks>,
+    names: Names,
+    leaving: Option<Leaving>,
+    keeper: Option<Keeper>,
+    asking: Option<Doing<()>>,
+    until: Instant,
+    dying: Option<Doing<bool>>,
+    end: Option<End>,
+    tearing: Option<Doing<Ended>>,
+    outcome: Arc<OnceLock<Outcome>>,
+    over: Option<Ended>,
+}
+
+/// Lives a task to its end.
+pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
+    let kind = match (&order.description.work, &order.description.calico) {
+        (Work::Foreign(_), _) => Kind::Adopted,
+        (_, Some(_)) => Kind::Calico,
+        (_, None) => Kind::Plain,
+    };
+    let clock = match order.description.work {
+        Work::Command(_) => Clock::Executor,
+        Work::Docker { .. } | Work::Foreign(_) => Clock::Docker,
+    };
+    // What calico-runc may wait for at the gate is known with the configuration; this is for a start that fails.
+    let (mut state, effects) = State::begin(kind, clock, START_WITHOUT_GATE);
+    let mut driver = Driver::new(kind, order, link);
+    driver.follow(effects);
+    loop {
+        if let Some(over) = driver.over.take() {
+            return over;
+        }
+        let event = driver.next().await;
+        tracing::trace!("{event:?} while {:?}", state.phase());
+        let effects = state.handle(Instant::now().into_std(), event);
+        driver.follow(effects);
+    }
+}
+
+impl Driver {
+    fn new(kind: Kind, order: Arc<Order>, link: Link) -> Self {
+        Self {
+            kind,
+            order,
+            link,
+            jobs: JoinSet::new(),
+            tasks: HashMap::new(),
+            cancels: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            events: VecDeque::new(),
+            begun: None,
+            gate: None,
+            choice: None,
+            interface: None,
+            ready: None,
+            attached: None,
+            wired: None,
+            seen: Seen::default(),
+            failures: BTreeMap::new(),
+            lost: None,
+            knocking: None,
+            knocked: None,
+            opening: None,
+            passing: None,
+            checks: None,
+            names: Names::default(),
+            leaving: None,
+            keeper: None,
+            asking: None,
+            until: Instant::now(),
+            dying: None,
+            end: None,
+            tearing: None,
+            outcome: Arc::new(OnceLock::new()),
+            over: None,
+        }
+    }
+
+    /// The next thing that happens.
+    async fn next(&mut self) -> Event {
+        if let Some(event) = self.events.pop_front() {
+            return event;
+        }
+        loop {
+            let due = self.timers.iter().min_by_key(|(_, at)| **at).map(|(timer, at)| (*timer, *at));
+            let starts = self.attached.is_some() && self.end.is_none();
+            tokio::select! {
+                biased;
+                end = exit(&mut self.attached), if starts => return self.ended(end),
+                Some(kill) = self.link.kills.recv() => return Event::Kill(kill),
+                // What follows an open gate waits until that is done with.
+                () = done(&mut self.opening), if self.opening.is_some() => self.opening = None,
+                Some(ended) = self.jobs.join_next_with_id(), if self.opening.is_none() => {
+                    if let Some(event) = self.job_ended(ended) {
+                        return event;
+                    }
+                }
+                at = done(&mut self.knocking), if self.knocking.is_some() => {
+                    (self.knocking, self.knocked) = (None, Some(at));
+                    return Event::Knocked;
+                }
+                () = done(&mut self.passing), if self.passing.is_some() && self.opening.is_none() => {
+                    self.passing = None;
+                    return Event::Passed;
+                }
+                verdict = verdict(&mut self.checks), if self.checks.is_some() => {
+                    if let Some(registrar) = &self.names.registrar {
+                        registrar.tell(verdict.healthy, &verdict.why);
+                    }
+                    return Event::Health { healthy: verdict.healthy, too_often: verdict.kill };
+                }
+                names = done(&mut self.leaving), if self.leaving.is_some() => {
+                    (self.leaving, self.names) = (None, names);
+                    return Event::Left;
+                }
+                () = done(&mut self.asking), if self.asking.is_some() => self.ask(Some(self.until)),
+                gone = done(&mut self.dying), if self.dying.is_some() => {
+                    self.dying = None;
+                    if gone || self.kind != Kind::Plain {
+                        self.end = Some(Ok(Exit { code: SIGKILLED, oom_killed: None }));
+                    }
+                    return Event::Killed { gone };
+                }
+                over = done(&mut self.tearing), if self.tearing.is_some() => {
+                    (self.tearing, self.over) = (None, Some(over));
+                    return Event::TornDown;
+                }
+                timer = until(due) => {
+                    self.timers.remove(&timer);
+                    return Event::Due(timer);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, end: End) -> Event {
+        let known = end.is_ok();
+        self.end = Some(end);
+        Event::Ended { known }
+    }
+
+    /// Keeps what a job has made, or why it has not.
+    fn job_ended(&mut self, ended: Result<(Id, (Job, Ending)), JoinError>) -> Option<Event> {
+        let (job, ending) = match ended {
+            Ok((_, ended)) => ended,
+            Err(error) => {
+                let message = format!("the executor's own fault: {}", chain(&error));
+                let job = self.tasks.get(&error.id()).copied()?;
+                (job, Err(Failure::host("CM-INTERNAL", message).into()))
+            }
+        };
+        let failure = match ending {
+            Ok(made) => {
+                self.keep(made);
+                // A start proves that the gate was passed, if it was asked at all.
+                let passed = job == Job::Start && self.gate.as_ref().is_some_and(|gate| gate.passed());
+                if passed && self.passing.take().is_some() {
+                    self.events.push_back(Event::Done(job));
+                    return Some(Event::Passed);
+                }
+                return Some(Event::Done(job));
+            }
+            Err(Stopped::Cancelled) => return Some(Event::Cancelled(job)),
+            Err(Stopped::Silent(failure)) => {
+                self.failures.insert(job, failure);
+                return Some(Event::Silent(job));
+            }
+            Err(Stopped::Lost(failure, pending)) => {
+                self.lost = Some(pending);
+                failure
+            }
+            Err(Stopped::Failed(failure)) => failure,
+        };
+        self.failures.insert(job, failure);
+        Some(Event::Failed(job))
+    }
+
+    fn keep(&mut self, made: Made) {
+        match made {
+            Made::Nothing => {}
+            Made::Begun(begun) => {
+                self.order = begun.order.clone();
+                self.begun = Some(Arc::new(*begun));
+            }
+            Made::Gate(gate) => self.listen(Arc::new(gate)),
+            Made::Choice(choice) => self.choice = Some(*choice),
+            Made::Interface(interface) => self.interface = Some(interface),
+            Made::Ready(ready) => self.ready = Some(Arc::new(*ready)),
+            Made::Attached(attached) => self.attached = Some(attached),
+            Made::Wired(wired) => self.wired = Some(*wired),
+            Made::Seen(seen, process) => {
+                self.seen = seen;
+                if let Some(attached) = &mut self.attached {
+                    attached.watch(process);
+                }
+            }
+        }
+    }
+
+    fn listen(&mut self, gate: Arc<Gate>) {
+        let (knock, pass, steps) = (gate.clone(), gate.clone(), self.steps());
+        self.knocking = Some(Box::pin(async move {
+            knock.knocked().await;
+            let at = Instant::now();
+            if let Some(steps) = steps {
+                steps.pass(Step::Waiting).await;
+            }
+            at
+        }));
+        self.passing = Some(Box::pin(async move { pass.has_passed().await }));
+        self.gate = Some(gate);
+    }
+}
+
+async fn done<T>(doing: &mut Option<Doing<T>>) -> T {
+    match doing {
+        Some(doing) => doing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn exit(attached: &mut Option<Box<Attached>>) -> End {
+    match attached {
+        Some(attached) => attached.exit().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn verdict(checks: &mut Option<Checks>) -> health::Verdict {
+    match checks {
+        Some(checks) => checks.verdict().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<(Timer, Instant)>) -> Timer {
+    match due {
+        Some((timer, at)) => {
+            sleep_until(at).await;
+            timer
+        }
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,248 @@
+//! The end of a life: what it means, and the teardown.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::begin::{as_of_now, Begun};
+use super::event::Fate;
+use super::setup::{Ending, Made};
+use super::table::Job;
+use crate::calico;
+use crate::error::Failure;
+use crate::task::audit;
+use crate::task::link::{self, Order, Outcome};
+use crate::task::network;
+use crate::task::ports::Keeper;
+use crate::task::services::{Registrar, Registration};
+use crate::task::spec::is_named_by_us;
+use crate::task::steps::{Step, Steps};
+use crate::task::teardown::{self, Claim, Patience, Workload};
+use crate::task::work::{Attached, End, Ready};
+
+/// The task's names in Consul.
+#[derive(Default)]
+pub(super) struct Names {
+    pub registrar: Option<Registrar>,
+    /// Consul may know of the task.
+    registered: bool,
+    /// A registration was not answered: it may overtake its removal.
+    unheard: bool,
+    /// Consul has forgotten the task.
+    removed: bool,
+}
+
+pub(super) type Leaving = Pin<Box<dyn Future<Output = Names> + Send>>;
+
+impl Names {
+    /// Takes the names away before the workload is asked to stop.
+    pub async fn leave(mut self, begun: Arc<Begun>) -> Self {
+        let left = self.settle(Patience::BEFORE_UPDATE.consul).await;
+        if self.registered {
+            self.removed = teardown::deregister(&begun.entry.record, &begun.config, left).await.is_some();
+        }
+        self
+    }
+
+    /// Ends the registration within `limit`; what is left of that for the removal.
+    async fn settle(&mut self, limit: Duration) -> Duration {
+        let begun = Instant::now();
+        if let Some(registrar) = self.registrar.take() {
+            let stopped = registrar.stop(limit).await;
+            self.registered = stopped != Registration::None;
+            self.unheard = stopped == Registration::Unheard;
+        }
+        limit.saturating_sub(begun.elapsed())
+    }
+
+    /// What was never registered need not be removed: on a host without Consul there is no agent that could do it.
+    fn are_gone(&self) -> bool {
+        !self.registered || self.removed && !self.unheard
+    }
+}
+
+/// What a life leaves to its teardown.
+pub(super) struct Remains {
+    pub order: Arc<Order>,
+    pub fate: Fate,
+    pub workload: Workload,
+    pub ready: Option<Arc<Ready>>,
+    pub attached: Option<Box<Attached>>,
+    /// How the workload ended, when it did.
+    pub end: Option<End>,
+    /// The failure that was the cause.
+    pub failure: Option<Failure>,
+    /// Known before the teardown is over.
+    pub outcome: Arc<OnceLock<Outcome>>,
+}
+
+/// What only a life with an interface of Calico's leaves.
+pub(super) struct Networked {
+    pub begun: Arc<Begun>,
+    pub claim: Claim,
+    pub names: Names,
+    pub leaving: Option<Leaving>,
+    pub keeper: Option<Keeper>,
+}
+
+impl Remains {
+    /// The rest of the output, and what the end means; a task that was asked to stop is killed, whatever its exit code.
+    async fn outcome(&mut self) -> Outcome {
+        if let Some(attached) = self.attached.take() {
+            match self.end {
+                Some(_) => attached.drain().await,
+                None => drop(attached),
+            }
+        }
+        let outcome = match (self.fate, self.end.take()) {
+            (Fate::Killed(cause), end) => {
+                if let Some(Err(failure)) = &end {
+                    tracing::warn!("{failure}");
+                }
+                Outcome::Killed { exit: end.and_then(Result::ok), cause }
+            }
+            (Fate::Ended, Some(Ok(exit))) => Outcome::Exited(match &self.ready {
+                Some(ready) => ready.explain(exit).await,
+                None => exit,
+            }),
+            (Fate::Ended, Some(Err(failure))) => Outcome::Failed(failure),
+            (Fate::NoGate, _) => Outcome::Failed(no_gate()),
+            (Fate::Ended | Fate::Failed(_), _) => {
+                Outcome::Failed(self.failure.take().unwrap_or_else(unexplained))
+            }
+        };
+        let outcome = advised(outcome, &self.order);
+        let _ = self.outcome.set(outcome.clone());
+        outcome
+    }
+}
+
+/// An outcome of which nothing more is known.
+pub(super) fn bare(fate: Fate) -> Outcome {
+    match fate {
+        Fate::Killed(cause) => Outcome::Killed { exit: None, cause },
+        Fate::NoGate => Outcome::Failed(no_gate()),
+        Fate::Ended | Fate::Failed(_) => Outcome::Failed(unexplained()),
+    }
+}
+
+fn unexplained() -> Failure {
+    Failure::host("CM-INTERNAL", "the task is over, and the executor does not know why")
+}
+
+fn no_gate() -> Failure {
+    Failure::host(
+        "CM-RUNTIME",
+        format!(
+            "Docker's runtime '{}' on this agent is not calico-runc; run `calico-mesos node install-runtime` there",
+            crate::task::spec::RUNTIME
+        ),
+    )
+}
+
+/// The end of a task that stock Mesos could have run: the container is the agent's to remove, unless only this
+/// executor knows it.
+pub(super) async fn plain(
+    mut remains: Remains,
+    started: bool,
+    mut jobs: JoinSet<(Job, Ending)>,
+) -> link::Ended {
+    let never_ran = matches!(remains.workload, Workload::NeverStarted | Workload::Unheard);
+    if let (true, true, Some(ready)) = (started, never_ran, &remains.ready) {
+        // A start whose answer was lost may have succeeded.
+        ready.end_at_once().await;
+    }
+    let outcome = remains.outcome().await;
+    let ready = remains.ready.take();
+    if !is_named_by_us(&remains.order.name, &remains.order.container) {
+        jobs.detach_all();
+        return outcome.into();
+    }
+    let afterwards = Box::pin(async move {
+        if let Some(ready) = ready {
+            return ready.remove().await;
+        }
+        // A create that was not waited for any longer.
+        while let Some(ended) = jobs.join_next().await {
+            if let Ok((_, Ok(Made::Ready(ready)))) = ended {
+                ready.remove().await;
+            }
+        }
+    });
+    link::Ended { outcome, afterwards }
+}
+
+/// The end of a task with an interface of Calico's; nothing is left of it afterwards, or a cleaner is named in the log.
+pub(super) async fn networked(mut remains: Remains, networked: Networked) -> link::Ended {
+    let Networked { begun, claim, names, leaving, keeper } = networked;
+    let outcome = remains.outcome().await;
+    let ending = link::Ending::from(&outcome);
+    begun.entry.conclude(&ending);
+    let mut names = match leaving {
+        Some(leaving) => leaving.await,
+        None => names,
+    };
+    let consul = names.settle(Patience::BEFORE_UPDATE.consul).await;
+    if let Some(keeper) = keeper {
+        keeper.stop().await;
+    }
+    let Some(Begun { config, order, mut entry, steps, .. }) = Arc::into_inner(begun) else {
+        tracing::warn!("a part of the launch has not ended: what is left of the task is the next cleaner's");
+        return outcome.into();
+    };
+    if names.are_gone() {
+        entry.record.services.clear();
+    }
+    let config = as_of_now(&config, &order);
+    audit::never_ran(&config, &entry.record, &outcome, &steps);
+    let patience = Patience { consul, ..Patience::BEFORE_UPDATE };
+    let workload = remains.workload;
+    let mut report = teardown::give_back(&entry.record, &config, workload, claim, patience, &steps).await;
+    if names.unheard && report.complete() {
+        report.errors.push("consul: it has not answered a registration, which may still come".into());
+    }
+    let afterwards = Box::pin(async move {
+        let record = entry.record.clone();
+        let report = teardown::tidy_up(entry, &config, report, &steps).await;
+        audit::taken_down(&config, &record, Some(&ending), &report, &steps);
+        log_report(&report, &steps);
+    });
+    link::Ended { outcome, afterwards }
+}
+
+/// An address is usually taken by the task that a framework is about to replace by this one; of Marathon it is known
+/// how to have the old one stopped first.
+fn advised(outcome: Outcome, order: &Order) -> Outcome {
+    match outcome {
+        Outcome::Failed(failure) if failure.code == calico::TAKEN && order.description.by_marathon => {
+            let advice = "for that set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
+            let message = format!("{}; {advice}", failure.message);
+            Outcome::Failed(Failure { message, ..failure })
+        }
+        other => other,
+    }
+}
+
+fn log_report(report: &teardown::Report, steps: &Steps) {
+    let addresses =
+        if report.addresses.is_empty() { "no address".into() } else { network::join(&report.addresses) };
+    if report.complete() {
+        let way_back: Vec<_> =
+            steps.passed().into_iter().skip_while(|(step, _)| *step != Step::Ended).collect();
+        let took = way_back.windows(2).map(|pair| {
+            let [(_, before), (step, at)] = pair else { return String::new() };
+            format!("{} {:.1} ms", step.name(), at.saturating_sub(*before).as_secs_f64() * 1000.0)
+        });
+        tracing::info!(
+            "the way back is done: {addresses} given back ({})",
+            took.collect::<Vec<_>>().join(", ")
+        );
+    }
+    for error in &report.errors {
+        tracing::warn!("left for the next cleaner: {error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! One task's life: kills come in, changes go out, and exactly one outcome ends it.
+//!
+//! ```text
+//!  way in ── Order, Kill ──► driver ── Event ──► state      what happens next (pure)
+//!         ◄─ Change, Ended ──   │  ◄── Effect ──┘
+//!                               │──► setup      the work of each job in the table; begin: of the first one
+//!                               └──► ending     what the end means, and the teardown
+//! ```
+//!
+//! The life knows nothing of the way in: all of them feed it an [`Order`] and translate [`Change`]s into their own words.
+//! One life is one start to one end; starting again is its caller's business. A task without CALICO variables takes the
+//! same road without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
+//! jobs. Start with `state`, which draws the road.
+//!
+//! [`Change`]: super::link::Change
+
+mod begin;
+mod driver;
+mod ending;
+mod event;
+mod setup;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::limits::CUSTOM_BEFORE_UPDATE;
+
+use super::link::{Ended, Link, Order};
+use super::spec::is_named_by_us;
+
+/// Lives the task to its end.
+pub async fn live(order: Order, link: Link) -> Ended {
+    for note in &order.description.notes {
+        tracing::warn!("{note}");
+    }
+    let by_custom_executor = is_named_by_us(&order.name, &order.container);
+    let ended = driver::drive(Arc::new(order), link).await;
+    match by_custom_executor {
+        true => ended.finished_within(CUSTOM_BEFORE_UPDATE).await,
+        false => ended,
+    }
+}

@@ -1,0 +1,333 @@
+//! The properties of a life, over any order of events.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::event::*;
+use super::state::State;
+use super::table::*;
+use crate::task::link::{Cause, Kill};
+use crate::task::teardown::Workload;
+
+const START_LIMIT: Duration = Duration::from_secs(70);
+
+fn kill(grace: u64) -> Event {
+    Event::Kill(Kill { grace: Duration::from_secs(grace), announce: true, cause: Cause::Asked })
+}
+
+/// A world that answers only what it was asked, and holds a life to what it promises.
+struct World {
+    kind: Kind,
+    state: State,
+    now: Instant,
+    in_flight: BTreeSet<Job>,
+    /// Jobs that the life has given up waiting for.
+    unwatched: bool,
+    knocked: bool,
+    gate: Option<Verdict>,
+    passed: bool,
+    killed: bool,
+    told: Vec<Word>,
+    timers: BTreeSet<Timer>,
+    torn: usize,
+    finished: usize,
+    phases: Vec<(Phase, Phase)>,
+    all: Vec<Effect>,
+}
+
+impl World {
+    fn new(kind: Kind, clock: Clock) -> Self {
+        let (state, effects) = State::begin(kind, clock, START_LIMIT);
+        let mut world = Self {
+            kind,
+            state,
+            now: Instant::now(),
+            in_flight: BTreeSet::new(),
+            unwatched: false,
+            knocked: false,
+            gate: None,
+            passed: false,
+            killed: false,
+            told: Vec::new(),
+            timers: BTreeSet::new(),
+            torn: 0,
+            finished: 0,
+            phases: Vec::new(),
+            all: Vec::new(),
+        };
+        world.hold(effects);
+        world
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.now += Duration::from_millis(10);
+        match &event {
+            Event::Kill(_) => self.killed = true,
+            Event::Done(job) | Event::Failed(job) | Event::Silent(job) | Event::Cancelled(job) => {
+                self.in_flight.remove(job);
+            }
+            Event::Knocked => self.knocked = true,
+            Event::Passed => self.passed = true,
+            Event::Due(timer) => {
+                self.timers.remove(timer);
+                self.unwatched |= self.state.phase() == Phase::Settling && *timer == Timer::Settle;
+            }
+            _ => {}
+        }
+        let before = self.state.phase();
+        let effects = self.state.handle(self.now, event);
+        self.phases.push((before, self.state.phase()));
+        self.hold(effects);
+    }
+
+    /// Each effect keeps the promises.
+    fn hold(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match &effect {
+                Effect::Begin(job) => {
+                    assert!(!self.killed, "{job:?} begins after a kill");
+                    assert!(self.in_flight.insert(*job), "{job:?} begins twice");
+                    assert_eq!(self.torn, 0, "{job:?} begins in a teardown");
+                }
+                Effect::Gate(Verdict::Open) => {
+                    assert!(self.knocked && self.gate.is_none() && !self.killed);
+                    self.gate = Some(Verdict::Open);
+                }
+                Effect::Gate(Verdict::Refuse) => self.gate = Some(Verdict::Refuse),
+                Effect::Tell(word) => {
+                    if *word == Word::Running {
+                        assert!(!self.told.contains(&Word::Running), "RUNNING twice");
+                        assert!(!self.told.contains(&Word::Killing), "RUNNING after KILLING");
+                    }
+                    self.told.push(*word);
+                }
+                Effect::TearDown { .. } => {
+                    let runs: Vec<_> = self.in_flight.iter().filter(|job| **job != Job::Look).collect();
+                    assert!(runs.is_empty() || self.unwatched, "a teardown while {runs:?} run");
+                    let gated = self.kind != Kind::Plain;
+                    assert!(!gated || self.gate != Some(Verdict::Open), "the gate is open in a teardown");
+                    self.torn += 1;
+                }
+                Effect::Finish(_) => {
+                    self.finished += 1;
+                    assert_eq!(self.state.phase(), Phase::Over);
+                }
+                Effect::Arm(timer, _) => {
+                    self.timers.insert(*timer);
+                }
+                _ => {}
+            }
+            self.all.push(effect);
+        }
+        assert!(self.torn <= 1 && self.finished <= 1);
+    }
+
+    /// What can happen next; the runtime goes through a gate only when it is open.
+    fn possible(&self) -> Vec<Event> {
+        let mut events = vec![kill(0), kill(30)];
+        for job in &self.in_flight {
+            let by_itself = [Event::Done(*job), Event::Failed(*job), Event::Silent(*job)];
+            // A start that waits at the gate ends with the gate's word.
+            let waits = *job == Job::Start && self.knocked && self.gate.is_none();
+            events.extend(by_itself.into_iter().skip(usize::from(waits)));
+            if self.all.contains(&Effect::Cancel(*job)) {
+                events.push(Event::Cancelled(*job));
+            }
+        }
+        let starts = match self.kind {
+            Kind::Adopted => self.told.contains(&Word::Prepared),
+            _ => self.in_flight.contains(&Job::Start),
+        };
+        if self.kind != Kind::Plain && starts && !self.knocked {
+            events.push(Event::Knocked);
+        }
+        if self.gate == Some(Verdict::Open) && !self.passed {
+            events.push(Event::Passed);
+        }
+        if matches!(self.state.phase(), Phase::Running | Phase::Stopping { .. }) {
+            events.extend([Event::Ended { known: true }, Event::Ended { known: false }]);
+            events.push(Event::Health { healthy: true, too_often: false });
+        }
+        if self.all.contains(&Effect::Leave) {
+            events.push(Event::Left);
+        }
+        if self.all.contains(&Effect::KillProcess) {
+            events.extend([Event::Killed { gone: true }, Event::Killed { gone: false }]);
+        }
+        if self.torn > 0 {
+            events.push(Event::TornDown);
+        }
+        events.extend(self.timers.iter().map(|timer| Event::Due(*timer)));
+        events
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.phase() == Phase::Over
+    }
+
+    /// Nothing answers any more: only time passes.
+    fn only_time_passes(&mut self) {
+        for _ in 0..50 {
+            if self.is_over() {
+                return;
+            }
+            let timer = *self.timers.iter().next().expect("nothing will ever happen again");
+            self.handle(Event::Due(timer));
+        }
+        panic!("no end in {:?}", self.state.phase());
+    }
+}
+
+fn kinds() -> impl Strategy<Value = (Kind, Clock)> {
+    let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Calico), Just(Kind::Adopted)];
+    (kind, prop_oneof![Just(Clock::Docker), Just(Clock::Executor)])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn promises_hold_in_any_order((kind, clock) in kinds(), choices in prop::collection::vec(any::<prop::sample::Index>(), 1..60)) {
+        let mut world = World::new(kind, clock);
+        for choice in choices {
+            let possible = world.possible();
+            world.handle(choice.get(&possible).clone());
+        }
+        // From wherever it has come to, a kill and time alone bring it to its end, once.
+        world.handle(kill(5));
+        world.only_time_passes();
+        prop_assert_eq!(world.finished, 1);
+        let effects = world.state.handle(world.now, kill(0));
+        prop_assert!(effects.is_empty(), "after the end: {:?}", effects);
+    }
+}
+
+/// What a world does in which everything goes well, up to the phase that is asked for.
+fn at(kind: Kind, phase: Phase) -> World {
+    let mut world = World::new(kind, Clock::Docker);
+    for _ in 0..40 {
+        if world.state.phase() == phase && !world.in_flight.contains(&Job::Look) {
+            return world;
+        }
+        let waits = kind != Kind::Plain && !world.passed;
+        let next = world.possible().into_iter().find(|event| match event {
+            Event::Done(Job::Start) => !waits,
+            Event::Done(_) | Event::Passed => true,
+            Event::Knocked => phase != Phase::Starting,
+            _ => false,
+        });
+        world.handle(next.expect("it goes no further"));
+    }
+    panic!("{phase:?} is never reached");
+}
+
+#[test]
+fn every_kind_runs_and_ends() {
+    for kind in [Kind::Plain, Kind::Calico, Kind::Adopted] {
+        let mut world = at(kind, Phase::Running);
+        assert!(world.told.contains(&Word::Running), "{kind:?}");
+        let jobs = Job::ALL.into_iter().filter(|job| needs(*job, kind).is_some());
+        assert!(jobs.into_iter().all(|job| world.all.contains(&Effect::Begin(job))), "{kind:?}");
+        world.handle(Event::Ended { known: true });
+        let fate = Fate::Ended;
+        assert!(world.all.contains(&Effect::TearDown {
+            workload: Workload::Exited,
+            claimed: kind != Kind::Plain,
+            fate
+        }));
+        world.handle(Event::TornDown);
+        assert_eq!(world.all.last(), Some(&Effect::Finish(fate)), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_kill_during_the_start_never_tells_that_it_runs() {
+    for kind in [Kind::Plain, Kind::Calico] {
+        let mut world = World::new(kind, Clock::Docker);
+        while !world.in_flight.contains(&Job::Start) {
+            let job = *world.in_flight.iter().next().unwrap();
+            world.handle(Event::Done(job));
+        }
+        if kind == Kind::Calico {
+            world.handle(Event::Done(Job::Wire));
+            world.handle(Event::Knocked);
+            world.handle(Event::Passed);
+        }
+        world.handle(kill(7));
+        assert_eq!(world.state.phase(), Phase::Settling);
+        // It was started all the same: it gets its grace period.
+        world.handle(Event::Done(Job::Start));
+        assert!(matches!(world.state.phase(), Phase::Stopping { .. }), "{kind:?}");
+        world.handle(Event::Ended { known: true });
+        world.handle(Event::TornDown);
+        assert_eq!(world.told.iter().filter(|word| **word == Word::Running).count(), 0);
+        assert_eq!(world.all.last(), Some(&Effect::Finish(Fate::Killed(Cause::Asked))));
+    }
+}
+
+#[test]
+fn the_first_cause_is_told() {
+    let failed = |events: &[Event]| {
+        let mut world = at(Kind::Calico, Phase::Starting);
+        for event in events {
+            world.handle(event.clone());
+        }
+        world.all.iter().find_map(|effect| match effect {
+            Effect::TearDown { fate, .. } => Some(*fate),
+            _ => None,
+        })
+    };
+    let (start, wire) = (Event::Failed(Job::Start), Event::Failed(Job::Wire));
+    // The runtime gave up at the gate, because the network never came.
+    let late = [Event::Knocked, start.clone(), wire.clone()];
+    assert_eq!(failed(&late), Some(Fate::Failed(Job::Wire)));
+    // What the network makes of being given up is no cause.
+    assert_eq!(failed(&[start.clone(), wire.clone()]), Some(Fate::Failed(Job::Start)));
+    assert_eq!(failed(&[wire, start.clone()]), Some(Fate::Failed(Job::Wire)));
+    assert_eq!(failed(&[Event::Knocked, start, Event::Cancelled(Job::Wire)]), Some(Fate::Failed(Job::Start)));
+    // Everything went well, but by another runtime.
+    assert_eq!(failed(&[Event::Done(Job::Wire), Event::Done(Job::Start)]), Some(Fate::NoGate));
+}
+
+#[test]
+fn a_later_kill_only_shortens_the_grace_period() {
+    let mut world = at(Kind::Plain, Phase::Running);
+    world.handle(kill(60));
+    let Phase::Stopping { until: Some(first) } = world.state.phase() else { panic!() };
+    world.handle(kill(90));
+    assert_eq!(world.state.phase(), Phase::Stopping { until: Some(first) });
+    world.handle(kill(1));
+    assert!(matches!(world.state.phase(), Phase::Stopping { until: Some(until) } if until < first));
+    world.handle(Event::Due(Timer::Grace));
+    assert_eq!(world.all.last(), Some(&Effect::KillNow));
+}
+
+#[test]
+fn consul_takes_nothing_from_the_grace_period() {
+    let mut world = at(Kind::Calico, Phase::Running);
+    world.handle(kill(60));
+    assert_eq!(world.state.phase(), Phase::Stopping { until: None });
+    world.now += Duration::from_secs(1);
+    world.handle(Event::Due(Timer::Leave));
+    let until = world.now + Duration::from_secs(60);
+    assert_eq!(world.state.phase(), Phase::Stopping { until: Some(until) });
+}
+
+/// The drawing in the module's documentation has the phases that there are, and they are reached.
+#[test]
+fn the_drawing_shows_the_phases() {
+    let drawing = include_str!("state.rs").split("```").nth(1).unwrap();
+    let body =
+        include_str!("event.rs").split("pub enum Phase {").nth(1).unwrap().split("\n}").next().unwrap();
+    let phases: Vec<&str> = body
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ").filter(|line| line.starts_with(char::is_uppercase)))
+        .map(|line| line.split(|c: char| !c.is_alphabetic()).next().unwrap())
+        .collect();
+    assert_eq!(phases.len(), 7);
+    for phase in phases {
+        assert!(drawing.contains(phase), "{phase} is not drawn");
+    }
+}

@@ -1,0 +1,147 @@
+//! A container that others make, start and stop has the same life as any Calico task.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use calico_mesos::mesos::messages::ExecutorInfo;
+use calico_mesos::names::ContainerId;
+use calico_mesos::task::link::{Cause, Change, Ended, Kill, Link, Order, Outcome};
+use calico_mesos::task::{docker_host, life, spec};
+use serde_json::{json, Value};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::JoinHandle;
+
+use crate::world::{app, calico, sh, task_info, with, World, LIMIT};
+
+/// A container that a client of the Docker API has made, and the life that goes with it.
+struct Adopted {
+    docker_id: String,
+    life: JoinHandle<Ended>,
+    kills: UnboundedSender<Kill>,
+    changes: UnboundedReceiver<(String, Change)>,
+}
+
+impl Adopted {
+    async fn begin(world: &World, script: &str) -> Self {
+        let body = json!({
+            "Image": "busybox", "Cmd": ["sh", "-c", script],
+            "HostConfig": {"NetworkMode": "none", "Runtime": spec::RUNTIME}
+        });
+        let docker_id = post(world, "/containers/create", &body).await["Id"].as_str().unwrap().to_owned();
+        let info = task_info(&app("/adopted", script, with(calico(), "SERVICE_PORT", "80")));
+        let container = ContainerId::random();
+        let custom = spec::Custom {
+            executor: &ExecutorInfo::default(),
+            arguments: &[],
+            sandbox: Path::new("/sandbox"),
+            container: &container,
+        };
+        let mut description = spec::describe_custom(&info, &custom, None).unwrap();
+        description.work = spec::Work::Foreign(docker_id.clone());
+        let socket = world.stack.docker.socket.display().to_string();
+        let docker = docker_host::choose(None, false, &world.stack.config, Some(&socket)).unwrap();
+        let order = Order {
+            container,
+            name: docker_id.clone(),
+            description,
+            docker: Some(docker),
+            config_path: world.stack.config.clone(),
+            framework: "docker".to_owned(),
+            host_address: None,
+        };
+        let (kills, receiver) = mpsc::unbounded_channel();
+        let (sender, changes) = mpsc::unbounded_channel();
+        let link = Link { task_id: info.task_id.value, kills: receiver, changes: sender };
+        Self { docker_id, life: tokio::spawn(life::live(order, link)), kills, changes }
+    }
+
+    async fn next(&mut self) -> Change {
+        let next = tokio::time::timeout(LIMIT, self.changes.recv()).await;
+        next.expect("nothing happens").expect("the life is over").1
+    }
+
+    async fn start(&mut self, world: &World) {
+        let change = self.next().await;
+        assert!(matches!(change, Change::Prepared), "{change:?}");
+        post(world, &format!("/containers/{}/start", self.docker_id), &Value::Null).await;
+    }
+
+    async fn runs(&mut self) -> IpAddr {
+        match self.next().await {
+            Change::Running { addresses, .. } => addresses[0],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The outcome, once everything is taken down.
+    async fn ends(self) -> Outcome {
+        let ended = tokio::time::timeout(LIMIT, self.life).await.expect("it does not end").unwrap();
+        ended.afterwards.await;
+        ended.outcome
+    }
+}
+
+async fn post(world: &World, path: &str, body: &Value) -> Value {
+    // Docker refuses a start with a body.
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (status, text) = world.stack.docker.request("POST", path, body.as_bytes()).await.unwrap();
+    assert!(status < 300, "{path}: {status} {text}");
+    serde_json::from_str(&text).unwrap_or(Value::Null)
+}
+
+/// Everything is gone but the container, which is its maker's to remove.
+async fn only_the_container_is_left(world: &World, id: &str) {
+    let [container] = world.containers().await.try_into().unwrap();
+    assert_eq!((&container["Id"], &container["State"] != "running"), (&json!(id), true));
+    let (status, _) =
+        world.stack.docker.request("DELETE", &format!("/containers/{id}?force=1"), b"").await.unwrap();
+    assert_eq!(status, 204);
+    world.nothing_left().await;
+}
+
+#[tokio::test]
+async fn others_make_start_and_stop_it() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let mut task =
+        Adopted::begin(&world, "trap 'exit 3' TERM; ip -4 -o addr show eth0; while :; do sleep 0.1; done")
+            .await;
+    let id = task.docker_id.clone();
+    task.start(&world).await;
+    let address = task.runs().await;
+    assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
+    world.registered("adopted-direct").await;
+    // Its first instruction has seen the address.
+    let (_, logs) =
+        world.stack.docker.request("GET", &format!("/containers/{id}/logs?stdout=1"), b"").await.unwrap();
+    assert!(logs.contains(&address.to_string()), "{logs}");
+
+    post(&world, &format!("/containers/{id}/stop?t=10"), &Value::Null).await;
+    assert!(matches!(task.ends().await, Outcome::Exited(exit) if exit.code == 3));
+    only_the_container_is_left(&world, &id).await;
+}
+
+#[tokio::test]
+async fn it_is_given_up_before_it_starts() {
+    let world = World::new().await;
+    let mut task = Adopted::begin(&world, "sleep 1000").await;
+    let id = task.docker_id.clone();
+    let change = task.next().await;
+    assert!(matches!(change, Change::Prepared), "{change:?}");
+    task.kills.send(Kill { grace: Duration::ZERO, announce: true, cause: Cause::Asked }).unwrap();
+    let outcome = task.ends().await;
+    assert_eq!(outcome, Outcome::Killed { exit: None, cause: Cause::Asked });
+    only_the_container_is_left(&world, &id).await;
+}
+
+#[tokio::test]
+async fn a_kill_stops_it() {
+    let world = World::new().await;
+    let mut task = Adopted::begin(&world, "exec sleep 1000").await;
+    let id = task.docker_id.clone();
+    task.start(&world).await;
+    task.runs().await;
+    task.kills.send(Kill { grace: Duration::from_secs(1), announce: false, cause: Cause::Asked }).unwrap();
+    assert!(matches!(task.ends().await, Outcome::Killed { exit: Some(exit), .. } if exit.code == 137));
+    only_the_container_is_left(&world, &id).await;
+}
