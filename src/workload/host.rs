@@ -70,7 +70,7 @@ fn split_port(text: &str) -> Result<(String, Option<u16>), &'static str> {
             None => (text, None),
         },
     };
-    if host.is_empty() || host.contains(['/', '?', '#']) {
+    if host.is_empty() || host.contains(['/', '?', '#', '[', ']']) {
         return Err("it has no valid host");
     }
     let port = match port {
