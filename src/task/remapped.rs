@@ -1,10 +1,12 @@
 //! Refuses Calico tasks on a Docker daemon whose containers cannot use the namespace that is made for them.
 //!
 //! The daemon is asked once in its life: what it said lies in `<run>/docker/<address>`, with the processes that
-//! it may be, and counts as long as those are the same. (Behind a socket of systemd's the peer is pid 1: then every
-//! dockerd of this host counts. Where none can be seen, the daemon is asked each time.)
+//! it may be, and counts as long as those are the same. (Behind a socket of systemd's the peer is pid 1, and behind TCP
+//! it is unknown: then every dockerd that this host had when it was asked counts, for as long as all of them live. Where
+//! none can be seen, the daemon is asked each time.)
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,9 @@ const DAEMON: &str = "dockerd";
 struct Said {
     /// `boot pid start-time` of each process that it may be.
     daemons: Vec<String>,
+    /// The inode of the daemon's socket; 0 behind TCP.
+    #[serde(default)]
+    socket: u64,
     remapped: bool,
     rootless: bool,
 }
@@ -34,15 +39,18 @@ struct Said {
 /// An error when containers of this daemon have a user namespace of their own. A daemon that does not answer is left
 /// to those who create the container.
 pub async fn refuse(config: &Config, chosen: &Chosen) -> Result<(), Failure> {
-    let daemons = daemons(&chosen.host).await;
     let file = file(config, &chosen.host);
-    let known = read(&file).filter(|said| !daemons.is_empty() && said.daemons == daemons);
+    let socket = inode(&chosen.host);
+    let known = read(&file).filter(|said| said.socket == socket);
+    let daemons = daemons(&chosen.host, known.as_ref()).await;
+    let known = known.filter(|said| !daemons.is_empty() && said.daemons == daemons);
     let said = match known {
         Some(said) => said,
         None => match ask(chosen).await {
             Ok(seen) => {
                 let remapped = seen == Some(UserNamespace::Remapped);
-                let said = Said { daemons, remapped, rootless: seen == Some(UserNamespace::Rootless) };
+                let said =
+                    Said { daemons, socket, remapped, rootless: seen == Some(UserNamespace::Rootless) };
                 write(&file, &said);
                 said
             }
@@ -73,13 +81,33 @@ async fn ask(chosen: &Chosen) -> Result<Option<UserNamespace>, String> {
     docker.user_namespace().await.map_err(|error| chain(&error))
 }
 
-/// The process behind the daemon's socket, else every dockerd of this host.
-async fn daemons(host: &DockerHost) -> Vec<String> {
-    let identity = |pid: i32| Some(format!("{} {pid} {}", boot_id(), Stat::of(pid)?.start_time()?));
+fn inode(host: &DockerHost) -> u64 {
+    match host {
+        DockerHost::Unix(path) => fs::metadata(path).map_or(0, |meta| meta.ino()),
+        DockerHost::Tcp { .. } => 0,
+    }
+}
+
+fn identity(pid: i32) -> Option<String> {
+    Some(format!("{} {pid} {}", boot_id(), Stat::of(pid)?.start_time()?))
+}
+
+/// The process of this identity is there.
+fn lives(daemon: &String) -> bool {
+    let pid = daemon.split(' ').nth(1).and_then(|pid| pid.parse().ok());
+    pid.is_some_and(|pid| is_dockerd(pid) && identity(pid).as_ref() == Some(daemon))
+}
+
+/// The process behind the daemon's socket; else those that are known, if all live; else every dockerd of this host,
+/// for which every process has to be looked at.
+async fn daemons(host: &DockerHost, known: Option<&Said>) -> Vec<String> {
     if let DockerHost::Unix(path) = host {
         if let Some(pid) = listener(path).await.filter(|pid| is_dockerd(*pid)) {
             return identity(pid).into_iter().collect();
         }
+    }
+    if let Some(said) = known.filter(|said| said.daemons.iter().all(lives)) {
+        return said.daemons.clone();
     }
     let all = move || pids().filter(|pid| is_dockerd(*pid)).filter_map(identity).collect();
     tokio::task::spawn_blocking(all).await.unwrap_or_default()

@@ -69,6 +69,43 @@ async fn a_daemon_that_remaps_users_is_refused_and_asked_once_in_its_life() {
     other.thaw();
 }
 
+/// Which process listens at a TCP port is unknown: a dockerd that starts beside it makes no new question.
+#[tokio::test]
+async fn a_daemon_behind_tcp_is_asked_once_while_it_lives() {
+    let dir = own_dir();
+    let options = DockerdOptions { tcp: true, ..Default::default() };
+    let mut daemon = Dockerd::start(&dir.path().join("d"), options).await.unwrap();
+    let address = daemon.tcp.unwrap();
+    while std::net::TcpStream::connect(address).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let config = config(dir.path());
+    let host = DockerHost::Tcp { host: address.ip().to_string(), port: address.port() };
+    let chosen = Chosen { host, tls: None, source: Source::Config };
+    remapped::refuse(&config, &chosen).await.unwrap();
+    let [answer] =
+        std::fs::read_dir(config.paths.run.join("docker")).unwrap().collect::<Vec<_>>().try_into().unwrap();
+    let answer = answer.unwrap().path();
+    let mut said: serde_json::Value = serde_json::from_slice(&std::fs::read(&answer).unwrap()).unwrap();
+    assert_eq!(said["remapped"], false);
+    // Of the dockerds on this machine only this test's own is sure to live; another answer shows that it is remembered.
+    let own = format!(" {} ", daemon.pid().unwrap());
+    said["daemons"].as_array_mut().unwrap().retain(|one| one.as_str().unwrap().contains(&own));
+    assert_eq!(said["daemons"].as_array().unwrap().len(), 1, "{said}");
+    said["remapped"] = true.into();
+    std::fs::write(&answer, said.to_string()).unwrap();
+    let other = Dockerd::start(&dir.path().join("other"), DockerdOptions::default()).await.unwrap();
+    remapped::refuse(&config, &chosen).await.unwrap_err();
+
+    daemon.stop().await;
+    daemon.restart().await.unwrap();
+    while std::net::TcpStream::connect(address).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    remapped::refuse(&config, &chosen).await.unwrap();
+    drop(other);
+}
+
 #[tokio::test]
 async fn a_host_that_resolves_at_loopback_gets_its_tasks_public_name_servers() {
     let dir = own_dir();
