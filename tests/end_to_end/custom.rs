@@ -307,6 +307,27 @@ async fn the_cleaner_finishes_what_a_killed_cgroup_leaves() {
     world.nothing_left().await;
 }
 
+/// No journal names it, and Mesos does not see it: the README sends the operator to Docker.
+#[tokio::test]
+async fn a_container_without_calico_outlives_a_killed_executor() {
+    let world = world().await;
+    let mut info = task(&executor(&[], &[]));
+    info.command = Some(command("exec sleep 1000", &[("CALICO_DOCKER_IMAGE", "busybox")]));
+    let task = running(&world, info).await;
+    kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(task.ends().await.state(), TaskState::TaskFailed);
+    let (code, json) = world.gc_json(&[]);
+    assert_eq!((code, json["items"].as_array().unwrap().len()), (0, 0), "{json:#}");
+    let [container] = world.containers().await.try_into().unwrap();
+    assert_eq!(container["State"], "running");
+    // The sandbox tells which one it is.
+    let id = container["Names"][0].as_str().unwrap().strip_prefix("/calico-mesos-").unwrap();
+    assert!(task.log().contains(&format!("starting, ContainerID {id}")), "{}", task.log());
+    let path = format!("/containers/{}?force=true", container["Id"].as_str().unwrap());
+    world.stack.docker.request("DELETE", &path, b"").await.unwrap();
+    world.nothing_left().await;
+}
+
 #[tokio::test]
 async fn in_private_mount_and_pid_namespaces() {
     let world = world().await;
