@@ -141,10 +141,13 @@ fn container_of(endpoint: &Endpoint, node: &str) -> Option<ContainerId> {
 }
 
 impl Datastore {
-    /// What a host compares itself with: its endpoints, and what its blocks hold.
-    pub async fn inventory(&mut self, node: &str) -> Result<Inventory, CalicoError> {
+    /// What a host compares itself with: its endpoints, what its blocks hold, and what it has in these blocks of
+    /// others.
+    pub async fn inventory(&mut self, node: &str, others: &[IpNet]) -> Result<Inventory, CalicoError> {
         let mut inventory = self.without_allocations(node).await?;
-        for batch in inventory.blocks.clone().chunks(BATCH) {
+        let blocks: BTreeSet<IpNet> = inventory.blocks.iter().chain(others).copied().collect();
+        let blocks: Vec<IpNet> = blocks.into_iter().collect();
+        for batch in blocks.chunks(BATCH) {
             let ranges: Vec<Range> = batch.iter().map(|cidr| Range::Key(keys::block(cidr))).collect();
             let answer = self.read(&ranges).await?;
             answer.ranges.iter().flatten().for_each(|entry| inventory.look_into(entry, node));

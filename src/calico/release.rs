@@ -34,23 +34,25 @@ impl Datastore {
     /// Removes the task's endpoint (only when it carries our uid), gives its addresses back, removes its
     /// handle. [`NotReady::Locked`] means that an operator works on the datastore: try again later.
     pub async fn release(&mut self, identity: &Identity) -> Result<Released, CalicoError> {
-        Ok(self.release_if(identity, None).await?.unwrap_or_default())
+        Ok(self.release_if(identity, None, &[]).await?.unwrap_or_default())
     }
 
     /// The same, provided that the endpoint is as it was seen, by its revision; 0: there was none. `None`: it is
-    /// not, and everything was left alone.
+    /// not, and everything was left alone. `blocks` were seen to hold addresses of the task.
     pub async fn release_as_seen(
         &mut self,
         identity: &Identity,
         revision: i64,
+        blocks: &[IpNet],
     ) -> Result<Option<Released>, CalicoError> {
-        self.release_if(identity, Some(revision)).await
+        self.release_if(identity, Some(revision), blocks).await
     }
 
     async fn release_if(
         &mut self,
         identity: &Identity,
         seen: Option<i64>,
+        holding: &[IpNet],
     ) -> Result<Option<Released>, CalicoError> {
         let _lock = files::ipam_lock(&self.lock_file, IPAM_LOCK_RELEASE).await;
         let hint = files::read_hint(&self.hint_file, &identity.node);
@@ -71,7 +73,7 @@ impl Datastore {
             if seen.is_some_and(|revision| revision != snapshot.revision_of(&identity.endpoint_key())) {
                 return Ok(None);
             }
-            let mut undo = self.plan_release(identity, &mut snapshot, &mut ranges).await?;
+            let mut undo = self.plan_release(identity, holding, &mut snapshot, &mut ranges).await?;
             if undo.changes.is_empty() {
                 return Ok(Some(perhaps.unwrap_or(undo.released)));
             }
@@ -100,6 +102,7 @@ impl Datastore {
     async fn plan_release(
         &mut self,
         identity: &Identity,
+        holding: &[IpNet],
         snapshot: &mut Snapshot,
         ranges: &mut Vec<Range>,
     ) -> Result<Undo, CalicoError> {
@@ -107,7 +110,7 @@ impl Datastore {
             return Err(CalicoError::NotReady(NotReady::Locked));
         }
         loop {
-            let blocks = blocks_to_search(identity, snapshot);
+            let blocks = blocks_to_search(identity, holding, snapshot);
             let unknown = blocks.iter().map(keys::block).filter(|key| !snapshot.is_asked(key));
             let more: Vec<Range> = unknown.map(Range::Key).collect();
             if more.is_empty() {
@@ -119,10 +122,10 @@ impl Datastore {
     }
 }
 
-/// The blocks that may hold an address of the task: those its handle names, when there is no handle all of this
+/// The blocks that may hold an address of the task: those that were seen to, those its handle names, when there is no handle all of this
 /// node, and for each address that its endpoint shows and none of these holds for it, every block that could contain it.
-fn blocks_to_search(identity: &Identity, snapshot: &Snapshot) -> Vec<IpNet> {
-    let mut blocks: Vec<IpNet> = Vec::new();
+fn blocks_to_search(identity: &Identity, holding: &[IpNet], snapshot: &Snapshot) -> Vec<IpNet> {
+    let mut blocks: Vec<IpNet> = holding.to_vec();
     // An unreadable handle tells as much as none.
     let handle = snapshot.handle(&identity.handle).ok().flatten();
     match &handle {

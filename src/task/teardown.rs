@@ -15,6 +15,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::calico::{Datastore, Pending, Settled};
 use crate::config::Config;
 use crate::consul;
@@ -80,8 +82,9 @@ pub enum Claim {
     /// Not even a write was begun: an etcd that is away, or locked, holds nothing up.
     None,
     Possible,
-    /// Something was seen there, the endpoint at this revision (0: none): what has changed since is left alone.
-    Seen(i64),
+    /// Something was seen there, the endpoint at this revision (0: none), and addresses in these blocks: what has
+    /// changed since is left alone.
+    Seen(i64, Vec<IpNet>),
     /// The write's answer is lost: it has to be ruled out before what is not there counts as given back.
     Lost(Box<Pending>),
 }
@@ -467,7 +470,9 @@ async fn datastore(
             }
         }
         match claim {
-            Claim::Seen(revision) => datastore.release_as_seen(&record.identity, *revision).await,
+            Claim::Seen(revision, blocks) => {
+                datastore.release_as_seen(&record.identity, *revision, blocks).await
+            }
             _ => datastore.release(&record.identity).await.map(Some),
         }
     };

@@ -107,7 +107,7 @@ async fn a_node_is_seen_with_its_own_things_alone() {
     let address = world.launch(&ours, &auto()).await.unwrap().addresses[0];
     world.launch(&theirs, &auto()).await.unwrap();
     foreign(&mut world, "a").await;
-    let inventory = world.connect("a").await.inventory("a").await.unwrap();
+    let inventory = world.connect("a").await.inventory("a", &[]).await.unwrap();
     let containers = inventory.endpoints.iter().filter_map(|seen| seen.container.as_ref());
     let containers: Vec<_> = containers.map(|container| container.as_str()).collect();
     assert_eq!(containers, [ours.container_id.as_str()]);
@@ -152,7 +152,7 @@ async fn blocks_of_the_largest_size() {
         world.put(&format!("{IPAM}/host/a/ipv4/block/{name}"), "{}").await;
     }
     let mut datastore = world.connect("b").await;
-    assert_eq!(datastore.inventory("a").await.unwrap().unreadable.len(), 80);
+    assert_eq!(datastore.inventory("a", &[]).await.unwrap().unreadable.len(), 80);
     assert_eq!(datastore.whole_inventory("a").await.unwrap().unreadable.len(), 80);
     datastore.usage().await.unwrap();
 }
@@ -163,20 +163,20 @@ async fn what_has_changed_since_it_was_seen_is_left_alone() {
     let identity = task("a");
     world.launch(&identity, &auto()).await.unwrap();
     let mut datastore = world.connect("a").await;
-    let seen = datastore.inventory("a").await.unwrap().endpoints.remove(0);
+    let seen = datastore.inventory("a", &[]).await.unwrap().endpoints.remove(0);
     let before = world.ipam().await;
     // An operator puts a label on it.
     let (key, text) = before.iter().find(|(key, _)| key.contains("/workloadendpoints/")).unwrap();
     world.put(key, &text.replacen("\"labels\":{", "\"labels\":{\"a\":\"b\",", 1)).await;
     let labelled = world.ipam().await;
-    assert_eq!(datastore.release_as_seen(&identity, seen.revision).await.unwrap(), None);
-    assert_eq!(datastore.release_as_seen(&identity, 0).await.unwrap(), None, "there is one");
+    assert_eq!(datastore.release_as_seen(&identity, seen.revision, &[]).await.unwrap(), None);
+    assert_eq!(datastore.release_as_seen(&identity, 0, &[]).await.unwrap(), None, "there is one");
     assert_eq!(world.ipam().await, labelled);
-    let seen = datastore.inventory("a").await.unwrap().endpoints.remove(0);
-    let released = datastore.release_as_seen(&identity, seen.revision).await.unwrap().unwrap();
+    let seen = datastore.inventory("a", &[]).await.unwrap().endpoints.remove(0);
+    let released = datastore.release_as_seen(&identity, seen.revision, &[]).await.unwrap().unwrap();
     assert!(released.endpoint && released.handle && released.addresses.len() == 1, "{released:?}");
     // Gone already: nothing left to do, and nothing that has changed.
-    assert_eq!(datastore.release_as_seen(&identity, 0).await.unwrap(), Some(Default::default()));
+    assert_eq!(datastore.release_as_seen(&identity, 0, &[]).await.unwrap(), Some(Default::default()));
     assert_eq!(keys_of(&world.ipam().await, &identity), Vec::<&String>::new());
 }
 
@@ -189,8 +189,68 @@ async fn an_address_without_its_endpoint_is_given_back() {
     let endpoint = world.ipam().await.into_keys().find(|key| key.contains("prod--web")).unwrap();
     world.delete(&endpoint).await;
     let mut datastore = world.connect("a").await;
-    let released = datastore.release_as_seen(&identity, 0).await.unwrap().unwrap();
+    let released = datastore.release_as_seen(&identity, 0, &[]).await.unwrap().unwrap();
     assert_eq!((released.addresses, released.endpoint, released.handle), (vec![address], false, true));
+}
+
+/// A host whose cleaner can ask all that it has to.
+fn without_docker(world: &World, node: &str) -> Config {
+    let mut config = host(world, node);
+    config.docker.host = None;
+    Journal::open(&config.paths.journal()).unwrap();
+    config
+}
+
+/// How many blocks, endpoints and profiles name the task.
+async fn held(world: &mut World, identity: &Identity) -> usize {
+    world.ipam().await.values().filter(|text| text.contains(&identity.handle)).count()
+}
+
+/// Of a task whose handle and endpoint somebody has deleted, the address in another host's block is all that is left.
+#[tokio::test]
+async fn an_address_in_another_hosts_block_is_no_leak() {
+    let mut world = World::new(&["a", "b"], &[POOL]).await;
+    let neighbour = task("a");
+    world.launch(&neighbour, &auto()).await.unwrap();
+    let block = world.connect("a").await.inventory("a", &[]).await.unwrap().blocks[0];
+    let mut borrowed = block.hosts().skip(3).map(|address| address.to_string());
+    let (lost, named) = (task("b"), task("b"));
+    for identity in [&lost, &named] {
+        world.launch(identity, &explicit(&borrowed.next().unwrap())).await.unwrap();
+    }
+    foreign(&mut world, "a").await;
+    for key in world.ipam().await.into_keys() {
+        let its = |identity: &Identity| key.contains(&identity.container_id.replace('-', "--"));
+        if its(&lost) || its(&named) || key.ends_with(&lost.handle) {
+            world.delete(&key).await;
+        }
+    }
+    let theirs = of_others(&mut world).await;
+    let (mut config, mut owner) = (without_docker(&world, "b"), without_docker(&world, "a"));
+    let released = |cleaned: gc::Cleaned, fate: Fate| {
+        let its = cleaned.items.iter().filter(|(item, is)| item.kind == Kind::Address && *is == fate);
+        its.map(|(item, _)| (item.verdict, item.container.is_some())).collect::<Vec<_>>()
+    };
+    // Seen by the look at all blocks and, from then on, by each.
+    for _ in 0..2 {
+        let cleaned = gc::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
+        assert!(cleaned.silent.is_empty(), "{:?}", cleaned.silent);
+        assert_eq!(cleaned.figures.leaks, 2, "{:#?}", cleaned.items);
+        assert_eq!(released(cleaned, Fate::Untouched), [(Verdict::Report, true), (Verdict::Report, true)]);
+    }
+    config.gc.orphans = Orphans::Remove;
+    let young = gc::clean(&config, Duration::from_secs(300), false).await.unwrap().unwrap();
+    assert_eq!(released(young, Fate::Untouched), [(Verdict::Keep, true), (Verdict::Keep, true)]);
+    // The cleaner of the block's owner goes by the node as well.
+    owner.gc.orphans = Orphans::Remove;
+    gc::clean(&owner, Duration::ZERO, false).await.unwrap().unwrap();
+    assert_eq!(held(&mut world, &neighbour).await, 0);
+    assert!(held(&mut world, &lost).await == 1 && held(&mut world, &named).await == 1);
+
+    let cleaned = gc::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
+    assert_eq!(released(cleaned, Fate::Done), [(Verdict::Release, true), (Verdict::Release, true)]);
+    assert!(held(&mut world, &lost).await == 0 && held(&mut world, &named).await == 0);
+    assert_eq!(of_others(&mut world).await, theirs);
 }
 
 #[tokio::test]
@@ -251,7 +311,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     }
     // In a block of the other node.
     let borrower = task("b");
-    let others = world.connect("a").await.inventory("a").await.unwrap().blocks[0];
+    let others = world.connect("a").await.inventory("a", &[]).await.unwrap().blocks[0];
     let address = others.hosts().nth(3).unwrap().to_string();
     world.launch(&borrower, &explicit(&address)).await.unwrap();
     foreign(&mut world, "b").await;

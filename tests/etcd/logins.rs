@@ -74,7 +74,7 @@ async fn an_expired_token_is_renewed_by_reads_and_writes() {
     let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     assert_eq!(datastore.requests() - requests, 2, "the write was not just sent again");
     world.rotate_password("fourth").await;
-    assert_eq!(datastore.inventory("a").await.unwrap().endpoints.len(), 1);
+    assert_eq!(datastore.inventory("a", &[]).await.unwrap().endpoints.len(), 1);
     world.rotate_password("fifth").await;
     assert_eq!(datastore.release(&identity).await.unwrap().addresses, committed.addresses);
 }
@@ -125,7 +125,7 @@ async fn a_jwt_from_before_a_change_of_roles_is_renewed() {
     let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     let mut root = renewed(&world).await;
     root.role_add("three").await.unwrap();
-    assert_eq!(datastore.inventory("a").await.unwrap().endpoints.len(), 1);
+    assert_eq!(datastore.inventory("a", &[]).await.unwrap().endpoints.len(), 1);
     let mut root = renewed(&world).await;
     root.role_add("four").await.unwrap();
     assert_eq!(datastore.release(&identity).await.unwrap().addresses, committed.addresses);

@@ -278,7 +278,7 @@ async fn what_older_blocks_leave_of_a_place_is_used() {
     world.put(&format!("{IPAM}/config"), r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#).await;
     world.launch(&task("b"), &auto()).await.unwrap();
     cut(&mut world, "pool", "10.65.0.0/24", 24).await;
-    let taken = world.connect("b").await.inventory("b").await.unwrap().blocks[0];
+    let taken = world.connect("b").await.inventory("b", &[]).await.unwrap().blocks[0];
     let address = world.launch(&task("a"), &auto()).await.unwrap().addresses[0];
     assert!(!taken.contains(&address));
     // The same around an address that is given.

@@ -139,7 +139,7 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
         let Some(trace) = survey.traces.get(container) else { continue };
         let record = execute::record(config, survey, container, trace);
         let revision = trace.endpoint.as_ref().map_or(0, |seen| seen.revision);
-        let end = match datastore.release_as_seen(&record.identity, revision).await {
+        let end = match datastore.release_as_seen(&record.identity, revision, &trace.blocks()).await {
             Ok(Some(released)) => {
                 audit::returned(config, &record, &released.addresses);
                 let line = format!("taken out of Calico ({})", network::join(&released.addresses));

@@ -159,7 +159,7 @@ async fn remove(config: &Config, survey: &Survey, container: &ContainerId, trace
     let record = record(config, survey, container, trace);
     let revision = trace.endpoint.as_ref().map_or(0, |seen| seen.revision);
     let steps = Steps::begin(config, &record.identity.task_id);
-    let (workload, claim) = (Workload::Unknown, Claim::Seen(revision));
+    let (workload, claim) = (Workload::Unknown, Claim::Seen(revision, trace.blocks()));
     let mut report = teardown::give_back(&record, config, workload, claim, Patience::CLEANER, &steps).await;
     teardown::settle(&record, config, Patience::CLEANER.docker, &mut report).await;
     teardown::restore_host(&record, config, &mut report).await;

@@ -12,6 +12,7 @@
 //! One cleaner at a time on a host, by a lock that nobody waits for. Whoever dies in the middle leaves a state
 //! that the next one starts from: records go last, and a survey sees what is there.
 
+mod borrowed;
 mod decommission;
 mod execute;
 mod forget;
@@ -129,6 +130,9 @@ pub async fn clean_without(
         true => vec![Fate::Untouched; plan.items.len()],
         false => execute::execute(config, &survey, &plan, gone).await,
     };
+    if let (false, Some(blocks)) = (dry_run, &survey.borrowed) {
+        borrowed::remember(config, blocks);
+    }
     let mut figures = figures(&survey, &plan);
     let items: Vec<(Item, Fate)> = plan.items.into_iter().zip(fates).collect();
     let finished =

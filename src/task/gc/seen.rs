@@ -34,6 +34,8 @@ pub struct Survey {
     pub strange_addresses: Vec<Allocation>,
     /// Blocks of this node that cannot be read, and why.
     pub unreadable_blocks: Vec<(IpNet, String)>,
+    /// Blocks of others with addresses of this node; none: only those that were known already were looked at.
+    pub borrowed: Option<BTreeSet<IpNet>>,
     /// Addresses that other endpoints of this node show, whoever made those.
     pub shown: BTreeSet<IpAddr>,
     pub silent: Vec<Silent>,
@@ -119,6 +121,7 @@ impl Survey {
             strange_endpoints: Vec::new(),
             strange_addresses: Vec::new(),
             unreadable_blocks: Vec::new(),
+            borrowed: None,
             shown: BTreeSet::new(),
             silent: Vec::new(),
         }
@@ -181,6 +184,11 @@ impl Trace {
     /// As its endpoint has it, or would have it.
     pub fn workload(&self, container: &ContainerId) -> String {
         container.workload(self.app().unwrap_or_default())
+    }
+
+    /// Those that hold its addresses.
+    pub fn blocks(&self) -> Vec<IpNet> {
+        self.addresses.iter().map(|allocation| allocation.block).collect()
     }
 
     pub fn app(&self) -> Option<&str> {

@@ -3,6 +3,8 @@
 //! The order of looking is what makes a comparison possible. An executor writes its journal's record before it
 //! makes anything, and removes it when nothing is left: so whatever was seen, and neither had a record before
 //! everything else was looked at nor has one afterwards, belongs to nobody.
+//!
+//! Of Calico's blocks those of this node are looked at, and once an hour all, see `borrowed.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,6 +24,7 @@ use crate::task::spec::{CONTAINER_PREFIX, RUNTIME};
 use crate::task::told::Told;
 use crate::workload::{Docker, DockerHost, State};
 
+use super::borrowed;
 use super::forget::GoneDocker;
 use super::seen::{Death, Folder, Seen, SeenContainer, Survey};
 
@@ -51,10 +54,20 @@ impl Survey {
 
     async fn calico(&mut self, config: &Config) {
         let node = self.node.clone();
-        let look = async { Datastore::connect(config).await?.inventory(&node).await };
+        let known = borrowed::known(config);
+        let look = async {
+            let mut datastore = Datastore::connect(config).await?;
+            match &known {
+                Some(blocks) => datastore.inventory(&node, blocks).await,
+                None => datastore.whole_inventory(&node).await,
+            }
+        };
         let seen: Result<Inventory, CalicoError> = look.await;
         match seen {
-            Ok(inventory) => self.sort(inventory),
+            Ok(inventory) => {
+                self.borrowed = known.is_none().then(|| borrowed::of(&inventory, &node));
+                self.sort(inventory);
+            }
             Err(error) => self.cannot("Calico", true, chain(&error)),
         }
     }
