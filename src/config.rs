@@ -34,8 +34,39 @@ pub struct Config {
     pub runtime: Runtime,
     pub limits: Limits,
     pub gc: Gc,
+    pub log: Log,
     pub metrics: Metrics,
     pub paths: Paths,
+}
+
+/// The executors' logs, on standard error in the sandbox.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Absent: by the agent's `--logging_level`, and DEBUG with GLOG_v in the agent's
+    /// `--executor_environment_variables`.
+    pub level: Option<LogLevel>,
+    pub format: LogFormat,
+}
+
+/// How much is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
 }
 
 /// Calico's datastore.

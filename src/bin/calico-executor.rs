@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use calico_mesos::config::{self, Config};
 use calico_mesos::error::chain;
 use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
 use calico_mesos::mesos::flags::Flags;
@@ -43,7 +44,8 @@ fn drop_in(arguments: Vec<OsString>) -> ExitCode {
     if flags.help {
         return help();
     }
-    logging::executor();
+    let config = flags.config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
+    logging::executor(&Config::log_only(&config), &flags.logging_level);
     if let Err(error) = privileges::give_up() {
         // It would go on with what any executor of Mesos has.
         tracing::warn!("cannot give up the privileges that are not needed: {error}");
@@ -67,7 +69,10 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     let Ok(arguments) = arguments.collect::<Result<Vec<String>, _>>() else {
         return usage("the task's command line is not valid UTF-8");
     };
-    logging::executor();
+    // Of whom the variable is shows only with the executor's definition; it decides on no more than the log here.
+    let config =
+        std::env::var_os(task::custom::CONFIG).map_or_else(|| config::DEFAULT_PATH.into(), PathBuf::from);
+    logging::executor(&Config::log_only(&config), "INFO");
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match HttpEnvironment::from(variables.clone()) {
         Ok(environment) => run(task::custom::run(arguments, environment, variables)),

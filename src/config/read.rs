@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, Docker, DEFAULT_PATH};
+use super::{Config, Docker, Log, DEFAULT_PATH};
 use crate::error::redacted;
 use crate::trust::{self, TrustError};
 
@@ -136,14 +136,8 @@ impl Config {
     /// One that others can write counts as none.
     pub fn docker_only(path: &Path) -> Docker {
         let read = || {
-            let text = std::fs::read_to_string(path).ok()?;
-            if let Err(error) = trust::file(path) {
-                tracing::warn!("{path:?} counts for nothing: {}", crate::error::chain(&error));
-                return None;
-            }
-            let table: toml::Table = text.parse().ok()?;
-            let docker = table.get("docker")?;
-            let text = |key: &str| Some(docker.get(key)?.as_str()?.to_owned());
+            let table = section(path, "docker")?;
+            let text = |key: &str| Some(table.get(key)?.as_str()?.to_owned());
             let file = |key: &str| text(key).map(PathBuf::from).filter(|path| path.is_absolute());
             Some(Docker {
                 host: text("host"),
@@ -155,4 +149,18 @@ impl Config {
         };
         read().unwrap_or_default()
     }
+
+    /// The section `[log]` in the same way: it counts before anything is known of a task.
+    pub fn log_only(path: &Path) -> Log {
+        section(path, "log").and_then(|table| table.try_into().ok()).unwrap_or_default()
+    }
+}
+
+fn section(path: &Path, name: &str) -> Option<toml::Value> {
+    let text = std::fs::read_to_string(path).ok()?;
+    if let Err(error) = trust::file(path) {
+        tracing::warn!("{path:?} counts for nothing: {}", crate::error::chain(&error));
+        return None;
+    }
+    text.parse::<toml::Table>().ok()?.remove(name)
 }

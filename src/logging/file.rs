@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use super::{one_line, Rotated};
+use super::line::one_line;
+use super::Rotated;
 
 /// One file of the folder; nothing is touched before the first line.
 #[derive(Debug, Clone)]

@@ -1,48 +1,67 @@
 //! Logs on standard error: the executor's in the form of the other Mesos programs, the CLI's short.
 //!
-//! ```text
-//! I1123 19:02:11.042311 4711 address assigned address=192.168.17.64 task=testapp.instance-7d0f._app.1
-//! ```
-//!
-//! Level and date as glog writes them (in UTC: the time zone's file would be looked up by a variable
-//! that a task can set), process id, message, fields, then the fields of the spans around it. Levels
-//! come from the caller, not from RUST_LOG, for the same reason.
+//! How much is written comes from the configuration, the agent's flags or an operator's variable, and not from RUST_LOG,
+//! which a task can set. Other crates say no more than warnings at any level: what they add may hold secrets.
+//! Whatever a task's life spawns names the task: see [`task`] and [`spawn`].
 //!
 //! What has to outlive a sandbox goes to files below `paths.log` besides: [`Log`].
 
 mod file;
+mod line;
 mod rotated;
 
-use std::fmt;
+use std::future::Future;
 use std::io::IsTerminal;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
 
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::fmt::format::{FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields};
-use tracing_subscriber::registry::LookupSpan;
+use tokio::task::JoinHandle;
+use tracing::instrument::Instrumented;
+use tracing::{Instrument, Level, Span};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{fmt, registry, reload, Registry};
 
-use crate::error::is_deceptive;
+use crate::config::{Log as Settings, LogLevel};
 
 pub use file::{timestamp, Log};
 pub use rotated::Rotated;
 
-/// For `calico-executor`: one line a step. Nothing happens when a logger is set already.
-pub fn executor() {
-    let logger = tracing_subscriber::fmt()
+/// Changes how much is written.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
+/// For `calico-executor`: one line a step. Nothing happens when a logger is set already. `flag`: the agent's
+/// `--logging_level`, which counts where the configuration says nothing.
+pub fn executor(settings: &Settings, flag: &str) {
+    let level = settings.level.map_or_else(|| level_of_flag(flag), level);
+    let (filter, handle) = reload::Layer::new(ours(level));
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
-        .with_max_level(Level::INFO)
         .with_ansi(false)
         // Telling on standard error that standard error is a broken pipe would panic.
         .log_internal_errors(false)
-        .event_format(GlogLine)
-        .finish();
-    let _ = tracing::subscriber::set_global_default(logger);
+        .event_format(line::Line(settings.format));
+    let logger = registry().with(filter).with(line::Tasks).with(lines);
+    if tracing::subscriber::set_global_default(logger).is_ok() && settings.level.is_none() {
+        let _ = FILTER.set(handle);
+    }
+}
+
+/// By this variable of an agent other programs of Mesos write more.
+pub const VERBOSITY: &str = "GLOG_v";
+
+/// Follows the operator's [`VERBOSITY`], where the configuration names no level. Not before a task is known: one that
+/// carries the variable itself has set it.
+pub fn follow_verbosity(value: Option<&str>) {
+    let is_verbose = value.and_then(|value| value.parse::<u32>().ok()).is_some_and(|value| value > 0);
+    if let Some(filter) = FILTER.get().filter(|_| is_verbose) {
+        // The logger lives as long as the process.
+        let _ = filter.reload(ours(Level::DEBUG));
+    }
 }
 
 /// For `calico-mesos`: warnings only, with `verbose` every step; no time stamps.
 pub fn cli(verbose: bool) {
-    let logger = tracing_subscriber::fmt()
+    let logger = fmt()
         .with_writer(std::io::stderr)
         .with_max_level(if verbose { Level::DEBUG } else { Level::WARN })
         .with_ansi(std::io::stderr().is_terminal())
@@ -53,114 +72,44 @@ pub fn cli(verbose: bool) {
     let _ = tracing::subscriber::set_global_default(logger);
 }
 
-struct GlogLine;
-
-impl<S, N> FormatEvent<S, N> for GlogLine
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let level = letter(*event.metadata().level());
-        write!(writer, "{level}{} {} ", stamp(since_epoch), std::process::id())?;
-        let mut line = String::new();
-        context.field_format().format_fields(Writer::new(&mut line), event)?;
-        for span in context.event_scope().into_iter().flatten() {
-            let extensions = span.extensions();
-            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {
-                line.push(' ');
-                line.push_str(fields);
-            }
-        }
-        writeln!(writer, "{}", one_line(&line))
-    }
+fn ours(level: Level) -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::WARN.min(level.into()))
+        .with_target(env!("CARGO_CRATE_NAME"), level)
 }
 
-/// One line, whatever somebody else's text holds; a terminal obeys other characters of the kind.
-fn one_line(text: &str) -> String {
-    text.replace('\n', " | ").replace(is_deceptive, " ")
-}
-
-fn letter(level: Level) -> char {
+fn level(level: LogLevel) -> Level {
     match level {
-        Level::ERROR => 'E',
-        Level::WARN => 'W',
-        _ => 'I',
+        LogLevel::Error => Level::ERROR,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Debug => Level::DEBUG,
     }
 }
 
-/// `MMDD hh:mm:ss.uuuuuu` in UTC.
-fn stamp(since_epoch: Duration) -> String {
-    let seconds = since_epoch.as_secs();
-    let (month, day) = month_and_day(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{month:02}{day:02} {hour:02}:{minute:02}:{second:02}.{:06}", since_epoch.subsec_micros())
+/// An agent's words; what it does not know counts as INFO, as the stock executor's default.
+fn level_of_flag(flag: &str) -> Level {
+    match flag {
+        "WARNING" => Level::WARN,
+        "ERROR" => Level::ERROR,
+        _ => Level::INFO,
+    }
 }
 
-/// Month and day (from 1) of a day counted from 1970-01-01, in the Gregorian calendar.
-fn month_and_day(days_since_epoch: u64) -> (u64, u64) {
-    // Counted from 1 March, so that the leap day is a year's last one; 146097 days make 400 years.
-    let day_of_era = (days_since_epoch + 719_468) % 146_097;
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    (if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 }, day)
+/// What happens within names the task, at every level.
+pub fn task(id: &str) -> Span {
+    tracing::error_span!("task", task = id)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
+/// Spawns what belongs to the same task as its caller.
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    tokio::spawn(in_task(future))
+}
 
-    use super::*;
-
-    #[test]
-    fn stamps() {
-        let at = |seconds| stamp(Duration::new(seconds, 42_311_000));
-        assert_eq!(at(0), "0101 00:00:00.042311");
-        assert_eq!(at(951_827_696), "0229 12:34:56.042311"); // 2000
-        assert_eq!(at(1_795_460_531), "1123 19:02:11.042311"); // 2026
-        assert_eq!(at(4_107_542_399), "0228 23:59:59.042311"); // 2100 has no leap day
-    }
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_line_names_the_task() {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let logger = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .event_format(GlogLine)
-            .finish();
-        tracing::subscriber::with_default(logger, || {
-            let _span = tracing::info_span!("task", task = %"testapp.1").entered();
-            tracing::warn!(address = %"10.0.0.1", "two\nlines\rE1123 \u{1b}[2J\u{202e}\u{2028}forged");
-        });
-        let line = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        assert!(line.starts_with('W') && line.matches('\n').count() == 1, "{line}");
-        assert!(!line.trim_end().contains(is_deceptive), "{line:?}");
-        assert!(
-            line.contains("two | lines E1123") && line.contains("forged address=10.0.0.1 task=testapp.1"),
-            "{line}"
-        );
-    }
+/// The same for what is spawned elsewhere, as in a set of tasks.
+pub fn in_task<F: Future>(future: F) -> Instrumented<F> {
+    future.in_current_span()
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::error::{chain, Failure};
+use crate::logging;
 use crate::mesos::environment::HttpEnvironment;
 use crate::mesos::http;
 use crate::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo};
@@ -71,6 +72,7 @@ impl Way for Custom {
     }
 
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
+        logging::follow_verbosity(self.operators(logging::VERBOSITY, info));
         let container = ContainerId::random();
         let custom = spec::Custom {
             executor: &self.executor,

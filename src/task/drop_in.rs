@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::error::{chain, Failure};
+use crate::logging;
 use crate::mesos::driver;
 use crate::mesos::environment::Environment;
 use crate::mesos::flags::Flags;
@@ -58,17 +59,19 @@ impl Way for DropIn {
     }
 
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
+        let carries = |name: &str| {
+            let environment = info.command.iter().filter_map(|command| command.environment.as_ref());
+            environment.flat_map(|environment| &environment.variables).any(|variable| variable.name == name)
+        };
+        let own = |name: &str| self.variables.get(OsStr::new(name)).and_then(|value| value.to_str());
+        if !carries(logging::VERBOSITY) {
+            logging::follow_verbosity(own(logging::VERBOSITY));
+        }
         let description = spec::describe(info, &self.flags, spec::total_memory())?;
         let config_path = self.flags.config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
-        let task_sets_it = info
-            .command
-            .iter()
-            .filter_map(|command| command.environment.as_ref())
-            .flat_map(|environment| &environment.variables)
-            .any(|variable| variable.name == "DOCKER_HOST");
         let docker = docker_host::choose(
-            self.variables.get(OsStr::new("DOCKER_HOST")).and_then(|value| value.to_str()),
-            task_sets_it,
+            own("DOCKER_HOST"),
+            carries("DOCKER_HOST"),
             &config_path,
             Some(&self.flags.docker_socket),
         )?;

@@ -24,9 +24,11 @@ use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, Instant};
+use tracing::Instrument;
 
 use crate::error::{chain, Failure};
 use crate::limits::AGENT_ACKNOWLEDGEMENT;
+use crate::logging;
 use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
@@ -123,6 +125,8 @@ struct Task {
     kills: UnboundedSender<Kill>,
     /// Its fellows share its fate; see [`Executor::launch_group`].
     group: Option<usize>,
+    /// It has been asked to end.
+    stopping: bool,
     life: Id,
 }
 
@@ -237,23 +241,33 @@ impl<W: Way> Executor<W> {
         self.report(statuses.starting());
         let (kills, receiver) = mpsc::unbounded_channel();
         let link = Link { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
-        let (grace, calico, life) = match self.way.order(&info) {
+        let in_task = logging::task(&id);
+        let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
             Ok(order) => {
-                // Before anything is made: who wants to know what bears this name finds it in the sandbox.
-                tracing::info!(task = id, "starting, ContainerID {}", order.container);
                 let description = &order.description;
+                // Before anything is made: the sandbox tells what has this name.
+                tracing::info!(
+                    task = id,
+                    "launching as container {} ({})",
+                    order.container,
+                    description.summary()
+                );
                 if matches!(description.work, Work::Command(_)) {
                     statuses = statuses.of_command();
                 }
                 let calico = description.calico.is_some().then(|| order.config_path.clone());
                 if let Some(limit) = description.max_completion {
-                    tokio::spawn(overdue(kills.clone(), limit));
+                    in_task.in_scope(|| logging::spawn(overdue(kills.clone(), limit)));
                 }
-                (description.kill_grace, calico, self.lives.spawn(life::live(order, link)).id())
+                (
+                    description.kill_grace,
+                    calico,
+                    self.lives.spawn(life::live(order, link).instrument(in_task)).id(),
+                )
             }
             Err(failure) => (None, None, self.lives.spawn(async { Outcome::Failed(failure).into() }).id()),
         };
-        self.tasks.insert(id, Task { statuses, grace, calico, kills, group, life });
+        self.tasks.insert(id, Task { statuses, grace, calico, kills, group, stopping: false, life });
     }
 
     fn refuse(&self) -> Option<Failure> {
@@ -270,23 +284,13 @@ impl<W: Way> Executor<W> {
     fn change(&mut self, id: &str, change: Change) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match change {
-            Change::Running { inspect, addresses, timing } => {
-                match timing {
-                    Some(timing) => tracing::info!(
-                        task = id,
-                        "running (address {} ms, interface {} ms, gate waited {} ms)",
-                        timing.address.as_millis(),
-                        timing.interface.as_millis(),
-                        timing.gate.as_millis()
-                    ),
-                    None => tracing::info!(task = id, "running"),
-                }
+            Change::Running { inspect, addresses } => {
                 let status = task.statuses.running(inspect, addresses);
                 let calico = task.calico.clone();
                 self.report(status);
                 if let Some(config) = calico {
                     // What dead executors left behind, one cleaner at a time on a host.
-                    tokio::spawn(gc::sweep_in_background(config));
+                    tokio::spawn(gc::sweep_in_background(config).instrument(logging::task(id)));
                 }
             }
             Change::Health { healthy, kill } => {
@@ -331,7 +335,7 @@ impl<W: Way> Executor<W> {
             self.stop_group(group);
         }
         self.report(status);
-        self.afterwards.spawn(afterwards);
+        self.afterwards.spawn(afterwards.instrument(logging::task(&id)));
     }
 
     fn report(&self, status: TaskStatus) {
@@ -345,10 +349,13 @@ impl<W: Way> Executor<W> {
         self.driver.update(status);
     }
 
-    fn stop_group(&self, group: usize) {
-        for (id, _) in self.tasks.iter().filter(|(_, task)| task.group == Some(group)) {
+    fn stop_group(&mut self, group: usize) {
+        let is_to_stop = |task: &Task| task.group == Some(group) && !task.stopping;
+        let fellows: Vec<String> =
+            self.tasks.iter().filter(|(_, task)| is_to_stop(task)).map(|(id, _)| id.clone()).collect();
+        for id in fellows {
             tracing::info!(task = id, "stopping, because another task of its group did not end well");
-            self.stop(id, None, Cause::Asked);
+            self.stop(&id, None, Cause::Asked);
         }
     }
 
@@ -382,16 +389,18 @@ impl<W: Way> Executor<W> {
     fn stop_all(&mut self, grace: Duration) {
         self.served = true;
         self.hurried = true;
-        for id in self.tasks.keys() {
-            self.stop(id, Some(grace), Cause::Asked);
+        let ids: Vec<String> = self.tasks.keys().cloned().collect();
+        for id in ids {
+            self.stop(&id, Some(grace), Cause::Asked);
         }
         if self.tasks.is_empty() {
             self.ends_at.get_or_insert_with(|| Instant::now() + LAST_WORDS);
         }
     }
 
-    fn stop(&self, id: &str, grace: Option<Duration>, cause: Cause) {
-        let Some(task) = self.tasks.get(id) else { return };
+    fn stop(&mut self, id: &str, grace: Option<Duration>, cause: Cause) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        task.stopping = true;
         let grace = grace.or(task.grace).unwrap_or_else(|| self.way.kill_grace());
         let announce = self
             .framework

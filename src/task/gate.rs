@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::gate::{self, Verdict};
+use crate::logging;
 
 /// Longer than any request: a version word and Docker's id.
 const MAX_REQUEST: u64 = 512;
@@ -54,7 +55,7 @@ impl Gate {
         let listener = UnixListener::bind(gate::nearby(path)?.path())?;
         let (state, _) = watch::channel(State::Waiting);
         let (knock, _) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, state.clone(), knock.clone()));
+        let accepting = logging::spawn(accept(listener, state.clone(), knock.clone()));
         Ok(Self { state, knock, accepting, path: path.into() })
     }
 
@@ -117,7 +118,7 @@ async fn accept(listener: UnixListener, state: watch::Sender<State>, knock: watc
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (state, knock) = (state.clone(), knock.clone());
-                tokio::spawn(async move {
+                logging::spawn(async move {
                     if let Err(error) = serve(stream, &state, &knock).await {
                         tracing::warn!("the runtime left the gate: {error}");
                     }

@@ -20,7 +20,6 @@ use crate::names::ContainerId;
 use crate::workload::Exit;
 
 use super::docker_host::Chosen;
-use super::network::Timing;
 use super::spec::Description;
 
 /// What the way in knows about the task.
@@ -76,7 +75,7 @@ pub enum Change {
     /// An adopted container may be started now, by those that made it.
     Prepared,
     /// The workload's first instruction has run, or is about to.
-    Running { inspect: Option<String>, addresses: Vec<IpAddr>, timing: Option<Timing> },
+    Running { inspect: Option<String>, addresses: Vec<IpAddr> },
     /// A health check's verdict that has to be told; with `kill`, the life waits to be stopped for it.
     Health { healthy: bool, kill: bool },
     /// A kill has begun.

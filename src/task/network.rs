@@ -10,6 +10,7 @@
 //!
 //! There is no undo here: the journal says what may exist, and `teardown` takes it away.
 
+use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -25,6 +26,7 @@ use crate::config::{Config, Dataplane};
 use crate::error::{chain, Failure};
 use crate::files::make_private;
 use crate::limits::ETCD_AT_THE_GATE;
+use crate::logging;
 use crate::names::{ContainerId, ENDPOINT};
 use crate::net::forward::{self, Forward};
 use crate::net::{self, local::Local, Namespace, Veth};
@@ -48,6 +50,17 @@ pub struct Timing {
     pub interface: Duration,
     /// How long the container stood at the gate.
     pub gate: Duration,
+    /// From the request to start until the workload stood at the gate.
+    pub start: Duration,
+}
+
+impl fmt::Display for Timing {
+    /// In the form that `calico-mesos run` reads in the log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [address, interface, gate, start] =
+            [self.address, self.interface, self.gate, self.start].map(|part| part.as_millis());
+        write!(f, "address {address}, interface {interface}, gate {gate}, start {start}")
+    }
 }
 
 /// The kernel's side: a namespace with a veth in it.
@@ -158,7 +171,7 @@ impl EarlyLogin {
     /// Connects in the background, until it is dropped.
     pub(super) fn begin(config: &Config) -> Self {
         let config = config.clone();
-        Self(AbortOnDropHandle::new(tokio::spawn(async move { Datastore::connect(&config).await })))
+        Self(AbortOnDropHandle::new(logging::spawn(async move { Datastore::connect(&config).await })))
     }
 
     /// The connection, or why there is none.
@@ -276,7 +289,7 @@ impl Choice {
         give_up: CancellationToken,
     ) -> Result<Wired, Unwired> {
         let Self { mut datastore, claim, took } = self;
-        let mut timing = Timing { address: took, interface: interface.took, gate: Duration::ZERO };
+        let mut timing = Timing { address: took, interface: interface.took, ..Timing::default() };
         let profiles = claim.profiles().to_vec();
         let Interface { namespace, veth, .. } = interface;
         let (begun, started) = (tokio::time::Instant::now(), Instant::now());
@@ -303,10 +316,17 @@ impl Choice {
         drop(datastore);
         steps.pass(Step::Claimed).await;
         timing.address += started.elapsed();
+        let pool = |address| committed.pools.iter().find(|pool| pool.contains(address));
         tracing::info!(
-            "address {} profile {}",
+            "address {}{}, profile {} ({})",
             join(&committed.addresses),
-            if committed.profiles_created.is_empty() { "found" } else { "created" },
+            committed
+                .addresses
+                .iter()
+                .find_map(pool)
+                .map_or(String::new(), |pool| format!(" from pool {pool}")),
+            profiles.join(", "),
+            if committed.profiles_created.is_empty() { "existing" } else { "new" },
         );
 
         let started = Instant::now();

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Dataplane};
 use crate::error::{chain, Failure};
+use crate::logging;
 use crate::names::ContainerId;
 use crate::net::forward::{self, Forward, Holder, Mapping, Taken};
 use crate::net::NetError;
@@ -73,7 +74,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub fn start(forward: Forward) -> Self {
         let stop = CancellationToken::new();
-        Self { work: tokio::spawn(forward::keep(forward, stop.clone())), stop }
+        Self { work: logging::spawn(forward::keep(forward, stop.clone())), stop }
     }
 
     /// Nothing is restored any more once this returns.

@@ -10,6 +10,7 @@
 //! or an item are ignored. A variable that is there but empty is an error and not "not set": an app whose
 //! template went wrong must not end up on the host's network in silence. Everything here is pure.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 pub use crate::calico::{AddressRequest, Family};
@@ -38,6 +39,26 @@ pub struct CalicoRequest {
     /// Empty: the default profile; see [`CalicoRequest::within`].
     pub profiles: Vec<String>,
     pub ports: Vec<ServicePort>,
+}
+
+impl fmt::Display for CalicoRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses: Vec<String> = self
+            .addresses
+            .iter()
+            .map(|address| match address {
+                AddressRequest::Auto(Family::V4) => "auto".to_owned(),
+                AddressRequest::Auto(Family::V6) => "auto6".to_owned(),
+                AddressRequest::Explicit(address) => address.to_string(),
+            })
+            .collect();
+        write!(f, "{}", addresses.join(", "))?;
+        match &self.profiles[..] {
+            [] => write!(f, ", default profile"),
+            [profile] => write!(f, ", profile {profile}"),
+            profiles => write!(f, ", profiles {}", profiles.join(", ")),
+        }
+    }
 }
 
 /// A port of the task that others shall find.

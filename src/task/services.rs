@@ -4,6 +4,7 @@
 //! does or the task ends; what stands in the log is the first error and the success. The entries of a task with a
 //! health check follow it; of what changed while Consul was away only the newest state is told.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::consul::{Client, ConsulError, Health, Service};
 use crate::error::chain;
+use crate::logging;
 use crate::names::ContainerId;
 
 use super::request::shown;
@@ -59,7 +61,7 @@ impl Registrar {
         let (health, newest) = watch::channel(checked.then_some(unknown));
         let stop = CancellationToken::new();
         let told = Told::of(config, container);
-        let work = tokio::spawn(keep(config.clone(), services, newest, stop.clone(), told.clone()));
+        let work = logging::spawn(keep(config.clone(), services, newest, stop.clone(), told.clone()));
         Some(Self { stop, health, work, told })
     }
 
@@ -137,10 +139,12 @@ async fn keep(
         let health = newest.borrow_and_update().clone();
         let mut done = true;
         let before = known(&entries);
+        let mut new: Vec<&Service> = Vec::new();
         for entry in &mut entries {
             if stop.is_cancelled() {
                 return registered;
             }
+            let before = matches!(entry.state, State::Told(_));
             // Made anew each time: most of its life the task has nothing to tell.
             match Client::new(&config) {
                 Ok(client) => {
@@ -148,6 +152,12 @@ async fn keep(
                 }
                 Err(error) => done = entry.complain(&error),
             }
+            if !before && matches!(entry.state, State::Told(_)) {
+                new.push(&entry.service);
+            }
+        }
+        if !new.is_empty() {
+            tracing::info!("Consul: {}", shown_together(&new));
         }
         let now = known(&entries);
         if before != now {
@@ -171,6 +181,24 @@ async fn keep(
             () = stop.cancelled() => return registered,
         }
     }
+}
+
+/// `web-direct 192.168.9.129:80, :443 (https); web 10.0.0.17:31000`
+fn shown_together(services: &[&Service]) -> String {
+    let mut text = String::new();
+    let mut last: Option<(&str, IpAddr)> = None;
+    for service in services {
+        let port = service.port.map_or(String::new(), |port| format!(":{port}"));
+        let at = (service.name.as_str(), service.address);
+        text.push_str(&match last {
+            Some(last) if last == at => format!(", {port}"),
+            Some((name, _)) if name == at.0 => format!(", {}{port}", at.1),
+            Some(_) => format!("; {} {}{port}", at.0, at.1),
+            None => format!("{} {}{port}", at.0, at.1),
+        });
+        last = Some(at);
+    }
+    text
 }
 
 /// What Consul has been told, with the health that it was told last.
@@ -243,7 +271,6 @@ impl Entry {
         }
         self.service.health.clone_from(health);
         client.register(&self.service).await?;
-        tracing::info!("registered {} in Consul at {}", self.service.name, self.service.address);
         Ok(State::Told(health.clone()))
     }
 

@@ -1,4 +1,4 @@
-//! The way back, from nothing but the journal's record.
+//! The teardown, from nothing but the journal's record.
 //!
 //! Order: Consul entry, workload, the host's ports, interface and namespace, then the datastore in one transaction.
 //! Every step accepts "already gone"; errors are collected and the next step is tried all the same,

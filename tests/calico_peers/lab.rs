@@ -126,7 +126,7 @@ impl Lab {
             let line = log.lines().find(|line| line.contains(word)).unwrap_or_default();
             line.split_once("] ").map_or(line, |(_, text)| text).to_owned()
         };
-        format!("{} | {}", of("Felix was done"), of("gate waited"))
+        format!("{} | {}", of("Felix was done"), of("running after"))
     }
 
     /// Runs a script in the task's network namespace; whether it succeeded, and what it said.

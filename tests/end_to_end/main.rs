@@ -14,6 +14,7 @@ mod gc;
 mod health;
 mod hostile;
 mod launch;
+mod logs;
 mod names;
 #[path = "../netlab/mod.rs"]
 mod netlab;

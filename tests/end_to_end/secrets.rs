@@ -194,7 +194,10 @@ async fn a_password_for_etcd_is_checked_beside_the_rest_of_a_launch() {
             let begun = Instant::now();
             let task = world.running(&app(id, "sleep 1000", calico())).await;
             fastest = fastest.min(begun.elapsed());
-            eprintln!("{}", task.log().lines().find(|line| line.contains("running (")).unwrap_or_default());
+            eprintln!(
+                "{}",
+                task.log().lines().find(|line| line.contains("running after")).unwrap_or_default()
+            );
             assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
         }
         fastest

@@ -178,7 +178,7 @@ pub fn image(info: &TaskInfo) -> Option<&str> {
 fn told_container(stderr: &Path) -> Option<ContainerId> {
     // Not there yet, or not any more: nothing is known then.
     let text = String::from_utf8_lossy(&std::fs::read(stderr).ok()?).into_owned();
-    let told = text.lines().find_map(|line| line.split_once(" starting, ContainerID ")?.1.split(' ').next());
+    let told = text.lines().find_map(|line| line.split_once(" launching as container ")?.1.split(' ').next());
     ContainerId::parse(told?).ok()
 }
 
@@ -218,7 +218,7 @@ mod tests {
         let log = dir.path().join("stderr");
         assert_eq!(told_container(&log), None);
         let (own, other) = (ContainerId::random(), ContainerId::random());
-        let line = |id| format!("I1123 19:02:01.123456 4711 starting, ContainerID {id} task=a\n");
+        let line = |id| format!("I1123 19:02:01.123 4711 a: launching as container {id} (command)\n");
         std::fs::write(&log, format!("registered\n{}{}", line(&own), line(&other))).unwrap();
         assert_eq!(told_container(&log), Some(own));
     }

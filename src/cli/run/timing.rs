@@ -1,7 +1,7 @@
 //! How long a launch took, and which part of it what.
 //!
 //! The executor tells its parts in its log (the sandbox's `stderr`), in a fixed form:
-//! `… running (address 4 ms, interface 6 ms, gate waited 0 ms)`.
+//! `… running after 94 ms (address 4, interface 6, gate 0, start 71)`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,10 +25,10 @@ impl Parts {
     }
 
     fn parse(line: &str) -> Option<Self> {
-        let rest = line.split_once("running (address ")?.1;
-        let (address, rest) = rest.split_once(" ms, interface ")?;
-        let (interface, rest) = rest.split_once(" ms, gate waited ")?;
-        let (gate, _) = rest.split_once(" ms)")?;
+        let rest = line.split_once(" running after ")?.1.split_once(" ms (address ")?.1;
+        let (address, rest) = rest.split_once(", interface ")?;
+        let (interface, rest) = rest.split_once(", gate ")?;
+        let (gate, _) = rest.split_once(", start ")?;
         Some(Self {
             address: address.parse().ok()?,
             interface: interface.parse().ok()?,
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_line_of_the_executor() {
-        let line = "I1123 19:02:01.123456 task=a running (address 4 ms, interface 6 ms, gate waited 0 ms)";
+        let line = "I1123 19:02:01.123 7 a.1: running after 94 ms (address 4, interface 6, gate 0, start 71)";
         let parts = Parts::parse(line).unwrap();
         assert_eq!(parts, Parts { address: 4, interface: 6, gate: 0 });
         assert_eq!(

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// What comes after a line that begins like this.
 const STEPS: [(&str, &str); 5] = [
     ("registered with agent", "the agent to hand it to the executor"),
-    ("starting, ContainerID ", "Docker to create the container"),
+    ("launching as container ", "Docker to create the container"),
     ("created container ", "Docker to start the container"),
     ("killing", "the end of the container"),
     ("Felix was done with ", "Docker to start the container"),
@@ -35,12 +35,15 @@ fn message(line: &str) -> &str {
         return line;
     };
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_ours = severity.starts_with(['I', 'W', 'E']) && severity.get(1..).is_some_and(digits);
+    let is_ours = severity.starts_with(['I', 'W', 'E', 'D']) && severity.get(1..).is_some_and(digits);
     if !(is_ours && time.contains(':') && digits(process)) {
         return line;
     }
-    let end = rest.rfind(" task=").filter(|at| !rest[at + 1..].contains(' ')).unwrap_or(rest.len());
-    &rest[..end]
+    // The task's id has no blank.
+    match rest.split_once(": ") {
+        Some((task, message)) if !task.contains(' ') => message,
+        _ => rest,
+    }
 }
 
 #[cfg(test)]
@@ -53,20 +56,20 @@ mod tests {
         let log = dir.path().join("stderr");
         let told = || describe(&log, Duration::from_secs(8));
         assert_eq!(told(), "waiting for the executor to register (8 s so far)");
-        let head = "I1123 19:02:11.042311 4711";
+        let head = "I1123 19:02:11.042 4711";
         for (line, expected) in [
             ("registered with agent host7", "waiting for the agent to hand it to the executor (8 s so far)"),
             (
-                "starting, ContainerID 1b-2 task=a.1",
+                "a.1: launching as container 1b-2 (Docker)",
                 "waiting for Docker to create the container (8 s so far)",
             ),
-            ("created container mesos-1 (77)", "waiting for Docker to start the container (8 s so far)"),
+            ("a.1: created container mesos-1 (77)", "waiting for Docker to start the container (8 s so far)"),
             (
-                "etcd: refused; trying again for up to 60 s task=a.1",
+                "a.1: etcd: refused; trying again for up to 60 s",
                 "waiting after 8 s: etcd: refused; trying again for up to 60 s",
             ),
         ] {
-            std::fs::write(&log, format!("{head} first task=a.1\n{head} {line}\n")).unwrap();
+            std::fs::write(&log, format!("{head} a.1: first\n{head} {line}\n")).unwrap();
             assert_eq!(told(), expected);
         }
         std::fs::write(&log, "killed by 4 signals today\n").unwrap();

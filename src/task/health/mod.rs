@@ -33,6 +33,7 @@ use tokio::time::{sleep, Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::error::chain;
+use crate::logging;
 use crate::workload::{CommandSpec, Docker};
 
 pub use policy::{Policy, Timing};
@@ -114,14 +115,17 @@ pub struct Verdict {
     pub kill: bool,
     /// One sentence for the log and for Consul.
     pub why: String,
+    /// How many checks in a row have failed, and with how many the task ends.
+    pub failures: (u32, u32),
 }
 
 impl Verdict {
     fn log(&self) {
         match self {
             Self { healthy: true, .. } => tracing::info!("healthy"),
-            Self { kill: false, why, .. } => tracing::warn!("unhealthy: {why}"),
-            Self { kill: true, why, .. } => tracing::warn!("unhealthy for good: {why}"),
+            Self { why, failures: (failed, limit), .. } => {
+                tracing::warn!("health check failed ({failed} of {limit}): {why}");
+            }
         }
     }
 }
@@ -135,7 +139,7 @@ pub struct Checks {
 impl Checks {
     pub fn begin(check: Check, target: Target) -> Self {
         let (sender, verdicts) = mpsc::unbounded_channel();
-        Self { verdicts, _work: AbortOnDropHandle::new(tokio::spawn(watch(check, target, sender))) }
+        Self { verdicts, _work: AbortOnDropHandle::new(logging::spawn(watch(check, target, sender))) }
     }
 
     /// The next verdict. None follows one that wants the task to end.

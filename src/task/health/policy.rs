@@ -51,13 +51,18 @@ impl Policy {
                 let news = !self.ever_healthy || self.failures > 0;
                 self.ever_healthy = true;
                 self.failures = 0;
-                news.then(|| Verdict { healthy: true, kill: false, why: "the health check succeeds".into() })
+                news.then(|| Verdict {
+                    healthy: true,
+                    kill: false,
+                    why: "the health check succeeds".into(),
+                    failures: (0, self.limit),
+                })
             }
             Err(_) if !self.ever_healthy && age < self.grace => None,
             Err(why) => {
                 self.failures = self.failures.saturating_add(1);
                 self.over = self.failures >= self.limit;
-                Some(Verdict { healthy: false, kill: self.over, why })
+                Some(Verdict { healthy: false, kill: self.over, why, failures: (self.failures, self.limit) })
             }
         }
     }

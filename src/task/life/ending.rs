@@ -237,10 +237,7 @@ fn log_report(report: &teardown::Report, steps: &Steps) {
             let [(_, before), (step, at)] = pair else { return String::new() };
             format!("{} {:.1} ms", step.name(), at.saturating_sub(*before).as_secs_f64() * 1000.0)
         });
-        tracing::info!(
-            "the way back is done: {addresses} given back ({})",
-            took.collect::<Vec<_>>().join(", ")
-        );
+        tracing::info!("taken down: {addresses} given back ({})", took.collect::<Vec<_>>().join(", "));
     }
     for error in &report.errors {
         tracing::warn!("left for the next cleaner: {error}");

@@ -183,6 +183,19 @@ impl Description {
         })
     }
 
+    /// What it is, for the log: `Docker, Calico: auto, profile dev`.
+    pub fn summary(&self) -> String {
+        let work = match &self.work {
+            Work::Docker { .. } => "Docker",
+            Work::Command(_) => "command",
+            Work::Foreign(_) => "adopted",
+        };
+        match &self.calico {
+            Some(request) => format!("{work}, Calico: {request}"),
+            None => work.to_owned(),
+        }
+    }
+
     /// The container that is to run, if it is one.
     pub fn container(&self) -> Option<&ContainerSpec> {
         match &self.work {

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Attached, End};
 use crate::error::Failure;
 use crate::gate::Verdict;
+use crate::logging;
 use crate::task::gate::Gate;
 use crate::task::health::Exec;
 use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process, OWN_PROGRAM};
@@ -32,8 +33,8 @@ impl CommandLine {
         let (started, process) = oneshot::channel();
         let (signals, asked) = mpsc::unbounded_channel();
         Attached {
-            logs: tokio::spawn(std::future::ready(())),
-            exit: tokio::spawn(supervise(process, asked)),
+            logs: logging::spawn(std::future::ready(())),
+            exit: logging::spawn(supervise(process, asked)),
             watcher: None,
             process: None,
             control: Some(Control { started: Some(started), signals }),

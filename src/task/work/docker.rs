@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attached, Seen};
 use crate::error::{chain, Failure};
+use crate::logging;
 use crate::task::docker_host::Chosen;
 use crate::task::health::Exec;
 use crate::task::link::Order;
@@ -237,9 +238,10 @@ impl Container {
         let own = |sink: std::io::Result<Sink>| {
             sink.map_err(|error| Failure::host("CM-HOST", format!("cannot write the task's output: {error}")))
         };
-        let logs = tokio::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
+        let logs = logging::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
         let (watcher, process) = oneshot::channel();
-        let exit = tokio::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
+        let exit =
+            logging::spawn(async move { waiting.exit(process).await.map_err(|error| error.failure()) });
         Ok(Attached { logs, exit, watcher: Some(watcher), process: None, control: None })
     }
 

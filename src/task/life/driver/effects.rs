@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::Driver;
 use crate::error::Failure;
 use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
+use crate::logging;
 use crate::task::audit;
 use crate::task::life::begin::{self, Begun};
 use crate::task::life::ending::{self, Networked, Remains};
@@ -49,10 +50,8 @@ impl Driver {
                 }
                 Effect::AskToStop(until) => {
                     let until = Instant::from_std(until);
-                    tracing::info!(
-                        "stopping the task with a grace period of {:?}",
-                        until.saturating_duration_since(Instant::now())
-                    );
+                    let grace = until.saturating_duration_since(Instant::now()).as_secs_f64();
+                    tracing::info!("stopping the task with a grace period of {grace:.1} s");
                     self.until = until;
                     self.checks = None;
                     self.ask(Some(until));
@@ -62,7 +61,7 @@ impl Driver {
                 Effect::Arm(timer, after) => {
                     let at = Instant::now() + after;
                     if timer == Timer::Grace && self.asking.is_some() && at < self.until {
-                        tracing::info!("the grace period is shortened to {after:?}");
+                        tracing::info!("the grace period is shortened to {:.1} s", after.as_secs_f64());
                         self.until = at;
                     }
                     self.timers.insert(timer, at);
@@ -80,7 +79,7 @@ impl Driver {
             let message = format!("{job:?} began before what it needs was there");
             Box::pin(std::future::ready(Err(Failure::host("CM-INTERNAL", message).into())))
         });
-        let task = self.jobs.spawn(async move { (job, work.await) });
+        let task = self.jobs.spawn(logging::in_task(async move { (job, work.await) }));
         self.tasks.insert(task.id(), job);
     }
 
@@ -106,6 +105,7 @@ impl Driver {
                     Some(begun) => begun.config.runtime.gate_timeout + START_BESIDES_GATE,
                     None => START_WITHOUT_GATE,
                 };
+                self.starting = Some(Instant::now());
                 let (ready, attached) = (self.ready.clone()?, self.attached.take()?);
                 Box::pin(setup::start(ready, attached, self.gate.clone(), self.steps(), limit))
             }
@@ -120,7 +120,10 @@ impl Driver {
         else {
             return;
         };
-        wired.timing.gate = self.knocked.map_or(Duration::ZERO, |at| at.elapsed());
+        if let Some(knocked) = self.knocked {
+            wired.timing.gate = knocked.elapsed();
+            wired.timing.start = self.starting.map_or(Duration::ZERO, |at| knocked.duration_since(at));
+        }
         let names = ready.host_names();
         match network::write_hosts(&begun.config, &begun.order.container, &names, &wired.addresses) {
             Ok(()) => gate.open(),
@@ -161,14 +164,19 @@ impl Driver {
 
     fn running(&mut self) {
         let Seen { inspect, addresses } = std::mem::take(&mut self.seen);
-        let (addresses, timing) = match (&self.begun, &self.wired) {
+        let after = self.launched.elapsed().as_millis();
+        let addresses = match (&self.begun, &self.wired) {
             (Some(begun), Some(wired)) => {
                 audit::runs(&begun.config, &begun.entry.record, &wired.addresses, &begun.steps);
-                (wired.addresses.clone(), Some(wired.timing))
+                tracing::info!("running after {after} ms ({})", wired.timing);
+                wired.addresses.clone()
             }
-            _ => (addresses, None),
+            _ => {
+                tracing::info!("running after {after} ms");
+                addresses
+            }
         };
-        self.link.tell(Change::Running { inspect, addresses: addresses.clone(), timing });
+        self.link.tell(Change::Running { inspect, addresses: addresses.clone() });
         self.check(addresses);
     }
 

@@ -59,6 +59,9 @@ struct Driver {
     lost: Option<Box<Pending>>,
     knocking: Option<Doing<Instant>>,
     knocked: Option<Instant>,
+    launched: Instant,
+    /// When the start was asked for.
+    starting: Option<Instant>,
     opening: Option<Doing<()>>,
     passing: Option<Doing<()>>,
     checks: Option<Checks>,
@@ -123,6 +126,8 @@ impl Driver {
             lost: None,
             knocking: None,
             knocked: None,
+            launched: Instant::now(),
+            starting: None,
             opening: None,
             passing: None,
             checks: None,
