@@ -1,14 +1,15 @@
 //! Ports for private daemons.
 //!
 //! They are taken below the kernel's ephemeral range (32768 and up), so that no outgoing connection
-//! can sit on a port while its daemon is being started, or restarted in the middle of a test.
+//! can sit on a port while its daemon is being started, or restarted in the middle of a test; and below the ports that
+//! agents offer to tasks (31000 and up), so that no daemon takes one of those.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
 const LOWEST: u16 = 20_000;
-const COUNT: u16 = 12_000;
+const COUNT: u16 = 11_000;
 
 /// A port of 127.0.0.1 that nobody uses at the moment, for TCP and UDP alike.
 pub fn free_port() -> Option<u16> {

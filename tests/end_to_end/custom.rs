@@ -322,7 +322,7 @@ async fn a_container_without_calico_outlives_a_killed_executor() {
     assert_eq!(container["State"], "running");
     // The sandbox tells which one it is.
     let id = container["Names"][0].as_str().unwrap().strip_prefix("/calico-mesos-").unwrap();
-    assert!(task.log().contains(&format!("starting, ContainerID {id}")), "{}", task.log());
+    assert!(task.log().contains(&format!("launching as container {id} ")), "{}", task.log());
     let path = format!("/containers/{}?force=true", container["Id"].as_str().unwrap());
     world.stack.docker.request("DELETE", &path, b"").await.unwrap();
     world.nothing_left().await;
