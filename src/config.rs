@@ -256,7 +256,9 @@ pub struct Paths {
     pub endpoint_status: PathBuf,
     /// Log files; the audit trail lies in the folder `audit` there. Root only.
     pub log: PathBuf,
-    /// A unix socket that is told every step of every task and may hold it up; for fault tests.
+    /// A unix socket that reads every step of every task and may hold it up, for fault tests: a released program has
+    /// no such key.
+    #[cfg(debug_assertions)]
     pub steps: Option<PathBuf>,
 }
 
@@ -364,6 +366,7 @@ impl Default for Paths {
             nodename_file: "/var/lib/calico/nodename".into(),
             endpoint_status: "/var/run/calico/endpoint-status".into(),
             log: "/var/log/calico".into(),
+            #[cfg(debug_assertions)]
             steps: None,
         }
     }

@@ -49,7 +49,9 @@ fn the_sample_configuration_names_every_option() {
     let field = |line| str::strip_prefix(line, "    pub ")?.split_once(": ").map(|(name, _)| name);
     let fields: Vec<&str> = sections.lines().filter_map(field).filter(|name| !name.contains(' ')).collect();
     assert!(fields.len() > 25, "{fields:?}");
-    let missing: Vec<_> = fields.iter().filter(|field| !named.contains(*field)).collect();
+    // A hook for tests, which released programs do not have.
+    let is_missing = |field: &&&str| !named.contains(*field) && **field != "steps";
+    let missing: Vec<_> = fields.iter().filter(is_missing).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 

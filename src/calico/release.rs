@@ -1,4 +1,4 @@
-//! The way back: endpoint, addresses and handle go in one transaction.
+//! The release: endpoint, addresses and handle go in one transaction.
 //!
 //! Works from the identity alone and accepts that anything is gone already. Blocks say what is really
 //! held: a handle's counts may be wrong, and the handle may be missing altogether.

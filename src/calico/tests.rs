@@ -159,7 +159,7 @@ fn answer(store: &Store, ranges: &[Range]) -> Answer {
     Answer { revision: 9, ranges: ranges.iter().map(found).collect() }
 }
 
-/// A launch and its way back, as [`Datastore`] does them; `None` where it is refused.
+/// A launch and its release, as [`Datastore`] does them; `None` where it is refused.
 fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::Plan>> {
     let identity = identity();
     let request = Request {

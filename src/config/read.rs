@@ -117,6 +117,7 @@ impl Config {
             ("docker.key_file", &docker.key_file),
             ("docker.config_file", &docker.config_file),
             ("metrics.textfile", &metrics.textfile),
+            #[cfg(debug_assertions)]
             ("paths.steps", &paths.steps),
         ];
         let always = [

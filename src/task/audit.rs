@@ -1,4 +1,4 @@
-//! The audit trail: who had which address from when to when, and what every launch and every way back did.
+//! The audit trail: who had which address from when to when, and what every launch and every teardown did.
 //!
 //! JSON lines below `<paths.log>/audit/`. Two files, because they are asked different questions and grow at
 //! different speeds: `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an
@@ -175,13 +175,13 @@ pub(super) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, ste
     write(config, TASKS, "launch", life, record);
 }
 
-/// A launch that ended before there was a record: nothing had been made, so that no way back follows.
+/// A launch that ended before there was a record: nothing had been made, so that no teardown follows.
 pub(super) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
     let life = Life { ending: outcome.into(), ..Life::default() };
     write_about(config, TASKS, "launch", life, order.into(), By::Executor);
 }
 
-/// The way back is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not know it
+/// The teardown is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not know it
 /// where the executor died before.
 pub(super) fn taken_down(
     config: &Config,

@@ -144,7 +144,7 @@ struct Executor<W> {
     served: bool,
     /// A task has come since the last goodbye began.
     launched: bool,
-    /// What lives have left to do once their outcome is told.
+    /// What lives have left to do once their outcome is reported.
     afterwards: JoinSet<()>,
     /// The agent waits for our exit.
     ends_at: Option<Instant>,
@@ -245,7 +245,7 @@ impl<W: Way> Executor<W> {
         let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
             Ok(order) => {
                 let description = &order.description;
-                // Before anything is made: the sandbox tells what has this name.
+                // Before anything is made: the sandbox says what has this name.
                 tracing::info!(
                     task = id,
                     "launching as container {} ({})",
@@ -406,7 +406,7 @@ impl<W: Way> Executor<W> {
             .framework
             .as_ref()
             .is_some_and(|framework| framework.has(capability::Type::TaskKillingState));
-        // A life that listens no more is over: its outcome has to be told yet.
+        // A life that listens no more is over: its outcome is about to be reported.
         let _ = task.kills.send(Kill { grace, announce, cause });
     }
 }

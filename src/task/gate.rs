@@ -36,7 +36,7 @@ enum State {
     Refused(String),
 }
 
-/// A gate that listens. Dropping it refuses whoever waits or comes later.
+/// A gate that listens. Dropping it refuses every start that waits or comes later.
 #[derive(Debug)]
 pub struct Gate {
     state: watch::Sender<State>,
@@ -71,7 +71,7 @@ impl Gate {
         verdict(&self.state).await
     }
 
-    /// The network is ready: whoever waits may start the workload.
+    /// The network is ready: the start that waits may go on.
     pub fn open(&self) {
         self.state.send_if_modified(|state| {
             let waiting = *state == State::Waiting;
@@ -82,7 +82,7 @@ impl Gate {
         });
     }
 
-    /// Nobody starts from here on. That somebody has passed already stays known: such a task runs, and has
+    /// Refuses every start from here on. A start that has passed already stays known: such a task runs, and has
     /// to be stopped with its grace period.
     pub fn close(&self, reason: &str) {
         self.state.send_if_modified(|state| {

@@ -76,7 +76,7 @@ pub enum Change {
     Prepared,
     /// The workload's first instruction has run, or is about to.
     Running { inspect: Option<String>, addresses: Vec<IpAddr> },
-    /// A health check's verdict that has to be told; with `kill`, the life waits to be stopped for it.
+    /// A health check's verdict that has to be reported; with `kill`, the life waits to be stopped for it.
     Health { healthy: bool, kill: bool },
     /// A kill has begun.
     Killing,
@@ -117,7 +117,7 @@ impl From<&Outcome> for Ending {
     }
 }
 
-/// A life that is over, with what nobody has to wait for before the outcome is told.
+/// A life that is over, with what may follow the report of the outcome.
 pub struct Ended {
     pub outcome: Outcome,
     /// To be awaited before the process ends.

@@ -266,7 +266,7 @@ pub(super) async fn make_interface(
     .await
 }
 
-/// What the task's interface is for; tells it from those of other tools and other configurations.
+/// What the task's interface is for; distinguishes it from those of other tools and other configurations.
 pub fn purpose(config: &Config, container: &ContainerId) -> String {
     config.paths.task_run(container).display().to_string()
 }

@@ -1,20 +1,16 @@
 //! The steps of a Calico task's life, by name: what the audit trail gives times for, and where faults can strike.
 //!
 //! Every place at which something begins to exist, or has ceased to, is one of these; a life passes each of
-//! them once at most. With `paths.steps` somebody listens at a unix socket, is told
-//! `<task id> <step>\n` for each, and holds the life up there until he closes the connection: that is how
-//! tests strike at a certain step. Nobody there: nothing is held up.
+//! them once at most. In debug builds, and only there, a program may listen at the unix socket `paths.steps`: it reads
+//! `<task id> <step>\n` for each, and holds the life up there until it closes the connection. That is how tests strike at
+//! a certain step. Without a listener nothing is held up.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-
 use crate::config::Config;
 
-/// Names each step once; whoever goes through them all cannot forget a new one.
+/// Names each step once, so that a loop over all of them misses none.
 macro_rules! steps {
     ($($(#[$doc:meta])+ $name:ident = $word:literal,)+) => {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,7 +64,7 @@ steps! {
     Opened = "opened",
     /// The workload's first instruction has run.
     Started = "started",
-    /// The framework is being told that it runs.
+    /// The framework is about to hear that it runs.
     Running = "running",
     /// The workload is over, or never was.
     Ended = "ended",
@@ -97,7 +93,8 @@ struct Inner {
     task: String,
     begun: Instant,
     passed: Mutex<Vec<(Step, Duration)>>,
-    listener: Option<PathBuf>,
+    #[cfg(debug_assertions)]
+    listener: Option<std::path::PathBuf>,
 }
 
 impl Steps {
@@ -107,6 +104,7 @@ impl Steps {
             task: task.to_owned(),
             begun: Instant::now(),
             passed: Mutex::default(),
+            #[cfg(debug_assertions)]
             listener: config.paths.steps.clone(),
         }))
     }
@@ -114,6 +112,7 @@ impl Steps {
     pub async fn pass(&self, step: Step) {
         let at = self.0.begun.elapsed();
         self.0.passed.lock().unwrap_or_else(PoisonError::into_inner).push((step, at));
+        #[cfg(debug_assertions)]
         if let Some(listener) = &self.0.listener {
             hold(listener, &self.0.task, step).await;
         }
@@ -125,9 +124,12 @@ impl Steps {
     }
 }
 
-/// Until the other side closes; a listener that is away holds nobody up.
-async fn hold(listener: &Path, task: &str, step: Step) {
-    let Ok(mut stream) = UnixStream::connect(listener).await else { return };
+/// Until the other side closes.
+#[cfg(debug_assertions)]
+async fn hold(listener: &std::path::Path, task: &str, step: Step) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let Ok(mut stream) = tokio::net::UnixStream::connect(listener).await else { return };
     if stream.write_all(format!("{task} {}\n", step.name()).as_bytes()).await.is_ok() {
         let _ = stream.read(&mut [0]).await;
     }

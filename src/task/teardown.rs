@@ -6,7 +6,7 @@
 //! and no port of the host leads to it, because an address that is handed out twice is worse than one that
 //! is held too long.
 //!
-//! A living executor calls this for its own task, and whoever inherits a journal calls it for a dead
+//! A living executor calls this for its own task, and a cleaner calls it for a dead
 //! one's; both end with the record removed, or with the record in place for the next cleaner.
 
 use std::fs;
@@ -157,14 +157,14 @@ pub async fn take_down(
 ) -> Report {
     let report = give_back(&entry.record, config, workload, claim, patience, steps).await;
     if report.release == Release::Done {
-        // By a release whose answer came too late for whoever had asked for it.
+        // By a release whose answer came too late for its caller.
         let gone = entry.held().iter().filter(|held| !report.addresses.contains(held));
         audit::returned(config, &entry.record, &gone.copied().collect::<Vec<_>>());
     }
     tidy_up(entry, config, report, steps).await
 }
 
-/// All that somebody may wait for: names, workload, interface, address.
+/// All that an update may wait for: names, workload, interface, address.
 pub async fn give_back(
     record: &Record,
     config: &Config,
@@ -389,7 +389,7 @@ async fn ask_docker(
     Ok(())
 }
 
-/// True when no port of the host leads to the task any more. Before the interface goes: without it anybody may
+/// True when no port of the host leads to the task any more. Before the interface goes: without it any program may
 /// take the ports over.
 async fn ports(record: &Record, report: &mut Report) -> bool {
     if record.ports.is_empty() {

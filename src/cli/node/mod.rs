@@ -1,4 +1,4 @@
-//! `calico-mesos node …`: what a host needs before its first task, and the way back.
+//! `calico-mesos node …`: what a host needs before its first task, and the removal of that.
 //!
 //! ```text
 //!  install:    all that could refuse ─► runtime into daemon.json ─► farm made ─► flags for the agent, printed
@@ -38,7 +38,7 @@ const FOUND: u8 = 3;
 pub enum Verb {
     /// Make the agent's launcher folder and register the runtime; tells which flags the agent needs.
     Install(Install),
-    /// The way back: refused while an agent or a container still needs it.
+    /// Takes the set-up back: refused while an agent or a container still needs it.
     Uninstall(Uninstall),
     /// Register calico-runc with Docker as the runtime 'calico'.
     InstallRuntime(runtime::InstallArgs),

@@ -154,7 +154,7 @@ fn was_removed(item: &Item, report: &Report) -> bool {
     }
 }
 
-/// The way back of a task without a record, from what was seen of it.
+/// The teardown of a task without a record, from what was seen of it.
 async fn remove(config: &Config, survey: &Survey, container: &ContainerId, trace: &Trace) -> Report {
     let record = record(config, survey, container, trace);
     let revision = trace.endpoint.as_ref().map_or(0, |seen| seen.revision);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  its record's owner lives ──► nothing, but for what Consul or the datastore has lost
-//!  the owner is dead ─────────► the way back, from the record
+//!  the owner is dead ─────────► the teardown, from the record
 //!  no record:  Calico's own, or not of our making ──► never touched
 //!              something lives, or may live ────────► kept
 //!              younger than grace ──────────────────► kept
@@ -168,7 +168,7 @@ impl Plan {
         }
         planner.strange();
         let mut plan = planner.plan;
-        // Within a task they stay in the order of the way back.
+        // Within a task they stay in the order of the teardown.
         plan.items.sort_by_key(|item| match item.verdict {
             verdict if verdict.is_work() => Verdict::Remove,
             other => other,
@@ -355,7 +355,7 @@ impl Planner<'_> {
         Some(why.to_owned())
     }
 
-    /// All that is there of a container, in the order of the way back, each with what would become of it.
+    /// All that is there of a container, in the order of the teardown, each with what would become of it.
     fn of(&self, container: &ContainerId, workload: &str, trace: &Trace) -> Vec<Item> {
         let survey = self.survey;
         let item = |verdict, kind, name: String, time: Option<SystemTime>| Item {

@@ -176,7 +176,7 @@ pub(super) fn refused(order: &Order, outcome: &Outcome) {
 fn load_config(order: &Order) -> Result<Config, Failure> {
     Config::load(&order.config_path).map_err(|error| match error {
         ConfigError::Unsafe(error) => unsafe_host(&error),
-        error => Failure::host("CM-CONFIG", format!("{}; mend it on the agent", chain(&error))),
+        error => Failure::host("CM-CONFIG", format!("{}; correct it on the agent", chain(&error))),
     })
 }
 

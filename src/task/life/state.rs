@@ -45,7 +45,7 @@ pub struct State {
     knocked: bool,
     opened: bool,
     passed: bool,
-    /// What of the start was the cause is certain: nobody had come to the gate.
+    /// The start failed before the workload came to the gate, so that it is the cause.
     failed_before_gate: bool,
     fate: Option<Fate>,
     /// The shortest grace period that was asked for.
@@ -256,7 +256,7 @@ impl State {
         }
     }
 
-    /// The workload runs and has to end. Consul comes first: it must not send anybody to a task that is being stopped.
+    /// The workload runs and has to end. Consul comes first: it must send no client to a task that is being stopped.
     fn stop(&mut self, now: Instant, effects: &mut Effects) {
         if self.kind.is_networked() {
             self.phase = Phase::Stopping { until: None };
@@ -300,7 +300,7 @@ impl State {
 
     fn workload_ended(&mut self, known: bool, effects: &mut Effects) {
         match self.phase {
-            // It ran, if only for a moment: that is told first.
+            // It ran, if only for a moment: that is reported first.
             Phase::Running if self.in_flight.contains(&Job::Look) => self.ended = Some(known),
             Phase::Running => {
                 self.fate = Some(Fate::Ended);

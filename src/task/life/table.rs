@@ -40,7 +40,7 @@ pub enum Job {
     Interface,
     /// Makes the workload ready to be started, or finds the adopted one.
     Create,
-    /// Asks Docker whether it can run a task of Calico's at all.
+    /// Asks Docker whether it can run a Calico task.
     Examine,
     /// Lets Docker's runtime find the task by the container's id.
     Publish,

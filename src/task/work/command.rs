@@ -28,7 +28,7 @@ pub(super) struct Control {
 }
 
 impl CommandLine {
-    /// The output needs nobody: the command inherits the executor's own.
+    /// The output is not read here: the command inherits the executor's own.
     pub fn attach(&self) -> Attached {
         let (started, process) = oneshot::channel();
         let (signals, asked) = mpsc::unbounded_channel();

@@ -28,10 +28,10 @@ pub(in crate::task) struct Container {
     order: Arc<Order>,
     /// The id of the one that was made first; see [`Container::id`].
     first: String,
-    /// Of the container that was made again in its place.
+    /// The id of the container that was made again in its place.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
-    /// Of an adopted container, whose definition is not known here.
+    /// The host name of an adopted container, whose definition is not known here.
     hostname: Option<String>,
 }
 

@@ -68,14 +68,14 @@ pub(super) type End = Result<Exit, Failure>;
 pub(super) struct Attached {
     logs: JoinHandle<()>,
     exit: JoinHandle<End>,
-    /// Where the second source of the end, the process itself, is told.
+    /// Takes the process, the second source of the end, to the task that waits for the end.
     watcher: Option<oneshot::Sender<Arc<HostProcess>>>,
     process: Option<Arc<HostProcess>>,
     /// A command's; a container is stopped by Docker.
     control: Option<Control>,
 }
 
-/// What is known of a workload that runs; empty where nobody could be asked.
+/// What is known of a workload that runs; empty where Docker could not be asked.
 #[derive(Default)]
 pub(super) struct Seen {
     /// What `docker inspect` prints.
@@ -143,7 +143,7 @@ impl Ready {
         }
     }
 
-    /// Makes an end of whatever a failed start may have left running; nobody waits long for that.
+    /// Kills what a failed start may have left running; the outcome waits only a few seconds for that.
     pub async fn end_at_once(&self) {
         let Self::Container(container) = self else { return };
         match tokio::time::timeout(DOCKER_FAILED_START, container.kill()).await {
@@ -153,7 +153,7 @@ impl Ready {
         }
     }
 
-    /// For a container that no agent knows; nobody waits for it.
+    /// Removes a container that no agent knows; no update waits for it.
     pub async fn remove(&self) {
         let Self::Container(container) = self else { return };
         if let Err(error) = container.remove().await {
@@ -172,7 +172,7 @@ impl Ready {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // A life that fails before it runs leaves nobody behind who waits for Docker.
+        // A life that fails before it runs leaves no task behind that waits for Docker.
         self.logs.abort();
         self.exit.abort();
     }

@@ -220,7 +220,7 @@ impl Driver {
         let failure = match ending {
             Ok(made) => {
                 self.keep(made);
-                // A start proves that the gate was passed, if it was asked at all.
+                // The workload has started: if it came to the gate, it has passed it.
                 let passed = job == Job::Start && self.gate.as_ref().is_some_and(|gate| gate.passed());
                 if passed && self.passing.take().is_some() {
                     self.events.push_back(Event::Done(job));
