@@ -1,11 +1,15 @@
-//! How errors are told: one chain printer, and the failures a framework gets to see.
+//! Errors as users read them: one printer for chains of errors, and the failures that reach a framework.
 //!
-//! Inside the library an error says what its own layer was doing and carries its source; nobody
-//! repeats the source in the text. [`chain`] prints the whole story once, at the place that logs it.
-//! What ends a task is a [`Failure`]: a sentence for the owner of the app with a stable code.
+//! Inside the library an error says what its own layer was doing and carries its source, which its own text does not
+//! repeat. [`chain`] prints the whole chain once, at the place that logs it. What ends a task is a [`Failure`]: a
+//! sentence for the author of the app with a stable [`Code`], which also decides whether the launch is retried.
 
 use std::error::Error;
 use std::fmt;
+
+mod code;
+
+pub use code::{Blame, Code, Party, UnknownCode};
 
 /// The error and all its sources on one line, `outer: inner: innermost`.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
@@ -37,36 +41,27 @@ pub fn is_deceptive(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whose fault it is, which decides whether trying again on this host can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The app definition asks for something impossible: the task fails at once.
-    App,
-    /// This host or the cluster cannot do it now: retried until `launch.retry_for` has passed, so
-    /// that one broken agent does not eat a whole deployment in seconds.
-    Host,
-}
-
 /// Why a task failed, in words for the person who wrote the app definition.
 ///
 /// The text reaches Marathon as the message of TASK_FAILED, with the agent and the code behind it:
 /// `CALICO_IP 10.9.9.9 is in no enabled IP pool (...) [agent-17, CM-IP-OUTSIDE]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Stable, for dashboards and search engines, e.g. `CM-IP-TAKEN`. Listed in the README.
-    pub code: &'static str,
-    pub blame: Blame,
+    /// Stable, for dashboards and search engines, e.g. `CM-IP-TAKEN`.
+    pub code: Code,
     /// What, who, and what to do. No code, no agent name: [`Failure::on`] adds them.
     pub message: String,
 }
 
 impl Failure {
-    pub fn app(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, blame: Blame::App, message: message.into() }
+    /// The failure with this code, which decides whose fault it is.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 
-    pub fn host(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, blame: Blame::Host, message: message.into() }
+    /// Whether another attempt on this host can help.
+    pub fn blame(&self) -> Blame {
+        self.code.blame()
     }
 
     /// The sentence as it is sent to the framework: one line, whatever names and answers of others it quotes.

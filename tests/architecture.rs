@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use calico_mesos::error::Code;
+
 /// From the bottom up. A module may import from the rows below its own, and the lowest row from itself.
 const ROWS: [&[&str]; 5] = [
     &[
@@ -211,14 +213,16 @@ fn functions_fit_on_a_screen() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A module of tests may have a file or folder of its own.
+fn is_of_tests(file: &Path) -> bool {
+    file.iter().any(|part| part == "tests" || part.to_string_lossy().ends_with("tests.rs"))
+}
+
 #[test]
 fn nothing_unwraps_outside_tests() {
     let mut wrong = Vec::new();
     for (file, text) in rust_files("src") {
-        // A module of tests may have a file or folder of its own.
-        let of_tests =
-            file.iter().any(|part| part == "tests" || part.to_string_lossy().ends_with("tests.rs"));
-        if !of_tests && code(&text).contains(".unwrap()") {
+        if !is_of_tests(&file) && code(&text).contains(".unwrap()") {
             wrong.push(file.display().to_string());
         }
     }
@@ -266,22 +270,58 @@ fn no_path_of_a_private_machine_is_committed() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// The codes that end a TASK_FAILED message are for people to look up.
-#[test]
-fn every_failure_code_stands_in_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let mut missing = Vec::new();
-    let mut known = 0;
-    for (path, text) in rust_files("src") {
-        for code in text.split('"').filter(|part| part.len() > 3 && part.starts_with("CM-")) {
-            known += 1;
-            if !readme.contains(&format!("`{code}`")) {
-                missing.push(format!("{code} of {}", path.display()));
-            }
-        }
+/// README.md's table of failure codes, made from the enum.
+fn code_table() -> String {
+    let mut table =
+        String::from("| code | whose fault | meaning | what to do |\n| --- | --- | --- | --- |\n");
+    for code in Code::ALL {
+        let (fault, meaning, advice) = (code.party().name(), code.meaning(), code.advice());
+        table.push_str(&format!("| `{code}` | {fault} | {meaning} | {advice} |\n"));
     }
-    assert!(known > 40, "only {known} uses of codes found");
-    assert!(missing.is_empty(), "not in README.md: {missing:#?}");
+    table
+}
+
+#[test]
+fn the_readme_has_the_table_of_the_failure_codes() {
+    const BEGIN: &str = "<!-- failure codes: made from src/error/code.rs -->\n";
+    const END: &str = "<!-- end of the failure codes -->\n";
+    const RENEW: &str = "RENEW_README=1 cargo test --test architecture the_readme_has_the_table";
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(BEGIN).expect("the table's first mark");
+    let (table, after) = rest.split_once(END).expect("the table's last mark");
+    if std::env::var_os("RENEW_README").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{}{END}{after}", code_table())).unwrap();
+        return;
+    }
+    assert!(
+        table == code_table(),
+        "the table of failure codes in README.md is out of date; renew it: {RENEW}"
+    );
+}
+
+#[test]
+fn failure_codes_are_spelled_in_one_module_alone() {
+    let (owner, product) = (Path::new("src/error/code.rs"), rust_files("src"));
+    let spells = |text: &str| text.contains(concat!('"', "CM-"));
+    let others = product.iter().filter(|(file, text)| file != owner && spells(text));
+    let wrong: Vec<&PathBuf> = others.map(|(file, _)| file).collect();
+    assert!(wrong.is_empty(), "use error::Code in {wrong:#?}");
+    assert!(product.iter().any(|(file, text)| file == owner && spells(text)));
+}
+
+#[test]
+fn every_failure_code_is_used() {
+    let files = rust_files("src");
+    let product: String =
+        files.iter().filter(|(file, _)| !is_of_tests(file)).map(|(_, text)| code(text)).collect();
+    let unused = |failure: &&Code| {
+        let name = format!("Code::{failure:?}");
+        let used = |(at, _): (usize, &str)| !product[at + name.len()..].starts_with(char::is_alphanumeric);
+        !product.match_indices(&name).any(used)
+    };
+    let unused: Vec<&Code> = Code::ALL.iter().filter(unused).collect();
+    assert!(unused.is_empty(), "{unused:?}");
 }
 
 /// `end_to_end::faults::the_agent_restarts` is a function of tests/end_to_end/, `lib::…` one of src/, and two words

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use calico_mesos::net::Namespace;
 use calico_mesos::processes::Stat;
 use calico_mesos::workload::{CommandError, CommandOutput, CommandSpec, Exit, Held, Process};
@@ -77,7 +77,7 @@ async fn code(spec: &CommandSpec) -> i64 {
 /// The first line of a real run's failure, as the framework would see it.
 async fn refusal(spec: &CommandSpec) -> String {
     let failure = run(spec).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.blame), ("CM-COMMAND", Blame::App), "{failure}");
+    assert_eq!((failure.code, failure.blame()), (Code::Command, Blame::App), "{failure}");
     failure.message
 }
 
@@ -285,7 +285,7 @@ async fn it_never_runs_in_a_wrong_namespace() {
         (Path::new("/no/such/namespace"), "No such file"),
     ] {
         let failure = hold(&sandbox.shell("true"), Some(path)).await.unwrap_err().failure();
-        assert!(failure.blame == Blame::Host && failure.message.contains(words), "{failure}");
+        assert!(failure.blame() == Blame::Host && failure.message.contains(words), "{failure}");
     }
 }
 
@@ -364,7 +364,7 @@ async fn what_needs_root_is_said() {
     };
     for (user, namespace) in [(Some("root"), None), (None, Some("/proc/1/ns/net"))] {
         let failure = start(user, namespace).await.unwrap_err().failure();
-        assert_eq!((failure.code, failure.blame), ("CM-ROOT", Blame::App));
+        assert_eq!((failure.code, failure.blame()), (Code::Root, Blame::App));
         assert!(failure.message.contains("root") && failure.message.contains("switch_user"), "{failure}");
     }
     for user in [None, Some("nobody")] {

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::store::StoreError;
 use super::{Family, Pending};
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 
 /// Why an address, an endpoint or a release was not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -156,50 +156,47 @@ impl CalicoError {
         let told = chain(self);
         match self {
             Self::Store { source, .. } | Self::Lost { source, .. } => {
-                Failure::host("CM-ETCD", format!("{told}; {}", source.advice()))
+                Failure::new(Code::Etcd, format!("{told}; {}", source.advice()))
             }
-            Self::Unnoted(_) => Failure::host("CM-JOURNAL", told),
-            Self::Unheld(_) => Failure::host("CM-HOST", format!("{told}; check `paths.run` in config.toml")),
-            Self::Contended(_) => Failure::host("CM-ETCD", format!("{told}; start the task again")),
-            Self::NotReady(_) => Failure::host("CM-NOT-READY", told),
-            Self::NoNode(node) => Failure::host(
-                "CM-NO-NODE",
+            Self::Unnoted(_) => Failure::new(Code::Journal, told),
+            Self::Unheld(_) => Failure::new(Code::Host, format!("{told}; check `paths.run` in config.toml")),
+            Self::Contended(_) => Failure::new(Code::Etcd, format!("{told}; start the task again")),
+            Self::NotReady(_) => Failure::new(Code::NotReady, told),
+            Self::NoNode(node) => Failure::new(
+                Code::NoNode,
                 format!("{told}; calico/node registers it when it starts on this host with NODENAME={node}"),
             ),
             Self::NoPool { .. } => {
-                Failure::host("CM-NO-POOL", format!("{told}; make or enable one with `calicoctl`"))
+                Failure::new(Code::NoPool, format!("{told}; make or enable one with `calicoctl`"))
             }
             Self::Exhausted { .. } => {
-                Failure::host("CM-EXHAUSTED", format!("{told}; add an IP pool or end other tasks"))
+                Failure::new(Code::Exhausted, format!("{told}; add an IP pool or end other tasks"))
             }
-            Self::Outside { .. } => Failure::app(
-                "CM-IP-OUTSIDE",
+            Self::Outside { .. } => Failure::new(
+                Code::IpOutside,
                 format!("CALICO_IP {told}; use CALICO_IP=auto or an address of a pool"),
             ),
-            Self::PoolDisabled { .. } => Failure::app(
-                "CM-POOL-DISABLED",
+            Self::PoolDisabled { .. } => Failure::new(
+                Code::PoolDisabled,
                 format!("CALICO_IP {told}; use CALICO_IP=auto or an address of another pool"),
             ),
             Self::Taken { .. } => taken(&told),
             Self::Strict { .. } => {
-                Failure::app("CM-IP-STRICT", format!("CALICO_IP {told}; use CALICO_IP=auto"))
+                Failure::new(Code::IpStrict, format!("CALICO_IP {told}; use CALICO_IP=auto"))
             }
-            Self::NotAllowed(_) => Failure::app("CM-NOT-ALLOWED", told),
-            Self::ProfileName(_) => Failure::app("CM-PROFILE-INVALID", format!("CALICO_PROFILE {told}")),
-            Self::ForeignEndpoint(_) | Self::NameTooLong(_) => Failure::host("CM-ENDPOINT", told),
-            Self::Unreadable { .. } => Failure::host("CM-DATA", format!("{told}; repair that record")),
-            Self::File { .. } | Self::NoHostName => Failure::host("CM-CONFIG", told),
+            Self::NotAllowed(_) => Failure::new(Code::NotAllowed, told),
+            Self::ProfileName(_) => Failure::new(Code::ProfileInvalid, format!("CALICO_PROFILE {told}")),
+            Self::ForeignEndpoint(_) | Self::NameTooLong(_) => Failure::new(Code::Endpoint, told),
+            Self::Unreadable { .. } => Failure::new(Code::Data, format!("{told}; repair that record")),
+            Self::File { .. } | Self::NoHostName => Failure::new(Code::Config, told),
         }
     }
 }
 
-/// The code of an address that another task holds.
-pub const TAKEN: &str = "CM-IP-TAKEN";
-
 /// What to do about it: usually the old instance of a rolling upgrade has the address.
 fn taken(told: &str) -> Failure {
     let remedy = "use CALICO_IP=auto, or stop the task that holds it before this one starts";
-    Failure::app(TAKEN, format!("CALICO_IP {told}; {remedy}"))
+    Failure::new(Code::IpTaken, format!("CALICO_IP {told}; {remedy}"))
 }
 
 impl From<&CalicoError> for Failure {

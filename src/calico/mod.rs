@@ -49,7 +49,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use error::{CalicoError, Holder, NotReady, TAKEN};
+pub use error::{CalicoError, Holder, NotReady};
 pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, HeldHere, Prepared, Terms};

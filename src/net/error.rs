@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::forward::Taken;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::lock::LockError;
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +89,6 @@ pub enum NetError {
 impl From<&NetError> for Failure {
     /// All of these are the host's: another attempt, or another host, may succeed.
     fn from(error: &NetError) -> Self {
-        Failure::host("CM-NET", crate::error::chain(error))
+        Failure::new(Code::Net, crate::error::chain(error))
     }
 }

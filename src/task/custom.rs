@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::mesos::environment::HttpEnvironment;
 use crate::mesos::http;
@@ -82,8 +82,8 @@ impl Way for Custom {
         };
         let description = spec::describe_custom(info, &custom, spec::total_memory())?;
         if description.calico.is_some() && !nix::unistd::geteuid().is_root() {
-            return Err(Failure::app(
-                "CM-ROOT",
+            return Err(Failure::new(
+                Code::Root,
                 "the executor does not run as root, which it needs for network namespaces; set the app's user to root, or run the agent with --no-switch_user",
             ));
         }

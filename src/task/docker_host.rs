@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::config::Config;
-use crate::error::{chain, redacted, Failure};
+use crate::error::{chain, redacted, Code, Failure};
 use crate::tls;
 use crate::workload::DockerHost;
 
@@ -62,7 +62,7 @@ pub fn choose(
         );
     }
     let host = DockerHost::parse(&text).map_err(|error| {
-        Failure::host("CM-DOCKER", format!("{source} is no address of a Docker daemon: {}", chain(&error)))
+        Failure::new(Code::Docker, format!("{source} is no address of a Docker daemon: {}", chain(&error)))
     })?;
     Ok(Chosen { host, tls, source })
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::config;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::mesos::driver;
 use crate::mesos::environment::Environment;
@@ -78,7 +78,7 @@ impl Way for DropIn {
         let container = match self.flags.container_id() {
             // Names are made from it for Calico tasks only.
             Err(_) if description.calico.is_none() => ContainerId::random(),
-            id => id.map_err(|error| Failure::host("CM-AGENT-FLAGS", chain(&error)))?,
+            id => id.map_err(|error| Failure::new(Code::AgentFlags, chain(&error)))?,
         };
         Ok(Order {
             container,

@@ -26,7 +26,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep, sleep_until, Instant};
 use tracing::Instrument;
 
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::limits::AGENT_ACKNOWLEDGEMENT;
 use crate::logging;
 use crate::mesos::driver::{Driver, Event};
@@ -273,11 +273,11 @@ impl<W: Way> Executor<W> {
     fn refuse(&self) -> Option<Failure> {
         if self.hurried {
             // Nobody would be there to stop it.
-            return Some(Failure::host("CM-KILLED", "the executor is shutting down"));
+            return Some(Failure::new(Code::Killed, "the executor is shutting down"));
         }
         let (first, _) = self.tasks.first_key_value()?;
         (self.tasks.len() >= self.way.most_tasks()).then(|| {
-            Failure::app("CM-BUSY", format!("attempted to run a second task; this executor runs {first}"))
+            Failure::new(Code::Busy, format!("attempted to run a second task; this executor runs {first}"))
         })
     }
 
@@ -322,7 +322,7 @@ impl<W: Way> Executor<W> {
         let (id, task) = task;
         let Ended { outcome, afterwards } = result.unwrap_or_else(|panic| {
             let message = format!("the executor's own fault: {}", chain(&panic));
-            let outcome = Outcome::Failed(Failure::host("CM-INTERNAL", message));
+            let outcome = Outcome::Failed(Failure::new(Code::Internal, message));
             match task.calico {
                 // The life's lock went with it: its record is found like that of a dead executor.
                 Some(config) => Ended { outcome, afterwards: Box::pin(gc::sweep_in_background(config)) },

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calico::{self, Identity};
 use crate::config::{Config, Dataplane, PolicyWait};
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::net;
 
 use super::retry::host_faults;
@@ -40,7 +40,7 @@ const RULES_LAG: Duration = Duration::from_millis(50);
 const GATE_RESERVE: Duration = Duration::from_secs(10);
 
 /// Ends every wait for Felix at once; only a life that is being given up sees it.
-const GIVEN_UP: &str = "CM-KILLED";
+const GIVEN_UP: Code = Code::Killed;
 
 /// Refuses a task that `policy.wait = "required"` could never start, before anything is claimed for it. Felix makes
 /// the folder for its reports when it starts, so that it is waited for like any other part of the host.
@@ -52,8 +52,8 @@ pub(super) async fn can_report(config: &Config) -> Result<(), Failure> {
     host_faults(config.launch.retry_for, || {
         ready(match folder.is_dir() {
             true => Ok(()),
-            false => Err(Failure::host(
-                "CM-POLICY",
+            false => Err(Failure::new(
+                Code::Policy,
                 format!(
                     "policy.wait = \"required\" needs Felix's reports, but Felix writes none: there is no folder {}; start calico/node on this agent, before Calico 3.30 with FELIX_ENDPOINTSTATUSPATHPREFIX={}",
                     folder.display(),
@@ -91,7 +91,7 @@ pub(super) async fn wait(
     let is_done = tokio::select! {
         biased;
         is_done = wait => is_done,
-        () = give_up.cancelled() => return Err(Failure::host(GIVEN_UP, "the wait for Felix was given up")),
+        () = give_up.cancelled() => return Err(Failure::new(GIVEN_UP, "the wait for Felix was given up")),
     };
     let took = started.elapsed();
     if is_done {
@@ -101,8 +101,8 @@ pub(super) async fn wait(
     let message =
         format!("calico/node did not program {} within {:.1} s", identity.interface, took.as_secs_f64());
     if config.policy.wait == PolicyWait::Required {
-        return Err(Failure::host(
-            "CM-POLICY",
+        return Err(Failure::new(
+            Code::Policy,
             format!(
                 "{message}: no report of it in {}; check that Felix runs on this agent and, before Calico 3.30, that FELIX_ENDPOINTSTATUSPATHPREFIX={} is set for it",
                 folder.display(),
@@ -218,7 +218,7 @@ mod tests {
     async fn required_is_refused_beforehand_where_felix_writes_no_reports() {
         let (_dir, config, _) = host(3);
         let failure = can_report(&config).await.unwrap_err();
-        assert_eq!(failure.code, "CM-POLICY");
+        assert_eq!(failure.code, Code::Policy);
         assert!(failure.message.contains("FELIX_ENDPOINTSTATUSPATHPREFIX=/"), "{failure}");
         std::fs::create_dir(&config.paths.endpoint_status).unwrap();
         assert_eq!(can_report(&config).await, Ok(()));
@@ -243,7 +243,7 @@ mod tests {
             result = waited(&config, &identity) => result,
             () = felix(&config, &identity, 100) => panic!("the wait has no end"),
         };
-        assert_eq!(result.unwrap_err().code, "CM-POLICY");
+        assert_eq!(result.unwrap_err().code, Code::Policy);
         let took = started.elapsed().as_secs();
         assert!((49..=51).contains(&took), "{took} s of a gate that opens for 60 s");
     }

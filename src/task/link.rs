@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::names::ContainerId;
 use crate::workload::Exit;
 
@@ -42,7 +42,7 @@ impl Order {
     pub(super) fn docker(&self) -> Result<&Chosen, Failure> {
         self.docker
             .as_ref()
-            .ok_or_else(|| Failure::host("CM-INTERNAL", "no Docker was chosen for a container"))
+            .ok_or_else(|| Failure::new(Code::Internal, "no Docker was chosen for a container"))
     }
 }
 
@@ -111,7 +111,9 @@ impl From<&Outcome> for Ending {
         let (outcome, code, message) = match outcome {
             Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
             Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
-            Outcome::Failed(failure) => ("failed", Some(failure.code.into()), Some(failure.message.clone())),
+            Outcome::Failed(failure) => {
+                ("failed", Some(failure.code.name().into()), Some(failure.message.clone()))
+            }
         };
         Self { outcome: outcome.to_owned(), code, message }
     }

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::calico::{self, CalicoError, Datastore, Identity, Terms, Wanted};
 use crate::config::{Config, Dataplane};
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::files::make_private;
 use crate::limits::ETCD_AT_THE_GATE;
 use crate::logging;
@@ -120,8 +120,8 @@ pub fn listen(config: &Config, container: &ContainerId) -> Result<Gate, Failure>
         Gate::listen(&folder.join("gate"))
     };
     make().map_err(|error| {
-        Failure::host(
-            "CM-HOST",
+        Failure::new(
+            Code::Host,
             format!("cannot prepare {}: {error}; the executor needs root", folder.display()),
         )
     })
@@ -135,7 +135,7 @@ pub fn publish(config: &Config, container: &ContainerId, docker_id: &str) -> Res
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
-    .map_err(|error| Failure::host("CM-HOST", format!("cannot make the link {}: {error}", link.display())))
+    .map_err(|error| Failure::new(Code::Host, format!("cannot make the link {}: {error}", link.display())))
 }
 
 /// The reads are done, and addresses are chosen; nothing is written yet.
@@ -246,7 +246,7 @@ pub(super) async fn make_interface(
     cancel: CancellationToken,
 ) -> Result<Interface, Failure> {
     let failure = |error: net::NetError| {
-        Failure::host("CM-NET", format!("cannot make the task's network interface: {}", chain(&error)))
+        Failure::new(Code::Net, format!("cannot make the task's network interface: {}", chain(&error)))
     };
     let path = namespace(&config, &container);
     host_faults_until(&cancel, config.launch.retry_for, || async {
@@ -331,7 +331,7 @@ impl Choice {
 
         let started = Instant::now();
         net::assign(&namespace, &veth.container, &committed.addresses).await.map_err(|error| {
-            Failure::host("CM-NET", format!("cannot configure the task's interface: {}", chain(&error)))
+            Failure::new(Code::Net, format!("cannot configure the task's interface: {}", chain(&error)))
         })?;
         if config.node.dataplane == Dataplane::Local {
             let local = Local {
@@ -341,7 +341,7 @@ impl Choice {
                 state_dir: config.paths.run.join("local"),
             };
             net::local::enable(&local).await.map_err(|error| {
-                Failure::host("CM-NET", format!("cannot set up the host's side: {}", chain(&error)))
+                Failure::new(Code::Net, format!("cannot set up the host's side: {}", chain(&error)))
             })?;
         }
         steps.pass(Step::Addressed).await;

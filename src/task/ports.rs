@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Dataplane};
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::names::ContainerId;
 use crate::net::forward::{self, Forward, Holder, Mapping, Taken};
@@ -45,12 +45,12 @@ pub(super) fn forward(
 
 pub(super) fn failure(config: &Config, error: &NetError) -> Failure {
     let NetError::PortTaken(taken) = error else {
-        return Failure::host(
-            "CM-NET",
+        return Failure::new(
+            Code::Net,
             format!("cannot forward the host's ports to the task: {}", chain(error)),
         );
     };
-    Failure::host("CM-PORT-TAKEN", sentence(config, taken))
+    Failure::new(Code::PortTaken, sentence(config, taken))
 }
 
 /// The journal knows the tasks' names.

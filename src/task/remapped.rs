@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use crate::config::Config;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::files;
 use crate::limits::DOCKER_LISTENER;
 use crate::processes::{pids, Stat};
@@ -65,8 +65,8 @@ pub async fn refuse(config: &Config, chosen: &Chosen) -> Result<(), Failure> {
         (_, true) => ("it runs without root", "that runs as root"),
         (false, false) => return Ok(()),
     };
-    Err(Failure::host(
-        "CM-DOCKER",
+    Err(Failure::new(
+        Code::Docker,
         format!(
             "Docker at {} ({}) gives its containers a user namespace of their own ({how}), in which a Calico interface does not work; run Calico tasks with a dockerd {change}",
             chosen.host, chosen.source

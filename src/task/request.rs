@@ -15,7 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 pub use crate::calico::{AddressRequest, Family};
 use crate::config::Config;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 
 pub const CALICO_IP: &str = "CALICO_IP";
 pub const CALICO_PROFILE: &str = "CALICO_PROFILE";
@@ -174,7 +174,7 @@ fn address(item: &str, text: &str) -> Result<AddressRequest, Failure> {
 }
 
 fn not_allowed(message: String) -> Failure {
-    Failure::app("CM-NOT-ALLOWED", message)
+    Failure::new(Code::NotAllowed, message)
 }
 
 /// No loopback, multicast and so on; whether a pool has the address is for the datastore to say.
@@ -213,8 +213,8 @@ fn family_name(family: Family) -> &'static str {
 
 fn profiles(text: &str) -> Result<Vec<String>, Failure> {
     let wrong = |why: String| {
-        Failure::app(
-            "CM-PROFILE-INVALID",
+        Failure::new(
+            Code::ProfileInvalid,
             format!("CALICO_PROFILE {} {why}; a profile is named by lower-case letters, digits, inner dashes and dots, several are separated by commas", shown(text)),
         )
     };
@@ -248,8 +248,8 @@ fn is_profile_name(name: &str) -> bool {
 
 fn ports(text: &str) -> Result<Vec<ServicePort>, Failure> {
     let wrong = |why: String| {
-        Failure::app(
-            "CM-PORT-INVALID",
+        Failure::new(
+            Code::PortInvalid,
             format!("SERVICE_PORT {} {why}; use a port such as 3000, or a list in which names may stand in front: 80,https:443", shown(text)),
         )
     };
@@ -295,7 +295,7 @@ fn items(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn ip_failure(message: String) -> Failure {
-    Failure::app("CM-IP-INVALID", message)
+    Failure::new(Code::IpInvalid, message)
 }
 
 /// A user's text in a message: quoted, on one line, not longer than a line.

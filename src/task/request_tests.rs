@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Code;
 
 fn read(variables: &[(&'static str, &'static str)]) -> Result<Option<CalicoRequest>, Failure> {
     let find = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
@@ -85,7 +86,7 @@ fn addresses_that_are_refused() {
         ("::ffff:192.168.1.5", "of no use"),
     ] {
         let failure = read(&[("CALICO_IP", text)]).unwrap_err();
-        assert_eq!(failure.code, "CM-IP-INVALID");
+        assert_eq!(failure.code, Code::IpInvalid);
         assert!(failure.message.contains(reason), "'{text}' gives: {failure}");
     }
 }
@@ -100,7 +101,7 @@ fn profiles_good_and_bad() {
             assert_eq!(asked(&[("CALICO_PROFILE", text)]).profiles, ["dev"]);
             continue;
         }
-        assert_eq!(read(&[("CALICO_PROFILE", text)]).unwrap_err().code, "CM-PROFILE-INVALID", "{text}");
+        assert_eq!(read(&[("CALICO_PROFILE", text)]).unwrap_err().code, Code::ProfileInvalid, "{text}");
     }
     let long: &'static str = "a".repeat(254).leak();
     let failure = read(&[("CALICO_PROFILE", long)]).unwrap_err();
@@ -118,7 +119,7 @@ fn ports_good_and_bad() {
         "80,80", "x:1,x:2", "1e3", "８０",
     ] {
         let failure = read(&[("CALICO_PROFILE", "dev"), ("SERVICE_PORT", text)]).unwrap_err();
-        assert_eq!(failure.code, "CM-PORT-INVALID", "{text}");
+        assert_eq!(failure.code, Code::PortInvalid, "{text}");
     }
     let many: &'static str = (1..=65).map(|port| port.to_string()).collect::<Vec<_>>().join(",").leak();
     assert!(read(&[("CALICO_IP", "auto"), ("SERVICE_PORT", many)]).is_err());
@@ -131,7 +132,7 @@ fn the_operators_limits() {
     config.limits.explicit_addresses = false;
     for explicit in ["192.168.1.5,auto6", "fd00::5", "auto,fd00::5", "fd00::5,192.168.1.5"] {
         let failure = asked(&[("CALICO_IP", explicit)]).within(&config).unwrap_err();
-        assert_eq!(failure.code, "CM-NOT-ALLOWED", "{explicit}");
+        assert_eq!(failure.code, Code::NotAllowed, "{explicit}");
     }
     assert!(asked(&[("CALICO_IP", "auto,auto6")]).within(&config).is_ok());
     for profile in ["kns.kube-system", "web,ksa.default.admin"] {
@@ -166,7 +167,7 @@ proptest! {
                 prop_assert!(!request.profiles.is_empty() && !request.ports.is_empty());
             }
             Err(failure) => {
-                prop_assert!(failure.code.ends_with("-INVALID"));
+                prop_assert!(failure.code.name().ends_with("-INVALID"));
                 prop_assert!(!failure.message.contains(char::is_control), "{}", failure.message);
             }
         }

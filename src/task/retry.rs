@@ -39,7 +39,7 @@ where
     loop {
         let failure = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(failure) if failure.blame == Blame::App => return Err(failure),
+            Err(failure) if failure.blame() == Blame::App => return Err(failure),
             Err(failure) => failure,
         };
         if cancel.is_cancelled() || started.elapsed() + pause > limit {
@@ -65,6 +65,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::error::Code;
 
     #[tokio::test(start_paused = true)]
     async fn the_host_is_given_time() {
@@ -72,7 +73,7 @@ mod tests {
         let result = host_faults(Duration::from_secs(30), || async {
             tries.set(tries.get() + 1);
             if tries.get() < 5 {
-                Err(Failure::host("CM-ETCD", "etcd is away"))
+                Err(Failure::new(Code::Etcd, "etcd is away"))
             } else {
                 Ok(7)
             }
@@ -85,7 +86,7 @@ mod tests {
     async fn but_not_for_ever() {
         let started = Instant::now();
         let result: Result<(), _> =
-            host_faults(Duration::from_secs(30), || async { Err(Failure::host("CM-ETCD", "etcd is away")) })
+            host_faults(Duration::from_secs(30), || async { Err(Failure::new(Code::Etcd, "etcd is away")) })
                 .await;
         let failure = result.unwrap_err();
         assert!(failure.message.starts_with("etcd is away; tried for "), "{failure}");
@@ -94,7 +95,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_app_fails_at_once() {
-        let failure = Failure::app("CM-IP-INVALID", "no address");
+        let failure = Failure::new(Code::IpInvalid, "no address");
         let result: Result<(), _> =
             host_faults(Duration::from_secs(30), || async { Err(failure.clone()) }).await;
         assert_eq!(result.unwrap_err(), failure);

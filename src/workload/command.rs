@@ -41,7 +41,7 @@ use super::accounts;
 use super::init::{Answer, Instructions, Kind, Obstacle, GO, NAME};
 use super::session;
 use super::wait::Exit;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 
 /// The program that becomes the command; the link leads to the right file even after an upgrade.
 pub const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -115,11 +115,11 @@ impl CommandError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Obstacle(Obstacle { kind, text }) => match kind {
-                Kind::Command => Failure::app("CM-COMMAND", text.clone()),
-                Kind::Privilege => Failure::app("CM-ROOT", text.clone()),
-                Kind::Host => Failure::host("CM-HOST", text.clone()),
+                Kind::Command => Failure::new(Code::Command, text.clone()),
+                Kind::Privilege => Failure::new(Code::Root, text.clone()),
+                Kind::Host => Failure::new(Code::Host, text.clone()),
             },
-            _ => Failure::host("CM-HOST", chain(self)),
+            _ => Failure::new(Code::Host, chain(self)),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use crate::error::{chain, Blame, Failure};
+use crate::error::{chain, Blame, Code, Failure};
 use crate::tls::{self, TlsFault};
 
 /// One failed step. `words` are the daemon's own.
@@ -56,27 +56,26 @@ impl DockerError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Away { .. } | Self::Slow { .. } => {
-                Failure::host("CM-DOCKER", format!("{}; {}", chain(self), self.advice()))
+                Failure::new(Code::Docker, format!("{}; {}", chain(self), self.advice()))
             }
-            Self::Image { blame, .. } => {
-                Failure { code: "CM-IMAGE", blame: *blame, message: self.to_string() }
-            }
-            Self::Command { .. } => Failure::app("CM-COMMAND", self.to_string()),
-            Self::TooOld { .. } | Self::Profile { .. } => Failure::app("CM-PARAMETER", chain(self)),
-            Self::Runtime { runtime } => Failure::host(
-                "CM-RUNTIME",
+            Self::Image { blame: Blame::App, .. } => Failure::new(Code::Image, self.to_string()),
+            Self::Image { blame: Blame::Host, .. } => Failure::new(Code::ImagePull, self.to_string()),
+            Self::Command { .. } => Failure::new(Code::Command, self.to_string()),
+            Self::TooOld { .. } | Self::Profile { .. } => Failure::new(Code::Parameter, chain(self)),
+            Self::Runtime { runtime } => Failure::new(
+                Code::Runtime,
                 format!("Docker on this agent does not know the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
             ),
-            Self::NameTaken { name } => Failure::host(
-                "CM-NAME",
+            Self::NameTaken { name } => Failure::new(
+                Code::Name,
                 format!("a container named {name} exists already on this agent; remove it with `docker rm -f {name}`"),
             ),
-            Self::Refused { reason } => Failure::host("CM-GATE", reason.clone()),
-            Self::ExitUnknown => Failure::host("CM-DOCKER", self.to_string()),
-            Self::NoContainer { .. } => Failure::host("CM-DOCKER", self.to_string()),
+            Self::Refused { reason } => Failure::new(Code::Gate, reason.clone()),
+            Self::ExitUnknown => Failure::new(Code::Docker, self.to_string()),
+            Self::NoContainer { .. } => Failure::new(Code::Docker, self.to_string()),
             // What Docker calls a bad request is in the app definition; the rest is Docker's own trouble.
-            Self::Daemon { status: Some(400..=499), .. } => Failure::app("CM-DOCKER", self.to_string()),
-            Self::Daemon { .. } => Failure::host("CM-DOCKER", self.to_string()),
+            Self::Daemon { status: Some(400..=499), .. } => Failure::new(Code::DockerRefused, self.to_string()),
+            Self::Daemon { .. } => Failure::new(Code::Docker, self.to_string()),
         }
     }
 
@@ -202,7 +201,7 @@ mod tests {
             "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \
                      \"nope\": executable file not found in $PATH: unknown";
         let failure = daemon(400, words).of_start().failure();
-        assert_eq!((failure.code, failure.blame), ("CM-COMMAND", Blame::App));
+        assert_eq!((failure.code, failure.blame()), (Code::Command, Blame::App));
         assert!(failure.message.ends_with("exec: \"nope\": executable file not found in $PATH"), "{failure}");
     }
 
@@ -210,14 +209,14 @@ mod tests {
     fn a_refusal_reaches_the_framework_clean() {
         let words = "failed to create task for container: OCI runtime start failed: etcd is away: unknown";
         let failure = daemon(500, words).of_start().failure();
-        assert_eq!((failure.code, failure.message.as_str()), ("CM-GATE", "etcd is away"));
+        assert_eq!((failure.code, failure.message.as_str()), (Code::Gate, "etcd is away"));
     }
 
     #[test]
     fn the_runtime_that_is_not_registered() {
         for words in ["Unknown runtime specified calico", "unknown or invalid runtime name: calico"] {
             let failure = daemon(400, words).of_create("n", "i").failure();
-            assert_eq!((failure.code, failure.blame), ("CM-RUNTIME", Blame::Host));
+            assert_eq!((failure.code, failure.blame()), (Code::Runtime, Blame::Host));
             assert!(failure.message.contains("'calico'") && failure.message.contains("install-runtime"));
         }
     }
@@ -227,6 +226,6 @@ mod tests {
         let words =
             "OCI runtime create failed: rootfs_linux.go: mounting \"/x\" caused: no such file or directory";
         let failure = daemon(400, words).of_start().failure();
-        assert_eq!((failure.code, failure.blame), ("CM-DOCKER", Blame::App));
+        assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App));
     }
 }

@@ -36,6 +36,7 @@ fn with_profile(option: &str) -> Result<String, DockerError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Code;
 
     #[test]
     fn files_are_read_and_names_are_not() {
@@ -51,7 +52,7 @@ mod tests {
         std::fs::write(&path, "secret").unwrap();
         for bad in [of_file.as_str(), "seccomp=/nowhere/x", "seccomp=/dev/zero"] {
             let failure = option(bad).unwrap_err().failure();
-            assert!(failure.code == "CM-PARAMETER" && !failure.message.contains("secret"), "{failure}");
+            assert!(failure.code == Code::Parameter && !failure.message.contains("secret"), "{failure}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use calico_mesos::config::Config;
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use calico_mesos::task::docker_host::{Chosen, Source};
 use calico_mesos::task::remapped;
 use calico_mesos::workload::{resolver_fallback, Docker, DockerHost, UserNamespace};
@@ -47,7 +47,7 @@ async fn a_daemon_that_remaps_users_is_refused_and_asked_once_in_its_life() {
     let config = config(dir.path());
     let chosen = Chosen { host, tls: None, source: Source::Config };
     let failure = remapped::refuse(&config, &chosen).await.unwrap_err();
-    assert_eq!((failure.code, failure.blame), ("CM-DOCKER", Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::Docker, Blame::Host));
     for words in
         ["docker.sock", "docker.host in config.toml", "userns-remap", "Calico", "without userns-remap"]
     {

@@ -18,7 +18,7 @@ mod trouble;
 use std::path::Path;
 use std::time::Duration;
 
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
@@ -213,30 +213,30 @@ async fn what_the_app_got_wrong() {
     };
     let spec = ContainerSpec { image: "localhost:1/none:1".into(), ..shell("true") };
     let missing = failure(run(&docker, &spec).await);
-    assert_eq!((missing.code, missing.blame), ("CM-IMAGE", Blame::App), "{missing}");
+    assert_eq!((missing.code, missing.blame()), (Code::Image, Blame::App), "{missing}");
     let spec = ContainerSpec { entrypoint: Some(vec!["nope".into()]), ..shell("true") };
     let command = failure(run(&docker, &spec).await);
-    assert_eq!((command.code, command.blame), ("CM-COMMAND", Blame::App), "{command}");
+    assert_eq!((command.code, command.blame()), (Code::Command, Blame::App), "{command}");
     assert!(command.message.contains("nope") && command.message.contains("not found"), "{command}");
     let spec = ContainerSpec { entrypoint: Some(vec!["/nope".into()]), ..shell("true") };
-    assert_eq!(failure(run(&docker, &spec).await).code, "CM-COMMAND");
+    assert_eq!(failure(run(&docker, &spec).await).code, Code::Command);
     let spec = ContainerSpec {
         entrypoint: Some(vec!["/passwd".into()]),
         binds: vec!["/etc/passwd:/passwd:ro".into()],
         ..shell("true")
     };
     let command = failure(run(&docker, &spec).await);
-    assert_eq!(command.code, "CM-COMMAND", "{command}");
+    assert_eq!(command.code, Code::Command, "{command}");
     let spec = ContainerSpec { runtime: Some("calico".into()), ..shell("true") };
     let runtime = failure(run(&docker, &spec).await);
-    assert_eq!((runtime.code, runtime.blame), ("CM-RUNTIME", Blame::Host), "{runtime}");
+    assert_eq!((runtime.code, runtime.blame()), (Code::Runtime, Blame::Host), "{runtime}");
     let spec = ContainerSpec { cap_add: vec!["NONSENSE".into()], ..shell("true") };
     let words = failure(run(&docker, &spec).await);
-    assert_eq!(words.code, "CM-DOCKER");
+    assert_eq!(words.code, Code::DockerRefused);
     assert!(words.message.contains("NONSENSE"), "{words}");
     let spec = ContainerSpec { binds: vec!["/etc/passwd:/tmp".into()], ..shell("true") };
     let mount = failure(run(&docker, &spec).await);
-    assert_eq!(mount.code, "CM-DOCKER", "{mount}");
+    assert_eq!(mount.code, Code::DockerRefused, "{mount}");
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn a_stale_container_of_the_same_name() {
     let name = unique("mesos");
     let id = docker.create(&name, &shell("true")).await.unwrap();
     let failure = docker.create(&name, &shell("true")).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.blame), ("CM-NAME", Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::Name, Blame::Host));
     assert!(failure.message.contains(&name));
     docker.remove(&id, true).await.unwrap();
 }
@@ -261,12 +261,12 @@ async fn images_are_pulled_only_when_missing() {
     assert!(lines.is_empty());
     let error = docker.ensure_image(image("localhost:1/none"), &mut |line| lines.push(line.to_owned())).await;
     let failure = error.unwrap_err().failure();
-    assert_eq!(failure.code, "CM-IMAGE", "{failure}");
+    assert_eq!((failure.code, failure.blame()), (Code::ImagePull, Blame::Host), "{failure}");
     assert!(failure.message.contains("localhost:1/none"), "{failure}");
     assert_eq!(lines, ["pulling image localhost:1/none"]);
     let error = docker.ensure_image(image("UPPER CASE"), &mut |_| ()).await;
     let failure = error.unwrap_err().failure();
-    assert_eq!((failure.code, failure.blame), ("CM-IMAGE", Blame::App), "{failure}");
+    assert_eq!((failure.code, failure.blame()), (Code::Image, Blame::App), "{failure}");
 }
 
 #[tokio::test]

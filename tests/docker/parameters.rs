@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use calico_mesos::error::Code;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
 use calico_mesos::task::spec::describe;
@@ -354,7 +355,7 @@ async fn what_an_old_daemon_does_not_know_is_said() {
             Ok(id) => docker.remove(&id, true).await.unwrap(),
             Err(error) => {
                 let failure = error.failure();
-                assert_eq!((failure.code, spec.needs().unwrap().1), ("CM-PARAMETER", api), "{failure}");
+                assert_eq!((failure.code, spec.needs().unwrap().1), (Code::Parameter, api), "{failure}");
                 assert!(failure.message.starts_with(key), "{failure}");
             }
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use calico_mesos::dev::Dockerd;
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use calico_mesos::workload::{
     find_credentials, ContainerSpec, Credentials, Docker, DockerHost, ImageRequest,
 };
@@ -156,7 +156,7 @@ async fn an_image_behind_a_password() {
     };
 
     let failure = pull(None).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.blame), ("CM-IMAGE", Blame::App), "{failure}");
+    assert_eq!((failure.code, failure.blame()), (Code::Image, Blame::App), "{failure}");
     assert!(failure.message.contains(".docker/config.json"), "{failure}");
 
     let sandbox = dir.path().join("sandbox");
@@ -166,7 +166,7 @@ async fn an_image_behind_a_password() {
     };
     std::fs::write(sandbox.join(".docker/config.json"), entry("wrong")).unwrap();
     let failure = pull(find_credentials(&image, &sandbox, None)).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.message.contains("wrong")), ("CM-IMAGE", false), "{failure}");
+    assert_eq!((failure.code, failure.message.contains("wrong")), (Code::Image, false), "{failure}");
 
     let basic = BASIC.trim_start_matches("Basic ");
     let by_auth = json!({"auths": {format!("http://{}/v2/", registry.address): {"auth": basic}}});

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use calico_mesos::config::Docker as Configured;
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
+use calico_mesos::error::Code;
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{Docker, DockerHost};
 
@@ -63,7 +64,7 @@ async fn a_daemon_that_wants_a_certificate() {
         (no_file, "can be prepared: cannot read /nonexistent/key.pem"),
     ] {
         let failure = Docker::connect_with(&host, who.tls(), "by config.toml").await.unwrap_err().failure();
-        assert!(failure.code == "CM-DOCKER" && failure.message.contains(says), "{says}: {failure}");
+        assert!(failure.code == Code::Docker && failure.message.contains(says), "{says}: {failure}");
         // dockerd runs and listens: what has to be looked at is the certificates.
         assert!(failure.message.contains("of [docker] in config.toml"), "{failure}");
         assert!(!failure.message.contains("check that dockerd runs"), "{failure}");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{ContainerSpec, Docker, DockerHost, HostProcess};
 use nix::sys::signal::{kill, Signal};
@@ -19,7 +19,7 @@ async fn nobody_answers() {
     };
     for host in ["unix:///nonexistent/docker.sock", "tcp://127.0.0.1:1"] {
         let failure = failure(host).await;
-        assert_eq!((failure.code, failure.blame), ("CM-DOCKER", Blame::Host));
+        assert_eq!((failure.code, failure.blame()), (Code::Docker, Blame::Host));
         assert!(failure.message.contains(host) && failure.message.contains("from DOCKER_HOST"), "{failure}");
     }
 }
@@ -78,7 +78,7 @@ async fn a_daemon_that_hangs_hangs_nobody() {
     let begin = Instant::now();
     let failure = Docker::connect(&host, "from config.toml").await.unwrap_err().failure();
     assert!(begin.elapsed() < Duration::from_secs(7), "{:?}", begin.elapsed());
-    assert_eq!((failure.code, failure.blame), ("CM-DOCKER", Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::Docker, Blame::Host));
     assert!(failure.message.contains("from config.toml") && failure.message.contains("5 s"), "{failure}");
 
     // The process dies, and nobody tells: the second source must lead to an end once Docker can be asked.
@@ -113,7 +113,7 @@ async fn a_refusal_of_the_runtime_arrives_as_its_own_sentence() {
     let spec = ContainerSpec { runtime: Some("refuse".into()), ..shell("true") };
     let id = docker.create(&unique("mesos"), &spec).await.unwrap();
     let failure = docker.start(&id, START).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.message.as_str()), ("CM-GATE", "etcd is away: ask again"));
+    assert_eq!((failure.code, failure.message.as_str()), (Code::Gate, "etcd is away: ask again"));
     docker.remove(&id, true).await.unwrap();
     daemon.stop().await;
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use calico_mesos::error::Code;
 use calico_mesos::mesos::messages::{Message, TaskState};
 use serde_json::json;
 
@@ -90,13 +91,13 @@ async fn secrets_stay_in_their_files() {
     // Mistakes, too: a user that etcd does not know, and secrets where they do not belong.
     let good = std::fs::read_to_string(&world.stack.config).unwrap();
     for (mistake, code) in [
-        (format!("etcd.username = \"u\"\netcd.password_file = {password}\n"), "CM-ETCD"),
-        (format!("etcd.password = \"{MARK}\"\n"), "CM-CONFIG"),
+        (format!("etcd.username = \"u\"\netcd.password_file = {password}\n"), Code::Etcd),
+        (format!("etcd.password = \"{MARK}\"\n"), Code::Config),
     ] {
         std::fs::write(&world.stack.config, format!("{good}{mistake}")).unwrap();
         let task = world.launch(&app("/mistake", "exec sleep 1000", calico())).await;
         let message = task.fails().await;
-        assert!(message.contains(code), "{mistake}: {message}");
+        assert!(message.contains(code.name()), "{mistake}: {message}");
         nothing_told(&world, &task).await;
         task.executor_exit().await;
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use calico_mesos::calico::{AddressRequest, Committed, Datastore, Family, Identity, Terms, Wanted};
 use calico_mesos::config::Config;
+use calico_mesos::error::Code;
 use ipnet::IpNet;
 use tokio::task::JoinSet;
 
@@ -149,7 +150,7 @@ impl Host {
             Err(error) => {
                 // Taken by another task, or no pool at that moment: nothing else may go wrong.
                 let code = error.failure().code;
-                let expected = ["CM-IP-TAKEN", "CM-NO-POOL", "CM-IP-OUTSIDE"];
+                let expected = [Code::IpTaken, Code::NoPool, Code::IpOutside];
                 assert!(expected.contains(&code), "{}: {error}", self.name);
                 None
             }

@@ -1,6 +1,7 @@
 //! How many blocks a host may have, and which ones it gives up.
 
 use calico_mesos::calico::Datastore;
+use calico_mesos::error::Code;
 
 use crate::books::Books;
 use crate::harness::*;
@@ -25,7 +26,7 @@ async fn blocks_of_pools_that_the_request_may_not_use_do_not_count() {
         world.launch(&task("a"), &auto()).await.unwrap();
     }
     let full = world.launch(&task("a"), &auto()).await.unwrap_err().failure();
-    assert_eq!(full.code, "CM-EXHAUSTED");
+    assert_eq!(full.code, Code::Exhausted);
     assert!(full.message.contains("all 1 blocks that this host has there are full"), "{}", full.message);
     // A pool that is switched off, with tasks of ours in it.
     world.pool("old", &spec("10.65.0.0/29", r#","disabled":true"#)).await;
@@ -34,7 +35,7 @@ async fn blocks_of_pools_that_the_request_may_not_use_do_not_count() {
         let address = world.launch(&task("a"), &auto()).await.unwrap().addresses[0];
         assert!(address.to_string().starts_with("10.66.0."), "{address}");
     }
-    assert_eq!(world.launch(&task("a"), &auto()).await.unwrap_err().failure().code, "CM-EXHAUSTED");
+    assert_eq!(world.launch(&task("a"), &auto()).await.unwrap_err().failure().code, Code::Exhausted);
     // A pool that limits.pools leaves out.
     world.pool("third", &spec("10.67.0.0/29", "")).await;
     let mut config = world.config("a");

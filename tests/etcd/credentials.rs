@@ -3,6 +3,7 @@
 use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
 use calico_mesos::dev::{Etcd, EtcdOptions};
+use calico_mesos::error::Code;
 
 use crate::certificates::Authority;
 use crate::harness::*;
@@ -44,7 +45,7 @@ async fn tls_with_a_client_certificate_and_a_host_name() {
         Ok(mut datastore) => datastore.prepare(&task("a"), &auto()).await.err().unwrap(),
         Err(error) => error,
     };
-    assert_eq!(error.failure().code, "CM-ETCD", "a server of an unknown authority is not spoken to");
+    assert_eq!(error.failure().code, Code::Etcd, "a server of an unknown authority is not spoken to");
 }
 
 /// etcd answers in each of these cases: where to look is the certificates, not whether it runs.
@@ -77,7 +78,7 @@ async fn a_refused_tls_connection_is_not_taken_for_an_etcd_that_is_away() {
             Err(error) => error,
         };
         let failure = error.failure();
-        assert_eq!(failure.code, "CM-ETCD", "{}", failure.message);
+        assert_eq!(failure.code, Code::Etcd, "{}", failure.message);
         failure.message
     };
     // Nothing is wrong with this one.
@@ -155,7 +156,7 @@ async fn a_user_with_a_password_from_a_file() {
     datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
     std::fs::write(&password, "wrong").unwrap();
     let failure = Datastore::connect(&config).await.err().unwrap().failure();
-    assert_eq!(failure.code, "CM-ETCD");
+    assert_eq!(failure.code, Code::Etcd);
     assert!(!failure.message.contains("wrong"), "{}", failure.message);
     config.etcd.username = None;
     let mut datastore = Datastore::connect(&config).await.unwrap();

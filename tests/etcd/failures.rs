@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms};
-use calico_mesos::error::Blame;
+use calico_mesos::error::{Blame, Code};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#)
 async fn refused(
     world: &mut World,
     wanted: &calico_mesos::calico::Wanted,
-    code: &str,
+    code: Code,
     parts: &[&str],
 ) -> CalicoError {
     let before = world.dump().await;
@@ -37,32 +37,32 @@ async fn a_cluster_that_is_not_ready() {
     world.launch(&identity, &auto()).await.unwrap();
     let key = format!("{RESOURCES}/clusterinformations/default");
     world.put(&key, r#"{"metadata":{},"spec":{"datastoreReady":false}}"#).await;
-    refused(&mut world, &auto(), "CM-NOT-READY", &["locked"]).await;
+    refused(&mut world, &auto(), Code::NotReady, &["locked"]).await;
     let mut datastore = world.connect("a").await;
     let before = world.dump().await;
     let error = datastore.release(&identity).await.unwrap_err();
-    assert_eq!(error.failure().code, "CM-NOT-READY");
+    assert_eq!(error.failure().code, Code::NotReady);
     assert!(datastore.initialise_local("a", &[]).await.is_err());
     assert_eq!(world.dump().await, before);
     world.put(&key, r#"{"metadata":{},"spec":{}}"#).await;
-    refused(&mut world, &auto(), "CM-NOT-READY", &["does not say datastoreReady"]).await;
+    refused(&mut world, &auto(), Code::NotReady, &["does not say datastoreReady"]).await;
     world.delete(&key).await;
-    refused(&mut world, &auto(), "CM-NOT-READY", &["ClusterInformation"]).await;
+    refused(&mut world, &auto(), Code::NotReady, &["ClusterInformation"]).await;
     assert!(datastore.release(&identity).await.unwrap().endpoint);
 }
 
 #[tokio::test]
 async fn hosts_and_pools_that_are_missing() {
     let mut world = World::new(&["b"], &[POOL]).await;
-    let error = refused(&mut world, &auto(), "CM-NO-NODE", &["'a'", "NODENAME=a"]).await;
-    assert_eq!(error.failure().blame, Blame::Host);
+    let error = refused(&mut world, &auto(), Code::NoNode, &["'a'", "NODENAME=a"]).await;
+    assert_eq!(error.failure().blame(), Blame::Host);
     let mut world = World::new(&["a"], &[]).await;
-    refused(&mut world, &auto(), "CM-NO-POOL", &["IPv4", "none at all"]).await;
+    refused(&mut world, &auto(), Code::NoPool, &["IPv4", "none at all"]).await;
     world.pool("far", r#"{"cidr":"10.1.0.0/24","nodeSelector":"host == 'b'"}"#).await;
     world.pool("odd", r#"{"cidr":"10.2.0.0/24","nodeSelector":"host like 'b'"}"#).await;
-    refused(&mut world, &auto(), "CM-NO-POOL", &["far: its nodeSelector", "odd: selector 'host like 'b''"])
+    refused(&mut world, &auto(), Code::NoPool, &["far: its nodeSelector", "odd: selector 'host like 'b''"])
         .await;
-    refused(&mut world, &wants(&[AddressRequest::Auto(Family::V6)]), "CM-NO-POOL", &["IPv6"]).await;
+    refused(&mut world, &wants(&[AddressRequest::Auto(Family::V6)]), Code::NoPool, &["IPv6"]).await;
 }
 
 #[tokio::test]
@@ -70,23 +70,23 @@ async fn addresses_that_cannot_be_had() {
     let off = ("off", r#"{"cidr":"10.66.0.0/24","disabled":true}"#);
     let mut world = World::new(&["a", "b"], &[POOL, off]).await;
     let error =
-        refused(&mut world, &explicit("10.9.9.9"), "CM-IP-OUTSIDE", &["10.9.9.9", "pool 10.65.0.0/24"]).await;
-    assert_eq!(error.failure().blame, Blame::App);
-    refused(&mut world, &explicit("10.66.0.1"), "CM-POOL-DISABLED", &["'off'"]).await;
-    refused(&mut world, &explicit("fd00::1"), "CM-IP-OUTSIDE", &["fd00::1"]).await;
+        refused(&mut world, &explicit("10.9.9.9"), Code::IpOutside, &["10.9.9.9", "pool 10.65.0.0/24"]).await;
+    assert_eq!(error.failure().blame(), Blame::App);
+    refused(&mut world, &explicit("10.66.0.1"), Code::PoolDisabled, &["'off'"]).await;
+    refused(&mut world, &explicit("fd00::1"), Code::IpOutside, &["fd00::1"]).await;
 
     let holder = task("b");
     world.launch(&holder, &explicit("10.65.0.7")).await.unwrap();
     let error =
-        refused(&mut world, &explicit("10.65.0.7"), "CM-IP-TAKEN", &[&holder.task_id, "(/prod/web) on b"])
+        refused(&mut world, &explicit("10.65.0.7"), Code::IpTaken, &[&holder.task_id, "(/prod/web) on b"])
             .await;
     assert!(error.is_held());
     // Of two addresses one is taken: neither is written.
     let two = wants(&[AddressRequest::Explicit(ip("10.65.0.6")), AddressRequest::Explicit(ip("10.65.0.7"))]);
-    refused(&mut world, &two, "CM-IP-TAKEN", &[]).await;
+    refused(&mut world, &two, Code::IpTaken, &[]).await;
     // Borrowed from the other host's block, unless affinity is strict.
     world.put(&format!("{IPAM}/config"), r#"{"strict_affinity":true,"auto_allocate_blocks":true}"#).await;
-    refused(&mut world, &explicit("10.65.0.6"), "CM-IP-STRICT", &["10.65.0.0/29 of b"]).await;
+    refused(&mut world, &explicit("10.65.0.6"), Code::IpStrict, &["10.65.0.0/29 of b"]).await;
     world.put(&format!("{IPAM}/config"), r#"{"auto_allocate_blocks":true}"#).await;
     let two = wants(&[AddressRequest::Auto(Family::V4), AddressRequest::Explicit(ip("10.65.0.6"))]);
     let got = world.launch(&task("a"), &two).await.unwrap().addresses;
@@ -99,10 +99,10 @@ async fn a_holder_that_left_no_name_is_looked_up() {
     let mut world = World::new(&["a", "b"], &[POOL]).await;
     let block = r#"{"cidr":"10.65.0.0/29","affinity":"host:b","allocations":[0,null,null,null,null,null,null,null],"unallocated":[1,2,3,4,5,6,7],"attributes":[{"handle_id":"mesosnet.1","secondary":{"node":"b"}}],"sequenceNumber":5,"sequenceNumberForAllocation":{},"deleted":false}"#;
     world.put(&format!("{IPAM}/assignment/ipv4/block/10.65.0.0-29"), block).await;
-    refused(&mut world, &explicit("10.65.0.0"), "CM-IP-TAKEN", &["held by mesosnet.1 on b"]).await;
+    refused(&mut world, &explicit("10.65.0.0"), Code::IpTaken, &["held by mesosnet.1 on b"]).await;
     let endpoint = r#"{"metadata":{"name":"b-cni-1-eth0"},"spec":{"node":"b","orchestrator":"cni","ipNetworks":["10.65.0.0/32"]}}"#;
     world.put(&format!("{RESOURCES}/workloadendpoints/default/b-cni-1-eth0"), endpoint).await;
-    refused(&mut world, &explicit("10.65.0.0"), "CM-IP-TAKEN", &["held by b-cni-1-eth0 on b"]).await;
+    refused(&mut world, &explicit("10.65.0.0"), Code::IpTaken, &["held by b-cni-1-eth0 on b"]).await;
     let mut datastore = world.connect("a").await;
     assert_eq!(datastore.holder_of(ip("10.65.0.0")).await.unwrap().unwrap().node.as_deref(), Some("b"));
     assert_eq!(datastore.holder_of(ip("10.65.0.1")).await.unwrap(), None);
@@ -119,7 +119,7 @@ async fn the_operators_limits() {
     assert!(prepared.addresses[0].to_string().starts_with("10.66.0."));
     let error = datastore.prepare(&task("a"), &explicit("10.65.0.1")).await.err().unwrap();
     assert!(error.failure().message.contains("'pool' (limits.pools)"), "{error}");
-    assert_eq!((error.failure().code, error.failure().blame), ("CM-NOT-ALLOWED", Blame::App));
+    assert_eq!((error.failure().code, error.failure().blame()), (Code::NotAllowed, Blame::App));
     let error = datastore.prepare(&task("a"), &explicit("fd00::5")).await.err().unwrap();
     assert!(error.failure().message.contains("'six' (limits.pools)"), "{error}");
     let six = wants(&[AddressRequest::Auto(Family::V6)]);
@@ -129,7 +129,7 @@ async fn the_operators_limits() {
     wanted.profiles = vec!["../x".into()];
     assert_eq!(
         datastore.prepare(&task("a"), &wanted).await.err().unwrap().failure().code,
-        "CM-PROFILE-INVALID"
+        Code::ProfileInvalid
     );
     assert!(world.ipam().await.is_empty());
 }
@@ -145,8 +145,8 @@ async fn a_pool_with_no_address_left() {
     got.dedup();
     assert_eq!(got.len(), 4, "the last one is borrowed");
     let error =
-        refused(&mut world, &auto(), "CM-EXHAUSTED", &["tiny (10.65.0.0/30)", "every block is full"]).await;
-    assert_eq!(error.failure().blame, Blame::Host);
+        refused(&mut world, &auto(), Code::Exhausted, &["tiny (10.65.0.0/30)", "every block is full"]).await;
+    assert_eq!(error.failure().blame(), Blame::Host);
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn strict_affinity_takes_an_old_empty_block_instead_of_borrowing() {
     assert!(dump.contains_key(&format!("{IPAM}/host/a/ipv4/block/10.65.0.0-31")));
     assert!(!dump.contains_key(&format!("{IPAM}/host/b/ipv4/block/10.65.0.0-31")));
     world.launch(&task("a"), &auto()).await.unwrap();
-    refused(&mut world, &auto(), "CM-EXHAUSTED", &["strict affinity"]).await;
+    refused(&mut world, &auto(), Code::Exhausted, &["strict affinity"]).await;
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn an_etcd_that_is_away_is_named() {
     let error = Datastore::connect(&config).await.err().unwrap();
     assert!(started.elapsed() < Duration::from_secs(6));
     let failure = error.failure();
-    assert_eq!((failure.code, failure.blame), ("CM-ETCD", Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::Etcd, Blame::Host));
     assert!(failure.message.contains("http://127.0.0.1:1, http://192.0.2.1:2379"), "{}", failure.message);
     // One live endpoint among dead ones is enough.
     config.etcd.endpoints.push(world.etcd.endpoint.clone());
@@ -197,7 +197,7 @@ async fn an_etcd_that_is_away_is_named() {
     let started = Instant::now();
     let error = datastore.prepare(&task("a"), &auto()).await.err().unwrap();
     world.etcd.thaw();
-    assert_eq!(error.failure().code, "CM-ETCD");
+    assert_eq!(error.failure().code, Code::Etcd);
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 

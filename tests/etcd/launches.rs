@@ -1,6 +1,7 @@
 //! What a launch and a release leave in the datastore.
 
 use calico_mesos::calico::{AddressRequest, Family, NamedPort, Terms};
+use calico_mesos::error::Code;
 use serde_json::Value;
 
 use crate::harness::*;
@@ -108,7 +109,7 @@ async fn both_families_or_none() {
     world.pool("six", r#"{"cidr":"fd00:65::/120","blockSize":126,"disabled":true}"#).await;
     let before = world.dump().await;
     let error = world.launch(&task("a"), &both).await.unwrap_err();
-    assert_eq!(error.failure().code, "CM-NO-POOL");
+    assert_eq!(error.failure().code, Code::NoPool);
     assert_eq!(world.dump().await, before);
 }
 
@@ -122,7 +123,7 @@ async fn the_same_task_again_keeps_its_address() {
     assert_eq!(first.addresses, again.addresses);
     assert_eq!(world.ipam().await, before);
     let foreign = calico_mesos::calico::Identity { uid: task("a").uid, ..identity.clone() };
-    assert_eq!(world.launch(&foreign, &auto()).await.unwrap_err().failure().code, "CM-ENDPOINT");
+    assert_eq!(world.launch(&foreign, &auto()).await.unwrap_err().failure().code, Code::Endpoint);
     // Another one's endpoint stays, whatever we release.
     let mut datastore = world.connect("a").await;
     assert!(!datastore.release(&foreign).await.unwrap().endpoint);

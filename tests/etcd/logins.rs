@@ -6,6 +6,7 @@ use std::time::Instant;
 use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
 use calico_mesos::dev::{Etcd, EtcdOptions};
+use calico_mesos::error::Code;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
 
 use crate::certificates::Authority;
@@ -146,7 +147,7 @@ async fn a_wrong_password_is_tried_once() {
     world.root.user_change_password(USER, "second").await.unwrap();
     let requests = datastore.requests();
     let failure = datastore.commit(prepared, MAC, Terms::default()).await.unwrap_err().failure();
-    assert_eq!(failure.code, "CM-ETCD", "{}", failure.message);
+    assert_eq!(failure.code, Code::Etcd, "{}", failure.message);
     assert!(failure.message.contains("authentication failed"), "{}", failure.message);
     assert!(datastore.requests() - requests <= 2, "{} requests", datastore.requests() - requests);
 }

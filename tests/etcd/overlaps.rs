@@ -2,6 +2,7 @@
 //! tasks, and no block is made over another one.
 
 use calico_mesos::calico::{CalicoError, Datastore, Terms};
+use calico_mesos::error::Code;
 use serde_json::{json, Value};
 
 use crate::books::Books;
@@ -61,7 +62,7 @@ async fn a_pool_made_again_with_another_block_size_gives_no_address_twice() {
         // Each address that a living task holds is refused everywhere, also on its own host.
         for (address, node) in held.iter().flat_map(|address| [(address, "a"), (address, "c")]) {
             let error = world.launch(&task(node), &explicit(&address.to_string())).await.unwrap_err();
-            assert_eq!(error.failure().code, "CM-IP-TAKEN", "{cidr} {before}-{after}: {error}");
+            assert_eq!(error.failure().code, Code::IpTaken, "{cidr} {before}-{after}: {error}");
             let holder = world.connect("c").await.holder_of(*address).await.unwrap();
             assert_eq!(holder.unwrap().app.as_deref(), Some("/prod/web"));
         }
@@ -118,7 +119,7 @@ async fn addresses_of_blocks_that_others_made_over_ours_are_left_out() {
                 Err(error) => break error,
             }
         };
-        assert_eq!(error.failure().code, "CM-EXHAUSTED", "{error}");
+        assert_eq!(error.failure().code, Code::Exhausted, "{error}");
         let books = Books::of(&world.ipam().await);
         assert!(got.len() > 20 && got.iter().all(|address| books.holders(*address).len() == 1), "{got:?}");
     }
@@ -135,7 +136,7 @@ async fn addresses_in_a_block_that_cannot_be_read_are_left_out() {
     for expected in ["10.65.0.4", "10.65.0.5", "10.65.0.6"] {
         assert_eq!(world.launch(&task("a"), &auto()).await.unwrap().addresses, [ip(expected)]);
     }
-    assert_eq!(world.launch(&task("a"), &auto()).await.unwrap_err().failure().code, "CM-EXHAUSTED");
+    assert_eq!(world.launch(&task("a"), &auto()).await.unwrap_err().failure().code, Code::Exhausted);
     let error = world.launch(&task("a"), &explicit("10.65.0.2")).await.unwrap_err();
     assert!(error.failure().message.contains("10.65.0.0-30"), "{error}");
 }
@@ -164,7 +165,7 @@ async fn a_block_made_over_ours_before_the_write_is_noticed() {
             match (result, made.ends_with("24") || wanted != auto()) {
                 (Err(error), true) => {
                     assert!(
-                        ["CM-IP-TAKEN", "CM-EXHAUSTED"].contains(&error.failure().code),
+                        [Code::IpTaken, Code::Exhausted].contains(&error.failure().code),
                         "{made}: {error}"
                     );
                 }

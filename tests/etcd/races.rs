@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_mesos::calico::{CalicoError, Committed, Datastore, Identity, Pending, Settled, Terms};
+use calico_mesos::error::Code;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::gc::{self, Sweep};
 use calico_mesos::task::journal::{Journal, Record};
@@ -111,13 +112,13 @@ async fn what_a_choice_rests_on_is_watched_until_the_write() {
         (
             "ippools/pool",
             r#"{"metadata":{},"spec":{"cidr":"10.65.0.0/25","blockSize":29,"disabled":true}}"#,
-            Some("CM-NO-POOL"),
+            Some(Code::NoPool),
         ),
-        ("nodes/a", "", Some("CM-NO-NODE")),
+        ("nodes/a", "", Some(Code::NoNode)),
         (
             "clusterinformations/default",
             r#"{"metadata":{},"spec":{"datastoreReady":false}}"#,
-            Some("CM-NOT-READY"),
+            Some(Code::NotReady),
         ),
     ] {
         let identity = task("a");
@@ -207,7 +208,7 @@ async fn an_etcd_that_stops_answering_leaves_it_open_until_settled() {
     world.etcd.freeze();
     let error = datastore.commit(prepared, MAC, Terms::default()).await.unwrap_err();
     let CalicoError::Lost { pending, .. } = &error else { panic!("{error:?}") };
-    assert_eq!(error.failure().code, "CM-ETCD");
+    assert_eq!(error.failure().code, Code::Etcd);
     let pending: Pending = serde_json::from_str(&serde_json::to_string(pending).unwrap()).unwrap();
     world.etcd.thaw();
     let mut datastore = world.connect("a").await;
@@ -373,7 +374,7 @@ async fn what_cannot_be_noted_is_not_sent() {
         .commit(prepared, MAC, Terms { note: Box::new(full), ..Terms::default() })
         .await
         .unwrap_err();
-    assert_eq!(error.failure().code, "CM-JOURNAL");
+    assert_eq!(error.failure().code, Code::Journal);
     assert!(error.failure().message.contains("no storage space"), "{}", error.failure().message);
     assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
 }

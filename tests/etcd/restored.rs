@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use calico_mesos::calico::{Committed, Holder, Identity, Kept, Lacking, Missing, Terms};
 use calico_mesos::config::Config;
+use calico_mesos::error::Code;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::gc::{self, Cleaned, Fate, Verdict};
 use calico_mesos::task::journal::{Entry, Journal, Record};
@@ -327,14 +328,14 @@ async fn an_address_that_a_task_of_this_host_has_is_not_written() {
     let named = datastore.prepare(&identity, &explicit(&likely.to_string())).await.unwrap();
     let before = world.dump().await;
     let failure = datastore.commit(named, MAC, held()).await.unwrap_err().failure();
-    assert_eq!(failure.code, "CM-IP-TAKEN");
+    assert_eq!(failure.code, Code::IpTaken);
     assert!(failure.message.contains("web.1 (/web)"), "{}", failure.message);
     let unwritable = Terms {
         hold: Box::new(|_| Box::pin(async { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) })),
         ..Terms::default()
     };
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
-    assert_eq!(datastore.commit(prepared, MAC, unwritable).await.unwrap_err().failure().code, "CM-HOST");
+    assert_eq!(datastore.commit(prepared, MAC, unwritable).await.unwrap_err().failure().code, Code::Host);
     assert_eq!(world.dump().await, before, "nothing is written for an address that cannot be taken");
     let hint: PathBuf = world.config("a").paths.state.join("ipam-hint.json");
     assert!(hint.exists());

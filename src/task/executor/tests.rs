@@ -1,6 +1,7 @@
 //! The executor's core with a driver that only records, and a way in that refuses every task.
 
 use super::*;
+use crate::error::Code;
 
 /// Refuses with a sentence, as for a TaskInfo that nobody can run.
 struct Refusing;
@@ -9,7 +10,7 @@ impl Way for Refusing {
     fn registered(&mut self, _: ExecutorInfo) {}
 
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
-        Err(Failure::app("CM-TASK-INVALID", format!("{} makes no sense", info.task_id)))
+        Err(Failure::new(Code::TaskInvalid, format!("{} makes no sense", info.task_id)))
     }
 
     fn most_tasks(&self) -> usize {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
 use crate::config::{Config, ConfigError, Dataplane};
 use crate::consul;
-use crate::error::{chain, Blame, Failure};
+use crate::error::{chain, Blame, Code, Failure};
 use crate::task::audit;
 use crate::task::journal::{Entry, Journal, Record};
 use crate::task::link::{Order, Outcome};
@@ -34,7 +34,7 @@ pub(super) struct Begun {
 /// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
 pub(super) async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
     match begin(order.clone()) {
-        Err(failure) if failure.blame == Blame::Host => {}
+        Err(failure) if failure.blame() == Blame::Host => {}
         begun => return begun,
     }
     let launch = load_config(&order).map_or_else(|_| Default::default(), |config| config.launch);
@@ -58,7 +58,7 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     let record = record(&order, &request, &config, &node);
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
-        .map_err(|error| Failure::host("CM-JOURNAL", chain(&error)))?;
+        .map_err(|error| Failure::new(Code::Journal, chain(&error)))?;
     Ok(Begun {
         config: Arc::new(config),
         order: Arc::new(order),
@@ -176,11 +176,11 @@ pub(super) fn refused(order: &Order, outcome: &Outcome) {
 fn load_config(order: &Order) -> Result<Config, Failure> {
     Config::load(&order.config_path).map_err(|error| match error {
         ConfigError::Unsafe(error) => unsafe_host(&error),
-        error => Failure::host("CM-CONFIG", format!("{}; correct it on the agent", chain(&error))),
+        error => Failure::new(Code::Config, format!("{}; correct it on the agent", chain(&error))),
     })
 }
 
 /// Others than root could change what this host does, or learn its secrets.
 fn unsafe_host(error: &TrustError) -> Failure {
-    Failure::host("CM-UNSAFE", chain(error))
+    Failure::new(Code::Unsafe, chain(error))
 }

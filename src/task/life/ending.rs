@@ -12,8 +12,7 @@ use super::begin::{as_of_now, Begun};
 use super::event::Fate;
 use super::setup::{Ending, Made};
 use super::table::Job;
-use crate::calico;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::task::audit;
 use crate::task::link::{self, Order, Outcome};
 use crate::task::network;
@@ -131,12 +130,12 @@ pub(super) fn bare(fate: Fate) -> Outcome {
 }
 
 fn unexplained() -> Failure {
-    Failure::host("CM-INTERNAL", "the task is over, and the executor does not know why")
+    Failure::new(Code::Internal, "the task is over, and the executor does not know why")
 }
 
 fn no_gate() -> Failure {
-    Failure::host(
-        "CM-RUNTIME",
+    Failure::new(
+        Code::Runtime,
         format!(
             "Docker's runtime '{}' on this agent is not calico-runc; run `calico-mesos node install-runtime` there",
             crate::task::spec::RUNTIME
@@ -218,7 +217,7 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> lin
 /// how to have the old one stopped first.
 fn advised(outcome: Outcome, order: &Order) -> Outcome {
     match outcome {
-        Outcome::Failed(failure) if failure.code == calico::TAKEN && order.description.by_marathon => {
+        Outcome::Failed(failure) if failure.code == Code::IpTaken && order.description.by_marathon => {
             let advice = "for that set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
             let message = format!("{}; {advice}", failure.message);
             Outcome::Failed(Failure { message, ..failure })

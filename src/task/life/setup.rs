@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::begin::{begin_patiently, Begun};
 use crate::calico::Pending;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::task::felix;
 use crate::task::gate::Gate;
 use crate::task::link::Order;
@@ -86,11 +86,11 @@ pub(super) async fn listen(begun: Arc<Begun>) -> Ending {
 }
 
 pub(super) async fn sync(begun: Arc<Begun>) -> Ending {
-    let failed = |error: &(dyn std::error::Error + 'static)| Failure::host("CM-JOURNAL", chain(error));
+    let failed = |error: &(dyn std::error::Error + 'static)| Failure::new(Code::Journal, chain(error));
     let sync = begun.entry.syncer().map_err(|error| failed(&error))?;
     match tokio::task::spawn_blocking(sync).await {
         Ok(synced) => synced.map_err(|error| failed(&error))?,
-        Err(error) => return Err(Failure::host("CM-INTERNAL", chain(&error)).into()),
+        Err(error) => return Err(Failure::new(Code::Internal, chain(&error)).into()),
     }
     begun.steps.pass(Step::Synced).await;
     Ok(Made::Nothing)

@@ -21,7 +21,7 @@ use std::path::Path;
 
 use super::{as_argument, environment, invalid, name, network, ports, refuse_unsupported, resources};
 use super::{describe, labels, Description, Work};
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::{self, DockerInfo};
 use crate::mesos::messages::environment::variable::Type;
@@ -98,8 +98,8 @@ fn refuse_executor_in_image(executor: &ExecutorInfo) -> Result<(), Failure> {
     let docker = container_info::Type::Docker as i32;
     match executor.container.as_ref().is_some_and(|container| container.r#type == docker) {
         false => Ok(()),
-        true => Err(Failure::app(
-            "CM-UNSUPPORTED",
+        true => Err(Failure::new(
+            Code::Unsupported,
             format!("the app names an executor and a Docker container, so that Mesos runs the executor inside the app's image; leave the executor out (the drop-in mesos-docker-executor serves such apps), or leave the container out and name the image in {IMAGE}"),
         )),
     }
@@ -196,7 +196,7 @@ fn flags(custom: &Custom<'_>) -> Result<Flags, Failure> {
         format!("--container={}", container_name(custom.container)),
         format!("--sandbox_directory={}", custom.sandbox.display()),
     ];
-    Flags::parse(words).map_err(|error| Failure::host("CM-INTERNAL", chain(&error)))
+    Flags::parse(words).map_err(|error| Failure::new(Code::Internal, chain(&error)))
 }
 
 fn command_spec(

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::invalid;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::environment::Variable;
@@ -49,8 +49,8 @@ pub(super) fn variables(
         insert(&mut variables, &variable.name, value)?;
     }
     let hooks = flags.task_environment().map_err(|error| {
-        Failure::host(
-            "CM-AGENT-FLAGS",
+        Failure::new(
+            Code::AgentFlags,
             format!("the agent's flags are wrong: {}", crate::error::chain(&error)),
         )
     })?;

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::consul::may_have_host_entry;
-use crate::error::{is_deceptive, Failure};
+use crate::error::{is_deceptive, Code, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::names::service_name;
@@ -336,11 +336,11 @@ fn as_argument<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
-    Failure::app("CM-TASK-INVALID", message)
+    Failure::new(Code::TaskInvalid, message)
 }
 
 fn unsupported(what: &str) -> Failure {
-    Failure::app("CM-UNSUPPORTED", format!("the task asks for {what}, which is not supported yet"))
+    Failure::new(Code::Unsupported, format!("the task asks for {what}, which is not supported yet"))
 }
 
 #[cfg(test)]

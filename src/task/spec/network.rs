@@ -14,6 +14,7 @@ use super::ports::{self, HostPort};
 use super::{environment, invalid, name, parameters, too_long};
 use super::{Failure, HOSTNAME_MAX, NETWORK};
 use crate::config::Config;
+use crate::error::Code;
 use crate::mesos::flags::{DockerDns, Flags};
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::DockerInfo;
@@ -51,13 +52,13 @@ pub(super) fn request_of_variables(
     by_network: bool,
 ) -> Result<Option<CalicoRequest>, Failure> {
     for (name, code) in [
-        (CALICO_IP, "CM-IP-INVALID"),
-        (CALICO_PROFILE, "CM-PROFILE-INVALID"),
-        (SERVICE_PORT, "CM-PORT-INVALID"),
+        (CALICO_IP, Code::IpInvalid),
+        (CALICO_PROFILE, Code::ProfileInvalid),
+        (SERVICE_PORT, Code::PortInvalid),
     ] {
         // SERVICE_PORT alone is the app's own.
         if environment::is_secret(task, name) && (by_network || asks(task)) {
-            return Err(Failure::app(code, format!("{name} is a secret, which cannot be read here")));
+            return Err(Failure::new(code, format!("{name} is a secret, which cannot be read here")));
         }
     }
     CalicoRequest::read(|name| environment::own(task, name), by_network)
@@ -157,8 +158,8 @@ pub(super) fn default_dns(
         (false, Network::Host | Network::None) => return Ok(()),
     };
     let defaults = flags.default_container_dns().map_err(|error| {
-        Failure::host(
-            "CM-AGENT-FLAGS",
+        Failure::new(
+            Code::AgentFlags,
             format!("the agent's flags are wrong: {}", crate::error::chain(&error)),
         )
     })?;

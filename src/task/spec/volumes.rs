@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{invalid, name, unsupported};
 use crate::config::Config;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::DockerInfo;
 use crate::mesos::messages::volume::source::{DockerVolume, Type};
@@ -140,8 +140,8 @@ pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Resul
         for folder in &ours {
             let folder = real_path(folder);
             if real.starts_with(&folder) || folder.starts_with(&real) {
-                return Err(Failure::app(
-                    "CM-PARAMETER",
+                return Err(Failure::new(
+                    Code::Parameter,
                     format!(
                         "the volume {} would show {} to the task, which a Calico task must not see; mount a narrower folder",
                         shown(source),

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Attached, End};
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::gate::Verdict;
 use crate::logging;
 use crate::task::gate::Gate;
@@ -59,7 +59,7 @@ impl CommandLine {
         if let Some(gate) = gate {
             if let Verdict::Refused(reason) = gate.pass().await {
                 held.refuse().await;
-                return Err(Failure::host("CM-GATE", format!("the command was not let through: {reason}")));
+                return Err(Failure::new(Code::Gate, format!("the command was not let through: {reason}")));
             }
         }
         let process = held.release().await.map_err(|error| error.failure())?;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attached, Seen};
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::task::docker_host::Chosen;
 use crate::task::health::Exec;
@@ -51,8 +51,8 @@ pub(super) async fn create(
     if let Work::Docker { sandbox, .. } = &order.description.work {
         for folder in spec::missing_folders(container, sandbox) {
             std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::host(
-                    "CM-HOST",
+                Failure::new(
+                    Code::Host,
                     format!("cannot make the folder {} for a volume: {error}", folder.display()),
                 )
             })?;
@@ -97,7 +97,7 @@ pub(super) async fn find(
         let found = docker.inspect(id).await.map_err(|error| error.failure())?;
         if found.started {
             let message = format!("the container {} runs already, without its Calico interface", short(id));
-            return Err(Failure::app("CM-DOCKER", message));
+            return Err(Failure::new(Code::Docker, message));
         }
         Ok(Container { hostname: Some(found.hostname), ..Container::new(docker, order, found.id) })
     })
@@ -133,8 +133,8 @@ async fn create_with_image(
 
 /// A namespace made here is of no use to a daemon elsewhere.
 fn remote(docker: &Docker) -> Failure {
-    Failure::host(
-        "CM-DOCKER",
+    Failure::new(
+        Code::Docker,
         format!(
             "Docker at {} runs on another machine, but a Calico task needs that of its agent",
             docker.address()
@@ -157,7 +157,7 @@ async fn bring_image(
         pulled = docker.ensure_image(request, &mut progress) => {
             pulled.map_err(|error| error.failure())
         }
-        () = cancel.cancelled() => Err(Failure::host("CM-KILLED", "the task was killed")),
+        () = cancel.cancelled() => Err(Failure::new(Code::Killed, "the task was killed")),
     }
 }
 
@@ -225,7 +225,7 @@ impl Container {
     pub async fn attach(&self, cancel: &CancellationToken) -> Result<Attached, Failure> {
         let listened = tokio::select! {
             listened = self.listen() => listened,
-            () = cancel.cancelled() => return Err(Failure::host("CM-KILLED", "the task was killed")),
+            () = cancel.cancelled() => return Err(Failure::new(Code::Killed, "the task was killed")),
         };
         let listened = match listened {
             Err(gone @ DockerError::NoContainer { .. }) => {
@@ -236,7 +236,7 @@ impl Container {
         };
         let (output, waiting) = listened.map_err(|error| error.failure())?;
         let own = |sink: std::io::Result<Sink>| {
-            sink.map_err(|error| Failure::host("CM-HOST", format!("cannot write the task's output: {error}")))
+            sink.map_err(|error| Failure::new(Code::Host, format!("cannot write the task's output: {error}")))
         };
         let logs = logging::spawn(output.pump(own(Sink::stdout())?, own(Sink::stderr())?));
         let (watcher, process) = oneshot::channel();

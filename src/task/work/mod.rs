@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
@@ -205,8 +205,8 @@ impl Attached {
     /// The workload's end, once.
     pub async fn exit(&mut self) -> End {
         (&mut self.exit).await.unwrap_or_else(|panic| {
-            Err(Failure::host(
-                "CM-INTERNAL",
+            Err(Failure::new(
+                Code::Internal,
                 format!("the executor's own fault while waiting for the task: {panic}"),
             ))
         })

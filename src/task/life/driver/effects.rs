@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Driver;
-use crate::error::Failure;
+use crate::error::{Code, Failure};
 use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
 use crate::logging;
 use crate::task::audit;
@@ -77,7 +77,7 @@ impl Driver {
         self.cancels.insert(job, cancel.clone());
         let work = self.work(job, cancel).unwrap_or_else(|| {
             let message = format!("{job:?} began before what it needs was there");
-            Box::pin(std::future::ready(Err(Failure::host("CM-INTERNAL", message).into())))
+            Box::pin(std::future::ready(Err(Failure::new(Code::Internal, message).into())))
         });
         let task = self.jobs.spawn(logging::in_task(async move { (job, work.await) }));
         self.tasks.insert(task.id(), job);

@@ -18,7 +18,7 @@ use super::setup::{Ending, Made, Stopped};
 use super::state::State;
 use super::table::{Clock, Job, Kind};
 use crate::calico::Pending;
-use crate::error::{chain, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::limits::START_WITHOUT_GATE;
 use crate::task::gate::Gate;
 use crate::task::health::{self, Checks};
@@ -214,7 +214,7 @@ impl Driver {
             Err(error) => {
                 let message = format!("the executor's own fault: {}", chain(&error));
                 let job = self.tasks.get(&error.id()).copied()?;
-                (job, Err(Failure::host("CM-INTERNAL", message).into()))
+                (job, Err(Failure::new(Code::Internal, message).into()))
             }
         };
         let failure = match ending {

@@ -22,6 +22,7 @@ use storage::{mount, tmpfs, volume};
 use values::{boolean, integer, nano_cpus, pair, size, span};
 
 use super::{environment, too_long, Failure, HOSTNAME_MAX};
+use crate::error::Code;
 use crate::mesos::messages::Parameter;
 use crate::task::request::shown;
 use crate::workload::{ContainerSpec, Endpoint, Throttled};
@@ -244,7 +245,7 @@ fn finish(draft: &mut Draft<'_>) -> Result<(), String> {
 }
 
 fn failure(message: String) -> Failure {
-    Failure::app("CM-PARAMETER", message)
+    Failure::new(Code::Parameter, message)
 }
 
 pub(super) fn wrong(key: &str, value: &str, reason: &str) -> Failure {

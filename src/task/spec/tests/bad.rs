@@ -1,6 +1,7 @@
 //! Tasks that are none.
 
 use super::*;
+use crate::error::Code;
 
 fn limit(task: &mut TaskInfo, value: f64) {
     task.limits.insert("mem".into(), value::Scalar { value });
@@ -55,11 +56,11 @@ fn what_makes_no_task() {
         },
     ];
     for (number, change) in invalid.iter().enumerate() {
-        assert_eq!(refused(change), "CM-TASK-INVALID", "number {number}");
+        assert_eq!(refused(change), Code::TaskInvalid, "number {number}");
     }
-    assert_eq!(refused(&|task| task.check = Some(CheckInfo::default())), "CM-UNSUPPORTED");
+    assert_eq!(refused(&|task| task.check = Some(CheckInfo::default())), Code::Unsupported);
     let duration = DurationInfo { nanoseconds: -1 };
-    assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), "CM-TASK-INVALID");
+    assert_eq!(refused(&|task| task.max_completion_time = Some(duration)), Code::TaskInvalid);
 }
 
 /// The kernel would refuse them when the container is there already.
@@ -151,5 +152,5 @@ fn secrets_do_not_decide_about_calico() {
     let mut task = plain();
     set(&mut task, "CALICO_IP", "");
     task.command.as_mut().unwrap().environment.as_mut().unwrap().variables[0].r#type = Some(2);
-    assert_eq!(refusal(&task).code, "CM-IP-INVALID");
+    assert_eq!(refusal(&task).code, Code::IpInvalid);
 }

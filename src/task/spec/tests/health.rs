@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::error::Code;
 use crate::mesos::messages::health_check::{HttpCheckInfo, TcpCheckInfo, Type};
 use crate::task::health::{Check, CommandLine, Family, Probe, Scheme, Timing};
 
@@ -203,7 +204,7 @@ fn what_makes_no_check() {
     ];
     for (number, (check, words)) in bad.into_iter().enumerate() {
         let failure = refusal(&with(check));
-        assert_eq!(failure.code, "CM-TASK-INVALID", "number {number}: {failure}");
+        assert_eq!(failure.code, Code::TaskInvalid, "number {number}: {failure}");
         assert!(failure.message.contains(words), "number {number}: {failure}");
         assert!(!failure.message.contains(char::is_control), "number {number}: {failure}");
     }

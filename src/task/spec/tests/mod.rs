@@ -8,7 +8,7 @@ mod parameters;
 mod parts;
 
 use super::*;
-use crate::error::Blame;
+use crate::error::{Blame, Code};
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::{DockerInfo, Type};
 use crate::mesos::messages::environment::Variable;
@@ -114,7 +114,7 @@ fn understood(task: &TaskInfo) -> Description {
 
 fn refusal(task: &TaskInfo) -> Failure {
     let failure = describe(task, &flags(), Some(1 << 30)).unwrap_err();
-    assert_eq!(failure.blame, Blame::App, "{failure}");
+    assert_eq!(failure.blame(), Blame::App, "{failure}");
     failure
 }
 
@@ -186,7 +186,7 @@ fn which_network_it_is() {
     };
     assert_eq!(network(&by_parameter("net", "mine"), plain()).unwrap(), ("mine".into(), false));
     assert_eq!(network(&by_parameter("network", "default"), plain()).unwrap(), ("bridge".into(), false));
-    assert_eq!(network(&by_parameter("network", "calico"), testapp()).unwrap_err().code, "CM-PARAMETER");
+    assert_eq!(network(&by_parameter("network", "calico"), testapp()).unwrap_err().code, Code::Parameter);
     let several = |task: &mut TaskInfo| {
         docker(task).parameters = vec![parameter("net", "a"), parameter("network", "b")];
     };

@@ -1,6 +1,7 @@
 //! One part of a task each: command, environment, resources, volumes, ports, DNS.
 
 use super::*;
+use crate::error::Code;
 use crate::mesos::messages::container_info::docker_info::PortMapping;
 
 #[test]
@@ -50,7 +51,7 @@ fn environment_from_weak_to_strong() {
     }
     assert_eq!(description.notes.len(), 1);
     let failure = describe(&task, &with_flags(&["--task_environment=x"]), None).unwrap_err();
-    assert_eq!((failure.code, failure.blame), ("CM-AGENT-FLAGS", Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::AgentFlags, Blame::Host));
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn volumes_of_every_kind() {
     ] {
         container(&mut task).volumes = vec![bad];
         let failure = refusal(&task);
-        assert!(failure.code == "CM-TASK-INVALID" && failure.message.contains(reason), "{failure}");
+        assert!(failure.code == Code::TaskInvalid && failure.message.contains(reason), "{failure}");
     }
 }
 

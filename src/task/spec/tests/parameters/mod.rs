@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::super::parameters::keys;
 use super::*;
+use crate::error::Code;
 use crate::workload::{
     Device, DeviceRequest, Endpoint, Mount, MountKind, Propagation, Published, Recursion, Throttle,
     Throttled, Ulimit,
@@ -111,7 +112,7 @@ fn booleans_as_the_cli_reads_them() {
         for (value, expected) in [("1", true), ("T", true), ("True", true), ("0", false), ("FALSE", false)] {
             assert_eq!(field(&spec(&[(key, value)])), expected, "{key}={value}");
         }
-        assert_eq!(refusal(&with(plain(), &[(key, "yes")])).code, "CM-PARAMETER");
+        assert_eq!(refusal(&with(plain(), &[(key, "yes")])).code, Code::Parameter);
     }
     assert_eq!(spec(&[("init", "false")]).init, Some(false));
 }
@@ -423,7 +424,7 @@ proptest::proptest! {
                 proptest::prop_assert!(!calico || spec.network == "none");
             }
             Err(failure) => {
-                proptest::prop_assert!(matches!(failure.code, "CM-PARAMETER" | "CM-TASK-INVALID"), "{}", failure);
+                proptest::prop_assert!(matches!(failure.code, Code::Parameter | Code::TaskInvalid), "{}", failure);
                 proptest::prop_assert!(!failure.message.contains(char::is_control) && failure.message.len() < 1000);
             }
         }

@@ -1,6 +1,7 @@
 //! What is refused, with Calico and without, and values that mean nothing.
 
 use super::*;
+use crate::error::Code;
 
 /// Values that change nothing pass; each of the others gets a sentence that says what to do.
 #[test]
@@ -8,7 +9,7 @@ fn what_would_break_supervision() {
     let refused = |key: &str, value: &str| {
         for task in [plain(), testapp()] {
             let failure = refusal(&with(task, &[(key, value)]));
-            assert_eq!(failure.code, "CM-PARAMETER", "{key}={value}");
+            assert_eq!(failure.code, Code::Parameter, "{key}={value}");
             assert!(failure.message.contains(key), "{failure}");
         }
     };
@@ -75,7 +76,7 @@ fn what_calico_does_not_allow() {
     ];
     for (key, value) in refused {
         let failure = allowed(key, value).unwrap_err();
-        assert!(failure.code == "CM-PARAMETER" && failure.message.contains("with Calico: "), "{failure}");
+        assert!(failure.code == Code::Parameter && failure.message.contains("with Calico: "), "{failure}");
     }
     for (key, value) in [
         ("pid", "host"),
@@ -108,7 +109,7 @@ fn what_calico_does_not_allow() {
         ),
     ] {
         let failure = allowed(key, value).unwrap().within(&Config::default()).unwrap_err();
-        assert_eq!(failure.code, "CM-PARAMETER", "{key}={value}");
+        assert_eq!(failure.code, Code::Parameter, "{key}={value}");
     }
 }
 
@@ -192,12 +193,12 @@ fn values_that_mean_nothing() {
         ("privileged", "on"),
     ] {
         let failure = refusal(&with(plain(), &[(key, value)]));
-        assert_eq!(failure.code, "CM-PARAMETER", "{key}={value:?}");
+        assert_eq!(failure.code, Code::Parameter, "{key}={value:?}");
         assert!(!failure.message.contains(char::is_control), "{failure}");
     }
     for contradiction in
         [[("no-healthcheck", "true"), ("health-cmd", "true")], [("log-driver", "none"), ("log-opt", "a=b")]]
     {
-        assert_eq!(refusal(&with(plain(), &contradiction)).code, "CM-PARAMETER");
+        assert_eq!(refusal(&with(plain(), &contradiction)).code, Code::Parameter);
     }
 }
