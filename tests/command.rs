@@ -2,7 +2,7 @@
 //!
 //! To be run as root in a private network namespace: `unshare --net` with `lo` up, as `make test` does.
 
-mod netlab;
+mod kit;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use calico_mesos::error::{Blame, Code};
 use calico_mesos::net::Namespace;
 use calico_mesos::processes::Stat;
 use calico_mesos::workload::{CommandError, CommandOutput, CommandSpec, Exit, Held, Process};
-use netlab::Lab;
+use kit::netlab::Lab;
 use nix::sys::signal::Signal;
 
 const EXECUTOR: &str = env!("CARGO_BIN_EXE_calico-executor");

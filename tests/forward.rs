@@ -1,7 +1,7 @@
 //! Ports of the host that lead to tasks, with namespaces as another machine, tasks and the host itself.
 //! To be run in a private network namespace, as `make test` does.
 
-mod netlab;
+mod kit;
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,7 +11,7 @@ use calico_mesos::names::ContainerId;
 use calico_mesos::net::forward::{add, check, keep, remove, Forward, Holder, Mapping, Protocol};
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, netns, Namespace, NetError};
-use netlab::{addresses, run, Lab};
+use kit::netlab::{addresses, run, Lab};
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 31000;

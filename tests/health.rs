@@ -2,7 +2,7 @@
 //!
 //! To be run in a private network namespace: `unshare --net` with `lo` up, as `make test` does.
 
-mod netlab;
+mod kit;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use calico_mesos::net::{self, netns, Namespace};
 use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Family, Probe, Scheme, Target, Timing};
 use calico_mesos::workload::CommandSpec;
-use netlab::Lab;
+use kit::netlab::{self, Lab};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

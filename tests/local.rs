@@ -1,7 +1,7 @@
 //! `dataplane = "local"`: tasks reach each other and the world, and the host is restored in every
 //! letter, also after a crash. To be run in a private network namespace, as `make test` does.
 
-mod netlab;
+mod kit;
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, Namespace};
-use netlab::{addresses, run, Lab};
+use kit::netlab::{addresses, run, Lab};
 use serde_json::{json, Value};
 
 /// All that `dataplane = "local"` may touch, without what counts packets or tells the time.

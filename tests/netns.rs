@@ -3,7 +3,7 @@
 //!
 //! To be run in a private network namespace: `unshare --net` with `lo` up, as `make test` does.
 
-mod netlab;
+mod kit;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_mesos::net::{self, Namespace, NetError};
-use netlab::{addresses, ip, ip_inside, run, run_in, Lab};
+use kit::netlab::{addresses, ip, ip_inside, run, run_in, Lab};
 use serde_json::{json, Value};
 
 /// Only what has to be equal: names, indexes and random hardware addresses differ from run to run.

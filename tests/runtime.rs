@@ -3,7 +3,7 @@
 //! To be run in a private network namespace, as `make test` does. One daemon serves all scenarios:
 //! starting one takes longer than all of them.
 
-mod netlab;
+mod kit;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -18,6 +18,7 @@ use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, RuntimeSetupEr
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::net::{self, Namespace};
 use calico_mesos::processes::{command_line, pids};
+use kit::netlab;
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 

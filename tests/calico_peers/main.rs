@@ -5,18 +5,11 @@
 //! `calico-ipam` (the CNI plugin under that name), all of the version that shall be tried. Felix also
 //! needs `iptables`, `ipset` and `conntrack`.
 
-#[path = "../etcd/harness.rs"]
-#[allow(dead_code, reason = "shared with the tests of the datastore layer")]
-mod harness;
-#[path = "../netlab/mod.rs"]
-mod netlab;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the tests of the executor")]
-mod world;
-
 mod dataplane;
 mod edits;
 mod felix;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod kube;
 mod lab;
 mod ports;
@@ -24,3 +17,5 @@ mod programs;
 mod records;
 mod sharing;
 mod waits;
+
+use kit::{datastore, netlab, world};

@@ -2,7 +2,7 @@
 
 use calico_mesos::calico::{AddressRequest, Family, NamedPort};
 
-use crate::harness::*;
+use crate::datastore::*;
 use crate::programs::{self, Peers};
 
 #[tokio::test]

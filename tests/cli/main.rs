@@ -1,11 +1,13 @@
 //! `calico-mesos` as people use it: the real program, private daemons, a machine that stays as it was.
 
 mod definitions;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod machine;
 mod made;
-#[path = "../netlab/mod.rs"]
-mod netlab;
 mod node;
 mod reload;
 mod run;
 mod usage;
+
+use kit::netlab;

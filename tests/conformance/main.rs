@@ -7,11 +7,10 @@
 mod exits;
 mod flow;
 mod kills;
-#[path = "../netlab/mod.rs"]
-mod netlab;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod world;
+#[path = "../kit/mod.rs"]
+mod kit;
+
+use kit::world;
 
 use calico_mesos::mesos::messages::{TaskState, TaskStatus};
 use serde_json::{json, Value};

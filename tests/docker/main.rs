@@ -4,16 +4,18 @@
 //! namespace of its own (so that it may have a bridge), as long as one of them runs; those that hurt it
 //! start another ([`trouble`]).
 
-#[path = "../certificates/mod.rs"]
-mod certificates;
 mod daemon;
 mod elsewhere;
 mod exec;
 mod hosts;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod parameters;
 mod registry;
 mod tls;
 mod trouble;
+
+use kit::certificates;
 
 use std::path::Path;
 use std::time::Duration;

@@ -4,8 +4,6 @@ mod adopted;
 mod agents;
 mod audit;
 mod bad_input;
-#[path = "../certificates/mod.rs"]
-mod certificates;
 mod cleaners;
 mod custom;
 mod destroyed;
@@ -13,15 +11,16 @@ mod faults;
 mod gc;
 mod health;
 mod hostile;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod launch;
 mod logs;
 mod names;
-#[path = "../netlab/mod.rs"]
-mod netlab;
 mod policy;
 mod ports;
 mod restored;
 mod secrets;
 mod silence;
 mod stock;
-mod world;
+
+use kit::{certificates, world};

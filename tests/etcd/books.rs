@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use crate::harness::Dump;
+use crate::datastore::Dump;
 
 /// Which handles have which address, in blocks of any size.
 pub struct Books {

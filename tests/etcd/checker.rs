@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use tokio::task::JoinSet;
 
 use crate::books::Books;
-use crate::harness::*;
+use crate::datastore::*;
 
 const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 /// Launches of each host in a run, half of them ended again.

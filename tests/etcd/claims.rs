@@ -4,7 +4,7 @@ use calico_mesos::calico::Datastore;
 use calico_mesos::error::Code;
 
 use crate::books::Books;
-use crate::harness::*;
+use crate::datastore::*;
 
 fn spec(cidr: &str, rest: &str) -> String {
     format!(r#"{{"cidr":"{cidr}","blockSize":30{rest}}}"#)

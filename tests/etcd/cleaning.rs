@@ -9,7 +9,7 @@ use calico_mesos::task::gc::{self, DecommissionError, Fate, Kind, Terms, Verdict
 use calico_mesos::task::journal::{Journal, Owner};
 use serde_json::{json, Value};
 
-use crate::harness::*;
+use crate::datastore::*;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);
 

@@ -6,7 +6,7 @@ use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::error::Code;
 
 use crate::certificates::Authority;
-use crate::harness::*;
+use crate::datastore::*;
 
 #[tokio::test]
 async fn tls_with_a_client_certificate_and_a_host_name() {

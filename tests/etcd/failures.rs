@@ -7,7 +7,7 @@ use calico_mesos::error::{Blame, Code};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::*;
+use crate::datastore::*;
 use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);

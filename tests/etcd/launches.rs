@@ -4,7 +4,7 @@ use calico_mesos::calico::{AddressRequest, Family, NamedPort, Terms};
 use calico_mesos::error::Code;
 use serde_json::Value;
 
-use crate::harness::*;
+use crate::datastore::*;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);
 

@@ -10,7 +10,7 @@ use calico_mesos::error::Code;
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
 
 use crate::certificates::Authority;
-use crate::harness::*;
+use crate::datastore::*;
 use crate::proxy::Proxy;
 
 const USER: &str = "mesos";

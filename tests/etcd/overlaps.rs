@@ -6,7 +6,7 @@ use calico_mesos::error::Code;
 use serde_json::{json, Value};
 
 use crate::books::Books;
-use crate::harness::*;
+use crate::datastore::*;
 
 /// What a pool is made again as: its first and its second block size, and its network.
 const CUTS: [(&str, u8, u8); 4] = [

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::*;
+use crate::datastore::*;
 use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/25","blockSize":29}"#);

@@ -11,7 +11,7 @@ use calico_mesos::calico::{AddressRequest, Datastore, Family, Identity, Terms, W
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::harness::*;
+use crate::datastore::*;
 
 #[derive(Deserialize)]
 struct Step {

@@ -13,7 +13,7 @@ use calico_mesos::task::journal::{Entry, Journal, Record};
 use calico_mesos::task::told;
 use serde_json::Value;
 
-use crate::harness::*;
+use crate::datastore::*;
 use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);

@@ -14,7 +14,7 @@ use etcd_client::{
 };
 
 use crate::certificates::{Authority, Pair};
-use crate::harness::*;
+use crate::datastore::*;
 
 const ROLE: &str = "calico-mesos";
 

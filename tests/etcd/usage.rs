@@ -2,7 +2,7 @@
 
 use calico_mesos::calico::PoolUsage;
 
-use crate::harness::*;
+use crate::datastore::*;
 
 fn numbers(usage: &PoolUsage) -> [u128; 6] {
     let PoolUsage { allocated, reserved, free, affine_blocks, loose_blocks, free_blocks, .. } = *usage;

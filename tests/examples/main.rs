@@ -7,12 +7,11 @@
 mod addresses;
 mod containers;
 mod health;
-#[path = "../netlab/mod.rs"]
-mod netlab;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod ports;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod world;
+
+use kit::world;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

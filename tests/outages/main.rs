@@ -2,11 +2,10 @@
 
 mod containerd;
 mod gone_docker;
-#[path = "../netlab/mod.rs"]
-mod netlab;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod world;
+#[path = "../kit/mod.rs"]
+mod kit;
+
+use kit::world;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;

@@ -17,22 +17,18 @@ mod census;
 mod fault;
 mod interrupt;
 mod interrupted;
+#[path = "../kit/mod.rs"]
+mod kit;
 mod life;
 mod machine;
-#[path = "../netlab/mod.rs"]
-mod netlab;
 mod plan;
 mod processes;
-#[path = "../etcd/proxy.rs"]
-#[allow(dead_code, reason = "shared with the tests of the datastore layer")]
-mod proxy;
 mod restored;
 mod steps;
 mod strike;
 mod table;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the tests of the executor")]
-mod world;
+
+use kit::{proxy, world};
 
 use std::process::ExitCode;
 

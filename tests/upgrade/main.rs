@@ -4,13 +4,11 @@
 //! Not part of the ordinary suite: `make test-upgrade` builds the previous release and names its folder in
 //! [`installed::VARIABLE`].
 
-#[path = "../netlab/mod.rs"]
-mod netlab;
-#[path = "../end_to_end/world.rs"]
-#[allow(dead_code, reason = "shared with the end-to-end tests, which use more of it")]
-mod world;
-
 mod installed;
+#[path = "../kit/mod.rs"]
+mod kit;
+
+use kit::world;
 
 use std::time::{Duration, Instant};
 

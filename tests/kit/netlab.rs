@@ -1,8 +1,6 @@
 //! What tests of links, routes and firewalls share: they run in a network namespace of their own, or
 //! not at all.
 
-#![allow(dead_code, reason = "every test program uses another part of it")]
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;

@@ -13,7 +13,7 @@ use calico_mesos::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 use calico_mesos::names::ContainerId;
 use serde_json::{json, Value};
 
-use crate::netlab;
+use super::netlab;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 pub const EXECUTOR: &str = env!("CARGO_BIN_EXE_calico-executor");

@@ -1,0 +1,18 @@
+//! The test kit: what more than one test program needs. Each includes all of it with one line
+//! (`#[path = "../kit/mod.rs"] mod kit;`).
+//!
+//! | Module | Holds |
+//! | --- | --- |
+//! | [`world`] | a small cluster on real daemons, with the embedded agent and the real executor |
+//! | [`datastore`] | a private etcd with Calico's keys, for tests of the datastore layer alone |
+//! | [`netlab`] | namespaces and interfaces in a private network |
+//! | [`proxy`] | a proxy before etcd that loses or holds back what passes |
+//! | [`certificates`] | a certificate authority |
+
+#![allow(dead_code, reason = "a program uses a part; tests/architecture.rs finds what no program uses")]
+
+pub mod certificates;
+pub mod datastore;
+pub mod netlab;
+pub mod proxy;
+pub mod world;
