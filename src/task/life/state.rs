@@ -149,7 +149,7 @@ impl State {
             }
             if job == Job::Look {
                 if self.kind.is_networked() && !self.passed {
-                    if self.kind == Kind::Calico {
+                    if self.kind != Kind::Adopted {
                         // Everything is done, and the gate was not asked.
                         return self.give_up(Fate::NoGate, DOCKER_KILLED, effects);
                     }
@@ -344,7 +344,7 @@ impl State {
         let started = self.done.contains(&Job::Start);
         let runs = match self.kind {
             Kind::Plain => started,
-            Kind::Calico => started && self.passed,
+            Kind::Calico | Kind::Command => started && self.passed,
             Kind::Adopted => self.passed,
         };
         match self.fate {

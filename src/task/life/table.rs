@@ -5,8 +5,11 @@
 pub enum Kind {
     /// A task that stock Mesos could run just as well.
     Plain,
-    /// A task with an interface of Calico's.
+    /// A container with an interface of Calico's.
     Calico,
+    /// A command with one. It is this executor's own child, so that it may stand at the gate while the datastore is
+    /// read; Docker would hold a lock on its container meanwhile.
+    Command,
     /// The same for a container that others make and start, as clients of the Docker API do.
     Adopted,
 }
@@ -84,14 +87,18 @@ pub fn needs(job: Job, kind: Kind) -> Option<&'static [Job]> {
         (Attach, Kind::Plain) => &[Create],
         (Start, Kind::Plain) => &[Attach],
         (Look, Kind::Plain) => &[Start],
-        (_, Kind::Plain) | (Start, Kind::Adopted) => return None,
+        (_, Kind::Plain) | (Start, Kind::Adopted) | (Publish, Kind::Command) => return None,
         (Record, _) => &[],
         (Listen, _) => &[Record],
+        (Examine, Kind::Command) => return None,
         (Sync | Read | Interface | Create | Examine, _) => &[Listen],
         (Publish, _) => &[Sync, Read, Interface, Create, Examine],
+        (Attach, Kind::Command) => &[Create],
         (Attach, _) => &[Publish],
+        (Wire, Kind::Command) => &[Sync, Read, Interface, Create],
+        (Start, Kind::Command) => &[Attach, Interface],
         (Wire | Start, _) => &[Attach],
-        (Look, Kind::Calico) => &[Wire, Start],
+        (Look, Kind::Calico | Kind::Command) => &[Wire, Start],
         (Look, Kind::Adopted) => &[Wire],
     })
 }

@@ -181,7 +181,7 @@ impl World {
 }
 
 fn kinds() -> impl Strategy<Value = (Kind, Clock)> {
-    let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Calico), Just(Kind::Adopted)];
+    let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Calico), Just(Kind::Command), Just(Kind::Adopted)];
     (kind, prop_oneof![Just(Clock::Docker), Just(Clock::Executor)])
 }
 
@@ -225,7 +225,7 @@ fn at(kind: Kind, phase: Phase) -> World {
 
 #[test]
 fn every_kind_runs_and_ends() {
-    for kind in [Kind::Plain, Kind::Calico, Kind::Adopted] {
+    for kind in [Kind::Plain, Kind::Calico, Kind::Command, Kind::Adopted] {
         let mut world = at(kind, Phase::Running);
         assert!(world.told.contains(&Word::Running), "{kind:?}");
         let jobs = Job::ALL.into_iter().filter(|job| needs(*job, kind).is_some());

@@ -81,6 +81,7 @@ struct Driver {
 pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
     let kind = match (&order.description.work, &order.description.calico) {
         (Work::Foreign(_), _) => Kind::Adopted,
+        (Work::Command(_), Some(_)) => Kind::Command,
         (_, Some(_)) => Kind::Calico,
         (_, None) => Kind::Plain,
     };
