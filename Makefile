@@ -66,6 +66,7 @@ fuzz:
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --test calico_peers --test upgrade -- -D warnings
+	$(CARGO) clippy --locked --release --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
 licences:

@@ -100,6 +100,8 @@ struct Inner {
 impl Steps {
     /// The clock starts.
     pub fn begin(config: &Config, task: &str) -> Self {
+        #[cfg(not(debug_assertions))]
+        let _ = config;
         Self(Arc::new(Inner {
             task: task.to_owned(),
             begun: Instant::now(),
