@@ -90,6 +90,7 @@ pub struct Steps(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    #[cfg(debug_assertions)]
     task: String,
     begun: Instant,
     passed: Mutex<Vec<(Step, Duration)>>,
@@ -101,8 +102,9 @@ impl Steps {
     /// The clock starts.
     pub fn begin(config: &Config, task: &str) -> Self {
         #[cfg(not(debug_assertions))]
-        let _ = config;
+        let _ = (config, task);
         Self(Arc::new(Inner {
+            #[cfg(debug_assertions)]
             task: task.to_owned(),
             begun: Instant::now(),
             passed: Mutex::default(),
