@@ -18,6 +18,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The name under which calico-runc is registered with Docker.
+pub const RUNTIME: &str = "calico";
+
 /// The orchestrator that our endpoints name in Calico.
 pub const ORCHESTRATOR: &str = "mesos";
 /// The endpoint's and the interface's name inside the container.

@@ -188,7 +188,9 @@ async fn it_runs_as_its_user() {
     }
     let mut spec = sandbox.shell("true");
     spec.user = Some("nobody-of-that-name".into());
-    assert!(refusal(&spec).await.contains("nobody-of-that-name"));
+    let failure = run(&spec).await.unwrap_err().failure();
+    assert_eq!((failure.code, failure.blame()), (Code::User, Blame::App), "{failure}");
+    assert!(failure.message.contains("nobody-of-that-name"), "{failure}");
     fs::create_dir(sandbox.path("roots")).unwrap();
     fs::set_permissions(sandbox.path("roots"), fs::Permissions::from_mode(0o700)).unwrap();
     (spec.user, spec.directory) = (Some("nobody".into()), sandbox.path("roots"));

@@ -160,7 +160,7 @@ impl CalicoError {
             }
             Self::Unnoted(_) => Failure::new(Code::Journal, told),
             Self::Unheld(_) => Failure::new(Code::Host, format!("{told}; check `paths.run` in config.toml")),
-            Self::Contended(_) => Failure::new(Code::Etcd, format!("{told}; start the task again")),
+            Self::Contended(_) => Failure::new(Code::Contended, format!("{told}; start the task again")),
             Self::NotReady(_) => Failure::new(Code::NotReady, told),
             Self::NoNode(node) => Failure::new(
                 Code::NoNode,
@@ -186,7 +186,11 @@ impl CalicoError {
             }
             Self::NotAllowed(_) => Failure::new(Code::NotAllowed, told),
             Self::ProfileName(_) => Failure::new(Code::ProfileInvalid, format!("CALICO_PROFILE {told}")),
-            Self::ForeignEndpoint(_) | Self::NameTooLong(_) => Failure::new(Code::Endpoint, told),
+            Self::ForeignEndpoint(_) => Failure::new(Code::Endpoint, told),
+            // All of the name but the node's part has a fixed length.
+            Self::NameTooLong(_) => {
+                Failure::new(Code::Config, format!("{told}; set a shorter node.name in config.toml"))
+            }
             Self::Unreadable { .. } => Failure::new(Code::Data, format!("{told}; repair that record")),
             Self::File { .. } | Self::NoHostName => Failure::new(Code::Config, told),
         }

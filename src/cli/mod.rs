@@ -4,6 +4,7 @@
 //! sense. An error is one line on standard error, `calico-mesos: message: cause`. A reader that
 //! closes our output (`| head`) is no error.
 
+mod explain;
 mod gc;
 mod interrupt;
 mod node;
@@ -43,6 +44,8 @@ enum Verb {
     Run(run::Arguments),
     /// Take down what dead executors left behind.
     Gc(gc::Arguments),
+    /// Say what a failure code such as CM-IP-TAKEN means, who is to blame and what to do; without a code list all.
+    Explain(explain::Arguments),
     /// Prepare this host.
     #[command(subcommand)]
     Node(node::Verb),
@@ -66,6 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         match cli.verb {
             Verb::Run(arguments) => run::run(arguments, &cli.config, &out).await,
             Verb::Gc(arguments) => gc::gc(arguments, &cli.config, &out).await,
+            Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
             Verb::Node(verb) => node::node(verb, &cli.config, &out).await,
         }
     });

@@ -106,7 +106,7 @@ macro_rules! codes {
 
 codes! {
     IpInvalid "CM-IP-INVALID" App
-        "`CALICO_IP` has a value that is not an address, a family or a list of them."
+        "`CALICO_IP` has a value that is not `auto`, `auto6`, an address or a list of them, or that cannot be read."
         "Set `CALICO_IP` to `auto`, `auto6`, or addresses of the cluster's IP pools."
     ProfileInvalid "CM-PROFILE-INVALID" App
         "`CALICO_PROFILE` has a value that is not the name of a Calico profile."
@@ -138,11 +138,17 @@ codes! {
     Root "CM-ROOT" App
         "The custom executor does not run as root, which network namespaces and other users need."
         "Set the app's `user` to root, or run the Mesos agent with `--no-switch_user`."
+    User "CM-USER" App
+        "The user that the task names to run its command does not exist on the agent."
+        "Correct `CALICO_USER` or the command's user, or have the operator create the account."
     Parameter "CM-PARAMETER" App
         "A Docker parameter of the app is unknown, wrong, not possible with Calico, or too new for Docker on the agent."
         "Correct or remove the parameter that the message names."
+    Volume "CM-VOLUME" App
+        "A volume would show a Calico task the folders or secrets of calico-mesos on the agent."
+        "Mount a narrower folder."
     DockerRefused "CM-DOCKER-REFUSED" App
-        "Docker refuses the container that the app describes: no command, an unknown network or capability, a wrong mount."
+        "Docker refuses the container that the app describes: no command, an unknown network, runtime or capability, a wrong mount."
         "Correct what Docker's own words in the message name."
     Unsupported "CM-UNSUPPORTED" App
         "The task asks for a feature of Mesos that calico-mesos does not support."
@@ -159,6 +165,9 @@ codes! {
     Etcd "CM-ETCD" Cluster
         "etcd, which holds Calico's datastore, does not answer, or refuses the connection or the login."
         "Check that etcd answers at the address in the message, and `[etcd]` in config.toml."
+    Contended "CM-CONTENDED" Cluster
+        "Other hosts changed the same records of Calico's datastore again and again, so that no write succeeded."
+        "Start the task again. If it happens often, use larger or more IP pools."
     NotReady "CM-NOT-READY" Cluster
         "Calico's datastore is locked, or was never initialised."
         "Unlock it with `calicoctl datastore migrate unlock`, or start calico/node once."
@@ -180,6 +189,9 @@ codes! {
     Docker "CM-DOCKER" Host
         "Docker on the agent does not answer, or fails at what it was asked for."
         "Check that dockerd runs and listens at the address in the message, and read its log."
+    DockerUnsuitable "CM-DOCKER-UNSUITABLE" Operator
+        "Docker cannot carry Calico tasks: it runs on another machine, without root, or with `userns-remap`."
+        "Run Calico tasks with a dockerd of the agent host that runs as root, without `userns-remap`."
     ImagePull "CM-IMAGE-PULL" Host
         "The image cannot be pulled now: its registry does not answer, or Docker fails at the pull."
         "Check that the agent reaches the registry, and its disk; the same pull may succeed later."
@@ -211,8 +223,8 @@ codes! {
         "config.toml, or another file that configures calico-mesos on the agent, cannot be read or has a mistake."
         "Correct the setting or file that the message names."
     AgentFlags "CM-AGENT-FLAGS" Operator
-        "A flag of the Mesos agent has a value that the executor cannot use."
-        "Correct the flag that the message names, and restart the agent."
+        "A flag of the Mesos agent, or a variable that it gives to executors, has a value that the executor cannot use."
+        "Correct what the message names, and restart the agent."
     Killed "CM-KILLED" Nothing
         "The task or its executor was stopped before the task could start."
         "Nothing: the framework decides whether it starts the task again."

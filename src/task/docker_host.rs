@@ -62,7 +62,11 @@ pub fn choose(
         );
     }
     let host = DockerHost::parse(&text).map_err(|error| {
-        Failure::new(Code::Docker, format!("{source} is no address of a Docker daemon: {}", chain(&error)))
+        let code = match source {
+            Source::Config => Code::Config,
+            Source::Agent | Source::Socket => Code::AgentFlags,
+        };
+        Failure::new(code, format!("{source} is not the address of a Docker daemon: {}", chain(&error)))
     })?;
     Ok(Chosen { host, tls, source })
 }

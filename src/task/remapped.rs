@@ -66,7 +66,7 @@ pub async fn refuse(config: &Config, chosen: &Chosen) -> Result<(), Failure> {
         (false, false) => return Ok(()),
     };
     Err(Failure::new(
-        Code::Docker,
+        Code::DockerUnsuitable,
         format!(
             "Docker at {} ({}) gives its containers a user namespace of their own ({how}), in which a Calico interface does not work; run Calico tasks with a dockerd {change}",
             chosen.host, chosen.source

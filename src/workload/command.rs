@@ -116,6 +116,7 @@ impl CommandError {
         match self {
             Self::Obstacle(Obstacle { kind, text }) => match kind {
                 Kind::Command => Failure::new(Code::Command, text.clone()),
+                Kind::User => Failure::new(Code::User, text.clone()),
                 Kind::Privilege => Failure::new(Code::Root, text.clone()),
                 Kind::Host => Failure::new(Code::Host, text.clone()),
             },

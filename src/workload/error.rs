@@ -7,6 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use crate::error::{chain, Blame, Code, Failure};
+use crate::names::RUNTIME;
 use crate::tls::{self, TlsFault};
 
 /// One failed step. `words` are the daemon's own.
@@ -44,6 +45,9 @@ pub enum DockerError {
     Refused { reason: String },
     #[error("there is no container {container}")]
     NoContainer { container: String },
+    /// The container that the app describes: no command, an unknown network, a mount that cannot be.
+    #[error("Docker could not {doing}: {words}")]
+    Rejected { doing: String, words: String },
     #[error("Docker could not {doing}: {words}")]
     Daemon { doing: String, status: Option<u16>, words: String },
     /// The process is gone, but Docker never told its exit code (moby issue 33820).
@@ -62,9 +66,13 @@ impl DockerError {
             Self::Image { blame: Blame::Host, .. } => Failure::new(Code::ImagePull, self.to_string()),
             Self::Command { .. } => Failure::new(Code::Command, self.to_string()),
             Self::TooOld { .. } | Self::Profile { .. } => Failure::new(Code::Parameter, chain(self)),
-            Self::Runtime { runtime } => Failure::new(
+            Self::Runtime { runtime } if runtime == RUNTIME => Failure::new(
                 Code::Runtime,
                 format!("Docker on this agent does not know the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
+            ),
+            Self::Runtime { .. } => Failure::new(
+                Code::DockerRefused,
+                format!("{self}; correct the parameter runtime, or register that runtime in the agent's daemon.json"),
             ),
             Self::NameTaken { name } => Failure::new(
                 Code::Name,
@@ -73,8 +81,7 @@ impl DockerError {
             Self::Refused { reason } => Failure::new(Code::Gate, reason.clone()),
             Self::ExitUnknown => Failure::new(Code::Docker, self.to_string()),
             Self::NoContainer { .. } => Failure::new(Code::Docker, self.to_string()),
-            // What Docker calls a bad request is in the app definition; the rest is Docker's own trouble.
-            Self::Daemon { status: Some(400..=499), .. } => Failure::new(Code::DockerRefused, self.to_string()),
+            Self::Rejected { .. } => Failure::new(Code::DockerRefused, self.to_string()),
             Self::Daemon { .. } => Failure::new(Code::Docker, self.to_string()),
         }
     }
@@ -121,7 +128,7 @@ impl DockerError {
             Some(409) if words.contains("is already in use by container") => {
                 Self::NameTaken { name: name.to_owned() }
             }
-            _ => unknown_runtime(&words).unwrap_or(self),
+            _ => unknown_runtime(&words).unwrap_or_else(|| self.of_definition()),
         }
     }
 
@@ -148,7 +155,16 @@ impl DockerError {
         if status == Some(400) && !of_mount && words.contains("permission denied") {
             return Self::Command { code: 126, words: tidy(&words) };
         }
-        Self::Daemon { status, words, doing }
+        Self::Daemon { status, words, doing }.of_definition()
+    }
+
+    /// What Docker calls a bad request, forbidden or not found is in the app definition when it creates or starts the
+    /// container; the rest, a conflict with something else among it, is trouble of this host.
+    fn of_definition(self) -> Self {
+        match self {
+            Self::Daemon { status: Some(400 | 403 | 404), words, doing } => Self::Rejected { doing, words },
+            other => other,
+        }
     }
 }
 
@@ -219,6 +235,34 @@ mod tests {
             assert_eq!((failure.code, failure.blame()), (Code::Runtime, Blame::Host));
             assert!(failure.message.contains("'calico'") && failure.message.contains("install-runtime"));
         }
+    }
+
+    #[test]
+    fn an_unknown_runtime_of_the_apps_own_is_the_apps_fault() {
+        let failure = daemon(400, "Unknown runtime specified nope").of_create("n", "i").failure();
+        assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App));
+        assert!(
+            failure.message.contains("'nope'") && !failure.message.contains("install-runtime"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn what_docker_refuses_of_the_definition_is_told_from_its_own_trouble() {
+        for (status, words) in [(400, "No command specified"), (404, "network nope not found")] {
+            for error in [daemon(status, words).of_create("n", "i"), daemon(status, words).of_start()] {
+                let failure = error.failure();
+                assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App), "{failure}");
+                assert!(failure.message.contains(words), "{failure}");
+            }
+        }
+        for status in [409, 500] {
+            for error in [daemon(status, "x").of_create("n", "i"), daemon(status, "x").of_start()] {
+                assert_eq!((error.failure().code, error.failure().blame()), (Code::Docker, Blame::Host));
+            }
+        }
+        // Any other call says nothing about the app: here the daemon speaks another version.
+        assert_eq!(daemon(400, "client version 1.53 is too new").failure().code, Code::Docker);
     }
 
     #[test]

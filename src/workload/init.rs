@@ -60,8 +60,10 @@ pub struct Obstacle {
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
-    /// The command, its user or its directory.
+    /// The command or its directory.
     Command,
+    /// The command's user.
+    User,
     /// The executor is not root, but what is asked for needs it.
     Privilege,
     /// This machine.
@@ -191,7 +193,7 @@ fn enter(namespace: &Path) -> Result<(), Obstacle> {
 }
 
 fn become_user(user: &str) -> Result<(), Obstacle> {
-    let account = accounts::find(user).map_err(|text| obstacle(Kind::Command, text))?;
+    let account = accounts::find(user).map_err(|text| obstacle(Kind::User, text))?;
     if !geteuid().is_root() {
         return match geteuid().as_raw() == account.uid {
             true => Ok(()),

@@ -1,6 +1,7 @@
 //! `calico-mesos` as people use it: the real program, private daemons, a machine that stays as it was.
 
 mod definitions;
+mod explain;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod machine;

@@ -47,7 +47,7 @@ async fn a_daemon_that_remaps_users_is_refused_and_asked_once_in_its_life() {
     let config = config(dir.path());
     let chosen = Chosen { host, tls: None, source: Source::Config };
     let failure = remapped::refuse(&config, &chosen).await.unwrap_err();
-    assert_eq!((failure.code, failure.blame()), (Code::Docker, Blame::Host));
+    assert_eq!((failure.code, failure.blame()), (Code::DockerUnsuitable, Blame::Host));
     for words in
         ["docker.sock", "docker.host in config.toml", "userns-remap", "Calico", "without userns-remap"]
     {

@@ -239,6 +239,17 @@ async fn what_the_app_got_wrong() {
     let spec = ContainerSpec { binds: vec!["/etc/passwd:/tmp".into()], ..shell("true") };
     let mount = failure(run(&docker, &spec).await);
     assert_eq!(mount.code, Code::DockerRefused, "{mount}");
+    let spec = ContainerSpec { entrypoint: Some(vec![String::new()]), command: None, ..shell("true") };
+    let nothing = failure(run(&docker, &spec).await);
+    assert_eq!((nothing.code, nothing.blame()), (Code::DockerRefused, Blame::App), "{nothing}");
+    assert!(nothing.message.to_lowercase().contains("no command specified"), "{nothing}");
+    let spec = ContainerSpec { network: "nowhere".into(), ..shell("true") };
+    let network = failure(run(&docker, &spec).await);
+    assert_eq!((network.code, network.blame()), (Code::DockerRefused, Blame::App), "{network}");
+    assert!(network.message.contains("nowhere") && network.message.contains("not found"), "{network}");
+    let spec = ContainerSpec { runtime: Some("nowhere".into()), ..shell("true") };
+    let runtime = failure(run(&docker, &spec).await);
+    assert_eq!((runtime.code, runtime.blame()), (Code::DockerRefused, Blame::App), "{runtime}");
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@ use serde_json::{json, Value};
 
 use crate::world::{app, calico, task_info, with, World};
 
+/// The id of an image that the host does not have. Docker says so without a registry, which tests do not reach.
+const NO_IMAGE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 struct Case {
     app: Value,
     code: &'static str,
@@ -22,7 +25,7 @@ fn variables(name: &str, value: &str) -> Value {
 async fn the_apps_own_faults_fail_at_once() {
     let world = World::new().await;
     let mut no_image = app("/bad", "sleep 1000", calico());
-    no_image["container"]["docker"]["image"] = json!("no/such-image:1");
+    no_image["container"]["docker"]["image"] = json!(NO_IMAGE);
     let mut no_command = app("/bad", "x", calico());
     no_command["args"] = json!(["/no/such/program"]);
     no_command.as_object_mut().unwrap().remove("cmd");
@@ -33,7 +36,7 @@ async fn the_apps_own_faults_fail_at_once() {
         case(variables("CALICO_IP", "10.255.255.1"), "CM-IP-OUTSIDE", "10.255.255.1"),
         case(variables("CALICO_PROFILE", "no spaces"), "CM-PROFILE-INVALID", "no spaces"),
         case(variables("SERVICE_PORT", "70000"), "CM-PORT-INVALID", "70000"),
-        case(no_image, "CM-IMAGE", "no/such-image:1"),
+        case(no_image, "CM-IMAGE", NO_IMAGE),
         case(no_command, "CM-COMMAND", "/no/such/program"),
         case(parameter, "CM-PARAMETER", "runtime"),
     ];

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 
 use super::*;
+use crate::error::{Code, Failure};
 use crate::net::forward::Protocol;
+use crate::task::link::Outcome;
 
 pub(crate) fn record() -> Record {
     let container = ContainerId::random();
@@ -158,6 +160,20 @@ fn how_a_task_ended_stays_with_its_record() {
     assert_eq!((orphan.ending(), orphan.held()), (Some(&ending), held.as_slice()));
     orphan.settled();
     assert_eq!(adopted_ending(&path), Some(ending));
+}
+
+/// The codes of other releases are kept as they are; those of this one are written as they always were.
+#[test]
+fn an_ending_with_the_code_of_another_release_is_read() {
+    let record = serde_json::to_string(&record()).unwrap();
+    for code in ["CM-IP-TAKEN", "CM-FROM-TOMORROW"] {
+        let line = format!(r#"{{"outcome":"failed","code":"{code}","message":"no address"}}"#);
+        let ending = parse(&format!("{record}\n{line}\n")).unwrap().ending.unwrap();
+        assert_eq!(ending.code, Some(code.into()));
+        assert_eq!(serde_json::to_string(&ending).unwrap(), line);
+    }
+    let failed = Outcome::Failed(Failure::new(Code::IpTaken, "no address"));
+    assert_eq!(Ending::from(&failed).code, Some("CM-IP-TAKEN".into()));
 }
 
 fn adopted_ending(path: &Path) -> Option<Ending> {

@@ -47,8 +47,7 @@ pub use ports::HostPort;
 pub use resources::total_memory;
 pub use volumes::missing_folders;
 
-/// The name under which calico-runc is registered with Docker.
-pub const RUNTIME: &str = "calico";
+pub use crate::names::RUNTIME;
 /// A `USER` network of this name means Calico; no Docker network of that name is needed.
 pub const NETWORK: &str = "calico";
 

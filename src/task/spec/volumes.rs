@@ -141,7 +141,7 @@ pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Resul
             let folder = real_path(folder);
             if real.starts_with(&folder) || folder.starts_with(&real) {
                 return Err(Failure::new(
-                    Code::Parameter,
+                    Code::Volume,
                     format!(
                         "the volume {} would show {} to the task, which a Calico task must not see; mount a narrower folder",
                         shown(source),

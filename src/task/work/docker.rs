@@ -134,7 +134,7 @@ async fn create_with_image(
 /// A namespace made here is of no use to a daemon elsewhere.
 fn remote(docker: &Docker) -> Failure {
     Failure::new(
-        Code::Docker,
+        Code::DockerUnsuitable,
         format!(
             "Docker at {} runs on another machine, but a Calico task needs that of its agent",
             docker.address()

@@ -109,7 +109,7 @@ fn what_calico_does_not_allow() {
         ),
     ] {
         let failure = allowed(key, value).unwrap().within(&Config::default()).unwrap_err();
-        assert_eq!(failure.code, Code::Parameter, "{key}={value}");
+        assert_eq!(failure.code, Code::Volume, "{key}={value}");
     }
 }
 
