@@ -1,12 +1,18 @@
 //! Logs below `paths.log`: never worth a task, a runtime call or a clean-up.
 //!
-//! Whatever is wrong with the disk is told once a process, through whatever logger it has: a full `/var/log`
-//! would otherwise say so with every line. `calico-runc` has none, for its standard error is the task's own;
-//! there the executors of the same host, which write beside it, are the ones that tell.
+//! A fault of the disk is logged once a process, with the logger that it has: a full `/var/log` would otherwise be
+//! reported with every line. `calico-runc` has no logger, since its standard error is the task's own; the executors of
+//! the same host, which write to the same folder, report the fault.
+//!
+//! On a thread of a runtime nothing waits here, since a wait would stop all tasks of an executor: a line that cannot
+//! be placed at once, while another process holds a rotation up, goes to the logger (the sandbox) alone.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
+
+use tokio::runtime::Handle;
 
 use super::line::one_line;
 use super::Rotated;
@@ -31,12 +37,24 @@ impl Log {
 
     /// A line as it is, for programs.
     pub fn write(&self, line: &str) {
-        static TOLD: AtomicBool = AtomicBool::new(false);
+        static REPORTED: AtomicBool = AtomicBool::new(false);
         let Some(file) = &self.file else { return };
-        if let Err(error) = file.append(line) {
-            if !TOLD.swap(true, Ordering::Relaxed) {
+        let appended = match Handle::try_current() {
+            Ok(_) => file.append_now(line),
+            Err(_) => file.append(line),
+        };
+        match appended {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                tracing::warn!(
+                    "cannot write to {} at once: {error}; the line: {line}",
+                    file.path().display()
+                );
+            }
+            Err(error) if !REPORTED.swap(true, Ordering::Relaxed) => {
                 tracing::warn!("cannot write {}: {error}; further lines may be lost", file.path().display());
             }
+            Err(_) => {}
         }
     }
 }
@@ -44,4 +62,55 @@ impl Log {
 /// Now, in RFC 3339 with milliseconds, UTC.
 pub fn timestamp() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Sandbox(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Sandbox {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_runtime_of_one_thread_goes_on_while_another_process_holds_the_rotation() {
+        const LINES: u32 = 200;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.log");
+        let log = Log { file: Some(Rotated::new(&path).bounded(10, 3)) };
+        // A lock belongs to the opened file, not to the process: this one is like another process's.
+        let lock = File::create(folder.path().join(".x.log.lock")).unwrap();
+        lock.lock().unwrap();
+        let sandbox = Sandbox::default();
+        let writer = sandbox.clone();
+        let logger = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let begun = Instant::now();
+        tracing::subscriber::with_default(logger, || {
+            (0..LINES).for_each(|n| log.write(&format!("line {n}.")))
+        });
+        // With pauses, each line that has no room would take 50 ms: nine seconds in all.
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let (file, sandbox) = (std::fs::read_to_string(&path).unwrap(), sandbox.0.lock().unwrap().clone());
+        let sandbox = String::from_utf8(sandbox).unwrap();
+        for n in 0..LINES {
+            let line = format!("line {n}.");
+            assert!(file.contains(&line) != sandbox.contains(&line), "{line}: {file}{sandbox}");
+        }
+        drop(lock);
+        log.write("last");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "last\n");
+    }
 }

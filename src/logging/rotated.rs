@@ -1,16 +1,18 @@
 //! A file of lines that many processes write at once, kept in pieces: `x.log`, `x.log.1` to `x.log.9`.
 //!
-//! Nobody keeps it open. A line is one `write(2)` at the end of whatever the name leads to now, so that lines
-//! of several writers never mix, and nobody has to be told of a rotation:
+//! No writer keeps it open. A line is one `write(2)` at the end of whatever the name leads to now, so that lines
+//! of several writers never mix, and no writer has to learn of a rotation:
 //!
 //! ```text
 //!  open, append ── full? ── lock ── still full? ── x.log.8 ► .9 … x.log ► x.log.1 ── open anew
 //!       └─────────── no ────────────────────────────────────────────────────────────────┴──► write
 //! ```
 //!
-//! The lock (`.x.log.lock`) is for rotating only and not waited for: who finds it taken writes where he is, and a
-//! piece becomes longer by the lines of that moment. Only when it has twice its length is there a pause; a
-//! process that is stopped while it rotates then costs lines, never space, and nobody more than [`ATTEMPTS`].
+//! The lock (`.x.log.lock`) is for rotating only and not waited for: a writer that finds it taken appends to the piece
+//! that is there, which becomes longer by the lines of that moment. Only at twice its length does a writer pause, and
+//! only one that may ([`Rotated::append`]): [`Rotated::append_now`] fails instead, for a pause would stop everything
+//! else on the thread of a runtime. A process that is stopped while it rotates costs lines, never space, and no writer
+//! more than [`ATTEMPTS`] pauses.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -32,6 +34,8 @@ const PAUSE: Duration = Duration::from_micros(500);
 const LOOKS: u32 = 3;
 /// How often a line is tried, with a pause when the file has twice its length: 50 ms at most.
 const ATTEMPTS: u32 = 100;
+
+const UNFINISHED: &str = "it is full, and another process has begun to rotate it and does not finish";
 
 /// The name of such a file; nothing is touched before the first line.
 #[derive(Debug, Clone)]
@@ -55,19 +59,35 @@ impl Rotated {
         &self.path
     }
 
-    /// Appends one line; its newline is added here. It is whole in the file, or there was an error.
+    /// Appends one line; its newline is added here. It is whole in the file, or there was an error. Waits 50 ms at
+    /// most for a rotation that another process has begun.
     pub fn append(&self, line: &str) -> io::Result<()> {
+        self.place(line, || {
+            std::thread::sleep(PAUSE);
+            Ok(())
+        })
+    }
+
+    /// The same without a wait: an error of the kind `WouldBlock` where there would be one.
+    pub fn append_now(&self, line: &str) -> io::Result<()> {
+        self.place(line, || Err(io::Error::new(io::ErrorKind::WouldBlock, UNFINISHED)))
+    }
+
+    /// `pause` comes before each further attempt, or ends them.
+    fn place(&self, line: &str, pause: impl Fn() -> io::Result<()>) -> io::Result<()> {
         for _ in 0..ATTEMPTS {
             let mut file = self.open()?;
             if self.is_full(file.metadata()?.len(), line) {
                 self.make_room(line)?;
                 file = self.open()?;
                 if file.metadata()?.len() > self.length.saturating_mul(2) {
-                    std::thread::sleep(PAUSE);
+                    pause()?;
                     continue;
                 }
             }
-            let begin = if ends_whole(&file)? { "" } else { "\n" };
+            // An unfinished line that cannot be waited for is ended: should its writer still be at it, an empty line
+            // is no harm.
+            let begin = if ends_whole(&file, &pause)? { "" } else { "\n" };
             let text = format!("{begin}{line}\n");
             if file.write(text.as_bytes())? < text.len() {
                 return Err(io::ErrorKind::StorageFull.into());
@@ -77,7 +97,7 @@ impl Rotated {
                 return Ok(());
             }
         }
-        Err(io::Error::other("it is full, and whoever rotates it does not come to an end"))
+        Err(io::Error::other(UNFINISHED))
     }
 
     fn is_full(&self, length: u64, line: &str) -> bool {
@@ -147,7 +167,7 @@ fn careful() -> OpenOptions {
 
 /// A disk that was full, or a `kill -9`, may have cut the last line off: it becomes a line of its own. A line that is
 /// just being written looks the same for a moment; should the moment be long, an empty line is no harm.
-fn ends_whole(file: &File) -> io::Result<bool> {
+fn ends_whole(file: &File, pause: impl Fn() -> io::Result<()>) -> io::Result<bool> {
     for _ in 0..LOOKS {
         let length = file.metadata()?.len();
         let mut last = [b'\n'];
@@ -157,7 +177,10 @@ fn ends_whole(file: &File) -> io::Result<bool> {
         if last == *b"\n" {
             return Ok(true);
         }
-        std::thread::sleep(PAUSE);
+        if pause().is_err() {
+            // Gives way once to a writer on the same processor, which is not a wait.
+            std::thread::yield_now();
+        }
     }
     Ok(false)
 }
@@ -204,18 +227,27 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_rotation_holds_nobody_up_but_the_space_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = Rotated::new(folder.path().join("x.log")).bounded(10, 3);
-        let lock = File::create(folder.path().join(".x.log.lock")).unwrap();
-        lock.lock().unwrap();
-        while log.append("1234").is_ok() {
-            assert!(fs::metadata(&log.path).unwrap().len() <= 25);
+    fn a_stopped_rotation_stops_no_writer_and_takes_no_space() {
+        type Append = fn(&Rotated, &str) -> io::Result<()>;
+        let appends: [(Append, io::ErrorKind); 2] =
+            [(Rotated::append, io::ErrorKind::Other), (Rotated::append_now, io::ErrorKind::WouldBlock)];
+        for (append, kind) in appends {
+            let folder = tempfile::tempdir().unwrap();
+            let log = Rotated::new(folder.path().join("x.log")).bounded(10, 3);
+            let lock = File::create(folder.path().join(".x.log.lock")).unwrap();
+            lock.lock().unwrap();
+            let error = loop {
+                match append(&log, "1234") {
+                    Ok(()) => assert!(fs::metadata(&log.path).unwrap().len() <= 25),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((error.kind(), error.to_string().as_str()), (kind, UNFINISHED));
+            assert_eq!(read(&log.path), "1234\n".repeat(5));
+            drop(lock);
+            append(&log, "5678").unwrap();
+            assert_eq!(read(&log.path), "5678\n");
         }
-        assert_eq!(read(&log.path), "1234\n".repeat(5));
-        drop(lock);
-        log.append("5678").unwrap();
-        assert_eq!(read(&log.path), "5678\n");
     }
 
     #[test]
@@ -224,6 +256,9 @@ mod tests {
         let log = Rotated::new(folder.path().join("x.log"));
         fs::write(&log.path, "whole\nhal").unwrap();
         log.append("next").unwrap();
+        assert_eq!(read(&log.path), "whole\nhal\nnext\n");
+        fs::write(&log.path, "whole\nhal").unwrap();
+        log.append_now("next").unwrap();
         assert_eq!(read(&log.path), "whole\nhal\nnext\n");
     }
 
