@@ -113,9 +113,14 @@ pub struct Files {
 }
 
 impl Files {
-    /// Reads them anew.
+    /// Reads and checks them anew.
+    pub fn read(&self) -> Result<Material, TlsError> {
+        read(self.ca.as_deref(), self.cert.as_deref(), self.key.as_deref())
+    }
+
+    /// The same, for a client that takes rustls's configuration.
     pub fn client_config(&self) -> Result<ClientConfig, TlsError> {
-        read(self.ca.as_deref(), self.cert.as_deref(), self.key.as_deref())?.client_config()
+        self.read()?.client_config()
     }
 }
 

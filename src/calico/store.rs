@@ -33,8 +33,6 @@ const TOKEN_REFUSED: [&str; 2] =
     ["etcdserver: invalid auth token", "etcdserver: revision of auth store is old"];
 /// How our own side, and a gRPC proxy, refuse an answer that exceeds their limit.
 const TOO_LONG: [&str; 2] = ["message length too large", "message larger than max"];
-/// Where distributions keep the certificates of public authorities; used when `etcd.ca_file` is not set.
-const SYSTEM_CA: [&str; 2] = ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// What kept etcd from answering.
 #[derive(Debug, thiserror::Error)]
@@ -126,8 +124,8 @@ pub(super) struct Store {
 /// Credentials, read anew for every connection so that they can be rotated.
 struct Options {
     user: Option<(String, String)>,
-    ca: Option<Vec<u8>>,
-    identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// What is used with a member behind TLS.
+    files: tls::Files,
 }
 
 impl Store {
@@ -284,10 +282,6 @@ impl Options {
         let file = |path: &std::path::Path| {
             std::fs::read(path).map_err(|source| StoreError::File { path: path.into(), source })
         };
-        let identity = match (&config.cert_file, &config.key_file) {
-            (Some(cert), Some(key)) => Some((file(cert)?, file(key)?)),
-            _ => None,
-        };
         let user = match (&config.username, &config.password_file) {
             (Some(name), Some(path)) => {
                 let password =
@@ -296,14 +290,7 @@ impl Options {
             }
             _ => None,
         };
-        let ca = match &config.ca_file {
-            Some(path) => Some(file(path)?),
-            None if config.endpoints.iter().any(|endpoint| endpoint.starts_with("https")) => {
-                SYSTEM_CA.iter().find_map(|path| std::fs::read(path).ok())
-            }
-            None => None,
-        };
-        Ok(Self { user, ca, identity })
+        Ok(Self { user, files: files(config) })
     }
 
     /// A client for one address. The certificate is checked against the configured host name.
@@ -313,12 +300,16 @@ impl Options {
             options = options.with_user(name, password);
         }
         if target.https {
-            let mut tls = TlsOptions::new().domain_name(&target.host);
-            if let Some(ca) = &self.ca {
-                tls = tls.ca_certificate(Certificate::from_pem(ca));
-            }
-            if let Some((cert, key)) = &self.identity {
-                tls = tls.identity(Identity::from_pem(cert, key));
+            let material = self.files.read().map_err(|error| StoreError::Tls {
+                endpoint: target.endpoint.clone(),
+                source: std::io::Error::other(error),
+            })?;
+            // The client takes PEM text and builds rustls's configuration itself.
+            let mut tls = TlsOptions::new()
+                .domain_name(&target.host)
+                .ca_certificate(Certificate::from_pem(&material.ca));
+            if let Some(own) = &material.identity {
+                tls = tls.identity(Identity::from_pem(&own.certificate, &own.key));
             }
             options = options.with_tls(tls);
         }
@@ -331,19 +322,18 @@ impl Options {
     }
 }
 
+fn files(config: &Etcd) -> tls::Files {
+    tls::Files { ca: config.ca_file.clone(), cert: config.cert_file.clone(), key: config.key_file.clone() }
+}
+
 /// The same error, or that TLS is the reason. The client's errors have lost that.
 async fn look_closer(error: StoreError, config: &Etcd, target: &Target, address: SocketAddr) -> StoreError {
     // A member that hangs is not asked once more.
     if !matches!(error, StoreError::Failed(_)) {
         return error;
     }
-    let files = tls::Files {
-        ca: config.ca_file.clone(),
-        cert: config.cert_file.clone(),
-        key: config.key_file.clone(),
-    };
-    let files = target.https.then_some(&files);
-    match timeout(ETCD_TLS_PROBE, tls::probe(address, &target.host, files)).await {
+    let files = target.https.then(|| files(config));
+    match timeout(ETCD_TLS_PROBE, tls::probe(address, &target.host, files.as_ref())).await {
         Ok(Some(source)) => StoreError::Tls { endpoint: target.endpoint.clone(), source },
         Ok(None) | Err(_) => error,
     }
