@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CalicoError, Identity};
 use crate::config::Config;
+use crate::files;
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// A hint names a block or two; each one that is believed is read from etcd.
@@ -102,11 +103,8 @@ pub(super) fn read_hint(path: &Path, node: &str) -> Hint {
 /// Remembers a hint; a failure only costs the next launch a trip.
 pub(super) fn write_hint(path: &Path, node: &str, hint: &Hint) {
     let text = serde_json::to_vec(&BTreeMap::from([(node, hint)])).unwrap_or_default();
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
-    let renamed =
-        written.and_then(|mut file| file.write_all(&text)).and_then(|()| std::fs::rename(&temporary, path));
-    if let Err(error) = renamed {
+    // With an owner of its own: a hint that belongs to another user is not read.
+    if let Err(error) = files::replace_as(path, 0o600, |new| new.write_all(&text)) {
         tracing::debug!("cannot remember the block in {}: {error}", path.display());
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{lock, NetError};
-use crate::files::make_private;
+use crate::files::{self, make_private};
 
 /// A chain that got our accept rules, as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,8 +80,7 @@ impl Held {
     pub fn save(&self) -> Result<(), NetError> {
         let failed = |source| NetError::State { action: "write", path: self.path.clone(), source };
         let text = serde_json::to_vec(&self.marker).map_err(|error| failed(error.into()))?;
-        let new = self.path.with_extension("new");
-        fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path)).map_err(failed)
+        files::replace_as(&self.path, 0o644, |new| new.write_all(&text)).map_err(failed)
     }
 
     /// Forgets everything: the host is as it was.

@@ -24,7 +24,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::calico::{HeldHere, Holder};
 use crate::config::{Config, Paths};
 use crate::error::chain;
-use crate::files::make_private;
+use crate::files::{self, make_private, remove};
 use crate::names::ContainerId;
 use crate::net;
 
@@ -188,9 +188,7 @@ async fn replace(paths: &Paths, link: &Path, found: &Path, ours: &Path) -> io::R
         let name = link.file_name().unwrap_or_default().to_string_lossy();
         // One name for all: only the owner of the lock makes it.
         let new = link.with_file_name(format!(".{name}.new"));
-        remove(&new)?;
-        symlink(ours, &new)?;
-        fs::rename(&new, link)?;
+        files::replace_link(link, ours, &new)?;
     }
     drop(lock);
     Ok(same)
@@ -211,13 +209,6 @@ async fn lock(path: &Path) -> io::Result<Flock<File>> {
             Err((_, errno)) => return Err(errno.into()),
         }
         tokio::time::sleep(POLL).await;
-    }
-}
-
-fn remove(link: &Path) -> io::Result<()> {
-    match fs::remove_file(link) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@
 //! a cleaner looks again after it has written, and takes back what it wrote behind the executor's back.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::calico::Kept;
 use crate::config::Config;
 use crate::consul::Service;
+use crate::files;
 use crate::names::ContainerId;
 
 /// One of a task's files.
@@ -58,9 +59,8 @@ impl<T: Serialize + DeserializeOwned> Note<T> {
 
     /// The first failure is a warning, since a full disk makes all of a life's notes fail.
     fn note_or_warn(&self, what: &T, warned: &AtomicBool) {
-        let new = self.0.with_extension("new");
-        let written = serde_json::to_vec(what).map_err(io::Error::from);
-        let written = written.and_then(|text| fs::write(&new, text)).and_then(|()| fs::rename(&new, &self.0));
+        let text = serde_json::to_vec(what).map_err(io::Error::from);
+        let written = text.and_then(|text| files::replace_as(&self.0, 0o644, |new| new.write_all(&text)));
         let Err(error) = written else { return };
         let file = self.0.display();
         match warned.swap(true, Ordering::Relaxed) {

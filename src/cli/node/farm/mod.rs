@@ -17,10 +17,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{symlink, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::launcher::LauncherError;
+use crate::files::{self, NEW};
 use steps::{list, plan, strangers, Entry, Mark, Step};
 
 pub use steps::{told, EXECUTOR};
@@ -29,8 +30,6 @@ pub use steps::{told, EXECUTOR};
 pub const DEFAULT_DIR: &str = "/usr/lib/calico-mesos/launcher";
 /// Remembers what the farm was made of.
 const MARK: &str = ".calico-mesos";
-/// Links and marks on their way into place begin like this.
-const NEW: &str = ".calico-mesos-new";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FarmError {
@@ -221,29 +220,21 @@ fn read_mark(dir: &Path) -> Result<Option<Mark>, FarmError> {
 
 fn write_mark(dir: &Path, mark: &Mark) -> Result<(), FarmError> {
     let path = dir.join(MARK);
-    let write = || {
-        let mut new = tempfile::Builder::new().prefix(NEW).tempfile_in(dir)?;
-        serde_json::to_writer_pretty(&mut new, mark)?;
+    let write = |new: &mut File| {
+        serde_json::to_writer_pretty(&mut *new, mark)?;
         new.write_all(b"\n")?;
-        new.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        new.as_file().sync_all()?;
-        new.persist(&path)?;
-        Ok(())
+        new.sync_all()
     };
-    write().map_err(file("write", &path))
+    files::replace_as(&path, 0o644, write).map_err(file("write", &path))
 }
 
 fn link(dir: &Path, name: &Path, target: &Path) -> Result<(), FarmError> {
     let (new, path) = (dir.join(NEW), dir.join(name));
-    remove(&new)?;
-    symlink(target, &new).and_then(|()| fs::rename(&new, &path)).map_err(file("make", &path))
+    files::replace_link(&path, target, &new).map_err(file("make", &path))
 }
 
 fn remove(path: &Path) -> Result<(), FarmError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result.map_err(file("remove", path)),
-    }
+    files::remove(path).map_err(file("remove", path))
 }
 
 /// The first of a path's folders that is not there; the last one when all are.
