@@ -15,8 +15,10 @@
 //!
 //! `task` is the only module that knows all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `files`,
-//! `processes`, `config`, `limits` (of every wait), `logging`, `lock`, `gate`, `trust`, `privileges`; above them `agent` (the
-//! embedded Mesos agent), `dev` (private daemons) and `cli`. `tests/architecture.rs` checks this.
+//! `processes`, `config`, `limits` (of every wait), `logging`, `lock`, `gate`, `trust`, `privileges`, `resolve` (host
+//! names), `tls` (certificates) and `dial` (connections and requests); above them `agent` (the embedded Mesos agent),
+//! `dev` (private daemons) and `cli`. `runtime` stands apart: Docker runs it for every container. `tests/architecture.rs`
+//! checks this.
 //! Start reading at [`task`].
 
 pub mod agent;
@@ -27,6 +29,7 @@ pub mod cli;
 pub mod config;
 pub mod consul;
 pub mod dev;
+pub mod dial;
 pub mod error;
 pub mod files;
 pub mod gate;

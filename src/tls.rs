@@ -288,10 +288,6 @@ fn system_bundle() -> Result<PathBuf, TlsError> {
         .ok_or_else(|| TlsError::NoBundle { looked_for: SYSTEM_BUNDLES.join(", ") })
 }
 
-mod probe;
-
-pub use probe::probe;
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@ const ROWS: [&[&str]; 5] = [
         "gate",
         "resolve",
         "tls",
+        "dial",
         "trust",
         "privileges",
         "processes",

@@ -2,12 +2,12 @@
 //!
 //! Errors are texts that name the endpoint: several of them end up in one sentence.
 
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
+use crate::dial::tcp;
 use crate::limits::ETCD_CONNECT;
 
 /// One configured endpoint with the addresses of its host.
@@ -52,12 +52,8 @@ pub(super) async fn first_open(
     for (index, target) in targets.iter().enumerate() {
         for address in target.addresses.clone() {
             attempts.spawn(async move {
-                let opened = timeout(ETCD_CONNECT, TcpStream::connect(address)).await;
-                let problem = match opened {
-                    Ok(Ok(_)) => None,
-                    Ok(Err(error)) => Some(format!("{address}: {error}")),
-                    Err(_) => Some(format!("{address}: no answer within {} s", ETCD_CONNECT.as_secs())),
-                };
+                let opened = tcp(&[address], Some(ETCD_CONNECT)).await;
+                let problem = opened.err().map(|error| format!("{address}: {}", io::Error::from(error)));
                 (index, address, problem)
             });
         }

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::dial::{self, Target};
 use super::txn::{Answer, Change, Entry, Guard, Range, Written};
 use crate::config::Etcd;
+use crate::dial::probe;
 use crate::limits::{ETCD_CONNECT, ETCD_REQUEST, ETCD_TLS_PROBE};
 use crate::tls::{self, TlsFault};
 
@@ -333,7 +334,7 @@ async fn look_closer(error: StoreError, config: &Etcd, target: &Target, address:
         return error;
     }
     let files = target.https.then(|| files(config));
-    match timeout(ETCD_TLS_PROBE, tls::probe(address, &target.host, files.as_ref())).await {
+    match timeout(ETCD_TLS_PROBE, probe(address, &target.host, files.as_ref())).await {
         Ok(Some(source)) => StoreError::Tls { endpoint: target.endpoint.clone(), source },
         Ok(None) | Err(_) => error,
     }

@@ -1,23 +1,26 @@
 //! The few HTTP requests that starting a daemon needs: is it up, what runs in it, import an image.
-//!
-//! Plain HTTP/1.0 by hand, one connection a request: clients with pools and TLS belong to the product's
-//! own modules, each of which names its library alone.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::Request;
+use tokio::time::timeout;
+
+use crate::dial::{self, DialError, Stream};
 
 pub(super) struct Reply {
     pub status: u16,
     pub body: String,
 }
 
-pub(super) async fn over_tcp(at: SocketAddr, path: &str) -> std::io::Result<Reply> {
-    limited(Duration::from_secs(2), async { exchange(TcpStream::connect(at).await?, "GET", path, &[]).await })
-        .await
+pub(super) async fn over_tcp(at: SocketAddr, path: &str) -> io::Result<Reply> {
+    let asking = async { ask(Box::pin(dial::tcp(&[at], None).await?), "GET", path, &[]).await };
+    timeout(Duration::from_secs(2), asking).await?
 }
 
 pub(super) async fn over_unix(
@@ -26,50 +29,47 @@ pub(super) async fn over_unix(
     path: &str,
     body: &[u8],
     limit: Duration,
-) -> std::io::Result<Reply> {
-    limited(limit, async { exchange(UnixStream::connect(socket).await?, method, path, body).await }).await
+) -> io::Result<Reply> {
+    let asking = async { ask(Box::pin(dial::unix(socket, None).await?), method, path, body).await };
+    timeout(limit, asking).await?
 }
 
-async fn limited(
-    limit: Duration,
-    work: impl std::future::Future<Output = std::io::Result<Reply>>,
-) -> std::io::Result<Reply> {
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-}
-
-async fn exchange(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    method: &str,
-    path: &str,
-    body: &[u8],
-) -> std::io::Result<Reply> {
+async fn ask(stream: Stream, method: &str, path: &str, body: &[u8]) -> io::Result<Reply> {
     // The only bodies are JSON and, to import an image, a tar archive.
-    let kind = if body.first() == Some(&b'{') { "json" } else { "x-tar" };
-    let head = format!(
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/{kind}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    parse(&String::from_utf8_lossy(&answer)).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
-}
-
-fn parse(answer: &str) -> Option<Reply> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Reply { status, body: body.to_owned() })
+    let kind = if body.first() == Some(&b'{') { "application/json" } else { "application/x-tar" };
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, "localhost")
+        .header(CONTENT_TYPE, kind)
+        .body(Full::new(Bytes::copy_from_slice(body)))
+        .map_err(DialError::Form)?;
+    let answer = dial::exchange(stream, request).await?;
+    let status = answer.status().as_u16();
+    let body = answer.into_body().collect().await.map_err(DialError::Broken)?.to_bytes();
+    Ok(Reply { status, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
 
-    #[test]
-    fn status_and_body() {
-        let reply = parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\nOK").unwrap();
+    #[tokio::test]
+    async fn status_and_body() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let answering = async {
+            let (mut peer, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 512];
+            let length = peer.read(&mut asked).await.unwrap();
+            assert!(asked[..length].starts_with(b"GET /health HTTP/1.1\r\n"));
+            peer.write_all(b"HTTP/1.1 200 OK\r\nA: b\r\nContent-Length: 2\r\n\r\nOK").await.unwrap();
+        };
+        let (reply, ()) = tokio::join!(over_tcp(at, "/health"), answering);
+        let reply = reply.unwrap();
         assert_eq!((reply.status, reply.body.as_str()), (200, "OK"));
-        assert!(parse("").is_none());
     }
 }

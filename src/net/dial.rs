@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::netns::{enter, Namespace};
 use super::NetError;
+use crate::dial;
 use crate::limits::NAME_SERVER;
 use crate::resolve::{self, ResolveError};
 
@@ -25,7 +26,8 @@ pub async fn connect(namespace: &Namespace, address: SocketAddr) -> Result<TcpSt
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     });
-    socket.await?.map_err(failed)?.connect(address).await.map_err(failed)
+    let socket = socket.await?.map_err(failed)?;
+    dial::tcp_from(socket, address).await.map_err(|error| failed(error.into()))
 }
 
 /// Looks a name up as a process in the namespace would: what its policy keeps from it, a look-up does not reach.

@@ -1,6 +1,7 @@
 //! The daemon: connecting, and the calls that create, start, stop and remove a container.
 
 use std::future::Future;
+use std::io;
 use std::time::Duration;
 
 use bollard::errors::Error as ApiError;
@@ -17,7 +18,8 @@ use super::host::DockerHost;
 use super::inspect::{daemon_words, segment};
 use super::profile::with_profiles;
 use super::spec::ContainerSpec;
-use super::transport::{for_bollard, Address, Secured, SendError, Transport};
+use super::transport::{for_bollard, Address, Secured, Transport};
+use crate::dial::DialError;
 use crate::limits::{DOCKER_CALL, DOCKER_CREATE, DOCKER_HELLO};
 use crate::tls;
 
@@ -87,17 +89,13 @@ impl Docker {
     /// Whether anything accepts connections at the address, a daemon that hangs among them. A name that does not
     /// resolve, a refused connection and silence mean no; an error that leaves it open means yes.
     pub async fn listens(host: &DockerHost) -> bool {
-        use std::io::ErrorKind::{
-            ConnectionRefused, HostUnreachable, NetworkUnreachable, NotFound, TimedOut,
-        };
         let Ok(Ok(address)) = timeout(DOCKER_HELLO, resolve(host, None, "")).await else { return false };
         let connected = match timeout(DOCKER_HELLO, Transport::new(address).is_open()).await {
             Ok(connected) => connected,
             // A full queue of a local socket's is a daemon that hangs.
             Err(_) => return matches!(host, DockerHost::Unix(_)),
         };
-        let nothing_there = [NotFound, ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut];
-        connected.map_or_else(|error| !nothing_there.contains(&error.kind()), |()| true)
+        connected.map_or_else(|error| !error.is_nothing_there(), |()| true)
     }
 
     /// The daemon's name and its newest API version. A ping and not `/version`, for which Docker 20.10
@@ -275,13 +273,13 @@ impl Docker {
         DockerError::Away { address: self.address.clone(), source: source.into() }
     }
 
-    pub(super) fn send_error(&self, doing: &str, error: SendError) -> DockerError {
+    pub(super) fn send_error(&self, doing: &str, error: DialError) -> DockerError {
         match error {
-            SendError::Connect(source) => self.away(source),
-            SendError::Http(source) => self.away(source),
-            SendError::Form(source) => {
+            DialError::Form(source) => {
                 DockerError::Daemon { doing: doing.to_owned(), status: None, words: source.to_string() }
             }
+            DialError::Broken(source) => self.away(source),
+            connect => self.away(io::Error::from(connect)),
         }
     }
 

@@ -1,11 +1,10 @@
 //! One connection for each request to Docker, below bollard.
 //!
-//! An executor lives for months and asks Docker a dozen questions: a pool would only keep idle
-//! connections and hand out dead ones after dockerd was restarted. Having the connection in our own
-//! hands also tells "nobody listens there" from every other fault, sends the negotiated API version
-//! (bollard's own URLs leave it out), and lets us ask what bollard cannot answer: the moment at which
-//! Docker has registered a wait, an inspect text kept as it is, a stream resumed at a fraction of a second.
+//! The connections are [`crate::dial`]'s. So the transport separates a daemon that is away from every other fault,
+//! sends the negotiated API version (bollard's own URLs leave it out), and answers what bollard cannot: the moment at
+//! which Docker has registered a wait, an inspect text kept as it is, a stream resumed at a fraction of a second.
 
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -17,16 +16,12 @@ use bollard::BollardRequest;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1;
 use hyper::header::{HeaderMap, HeaderValue, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpStream;
 
+use crate::dial::{self, DialError, Stream};
 use crate::tls;
 
 /// Where to connect; names have become addresses already.
@@ -46,10 +41,11 @@ pub(super) struct Secured {
 }
 
 impl Secured {
-    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-        let config = self.files.client_config().map_err(io::Error::other)?;
-        let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    async fn over(&self, stream: TcpStream) -> Result<Stream, DialError> {
+        let unusable = |error: Box<dyn Error + Send + Sync>| DialError::Tls(io::Error::other(error));
+        let config = self.files.client_config().map_err(|error| unusable(error.into()))?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| unusable(error.into()))?;
+        dial::secure(stream, Arc::new(config), name, None).await
     }
 }
 
@@ -59,16 +55,6 @@ pub(super) struct Transport {
     address: Arc<Address>,
     /// `/v1.41`, once negotiated.
     prefix: Arc<OnceLock<String>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    #[error("the connection broke")]
-    Http(#[source] hyper::Error),
-    #[error("the request cannot be formed")]
-    Form(#[source] hyper::http::Error),
 }
 
 impl Transport {
@@ -88,21 +74,21 @@ impl Transport {
         method: Method,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<Incoming>, DialError> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.send(request.body(Full::<Bytes>::default()).map_err(SendError::Form)?).await
+        self.send(request.body(Full::<Bytes>::default()).map_err(DialError::Form)?).await
     }
 
     /// A request with JSON.
-    pub(super) async fn post(&self, path: &str, json: Vec<u8>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn post(&self, path: &str, json: Vec<u8>) -> Result<Response<Incoming>, DialError> {
         let request = Request::post(path).header(CONTENT_TYPE, "application/json");
-        self.send(request.body(Full::<Bytes>::from(json)).map_err(SendError::Form)?).await
+        self.send(request.body(Full::<Bytes>::from(json)).map_err(DialError::Form)?).await
     }
 
-    async fn send<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, SendError>
+    async fn send<B>(&self, mut request: Request<B>) -> Result<Response<Incoming>, DialError>
     where
         B: Body + Send + 'static,
         B::Data: Send,
@@ -113,33 +99,27 @@ impl Transport {
         let prefix = self.prefix.get().filter(|_| !versioned).map_or("", String::as_str);
         let uri: Uri = format!("{prefix}{path}")
             .parse()
-            .map_err(|error: hyper::http::uri::InvalidUri| SendError::Form(error.into()))?;
+            .map_err(|error: hyper::http::uri::InvalidUri| DialError::Form(error.into()))?;
         *request.uri_mut() = uri;
         request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
-        match &*self.address {
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(SendError::Connect)?;
-                exchange(stream, request).await
-            }
+        let stream: Stream = match &*self.address {
+            Address::Unix(path) => Box::pin(dial::unix(path, None).await?),
             Address::Tcp(addresses, secured) => {
-                let stream = TcpStream::connect(&addresses[..]).await.map_err(SendError::Connect)?;
-                stream.set_nodelay(true).map_err(SendError::Connect)?;
+                let stream = dial::tcp(addresses, None).await?;
                 match secured {
-                    None => exchange(stream, request).await,
-                    Some(secured) => {
-                        let stream = secured.handshake(stream).await.map_err(SendError::Connect)?;
-                        exchange(stream, request).await
-                    }
+                    None => Box::pin(stream),
+                    Some(secured) => secured.over(stream).await?,
                 }
             }
-        }
+        };
+        dial::exchange(stream, request).await
     }
 
     /// A connection can be made.
-    pub(super) async fn is_open(&self) -> io::Result<()> {
+    pub(super) async fn is_open(&self) -> Result<(), DialError> {
         match &*self.address {
-            Address::Unix(path) => UnixStream::connect(path).await.map(drop),
-            Address::Tcp(addresses, _) => TcpStream::connect(&addresses[..]).await.map(drop),
+            Address::Unix(path) => dial::unix(path, None).await.map(drop),
+            Address::Tcp(addresses, _) => dial::tcp(addresses, None).await.map(drop),
         }
     }
 
@@ -153,30 +133,11 @@ impl Transport {
         match &*self.address {
             Address::Unix(_) => Ok(true),
             Address::Tcp(addresses, _) => {
-                let stream = TcpStream::connect(&addresses[..]).await?;
+                let stream = dial::tcp(addresses, None).await?;
                 Ok(stream.local_addr()?.ip() == stream.peer_addr()?.ip())
             }
         }
     }
-}
-
-/// Sends the request; the connection lives in the background until the answer's body (or the stream
-/// that it was upgraded to) is at its end or dropped.
-async fn exchange<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>, SendError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(SendError::Http)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            // The reader of the answer gets the same error; this is for those who debug.
-            tracing::trace!(%error, "a connection to Docker ended");
-        }
-    });
-    sender.send_request(request).await.map_err(SendError::Http)
 }
 
 /// What bollard takes as its transport: a function from request to answer.
@@ -188,9 +149,9 @@ pub(super) fn for_bollard(
         url_alphabet(request.headers_mut());
         Box::pin(async move {
             transport.send(request).await.map_err(|error| match error {
-                SendError::Connect(err) => bollard::errors::Error::IOError { err },
-                SendError::Http(err) => bollard::errors::Error::HyperResponseError { err },
-                SendError::Form(err) => bollard::errors::Error::HttpClientError { err },
+                DialError::Broken(err) => bollard::errors::Error::HyperResponseError { err },
+                DialError::Form(err) => bollard::errors::Error::HttpClientError { err },
+                connect => bollard::errors::Error::IOError { err: connect.into() },
             })
         })
     }

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use super::recordio::Decoder;
 use super::state::{Answer, Effect, Input, News, State};
-use super::transport::{self, SendError, Sender, Transport};
+use super::transport::{self, Sender, Transport};
 use super::Times;
+use crate::dial::DialError;
 use crate::error::chain;
 use crate::mesos::driver::handle::{Command, Drains};
 use crate::mesos::driver::Event;
@@ -187,7 +188,7 @@ async fn follow(transport: Arc<Transport>, body: Bytes, news: mpsc::UnboundedSen
     let _ = news.send(events(response.into_body(), &news).await);
 }
 
-async fn subscribe(transport: &Transport, body: Bytes) -> Result<hyper::Response<Incoming>, SendError> {
+async fn subscribe(transport: &Transport, body: Bytes) -> Result<hyper::Response<Incoming>, DialError> {
     let mut sender = transport.connect().await?;
     transport.post(&mut sender, body).await
 }
@@ -227,7 +228,7 @@ async fn call_in_turn(
     }
 }
 
-async fn call(transport: &Transport, kept: &mut Option<Sender>, body: Bytes) -> Result<Answer, SendError> {
+async fn call(transport: &Transport, kept: &mut Option<Sender>, body: Bytes) -> Result<Answer, DialError> {
     if let Some(sender) = kept {
         // An agent that was restarted has closed it. The same call twice does no harm: an update is
         // known by its uuid.

@@ -6,28 +6,26 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{HeaderValue, ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::rt::TokioIo;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::TlsConnector;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::state::Answer;
 use super::verify;
+use crate::dial::{self, DialError, Spelling, Stream};
 use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
 use crate::mesos::driver::DriverError;
 use crate::mesos::environment::HttpEnvironment;
-use crate::mesos::libprocess::link;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 /// More than any reason an agent gives.
@@ -45,20 +43,10 @@ enum Address {
 
 pub(super) struct Transport {
     address: Address,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     uri: Uri,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    #[error("cannot connect")]
-    Connect(#[source] io::Error),
-    #[error("the connection broke")]
-    Http(#[source] hyper::Error),
-    #[error("no answer within {} s", AGENT_ANSWER.as_secs())]
-    Silent,
 }
 
 impl Transport {
@@ -86,7 +74,7 @@ impl Transport {
                 let config =
                     verify::client_config(tls, environment.endpoint.ip()).map_err(DriverError::Tls)?;
                 let name = ServerName::IpAddress(environment.endpoint.ip().into());
-                (Address::Tcp(environment.endpoint), Some((TlsConnector::from(Arc::new(config)), name)))
+                (Address::Tcp(environment.endpoint), Some((Arc::new(config), name)))
             }
             (None, None) => (Address::Tcp(environment.endpoint), None),
         };
@@ -94,45 +82,28 @@ impl Transport {
     }
 
     /// A connection of its own; it ends when the sender and the answer's body are dropped.
-    pub async fn connect(&self) -> Result<Sender, SendError> {
-        let stream = self.stream().await.map_err(SendError::Connect)?;
-        let (sender, connection) = http1::Builder::new()
-            .title_case_headers(true)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(SendError::Http)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                // The reader of the answer gets the same error; this is for those who debug.
-                tracing::trace!(%error, "a connection to the agent ended");
-            }
-        });
-        Ok(sender)
+    pub async fn connect(&self) -> Result<Sender, DialError> {
+        dial::open(self.stream().await?, Spelling::Title).await
     }
 
-    async fn stream(&self) -> io::Result<Pin<Box<dyn Stream>>> {
+    async fn stream(&self) -> Result<Stream, DialError> {
         let stream = match &self.address {
-            Address::Unix(path) => {
-                // It waits where the agent accepts nothing and its queue is full.
-                let stream = tokio::time::timeout(AGENT_CONNECT, UnixStream::connect(path)).await;
-                return Ok(Box::pin(stream.map_err(|_| io::ErrorKind::TimedOut)??));
-            }
-            Address::Tcp(address) => link::connect(*address).await?,
+            Address::Unix(path) => return Ok(Box::pin(dial::unix(path, Some(AGENT_CONNECT)).await?)),
+            Address::Tcp(address) => dial::tcp(&[*address], Some(AGENT_CONNECT)).await?,
         };
-        keep_alive(&stream)?;
-        let Some((connector, name)) = &self.tls else { return Ok(Box::pin(stream)) };
-        let encrypted = tokio::time::timeout(AGENT_ANSWER, connector.connect(name.clone(), stream));
-        Ok(Box::pin(encrypted.await.map_err(|_| io::ErrorKind::TimedOut)??))
+        keep_alive(&stream).map_err(DialError::Local)?;
+        let Some((config, name)) = &self.tls else { return Ok(Box::pin(stream)) };
+        dial::secure(stream, config.clone(), name.clone(), Some(AGENT_ANSWER)).await
     }
 
     /// Posts a call; the answer's head has arrived, its body has not.
-    pub async fn post(&self, sender: &mut Sender, body: Bytes) -> Result<Response<Incoming>, SendError> {
+    pub async fn post(&self, sender: &mut Sender, body: Bytes) -> Result<Response<Incoming>, DialError> {
         let exchange = async {
             sender.ready().await?;
             sender.send_request(self.request(body)).await
         };
-        let answer = tokio::time::timeout(AGENT_ANSWER, exchange).await.map_err(|_| SendError::Silent)?;
-        answer.map_err(SendError::Http)
+        let answer = timeout(AGENT_ANSWER, exchange).await.map_err(|_| DialError::Slow(AGENT_ANSWER))?;
+        answer.map_err(DialError::Broken)
     }
 
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
@@ -157,7 +128,7 @@ pub(super) async fn read(response: Response<Incoming>) -> Answer {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), MAX_REASON).collect();
     // The code alone says enough.
-    let text = match tokio::time::timeout(AGENT_ANSWER, body).await {
+    let text = match timeout(AGENT_ANSWER, body).await {
         Ok(Ok(body)) => {
             String::from_utf8_lossy(&body.to_bytes()).lines().next().unwrap_or_default().to_owned()
         }
@@ -175,6 +146,3 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     setsockopt(stream, sockopt::TcpKeepCount, &count)?;
     Ok(())
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send {}
-impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}

@@ -11,15 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dial;
 use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
 
 /// Opens the connection that a [`Link`] is made of.
 pub async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
-    let stream = tokio::time::timeout(AGENT_CONNECT, TcpStream::connect(peer))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer within 5 s"))??;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(dial::tcp(&[peer], Some(AGENT_CONNECT)).await?)
 }
 
 /// The sending end. Dropped: what is queued is still written, then the connection is closed.

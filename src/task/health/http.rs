@@ -8,23 +8,21 @@
 //! | `-o /dev/null` | the body is read, up to a bound, and thrown away |
 //! | HTTP/2 | not spoken: a server that speaks nothing else fails its check |
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
 use hyper::Request;
-use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use url::{Host, Position, Url};
 
-use super::probe::{dial, ProbeError};
+use super::probe::{first_open, ProbeError};
 use super::Scheme;
+use crate::dial::{self, DialError, Stream};
 use crate::net::{self, Namespace};
 use crate::task::request::shown;
 use crate::tls;
@@ -42,7 +40,7 @@ pub(super) async fn get(
     candidates: &[SocketAddr],
     path: &str,
 ) -> Result<(), ProbeError> {
-    let (mut stream, at) = dial(namespace, candidates).await?;
+    let (mut stream, at) = first_open(namespace, candidates).await?;
     let scheme = match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
@@ -59,7 +57,7 @@ pub(super) async fn get(
             };
         };
         url = follow(&url, &location)?;
-        (stream, _) = dial(namespace, &addresses(namespace, &url).await?).await?;
+        (stream, _) = first_open(namespace, &addresses(namespace, &url).await?).await?;
     }
     Err(ProbeError::Redirects { url: shown(&start) })
 }
@@ -85,52 +83,39 @@ struct Answer {
 
 async fn ask(stream: TcpStream, url: &Url) -> Result<Answer, ProbeError> {
     if url.scheme() == "http" {
-        return exchange(stream, url).await;
+        return exchange(Box::pin(stream), url).await;
     }
-    let failed = |source| ProbeError::Handshake { url: shown(url.as_str()), source };
     let name = match url.host() {
         Some(Host::Ipv4(address)) => ServerName::from(std::net::IpAddr::from(address)),
         Some(Host::Ipv6(address)) => ServerName::from(std::net::IpAddr::from(address)),
         domain => ServerName::try_from(domain.map(|domain| domain.to_string()).unwrap_or_default())
-            .map_err(|error| failed(std::io::Error::other(error)))?,
+            .map_err(|error| failed(url)(DialError::Tls(io::Error::other(error))))?,
     };
     // Made anew each time: an executor waits nearly all its life, and so would this.
-    let connector = TlsConnector::from(Arc::new(tls::trust_everybody()?));
-    exchange(connector.connect(name, stream).await.map_err(failed)?, url).await
+    let config = Arc::new(tls::trust_everybody()?);
+    exchange(dial::secure(stream, config, name, None).await.map_err(failed(url))?, url).await
 }
 
-/// One request on a connection of its own. Nothing runs beside it: dropping it ends it.
-async fn exchange<S>(stream: S, url: &Url) -> Result<Answer, ProbeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let broken = |source| ProbeError::Exchange { url: shown(url.as_str()), source };
+/// One request on a connection of its own, which ends with this future.
+async fn exchange(stream: Stream, url: &Url) -> Result<Answer, ProbeError> {
     let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])
         .header(USER_AGENT, AGENT)
         .header(ACCEPT, "*/*")
         .body(Empty::<Bytes>::new())
-        .map_err(|source| ProbeError::Request { url: shown(url.as_str()), source })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let talk = async {
-        let reply = sender.send_request(request).await.map_err(broken)?;
-        let status = reply.status();
-        let location = reply.headers().get(LOCATION).filter(|_| status.is_redirection());
-        let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        if location.is_none() {
-            discard(reply.into_body()).await.map_err(broken)?;
-        }
-        Ok(Answer { status: status.as_u16(), location })
-    };
-    let drive = async {
-        // The exchange gets the same error.
-        let _ = connection.await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        answer = talk => answer,
-        answer = drive => answer,
+        .map_err(|source| failed(url)(DialError::Form(source)))?;
+    let reply = dial::exchange(stream, request).await.map_err(failed(url))?;
+    let status = reply.status();
+    let location = reply.headers().get(LOCATION).filter(|_| status.is_redirection());
+    let location = location.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    if location.is_none() {
+        discard(reply.into_body()).await.map_err(|source| failed(url)(DialError::Broken(source)))?;
     }
+    Ok(Answer { status: status.as_u16(), location })
+}
+
+fn failed(url: &Url) -> impl Fn(DialError) -> ProbeError + '_ {
+    |source| ProbeError::Exchange { url: shown(url.as_str()), source }
 }
 
 async fn discard(mut body: hyper::body::Incoming) -> Result<(), hyper::Error> {

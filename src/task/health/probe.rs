@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{command, http, Family, Probe, Target};
+use crate::dial::DialError;
 use crate::net::{self, Namespace, NetError};
 use crate::resolve::ResolveError;
 use crate::tls::TlsError;
@@ -25,23 +26,11 @@ pub(super) enum ProbeError {
     Unknown,
     #[error("there is no address to connect to")]
     Nowhere,
-    #[error("cannot ask for {url}")]
-    Request {
-        url: String,
-        #[source]
-        source: hyper::http::Error,
-    },
     #[error("the exchange about {url} failed")]
     Exchange {
         url: String,
         #[source]
-        source: hyper::Error,
-    },
-    #[error("cannot make a secure connection for {url}")]
-    Handshake {
-        url: String,
-        #[source]
-        source: std::io::Error,
+        source: DialError,
     },
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -118,7 +107,7 @@ impl Prober {
         match &self.probe {
             Probe::Tcp { port, family } => {
                 let candidates = candidates(*family, *port, &self.target.addresses);
-                dial(namespace, &candidates).await.map(drop)
+                first_open(namespace, &candidates).await.map(drop)
             }
             Probe::Http { scheme, port, path, family } => {
                 let candidates = candidates(*family, *port, &self.target.addresses);
@@ -139,8 +128,8 @@ fn candidates(family: Family, port: u16, own: &[IpAddr]) -> Vec<SocketAddr> {
     std::iter::once(loopback).chain(own).map(|address| SocketAddr::new(address, port)).collect()
 }
 
-/// The first candidate that somebody listens at, inside the namespace; otherwise what the first one said.
-pub(super) async fn dial(
+/// A connection to the first candidate that accepts one, inside the namespace; otherwise the first one's error.
+pub(super) async fn first_open(
     namespace: &Namespace,
     candidates: &[SocketAddr],
 ) -> Result<(TcpStream, SocketAddr), ProbeError> {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use super::{fault, trust_everybody, Files, PlainRefused, PlainSpoken};
+use super::{secure, tcp, Stream};
+
+use crate::tls::{fault, trust_everybody, Files, PlainRefused, PlainSpoken};
 
 /// Any server of HTTP answers it. It holds no secret.
 const REQUEST: &[u8] = b"GET /health HTTP/1.0\r\n\r\n";
@@ -45,18 +45,14 @@ async fn accepts_tls(address: SocketAddr, host: &str) -> bool {
     handshake(address, host, config).await.is_ok()
 }
 
-async fn handshake(
-    address: SocketAddr,
-    host: &str,
-    config: ClientConfig,
-) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
+async fn handshake(address: SocketAddr, host: &str, config: ClientConfig) -> io::Result<Stream> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let stream = TcpStream::connect(address).await?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    let stream = tcp(&[address], None).await?;
+    Ok(secure(stream, Arc::new(config), name, None).await?)
 }
 
 async fn plain(address: SocketAddr) -> io::Result<Vec<u8>> {
-    exchange(TcpStream::connect(address).await?).await
+    exchange(tcp(&[address], None).await?).await
 }
 
 /// The beginning of the answer; nothing when the connection was closed instead.
