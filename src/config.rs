@@ -18,6 +18,9 @@ pub use read::ConfigError;
 
 /// Where the configuration lies on an agent host.
 pub const DEFAULT_PATH: &str = "/etc/calico-mesos/config.toml";
+/// The variable that names another file, for private set-ups. Operators set it for dockerd and, with the agent's
+/// `--executor_environment_variables`, for custom executors; a task's own does not count.
+pub const VARIABLE: &str = "CALICO_MESOS_CONFIG";
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]

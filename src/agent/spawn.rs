@@ -17,8 +17,7 @@ use super::{AgentError, AgentOptions};
 use crate::mesos::duration;
 use crate::mesos::libprocess::Upid;
 use crate::mesos::messages::ExecutorInfo;
-
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::workload::init::DEFAULT_PATH;
 
 /// What is executed.
 #[derive(Debug)]
@@ -131,7 +130,7 @@ pub(super) fn environment(
         ("MESOS_SANDBOX", told),
     ];
     environment.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
-    environment.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
+    environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
     let own = info.command.iter().flat_map(|command| &command.environment).flat_map(|own| &own.variables);
     environment.extend(own.map(|own| (own.name.clone(), own.value.clone().unwrap_or_default())));
     environment

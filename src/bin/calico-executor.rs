@@ -10,14 +10,12 @@ use std::process::ExitCode;
 use calico_mesos::config::{self, Config};
 use calico_mesos::error::chain;
 use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
-use calico_mesos::mesos::flags::Flags;
+use calico_mesos::mesos::flags::{Flags, PROGRAM};
 use calico_mesos::workload::init;
 use calico_mesos::{logging, privileges, task};
 
 /// Bad usage, as sysexits.h has it.
 const USAGE: u8 = 64;
-/// The stock executor's name.
-const DROP_IN: &str = "mesos-docker-executor";
 /// Of the threads beside the first one, which wait for disks and names.
 const STACK: usize = 2 << 20;
 /// Every executor gets this one from its agent.
@@ -30,7 +28,7 @@ fn main() -> ExitCode {
         return init::main();
     }
     let name = arguments.first().and_then(|name| Path::new(name).file_name());
-    match name == Some(OsStr::new(DROP_IN)) {
+    match name == Some(OsStr::new(PROGRAM)) {
         true => drop_in(arguments),
         false => custom(arguments),
     }
@@ -71,7 +69,7 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     };
     // Of whom the variable is shows only with the executor's definition; it decides on no more than the log here.
     let config =
-        std::env::var_os(task::custom::CONFIG).map_or_else(|| config::DEFAULT_PATH.into(), PathBuf::from);
+        std::env::var_os(config::VARIABLE).map_or_else(|| config::DEFAULT_PATH.into(), PathBuf::from);
     logging::executor(&Config::log_only(&config), "INFO");
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match HttpEnvironment::from(variables.clone()) {

@@ -139,18 +139,6 @@ impl CalicoError {
         taken(&format!("{address} is still held by {holder} after {} s", waited.as_secs()))
     }
 
-    /// Unreachable, locked or contended: the same call may succeed a little later.
-    pub fn is_temporary(&self) -> bool {
-        matches!(
-            self,
-            Self::Store { .. }
-                | Self::Lost { .. }
-                | Self::Contended(_)
-                | Self::NotReady(_)
-                | Self::Taken { .. }
-        )
-    }
-
     /// The sentence, the code and the blame for the framework.
     pub fn failure(&self) -> Failure {
         let told = chain(self);

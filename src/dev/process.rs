@@ -18,9 +18,8 @@ use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
 use super::DevError;
+use crate::workload::init::DEFAULT_PATH;
 
-/// Where programs are looked for besides PATH: daemons lie in sbin, which a user's PATH may lack.
-const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const POLL: Duration = Duration::from_millis(10);
 
 /// What is needed to start the daemon, again and again.
@@ -160,7 +159,8 @@ pub(super) fn cache() -> Option<PathBuf> {
 fn search_path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
-    path.push(SYSTEM_PATH);
+    // Daemons lie in sbin, which a user's PATH may lack.
+    path.push(DEFAULT_PATH);
     path
 }
 

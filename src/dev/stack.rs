@@ -20,11 +20,10 @@ use super::{
     free_pool, import_busybox, sweep, Consul, ConsulOptions, DevError, Dockerd, DockerdOptions, Etcd,
     EtcdOptions, Network,
 };
+use crate::config;
 
 /// dockerd's part of the folder; one letter, since containerd puts sockets deep below it.
 pub(super) const DOCKER: &str = "d";
-/// How calico-runc learns which configuration is meant.
-const CONFIG_VARIABLE: &str = "CALICO_MESOS_CONFIG";
 
 #[derive(Debug, Clone)]
 pub struct StackOptions {
@@ -219,7 +218,7 @@ impl Drop for Stack {
 async fn docker(dir: &Path, config: &Path, options: &StackOptions) -> Result<Dockerd, DevError> {
     let runtimes = options.runtime.iter().map(|path| ("calico".to_owned(), path.clone())).collect();
     let config = config.to_string_lossy().into_owned();
-    let environment = BTreeMap::from([(CONFIG_VARIABLE.to_owned(), config)]);
+    let environment = BTreeMap::from([(config::VARIABLE.to_owned(), config)]);
     let (network, tcp) = (options.network, options.docker_tcp);
     let configuration = options.docker_configuration.clone();
     let wanted = DockerdOptions { network, runtimes, environment, tcp, configuration, ..Default::default() };

@@ -15,7 +15,10 @@ use super::duration;
 use crate::names::{ContainerId, InvalidContainerId};
 
 const MAPPED_DIRECTORY: &str = "/mnt/mesos/sandbox";
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// Where the agent and its executors look for Docker when no flag names another socket.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+/// The stock executor's name, by which an agent starts it.
+pub const PROGRAM: &str = "mesos-docker-executor";
 
 #[derive(Debug, thiserror::Error)]
 pub enum FlagsError {

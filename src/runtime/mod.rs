@@ -25,15 +25,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use crate::config::{Config, ConfigError, DEFAULT_PATH};
+use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::error;
 use crate::logging::Log;
 
 pub use argv::{Call, Subcommand};
 pub use oci::{edit, Edited, OciError};
-
-/// Names the configuration file in private set-ups; set in the environment of dockerd.
-pub const CONFIG_VARIABLE: &str = "CALICO_MESOS_CONFIG";
 
 /// Why a container may not be made or started. Each text is a sentence for the owner of the app.
 #[derive(Debug, thiserror::Error)]
@@ -124,7 +121,7 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
 }
 
 fn load_config() -> Result<Config, ConfigError> {
-    let path = std::env::var_os(CONFIG_VARIABLE).unwrap_or_else(|| DEFAULT_PATH.into());
+    let path = std::env::var_os(config::VARIABLE).unwrap_or_else(|| DEFAULT_PATH.into());
     Config::load(Path::new(&path))
 }
 

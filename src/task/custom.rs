@@ -23,10 +23,6 @@ use super::executor::{self, Way};
 use super::link::Order;
 use super::spec::{self, Work};
 
-/// Our own variable for private set-ups: the agent's `--executor_environment_variables` may set it, a task
-/// may not.
-pub const CONFIG: &str = "CALICO_MESOS_CONFIG";
-
 /// Serves tasks until none is left. `arguments`: what follows the program's name on the command line, which is
 /// the command of Marathon's path executors.
 pub async fn run(
@@ -87,7 +83,8 @@ impl Way for Custom {
                 "the executor does not run as root, which it needs for network namespaces; set the app's user to root, or run the agent with --no-switch_user",
             ));
         }
-        let config_path = self.operators(CONFIG, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
+        let config_path =
+            self.operators(config::VARIABLE, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
         let docker = match description.work {
             Work::Command(_) => None,
             Work::Docker { .. } | Work::Foreign(_) => {

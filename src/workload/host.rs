@@ -28,6 +28,9 @@ pub struct InvalidDockerHost {
 }
 
 impl DockerHost {
+    /// What `docker` itself connects to when no address is configured.
+    pub const DEFAULT: &'static str = "unix:///var/run/docker.sock";
+
     /// Accepts `unix:///path`, an absolute path, `tcp://host[:port]`, `http://host[:port]` and `host:port`.
     pub fn parse(text: &str) -> Result<Self, InvalidDockerHost> {
         let problem = |problem| InvalidDockerHost { text: redacted(text), problem };

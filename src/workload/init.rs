@@ -33,7 +33,8 @@ pub(super) const GO: &[u8] = b"go\n";
 const NETWORK: &str = "/proc/self/ns/net";
 /// Where a program is looked for by a task without a PATH.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-const SHELL: &str = "/bin/sh";
+/// What runs a command that is a line of shell.
+pub const SHELL: &str = "/bin/sh";
 
 /// The one line that the child gets before it is let go.
 #[derive(Debug, Serialize, Deserialize)]

@@ -237,7 +237,7 @@ async fn no_variable_of_a_task_steers_an_executor() {
     // A custom executor that is told of another configuration by its task uses the usual one, which this host
     // has not: see `custom::what_a_task_sets_steers_nothing`.
     let (_, of_command): (Vec<_>, Vec<_>) =
-        hostile.iter().cloned().partition(|(name, _)| name == calico_mesos::task::custom::CONFIG);
+        hostile.iter().cloned().partition(|(name, _)| name == calico_mesos::config::VARIABLE);
     for info in [contained(&hostile), commanded(&of_command)] {
         let task = world.launch_info(info).await;
         task.reaches(TaskState::TaskRunning).await;

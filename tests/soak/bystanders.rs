@@ -170,7 +170,7 @@ async fn foreign_keys(machine: &Machine, addresses: &[String]) {
         ("other-mesos-web.1-eth0".to_owned(), "other".to_owned(), "mesos", "web.1"),
     ] {
         let endpoint = json!({"kind": "WorkloadEndpoint", "apiVersion": "projectcalico.org/v3",
-            "metadata": {"name": key, "namespace": "default", "uid": uuid::Uuid::new_v4()},
+            "metadata": {"name": key, "namespace": "default", "uid": uuid::Uuid::new_v4().to_string()},
             "spec": {"orchestrator": orchestrator, "workload": workload, "node": node, "endpoint": "eth0",
                 "ipNetworks": ["10.165.77.1/32"], "interfaceName": "califoreign0"}});
         client.put(format!("{endpoints}{key}"), endpoint.to_string(), None).await.unwrap();

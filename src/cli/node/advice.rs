@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
+use crate::mesos::flags::DOCKER_SOCKET;
 use crate::workload::DockerHost;
 
 use super::agents::Agent;
 
-/// Where the agent and its executors look for Docker when nobody tells them.
-const SOCKET: &str = "/var/run/docker.sock";
 /// Docker first: it takes what has an image, the other one the rest.
 const CONTAINERIZERS: &str = "docker,mesos";
 const ATTRIBUTE: &str = "calico:true";
@@ -20,7 +19,7 @@ pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<
         format!("  --containerizers={CONTAINERIZERS}"),
     ];
     let known = |flag: fn(&Agent) -> Option<&str>| agents.iter().find_map(flag);
-    let socket = known(|agent| agent.docker_socket.as_deref()).unwrap_or(SOCKET);
+    let socket = known(|agent| agent.docker_socket.as_deref()).unwrap_or(DOCKER_SOCKET);
     match docker {
         // The agent itself looks there for containers after a restart, and removes them.
         Some(DockerHost::Unix(path)) if path != Path::new(socket) => {

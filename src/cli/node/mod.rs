@@ -29,8 +29,6 @@ use super::{programs, Failed};
 
 use farm::{Farm, DEFAULT_DIR};
 
-/// What `docker` itself would talk to.
-const DOCKER: &str = "unix:///var/run/docker.sock";
 /// A dry run found something.
 const FOUND: u8 = 3;
 
@@ -208,7 +206,8 @@ async fn users(config: &Path) -> Result<Vec<String>, String> {
     let configured = Config::docker_only(config);
     let tls = configured.tls();
     let address = std::env::var("DOCKER_HOST").ok().or(configured.host);
-    let host = DockerHost::parse(address.as_deref().unwrap_or(DOCKER)).map_err(|error| chain(&error))?;
+    let host = DockerHost::parse(address.as_deref().unwrap_or(DockerHost::DEFAULT))
+        .map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, tls, "").await.map_err(|error| chain(&error))?;
     docker.users_of_runtime(NAME).await.map_err(|error| chain(&error))
 }

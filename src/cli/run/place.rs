@@ -7,14 +7,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::agent::AgentOptions;
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, VARIABLE};
 use crate::dev::{find_consul, DevError, Stack, StackOptions};
-use crate::task::custom;
+use crate::workload::DockerHost;
 
 use super::{derived, remains};
-
-/// What `docker` itself would talk to.
-const DOCKER: &str = "unix:///var/run/docker.sock";
 
 /// How long an executor whose agent is gone waits for it.
 const RECOVERY: Duration = Duration::from_secs(10);
@@ -93,7 +90,7 @@ impl Place {
             config,
             config_path,
             folder: folder.path().to_owned(),
-            docker: docker.unwrap_or_else(|| DOCKER.to_owned()),
+            docker: docker.unwrap_or_else(|| DockerHost::DEFAULT.to_owned()),
             dns,
             holds: Holds::Folder(folder),
         })
@@ -118,7 +115,7 @@ impl Place {
         // The drop-in executor has it on its command line; that of a custom executor belongs to the app.
         options.executor_environment = BTreeMap::from([
             ("DOCKER_HOST".to_owned(), self.docker.clone()),
-            (custom::CONFIG.to_owned(), self.config_path.display().to_string()),
+            (VARIABLE.to_owned(), self.config_path.display().to_string()),
         ]);
         if let Some(socket) = self.docker.strip_prefix("unix://") {
             options.docker_socket = socket.to_owned();

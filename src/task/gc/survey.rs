@@ -28,9 +28,6 @@ use super::borrowed;
 use super::forget::GoneDocker;
 use super::seen::{Death, Folder, Seen, SeenContainer, Survey};
 
-/// Where Docker listens when nobody says otherwise.
-const DOCKER: &str = "unix:///var/run/docker.sock";
-
 impl Survey {
     /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
     pub async fn take(config: &Config, gone: Option<&GoneDocker>) -> Result<Self, SurveyError> {
@@ -298,7 +295,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 
 /// The Docker that tasks of this host use when nothing else is said.
 fn usual(config: &Config) -> String {
-    config.docker.host.clone().unwrap_or_else(|| DOCKER.to_owned())
+    config.docker.host.clone().unwrap_or_else(|| DockerHost::DEFAULT.to_owned())
 }
 
 fn is_there(address: &str) -> bool {

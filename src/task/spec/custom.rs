@@ -28,7 +28,7 @@ use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::{CommandInfo, ContainerInfo, Environment, ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 use crate::task::request::shown;
-use crate::workload::init::DEFAULT_PATH;
+use crate::workload::init::{DEFAULT_PATH, SHELL};
 use crate::workload::CommandSpec;
 
 /// Names the image of a container where the framework cannot.
@@ -38,7 +38,6 @@ pub const USER: &str = "CALICO_USER";
 
 /// The agent's proof of who an executor is; a task could speak for it.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
-const SHELL: &str = "/bin/sh";
 
 /// What a custom executor knows besides the TaskInfo.
 #[derive(Debug, Clone, Copy)]

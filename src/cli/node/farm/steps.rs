@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// The one program of the launcher folder that is ours.
-pub const EXECUTOR: &str = "mesos-docker-executor";
+pub use crate::mesos::flags::PROGRAM as EXECUTOR;
 
 /// What the file in a farm remembers: with it a link of ours can be told from anybody else's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
