@@ -1,5 +1,6 @@
 # make demo    two tasks with addresses of their own, on this machine alone, in about a minute
 # make test    everything that can be tested, against real etcd, Docker and Consul
+# make test TEST=name   the tests whose name contains this, with all that they need; fails where there are none
 # make test-peers CALICO_PEERS=<folder>   the same beside Calico's own Felix, calicoctl and IPAM plugin, taken from there
 # make soak LIVES=1000 SEED=…   that many task lives with a fault each; prints what was left behind
 # make test-upgrade    two releases on one host, in both directions: PREVIOUS=<revision or folder with the three programs>;
@@ -27,7 +28,9 @@ demo:
 
 test: setup
 	$(CARGO) test --locked --no-run
-	$(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast
+	@test -z '$(TEST)' || $(CARGO) test --locked '$(TEST)' -- --list 2> /dev/null | grep ': test$$' > /dev/null || { \
+		echo "make test: no test has '$(TEST)' in its name" >&2; exit 1; }
+	$(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast $(TEST)
 
 # Without a SEED another one each time; it is printed, and does the same again. LIFE is one life of an earlier run.
 soak: setup

@@ -214,6 +214,26 @@ fn functions_fit_on_a_screen() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Each program includes the whole kit, so that the compiler cannot tell what none of them uses.
+#[test]
+fn the_test_kit_holds_nothing_unused() {
+    let tests = rust_files("tests");
+    let word = |c: char| !c.is_alphanumeric() && c != '_';
+    let words: Vec<&str> = tests.iter().flat_map(|(_, text)| text.split(word)).collect();
+    let mut names = Vec::new();
+    for (_, text) in tests.iter().filter(|(file, _)| file.starts_with("tests/kit")) {
+        for line in text.lines().filter_map(|line| line.trim_start().strip_prefix("pub ")) {
+            let kinds = ["async", "fn", "const", "struct", "enum", "trait", "type", "mod"];
+            let mut rest = line.split(word).skip_while(|word| kinds.contains(word));
+            let is_item = kinds.contains(&line.split(word).next().unwrap());
+            names.extend(rest.next().filter(|_| is_item));
+        }
+    }
+    assert!(names.contains(&"eventually") && names.contains(&"World"), "{names:?}");
+    names.retain(|name| words.iter().filter(|word| *word == name).count() < 2);
+    assert!(names.is_empty(), "no test uses {names:?}");
+}
+
 /// A module of tests may have a file or folder of its own.
 fn is_of_tests(file: &Path) -> bool {
     file.iter().any(|part| part == "tests" || part.to_string_lossy().ends_with("tests.rs"))

@@ -17,6 +17,7 @@ use calico_mesos::net::Namespace;
 use calico_mesos::processes::Stat;
 use calico_mesos::workload::{CommandError, CommandOutput, CommandSpec, Exit, Held, Process};
 use kit::netlab::Lab;
+use kit::wait::eventually;
 use nix::sys::signal::Signal;
 
 const EXECUTOR: &str = env!("CARGO_BIN_EXE_calico-executor");
@@ -83,12 +84,6 @@ async fn refusal(spec: &CommandSpec) -> String {
 
 fn is_alive(pid: i32) -> bool {
     Stat::of(pid).is_some_and(|stat| !stat.is_dead())
-}
-
-async fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-    }
 }
 
 fn lines(path: &Path) -> usize {
@@ -308,7 +303,7 @@ async fn a_signal_reaches_each_of_its_processes_once() {
     );
     sandbox.write("terms", b"", 0o666);
     let mut process = run(&sandbox.shell(&script)).await.unwrap();
-    until(|| lines(&sandbox.path("ups")) == 4).await;
+    eventually("all four have begun", async || lines(&sandbox.path("ups")) == 4).await;
     process.signal(Signal::SIGTERM);
     assert_eq!(process.exit().await.unwrap().code, 0);
     assert_eq!(lines(&sandbox.path("terms")), 4);
@@ -330,10 +325,10 @@ async fn nothing_of_its_session_outlives_it() {
 async fn nothing_outlives_whoever_watches_it() {
     let sandbox = Sandbox::new();
     let process = run(&sandbox.shell("sleep 1000 & echo $! > pid; wait")).await.unwrap();
-    until(|| lines(&sandbox.path("pid")) == 1).await;
+    eventually("the job has begun", async || lines(&sandbox.path("pid")) == 1).await;
     let (pid, job) = (process.pid(), sandbox.read("pid").trim().parse().unwrap());
     drop(process);
-    until(|| !is_alive(pid) && !is_alive(job)).await;
+    eventually("both are dead", async || !is_alive(pid) && !is_alive(job)).await;
 }
 
 #[tokio::test]

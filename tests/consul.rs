@@ -1,16 +1,20 @@
 //! What we register is what `dig` sees, and what we remove is gone: with a real Consul.
 
+mod kit;
+
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::config::Config;
 use calico_mesos::consul::{Client, ConsulError, Health, Instance, Service};
 use calico_mesos::dev::{find_consul, free_port, Consul, ConsulOptions};
 use calico_mesos::error::chain;
 use calico_mesos::names::{service_name, ContainerId};
+
+use kit::wait::within;
 
 struct Peer {
     consul: Consul,
@@ -62,14 +66,20 @@ fn dig(consul: &Consul, kind: &str, name: &str) -> Vec<String> {
     lines
 }
 
+/// Within this time the agent's entries are in the catalogue, and a leader has set up its ACLs.
+const FOLLOWS: Duration = Duration::from_secs(10);
+
 /// The agent hands its entries to the catalogue, which DNS reads, a moment later.
 async fn dig_until(consul: &Consul, kind: &str, name: &str, expected: &[&str]) {
-    let begin = Instant::now();
-    while dig(consul, kind, name) != expected {
-        let waited = begin.elapsed() < Duration::from_secs(10);
-        assert!(waited, "{kind} {name}: {:?}, not {expected:?}", dig(consul, kind, name));
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    within(FOLLOWS, format!("{kind} {name} is {expected:?}"), async || {
+        let found = dig(consul, kind, name);
+        if found == expected {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -172,11 +182,8 @@ async fn another_registrator_is_noticed() {
 }
 
 async fn wait_for_foreign(client: &Client, name: &str, expected: bool) {
-    let begin = Instant::now();
-    while client.has_foreign_instance(name).await.unwrap() != expected {
-        assert!(begin.elapsed() < Duration::from_secs(10), "the catalogue never followed");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let follows = async || client.has_foreign_instance(name).await.unwrap() == expected;
+    within(FOLLOWS, format!("the catalogue has a foreign {name}: {expected}"), follows).await;
 }
 
 #[tokio::test]
@@ -193,11 +200,7 @@ async fn no_connection_is_kept() {
         };
         table.lines().filter(ours).count()
     };
-    let begin = Instant::now();
-    while open() > 0 {
-        assert!(begin.elapsed() < Duration::from_secs(2), "a connection stays open");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    within(Duration::from_secs(2), "no connection is open", async || open() == 0).await;
 }
 
 #[tokio::test]
@@ -226,11 +229,8 @@ async fn the_token_comes_from_its_file() {
 
     let client = with_token(&consul, dir.path(), secret);
     // The management token is made when the leader has finished setting up ACLs.
-    let begin = Instant::now();
-    while let Err(error) = client.register(service).await {
-        assert!(begin.elapsed() < Duration::from_secs(10), "{}", chain(&error));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let register = async || client.register(service).await.map_err(|error| chain(&error));
+    within(FOLLOWS, "the token may register", register).await;
     assert!(!chain(&error).contains(secret));
 }
 
@@ -253,15 +253,15 @@ async fn the_policy_in_mesos_is_enough_and_gives_no_more() {
     let (consul, master) = with_acls(dir.path()).await;
     let rules = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/mesos/consul-policy.hcl")).unwrap();
     let policy = serde_json::json!({ "Name": "calico-mesos", "Rules": rules }).to_string();
-    let begin = Instant::now();
-    loop {
+    within(FOLLOWS, "the policy is made", async || {
         let (status, body) = curl(&consul, master, "PUT", "/v1/acl/policy", &policy);
         if status == "200" {
-            break;
+            Ok(())
+        } else {
+            Err(body)
         }
-        assert!(begin.elapsed() < Duration::from_secs(10), "{body}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    })
+    .await;
     let token = serde_json::json!({ "Policies": [{ "Name": "calico-mesos" }] }).to_string();
     let (_, body) = curl(&consul, master, "PUT", "/v1/acl/token", &token);
     let token: serde_json::Value = serde_json::from_str(&body).unwrap();

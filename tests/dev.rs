@@ -1,11 +1,14 @@
 //! The private daemons themselves: they come up, restart in place, and leave nothing behind.
 
+mod kit;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use calico_mesos::config::Config;
 use calico_mesos::dev::{self, free_pool, sweep, Dockerd, DockerdOptions, Network, Stack, StackOptions};
+use kit::wait;
 
 /// Everything on the machine that names this folder: processes and mounts.
 fn traces_of(dir: &Path) -> Vec<String> {
@@ -127,7 +130,7 @@ async fn a_killed_owner_takes_its_daemons_along() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let dir = wait_for(|| {
+    let dir = wait::blocking(wait::LIMIT, "the owner has started all", || {
         let dir = fs::read_dir(base.path()).unwrap().flatten().next()?.path();
         dir.join("up").exists().then_some(dir)
     });
@@ -135,20 +138,10 @@ async fn a_killed_owner_takes_its_daemons_along() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     // etcd and dockerd go by themselves, the kernel tells them.
-    wait_for(|| (!traces_of(&dir).iter().any(|trace| trace.contains("etcd"))).then_some(()));
+    let etcd_runs = || traces_of(&dir).iter().any(|trace| trace.contains("etcd"));
+    wait::blocking(wait::LIMIT, "etcd ends with its owner", || !etcd_runs());
     assert_eq!(sweep::abandoned(base.path()), std::slice::from_ref(&dir));
     assert_eq!(traces_of(&dir), [""; 0]);
-}
-
-fn wait_for<T>(mut condition: impl FnMut() -> Option<T>) -> T {
-    let begin = std::time::Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Runs once more in a network namespace of its own: the other tests' daemons would delete the bridge.
@@ -264,7 +257,7 @@ async fn an_executor_that_outlives_its_cluster_does_not_bring_its_folder_back() 
         })
         .collect::<Vec<_>>()
     };
-    let dir = wait_for(|| {
+    let dir = wait::blocking(wait::LIMIT, "the task runs", || {
         assert!(
             run.try_wait().unwrap().is_none(),
             "{}",

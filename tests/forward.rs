@@ -5,13 +5,14 @@ mod kit;
 
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::names::ContainerId;
 use calico_mesos::net::forward::{add, check, keep, remove, Forward, Holder, Mapping, Protocol};
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, netns, Namespace, NetError};
 use kit::netlab::{addresses, run, Lab};
+use kit::wait::eventually;
 use tokio_util::sync::CancellationToken;
 
 const PORT: u16 = 31000;
@@ -375,11 +376,16 @@ async fn a_reset_of_the_hosts_firewall_is_mended() {
     let stop = CancellationToken::new();
     let keepers = [first, second].map(|forward| tokio::spawn(keep(forward, stop.clone())));
     run("nft", &["flush", "ruleset"]);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while ![PORT, PORT + 1].iter().all(|port| ruleset().contains(&format!("tcp . {port} "))) {
-        assert!(Instant::now() < deadline, "{}", ruleset());
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    eventually("both ports are forwarded again", async || {
+        let rules = ruleset();
+        let forwards = |port: &u16| rules.contains(&format!("tcp . {port} "));
+        if [PORT, PORT + 1].iter().all(forwards) {
+            Ok(())
+        } else {
+            Err(rules)
+        }
+    })
+    .await;
     stop.cancel();
     for keeper in keepers {
         keeper.await.unwrap();

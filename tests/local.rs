@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, Namespace};
 use kit::netlab::{addresses, run, Lab};
+use kit::wait;
 use serde_json::{json, Value};
 
 /// All that `dataplane = "local"` may touch, without what counts packets or tells the time.
 fn host_state() -> String {
     // Addresses that the kernel is still checking appear in the tables a moment later.
-    while run("ip", &["addr"]).contains("tentative") {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let checked = || !run("ip", &["addr"]).contains("tentative");
+    wait::blocking(wait::LIMIT, "the kernel has checked all addresses", checked);
     let mut state = String::new();
     for (command, args) in [
         ("nft", vec!["-s", "list", "ruleset"]),

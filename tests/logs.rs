@@ -2,13 +2,15 @@
 //!
 //! The writers are this very program, started again with [`WRITER`] in their environment.
 
+mod kit;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use calico_mesos::logging::Rotated;
+use kit::wait;
 
 /// `<number> <lines> <folder>`.
 const WRITER: &str = "CALICO_MESOS_LOG_WRITER";
@@ -25,9 +27,7 @@ fn write_lines(what: &str) {
     let [number, lines, folder]: [&str; 3] = what.splitn(3, ' ').collect::<Vec<_>>().try_into().unwrap();
     let (folder, lines) = (PathBuf::from(folder), lines.parse::<usize>().unwrap());
     fs::write(folder.join(format!("ready.{number}")), "").unwrap();
-    while !folder.join("go").exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait::blocking(wait::LIMIT, "all writers are there", || folder.join("go").exists());
     let log = log(&folder);
     for line in 0..lines {
         log.append(&format!("{number} {line} {}.", "x".repeat(100 + line * 37 % 400))).unwrap();
@@ -68,9 +68,8 @@ fn lines(pieces: &[String]) -> BTreeMap<usize, Vec<usize>> {
 fn run(lines: usize) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let writers: Vec<Child> = (0..WRITERS).map(|number| start(number, lines, folder.path())).collect();
-    while fs::read_dir(folder.path()).unwrap().count() < WRITERS {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let ready = || fs::read_dir(folder.path()).unwrap().count() >= WRITERS;
+    wait::blocking(wait::LIMIT, "all writers are ready", ready);
     fs::write(folder.path().join("go"), "").unwrap();
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());

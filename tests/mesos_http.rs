@@ -7,6 +7,7 @@ mod captures;
 mod driver;
 #[path = "mesos_http/fixtures.rs"]
 mod fixtures;
+mod kit;
 #[path = "mesos_http/life.rs"]
 mod life;
 #[path = "mesos_http/peer.rs"]

@@ -10,6 +10,7 @@ mod captures;
 mod driver;
 #[path = "mesos_wire/fixtures.rs"]
 mod fixtures;
+mod kit;
 #[path = "mesos_wire/life.rs"]
 mod life;
 #[path = "mesos_wire/peer.rs"]

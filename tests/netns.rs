@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use calico_mesos::net::{self, Namespace, NetError};
 use kit::netlab::{addresses, ip, ip_inside, run, run_in, Lab};
+use kit::wait::eventually;
 use serde_json::{json, Value};
 
 /// Only what has to be equal: names, indexes and random hardware addresses differ from run to run.
@@ -161,11 +162,7 @@ async fn an_interface_that_may_be_anothers_is_not_taken_over() {
     let enter = format!("--net={}", theirs.path().display());
     let mut child =
         Command::new("nsenter").args([&enter, "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap();
-    let began = Instant::now();
-    while theirs.processes().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("a process is in the namespace", async || !theirs.processes().is_empty()).await;
     refused("caliother", &format!("in the namespace of process {}", child.id())).await;
     // Its own task may, whatever lives there.
     assert!(net::delete_veth("caliother", Some(&theirs)).await.unwrap());
@@ -287,11 +284,7 @@ async fn what_lives_in_the_namespace_is_killed() {
     let mut children: Vec<_> = (0..3)
         .map(|_| Command::new("nsenter").args([&enter, "sleep", "600"]).stdin(Stdio::null()).spawn().unwrap())
         .collect();
-    let began = Instant::now();
-    while namespace.processes().len() < 3 {
-        assert!(began.elapsed() < Duration::from_secs(10));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("three processes are in the namespace", async || namespace.processes().len() >= 3).await;
     // Reaped only afterwards: a zombie lives in no namespace any more.
     assert_eq!(namespace.kill_processes(Duration::from_secs(10)).await.unwrap(), 3);
     assert!(namespace.processes().is_empty());

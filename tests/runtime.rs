@@ -18,7 +18,7 @@ use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, RuntimeSetupEr
 use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::net::{self, Namespace};
 use calico_mesos::processes::{command_line, pids};
-use kit::netlab;
+use kit::{netlab, wait};
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 
@@ -146,7 +146,7 @@ impl Prepared<'_> {
                 && !shim_lives(&self.id)
                 && states(self.docker, &self.id).is_empty()
         };
-        eventually("init, shim and state are gone", Duration::from_secs(10), quiet);
+        wait::blocking(Duration::from_secs(10), "init, shim and state are gone", quiet);
     }
 
     fn remove(self) {
@@ -176,14 +176,6 @@ fn states(docker: &Docker, id: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(&docker.path("d/x"), id, &mut found);
     found
-}
-
-fn eventually(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
-    let ends = Instant::now() + limit;
-    while !condition() {
-        assert!(Instant::now() < ends, "{what}: not within {limit:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 #[test]
@@ -445,14 +437,14 @@ fn the_runtime_is_installed_and_taken_out_of_a_running_daemon() {
     let done = install(&add).unwrap();
     assert!(!done.changed, "installing twice changes nothing");
     assert_eq!(done.reloaded, [pid as i32]);
-    eventually("dockerd knows the runtime", Duration::from_secs(10), knows);
+    wait::blocking(Duration::from_secs(10), "dockerd knows the runtime", knows);
     assert_eq!(fs::metadata(&daemon_json).unwrap().permissions().mode() & 0o777, 0o640);
 
     let error = uninstall(&remove, || Ok(vec!["web".to_owned()])).unwrap_err();
     assert!(matches!(error, RuntimeSetupError::InUse(_)) && error.to_string().contains("web"), "{error}");
     assert!(fs::read_to_string(&daemon_json).unwrap().contains("calico"));
     assert!(uninstall(&remove, || Ok(Vec::new())).unwrap().changed);
-    eventually("dockerd forgot the runtime", Duration::from_secs(10), || !knows());
+    wait::blocking(Duration::from_secs(10), "dockerd has forgotten the runtime", || !knows());
     assert_eq!(fs::read_to_string(&daemon_json).unwrap(), before);
     assert!(!uninstall(&remove, || Ok(Vec::new())).unwrap().changed);
 }
@@ -478,17 +470,14 @@ fn a_runtime_on_dockerds_command_line_is_left_alone() {
         words.extend(flags.split(' ').map(str::to_owned));
         let mut daemon =
             Command::new("/bin/sh").arg0("dockerd").args(words).stdin(Stdio::piped()).spawn().unwrap();
-        let mut error = String::new();
-        eventually("the daemon is seen", Duration::from_secs(5), || match install(&args) {
-            Err(refusal) => {
-                error = refusal.to_string();
-                true
-            }
-            Ok(_) => {
+        let refusal = || {
+            let done = install(&args);
+            if done.is_ok() {
                 fs::write(&daemon_json, "{}").unwrap();
-                false
             }
-        });
+            done.err()
+        };
+        let error = wait::blocking(Duration::from_secs(5), "the daemon is seen", refusal).to_string();
         drop(daemon.stdin.take());
         daemon.wait().unwrap();
         assert!(error.contains(wanted), "{error}");

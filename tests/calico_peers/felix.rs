@@ -6,12 +6,13 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::dev::free_port;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
+use crate::kit::wait::eventually;
 use crate::lab::shell;
 use crate::programs::Peers;
 
@@ -68,11 +69,10 @@ impl Felix {
 
     async fn ready(&self) {
         let url = format!("http://127.0.0.1:{}/readiness", self.health);
-        let begun = Instant::now();
-        while shell(&format!("curl -s -o /dev/null -w '%{{http_code}}' {url}")).await.1 != "200" {
-            assert!(begun.elapsed() < LIMIT, "Felix does not get ready, see {}", self.log.display());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        eventually(format!("Felix is ready (its log: {})", self.log.display()), async || {
+            shell(&format!("curl -s -o /dev/null -w '%{{http_code}}' {url}")).await.1 == "200"
+        })
+        .await;
     }
 
     /// SIGSTOP and SIGCONT: a Felix that is slow.

@@ -1,7 +1,7 @@
 //! A host of a Calico cluster: real executor and agent, objects applied with calicoctl, a way out.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::names::ContainerId;
@@ -11,9 +11,10 @@ use tokio::process::Command;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::felix::Felix;
+use crate::kit::wait::within;
 use crate::netlab;
 use crate::programs::{self, Peers};
-use crate::world::{Task, World};
+use crate::world::{none, Task, World};
 
 pub const NODE: &str = "agent-1";
 /// This host as other hosts see it.
@@ -154,8 +155,7 @@ impl Lab {
     /// Nothing anywhere, Felix's chains, sets and status files included; Felix takes a moment for them.
     pub async fn nothing_left(&self, tasks: &[&Task<'_>]) {
         self.world.nothing_left().await;
-        let begun = Instant::now();
-        loop {
+        within(Duration::from_secs(10), "Felix has nothing of the tasks", async || {
             let rules =
                 shell("iptables-nft-save; ip6tables-nft-save; nft list ruleset; ipset save; ip neigh")
                     .await
@@ -174,12 +174,9 @@ impl Lab {
                 );
                 left.extend(self.status_file(task).map(|path| path.display().to_string()));
             }
-            if left.is_empty() {
-                return;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(10), "Felix still has:\n{}", left.join("\n"));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            none(&left)
+        })
+        .await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Ports of the host that lead to a task behind Felix: who gets through, and with which address he is seen.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::dev::free_port;
 use nix::sys::signal::{kill, Signal};
@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{json, Value};
 
 use crate::felix::Felix;
+use crate::kit::wait::within;
 use crate::lab::{shell, Lab, HOST, HOST6, NODE, OUTSIDE, OUTSIDE6};
 use crate::world::{app, calico, with, Task};
 
@@ -103,12 +104,13 @@ async fn is_hosts(address: Option<IpAddr>) -> bool {
 
 /// The program in the task may need a moment after RUNNING.
 async fn listens(lab: &Lab, port: &str) {
-    let begun = Instant::now();
-    while seen(&shell(&client(HOST, port)).await.1).is_none() {
-        let rules = "nft list ruleset; ip route; ip -6 route";
-        assert!(begun.elapsed() < Duration::from_secs(20), "{}", shell(rules).await.1);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    within(Duration::from_secs(20), format!("port {port} answers"), async || {
+        match seen(&shell(&client(HOST, port)).await.1) {
+            Some(_) => Ok(()),
+            None => Err(shell("nft list ruleset; ip route; ip -6 route").await.1),
+        }
+    })
+    .await;
     assert_eq!(lab.world.agent.problems(), Vec::<String>::new());
 }
 
@@ -158,11 +160,7 @@ async fn a_policy_guards_forwarded_ports_and_does_not_hinder_health_checks() {
         "intervalSeconds": 0.1, "timeoutSeconds": 5, "gracePeriodSeconds": 60}]);
     let task = lab.world.running(&app).await;
     listens(&lab, &port).await;
-    let begun = Instant::now();
-    while !lab.world.agent.history(&task.id).iter().any(|update| update.status.healthy == Some(true)) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the check does not reach it\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    task.update("a healthy update", |status| status.healthy == Some(true)).await;
     for Family { host, .. } in FAMILIES {
         assert_eq!(lab.outside(&client(host, &port)).await, (false, String::new()), "{host}");
     }
@@ -180,10 +178,10 @@ async fn a_policy_guards_forwarded_ports_and_does_not_hinder_health_checks() {
             },
         }))
         .await;
-    let begun = Instant::now();
-    while seen(&lab.outside(&client(HOST, &port)).await.1) != Some(OUTSIDE.parse().unwrap()) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "the policy lets nobody in");
-    }
+    within(Duration::from_secs(20), "the policy lets the outside in", async || {
+        seen(&lab.outside(&client(HOST, &port)).await.1) == Some(OUTSIDE.parse().unwrap())
+    })
+    .await;
     task.kill().await;
     lab.nothing_left(&[&task]).await;
     assert_eq!(felix.failures(), Vec::<String>::new());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
 use ipnet::IpNet;
@@ -10,6 +10,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::json;
 
+use crate::kit::wait::eventually;
 use crate::lab::{Lab, NODE};
 use crate::world::{app, calico, with};
 
@@ -84,11 +85,8 @@ async fn launches_that_die() {
         tasks.push(task);
     }
     // What was under way in Docker when its asker died takes a moment.
-    let begun = Instant::now();
-    while !lab.world.gc().status.success() || !lab.world.leftovers().await.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?}", lab.world.leftovers().await);
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    eventually("the cleaner succeeds", async || lab.world.gc().status.success()).await;
+    lab.world.cleaned().await;
     lab.nothing_left(&tasks.iter().collect::<Vec<_>>()).await;
     lab.peers.check_ipam().await;
 }

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::felix::Felix;
+use crate::kit::wait::{eventually, within};
 use crate::lab::{shell, Lab, NODE, OUTSIDE};
 use crate::world::{app, calico};
 
@@ -26,6 +27,7 @@ async fn the_gate_stays_shut_until_felix_is_done() {
     felix.signal(Signal::SIGSTOP);
     let cmd = format!("touch /mnt/mesos/sandbox/first; ping -c 1 -W 1 {OUTSIDE} && sleep 1000");
     let task = lab.world.launch(&app("/patient", &cmd, calico())).await;
+    // How long Felix is stopped, during which nothing may run.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let first = task.sandbox().join("first");
     assert!(!first.exists(), "it ran without Felix\n{}", task.log());
@@ -38,12 +40,7 @@ async fn the_gate_stays_shut_until_felix_is_done() {
     eprintln!("SIGCONT to RUNNING: {} ms", continued.elapsed().as_millis());
     let file = lab.status_file(&task).expect("RUNNING came before Felix's report");
     let made = |path: &std::path::Path| std::fs::metadata(path).unwrap().modified().unwrap();
-    for _ in 0..100 {
-        if first.exists() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    eventually("the workload has begun", async || first.exists()).await;
     let lead = made(&first).duration_since(made(&file)).expect("it ran before Felix's report");
     eprintln!("status file to first instruction: {} ms", lead.as_millis());
     task.kill().await;
@@ -84,10 +81,8 @@ async fn best_effort_starts_without_felix() {
         assert!(task.log().contains("did not program"), "{}", task.log());
         // Felix, when it comes, takes the task over.
         let mut felix = lab.felix().await;
-        let begun = Instant::now();
-        while !lab.reaches(&task, OUTSIDE).await {
-            assert!(begun.elapsed() < Duration::from_secs(15), "Felix never took it over");
-        }
+        within(Duration::from_secs(15), "Felix takes it over", async || lab.reaches(&task, OUTSIDE).await)
+            .await;
         task.kill().await;
         lab.nothing_left(&[&task]).await;
         felix.stop();
@@ -103,6 +98,7 @@ async fn a_felix_without_status_files() {
     assert!(!lab.world.config.paths.endpoint_status.exists(), "it writes status files all the same");
     felix.signal(Signal::SIGSTOP);
     let task = lab.world.launch(&app("/routed", "sleep 1000", calico())).await;
+    // How long Felix is stopped, during which nothing may run.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(task.states(), [TaskState::TaskStarting]);
     felix.signal(Signal::SIGCONT);
@@ -121,6 +117,7 @@ async fn a_felix_without_status_files() {
         assert_eq!(client.ends().await.state(), TaskState::TaskFinished, "{}", client.log());
         eprintln!("{}", lab.timing(&client));
         client.executor_exit().await;
+        // Felix applies ten times a second at most: a launch alone is what counts.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     task.kill().await;
@@ -154,11 +151,7 @@ async fn felix_starts_itself_anew() {
             "metadata": {"name": "default"}, "spec": {"endpointReportingEnabled": true},
         }))
         .await;
-    let begun = Instant::now();
-    while felix.restarts() == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(20), "Felix did not start anew");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    within(Duration::from_secs(20), "Felix starts anew", async || felix.restarts() > 0).await;
     let new = lab.world.running(&app("/new", "sleep 1000", calico())).await;
     eprintln!("{}", lab.timing(&new));
     let [address] = new.addresses().try_into().unwrap();

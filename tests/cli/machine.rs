@@ -4,10 +4,12 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
+
+use crate::kit::wait;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_calico-mesos");
 const LIMIT: Duration = Duration::from_secs(90);
@@ -75,23 +77,17 @@ impl Machine {
 
     /// Waits until the program has printed `text`.
     pub fn wait_for(&mut self, text: &str) {
-        let begin = Instant::now();
-        while !self.stdout().contains(text) {
-            assert!(
-                begin.elapsed() < LIMIT,
-                "'{text}' never came:\n{}{}",
-                self.stdout(),
-                self.read("stderr")
-            );
+        wait::blocking(LIMIT, format!("'{text}' is printed"), || {
+            // What it has printed before its end counts.
             let ended = self.shell.try_wait().unwrap().is_some();
-            assert!(
-                !ended || self.stdout().contains(text),
-                "ended without '{text}': {}{}",
-                self.stdout(),
-                self.read("stderr")
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            let printed = self.stdout();
+            if printed.contains(text) {
+                return Ok(());
+            }
+            let all = format!("{printed}{}", self.read("stderr"));
+            assert!(!ended, "ended without '{text}': {all}");
+            Err(all)
+        });
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -100,21 +96,18 @@ impl Machine {
 
     /// Counted from the program's start.
     pub fn signal_after(&self, pause: Duration, signal: Signal) {
-        let begin = Instant::now();
-        while !self.dir.path().join("pid").exists() && begin.elapsed() < LIMIT {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let pid = || self.read("pid").trim().parse::<i32>();
+        let pid = wait::blocking(LIMIT, "the shell has written the program's pid", pid);
+        // Whatever the program is doing then.
         std::thread::sleep(pause);
-        let pid: i32 = self.read("pid").trim().parse().expect("the shell has written the program's pid");
         kill(Pid::from_raw(pid), signal).expect("the program is running");
     }
 
     pub fn finish(mut self) -> Outcome {
-        let begin = Instant::now();
-        while self.shell.try_wait().unwrap().is_none() {
-            assert!(begin.elapsed() < LIMIT, "does not end:\n{}{}", self.stdout(), self.read("stderr"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::blocking(LIMIT, "the program ends", || {
+            let ended = self.shell.try_wait().unwrap();
+            ended.ok_or_else(|| format!("{}{}", self.stdout(), self.read("stderr")))
+        });
         let mut differences = self.read("differences");
         for entry in fs::read_dir(self.dir.path().join("t")).unwrap().flatten() {
             differences.push_str(&format!("left: {}\n", entry.path().display()));

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, UninstallArgs};
+
+use crate::kit::wait;
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 
@@ -24,11 +25,8 @@ fn daemon_elsewhere(folder: &Path, daemon_json: &Path) -> Child {
     let mut line = String::new();
     BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
-    let began = Instant::now();
-    while !fs::read_to_string(format!("/proc/{}/cmdline", daemon.id())).unwrap().starts_with("dockerd\0") {
-        assert!(began.elapsed() < Duration::from_secs(5), "it does not bear dockerd's name");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let line = || fs::read_to_string(format!("/proc/{}/cmdline", daemon.id())).unwrap();
+    wait::blocking(wait::LIMIT, "it bears dockerd's name", || line().starts_with("dockerd\0"));
     daemon
 }
 

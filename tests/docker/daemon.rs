@@ -11,6 +11,8 @@ use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, HostProcess, Sink};
 use tokio::sync::oneshot;
 
+use crate::kit::wait::eventually;
+
 /// A process that holds a network namespace with `lo` up until it is killed.
 fn own_netns() -> Child {
     let mut holder = Command::new("unshare")
@@ -124,12 +126,15 @@ pub async fn own_daemon(dir: &Path) -> Dockerd {
     let arguments = vec!["--live-restore".to_owned(), "--debug".to_owned()];
     let options = DockerdOptions { arguments, tcp: true, ..Default::default() };
     let daemon = Dockerd::start(dir, options).await.unwrap();
-    // dockerd answers on its unix socket a moment before it listens on the other.
-    while std::net::TcpStream::connect(daemon.tcp.unwrap()).is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    listens(&daemon).await;
     import_busybox(&daemon).await.unwrap();
     daemon
+}
+
+/// Waits for the TCP port: dockerd answers on its unix socket a moment before.
+pub async fn listens(daemon: &Dockerd) {
+    let address = daemon.tcp.unwrap();
+    eventually(format!("dockerd listens at {address}"), async || std::net::TcpStream::connect(address)).await;
 }
 
 pub fn own_dir() -> tempfile::TempDir {

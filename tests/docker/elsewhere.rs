@@ -12,7 +12,7 @@ use calico_mesos::task::remapped;
 use calico_mesos::workload::{resolver_fallback, Docker, DockerHost, UserNamespace};
 use serde_json::json;
 
-use crate::daemon::{own_dir, shell};
+use crate::daemon::{listens, own_dir, shell};
 
 /// `text` in place of a file of the machine.
 fn file(dir: &Path, machines: &str, text: &str) -> (PathBuf, PathBuf) {
@@ -76,9 +76,7 @@ async fn a_daemon_behind_tcp_is_asked_once_while_it_lives() {
     let options = DockerdOptions { tcp: true, ..Default::default() };
     let mut daemon = Dockerd::start(&dir.path().join("d"), options).await.unwrap();
     let address = daemon.tcp.unwrap();
-    while std::net::TcpStream::connect(address).is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    listens(&daemon).await;
     let config = config(dir.path());
     let host = DockerHost::Tcp { host: address.ip().to_string(), port: address.port() };
     let chosen = Chosen { host, tls: None, source: Source::Config };
@@ -99,9 +97,7 @@ async fn a_daemon_behind_tcp_is_asked_once_while_it_lives() {
 
     daemon.stop().await;
     daemon.restart().await.unwrap();
-    while std::net::TcpStream::connect(address).is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    listens(&daemon).await;
     remapped::refuse(&config, &chosen).await.unwrap();
     drop(other);
 }

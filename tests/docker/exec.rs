@@ -1,7 +1,7 @@
 //! Commands beside the workload: exit codes, output, and that none outlives its check.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::processes::{command_line, pids};
@@ -9,6 +9,7 @@ use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Probe, Target
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
 
 use crate::daemon::{append, own_daemon, own_dir, shared, shell, unique};
+use crate::kit::wait::within;
 
 /// A container that sleeps.
 struct Sleeper {
@@ -64,11 +65,15 @@ fn processes(word: &str) -> Vec<i32> {
 }
 
 async fn until_processes(word: &str, count: usize) {
-    let begun = Instant::now();
-    while processes(word).len() != count {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}, not {count}", processes(word));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    within(Duration::from_secs(20), format!("{count} processes run '{word}'"), async || {
+        let found = processes(word);
+        if found.len() == count {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::workload::{Docker, DockerHost};
 
 use crate::certificates::Authority;
-use crate::daemon::{own_dir, run, shell, unique};
+use crate::daemon::{listens, own_dir, run, shell, unique};
 
 #[tokio::test]
 async fn a_daemon_that_wants_a_certificate() {
@@ -21,9 +21,7 @@ async fn a_daemon_that_wants_a_certificate() {
     let mut daemon = Dockerd::start(dir.path(), options).await.unwrap();
     import_busybox(&daemon).await.unwrap();
     let port = daemon.tcp.unwrap().port();
-    while std::net::TcpStream::connect(daemon.tcp.unwrap()).is_err() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    listens(&daemon).await;
     let configured = Configured {
         ca_file: Some(authority.ca.clone()),
         cert_file: Some(client.0.clone()),

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use crate::daemon::{append, own_daemon, own_dir, shell, unique};
+use crate::kit::wait::eventually;
 
 #[tokio::test]
 async fn nobody_answers() {
@@ -39,8 +40,10 @@ async fn a_container_outlives_its_daemon_and_is_still_heard() {
     let (out, err) = (dir.path().join("out"), dir.path().join("err"));
     let pump = tokio::spawn(output.pump(append(&out), append(&err)));
     let waiting = tokio::spawn(waiting.exit(pid));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = async || std::fs::read_to_string(&out).unwrap_or_default().lines().count() >= 5;
+    eventually("the container writes", begun).await;
     daemon.kill();
+    // The outage, during which the container goes on writing.
     tokio::time::sleep(Duration::from_secs(1)).await;
     daemon.restart().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap().code, 9);
@@ -86,6 +89,7 @@ async fn a_daemon_that_hangs_hangs_nobody() {
     tell_pid.send(HostProcess::child(container).into()).unwrap();
     let waiting = tokio::spawn(waiting.exit(pid));
     kill(Pid::from_raw(container), Signal::SIGKILL).unwrap();
+    // Longer than the second source waits before it asks.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(!waiting.is_finished());
     daemon.thaw();

@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, task_info, with, World};
 
 /// The id of an image that the host does not have. Docker says so without a registry, which tests do not reach.
@@ -75,14 +76,8 @@ async fn a_task_without_container_and_a_second_task() {
         let second = task_info(&app("/two", "true", calico()));
         let second_id = second.task_id.value.clone();
         world.agent.launch_on(&task.id, second.clone()).await.unwrap();
-        let deadline = std::time::Instant::now() + crate::world::LIMIT;
-        let message = loop {
-            if let Some(update) = world.agent.history(&second_id).last() {
-                break update.status.message.clone().unwrap();
-            }
-            assert!(std::time::Instant::now() < deadline);
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        };
+        let update = async || world.agent.history(&second_id).pop();
+        let message = eventually("the second task has an update", update).await.status.message.unwrap();
         assert!(message.contains("CM-BUSY"), "{message}");
         task.kill().await;
         second
@@ -114,7 +109,7 @@ async fn the_clusters_faults_are_retried_and_then_told() {
 
     // It comes back within the time: the launch goes through as if nothing had been.
     let late = world.launch(&app("/late", "sleep 1000", calico())).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    late.logs("trying again", 1).await;
     let late = late.id.clone();
     world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
     world
@@ -154,6 +149,7 @@ async fn a_configuration_that_is_mended_in_time() {
     let good = std::fs::read(&world.stack.config).unwrap();
     std::fs::write(&world.stack.config, "no = [toml").unwrap();
     let task = world.launch(&app("/patient", "sleep 1000", calico())).await;
+    // The executor meets the bad file, whose log goes nowhere yet.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     std::fs::write(&world.stack.config, good).unwrap();
     task.reaches(calico_mesos::mesos::messages::TaskState::TaskRunning).await;

@@ -115,7 +115,7 @@ async fn tasks_of_another_configuration_on_the_same_host() {
     });
     let settings = ["gc.orphans = \"remove\"".to_owned(), "gc.grace = \"0s\"".to_owned()];
     std::fs::write(&theirs, text.chain(settings).collect::<Vec<_>>().join("\n")).unwrap();
-    // Older than anything that lives: no reason to keep.
+    // Older than anything that lives, by Docker's whole seconds: no reason to keep.
     let journal = world.stack.dir.join("other/state/tasks");
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&journal).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;

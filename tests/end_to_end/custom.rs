@@ -271,6 +271,7 @@ async fn agent_restarts_and_lost_streams() {
     info.command = Some(command("until [ -e go ]; do sleep 0.05; done; exit 0", &CALICO));
     let task = running(&world, info).await;
     world.agent.stop().await.unwrap();
+    // How long the agent is away, and how long an end that must not come may take.
     tokio::time::sleep(Duration::from_millis(300)).await;
     world.agent.restart().await.unwrap();
     world.agent.cut(&task.id).await.unwrap();
@@ -423,15 +424,7 @@ async fn a_command_is_checked_where_it_lives() {
     });
     let task = world.launch_info(info).await;
     std::fs::write(task.sandbox().join("well"), "").unwrap();
-    let told = |healthy: bool| {
-        let history = world.agent.history(&task.id);
-        history.iter().any(|update| update.status.healthy == Some(healthy))
-    };
-    let begun = std::time::Instant::now();
-    while !told(true) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "never well\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    task.update("a healthy update", |status| status.healthy == Some(true)).await;
     std::fs::remove_file(task.sandbox().join("well")).unwrap();
     let status = task.ends().await;
     assert_eq!((status.state(), status.healthy), (TaskState::TaskKilled, Some(false)), "{}", task.log());

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, with, Task, World, LIMIT};
 
 pub fn signal(task: &Task<'_>, signal: Signal) {
@@ -38,11 +39,8 @@ async fn the_next_executor_finishes_a_killed_one() {
     signal(&dead, Signal::SIGKILL);
     dead.ends().await;
     let next = world.running(&app("/next", "sleep 1000", calico())).await;
-    let deadline = std::time::Instant::now() + LIMIT;
-    while world.endpoints().await.len() > 1 {
-        assert!(std::time::Instant::now() < deadline, "{}", next.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let alone = async || (world.endpoints().await.len() <= 1).then_some(()).ok_or(&next);
+    eventually("the dead task's endpoint is gone", alone).await;
     next.kill().await;
     world.nothing_left().await;
 }
@@ -57,14 +55,8 @@ async fn killed_at_many_moments_of_a_launch() {
         task.ends().await;
     }
     // What was under way in Docker when its asker died takes a moment.
-    for _ in 0..20 {
-        world.gc();
-        if world.leftovers().await.is_empty() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    world.nothing_left().await;
+    world.gc();
+    world.cleaned().await;
 }
 
 #[tokio::test]
@@ -101,6 +93,7 @@ async fn the_agent_restarts() {
     let world = World::new().await;
     let task = world.running(&app("/survivor", "sleep 1000", calico())).await;
     world.agent.stop().await.unwrap();
+    // How long the agent is away, and how long an end that must not come may take.
     tokio::time::sleep(Duration::from_millis(500)).await;
     world.agent.restart().await.unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -114,6 +107,7 @@ async fn an_update_that_waited_for_the_agent() {
     let world = World::new().await;
     let task = world.running(&app("/pending", "sleep 2", calico())).await;
     world.agent.stop().await.unwrap();
+    // The task ends meanwhile.
     tokio::time::sleep(Duration::from_millis(3000)).await;
     world.agent.restart().await.unwrap();
     assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
@@ -126,11 +120,8 @@ async fn without_checkpointing_the_agents_end_is_the_tasks() {
     let world = World::with(|_| (), |agent| agent.checkpoint = false).await;
     let task = world.running(&app("/short", "sleep 1000", calico())).await;
     world.agent.stop().await.unwrap();
-    let deadline = std::time::Instant::now() + LIMIT;
-    while !world.leftovers().await.is_empty() {
-        assert!(std::time::Instant::now() < deadline, "{}", task.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let gone = async || world.leftovers().await.is_empty().then_some(()).ok_or(&task);
+    eventually("nothing is left", gone).await;
 }
 
 #[tokio::test]
@@ -180,18 +171,14 @@ async fn a_kill_while_docker_hangs_in_start() {
     drop(attached);
     // Nobody is held up any more.
     drop(listener);
+    // By then the executor waits for Docker's answer.
     tokio::time::sleep(Duration::from_millis(500)).await;
     world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
     let status = task.ends().await;
     assert_eq!(status.state(), TaskState::TaskKilled, "{status:?}\n{}", task.log());
     world.stack.docker.thaw();
     task.executor_exit().await;
-    let begun = std::time::Instant::now();
-    while !world.leftovers().await.is_empty() && begun.elapsed() < LIMIT {
-        world.gc();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    world.nothing_left().await;
+    world.cleaned().await;
 }
 
 /// A start that fails before the gate says why; that etcd does not answer meanwhile is not the reason.
@@ -214,12 +201,7 @@ async fn a_start_that_fails_by_itself_is_not_blamed_on_etcd() {
     etcd.thaw();
     assert!(message.contains("no-such-program") && !message.contains("CM-ETCD"), "{message}");
     task.executor_exit().await;
-    let begun = std::time::Instant::now();
-    while !world.leftovers().await.is_empty() && begun.elapsed() < LIMIT {
-        world.gc();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    world.nothing_left().await;
+    world.cleaned().await;
 }
 
 /// `docker container prune` and `docker system prune`, by a timer say, take what is merely created.

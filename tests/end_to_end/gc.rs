@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::calico::{node_name, AddressRequest, Datastore, Family, Identity, Terms, Wanted};
 use calico_mesos::mesos::messages::TaskState;
@@ -11,7 +11,8 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 
-use crate::world::{app, calico, sh, with, Task, World, LIMIT};
+use crate::kit::wait::eventually;
+use crate::world::{app, calico, sh, with, Task, World};
 
 pub fn signal(task: &Task<'_>, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
@@ -50,19 +51,11 @@ async fn nothing_changed(world: &World, before: &BTreeSet<String>) {
     assert!(differ.is_empty(), "{differ:#?}");
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
 /// Docker's own kill of a container that nobody watches.
 async fn end_container(task: &Task<'_>) {
     let path = format!("/containers/{}/kill", task.container());
     task.world.stack.docker.request("POST", &path, b"").await.unwrap();
-    until("the container does not end", async || {
+    eventually("the container ends", async || {
         let container = task.world.docker(&format!("/containers/{}/json", task.container())).await;
         container["State"]["Running"] == json!(false)
     })
@@ -178,10 +171,7 @@ async fn a_dry_run_tells_what_a_dead_executor_left_and_why() {
     let foreign = Foreign::put(&world).await;
     let living = world.running(&app("/living", "sleep 1000", calico())).await;
     let dead = world.running(&app("/cart", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
-    until("it was never registered", async || {
-        world.consul("/v1/catalog/service/cart-direct").await != json!([])
-    })
-    .await;
+    world.registered("cart-direct").await;
     executor_dies(&dead).await;
     let before = traces(&world).await;
     let output = world.gc_with(&["--dry-run"]);
@@ -229,10 +219,7 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
     let living = world.running(&app("/living", "sleep 1000", calico())).await;
     let task = world.running(&app("/lost", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
     for name in ["lost", "lost-direct"] {
-        until("it was never registered", async || {
-            world.consul(&format!("/v1/catalog/service/{name}")).await != json!([])
-        })
-        .await;
+        world.registered(name).await;
     }
     executor_dies(&task).await;
     std::fs::remove_file(record(&task)).unwrap();
@@ -247,6 +234,7 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
     assert_eq!((code, &json["orphans"], of_ours(&json, "report")), (0, &json!(0), 0), "{json:#}");
     assert!(json.to_string().contains("in no journal, but its container runs"), "{json:#}");
     end_container(&task).await;
+    // Docker tells its containers' times in whole seconds.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (code, json) = world.gc_json(&["--dry-run"]);
     assert_eq!((code, &json["orphans"]), (0, &json!(1)), "nothing to do, but something to tell: {json:#}");
@@ -313,7 +301,7 @@ async fn a_container_that_docker_made_after_its_askers_record_had_gone() {
             world.stack.docker.request("POST", &path, body.to_string().as_bytes()).await.unwrap();
         assert_eq!(status, 201, "{text}");
     };
-    // The journal is older than what it does not name.
+    // The journal is older than what it does not name, by Docker's whole seconds.
     std::fs::create_dir_all(world.config.paths.journal()).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     create(&format!("mesos-{container}"), "calico").await;
@@ -337,9 +325,9 @@ async fn a_consul_that_was_rebuilt_is_told_again() {
     let task =
         world.running(&app("/web", "sleep 1000", with(calico(), "SERVICE_PORT", "80,https:443"))).await;
     let services = async || world.consul("/v1/agent/services").await;
-    until("it was never registered", async || services().await.as_object().unwrap().len() == 3).await;
+    eventually("it is registered", async || services().await.as_object().unwrap().len() == 3).await;
     let before = services().await;
-    until("it is not noted what Consul was told", async || {
+    eventually("what Consul has is noted", async || {
         let noted =
             world.config.paths.run.join("tasks").join(&task.launched.container_id).join("consul.json");
         std::fs::read_to_string(noted).is_ok_and(|text| text.matches("\"ID\"").count() == 3)

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::mesos::messages::task_status::Reason;
 use calico_mesos::mesos::messages::{TaskState, TaskStatus};
 use serde_json::{json, Value};
 
-use crate::world::{addresses, app, calico, Task, World, LIMIT};
+use crate::kit::wait::eventually;
+use crate::world::{addresses, app, calico, Task, World};
 
 /// Serves the sandbox, and tells each request in stderr.
 const SERVER: &str = "httpd -f -vv -p 8080 -h /mnt/mesos/sandbox";
@@ -54,29 +55,14 @@ impl Task<'_> {
     }
 
     async fn verdict(&self, number: usize) -> TaskStatus {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.verdicts().get(number) {
-                return status.clone();
-            }
-            assert!(begun.elapsed() < LIMIT, "no verdict number {number}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    /// Waits until the log tells something so many times.
-    async fn told(&self, words: &str, count: usize) {
-        let begun = Instant::now();
-        while self.log().matches(words).count() < count {
-            assert!(begun.elapsed() < LIMIT, "'{words}' is not told {count} times\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let verdict = async || self.verdicts().get(number).cloned().ok_or(self);
+        eventually(format!("there is verdict number {number}"), verdict).await
     }
 
     /// Ill in the grace period, then well, then ill for good.
     async fn lives_and_dies_by_its_health(&self, one_failure: &str) {
         let own = self.addresses();
-        self.told(one_failure, 3).await;
+        self.logs(one_failure, 3).await;
         assert_eq!(self.verdicts(), [], "failures of the grace period are nobody's business");
 
         self.set_well(true);
@@ -149,7 +135,7 @@ async fn no_check_but_a_command_costs_a_process() {
     let task = world.running(&checked("/web", SERVER, calico(), http())).await;
     let seen = tokio::spawn(children_of(task.launched.executor_pid, task.sandbox().join("enough")));
     let before = task.log().matches("response:404").count();
-    task.told("response:404", before + 20).await;
+    task.logs("response:404", before + 20).await;
     std::fs::write(task.sandbox().join("enough"), "").unwrap();
     let (looks, children) = seen.await.unwrap();
     assert!(looks > 100 && children.is_empty(), "{looks} looks found {children:?}");
@@ -183,15 +169,15 @@ async fn consul_says(world: &World, service: &str) -> Vec<String> {
 
 async fn consul_comes_to_say(task: &Task<'_>, status: &str) {
     for service in ["web-direct", "web"] {
-        let begun = Instant::now();
-        loop {
+        eventually(format!("{service} is {status} in Consul"), async || {
             let said = consul_says(task.world, service).await;
             if said == [status] {
-                break;
+                Ok(())
+            } else {
+                Err(format!("{said:?}{task}"))
             }
-            assert!(begun.elapsed() < LIMIT, "{service} is {said:?}, not {status}\n{}", task.log());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        })
+        .await;
     }
 }
 
@@ -214,11 +200,8 @@ async fn consul_follows_the_tasks_health() {
     world.stack.consul.as_mut().unwrap().kill();
     let task = Task { world: &world, id: id.clone(), launched: sandbox.clone() };
     task.set_well(true);
-    let begun = Instant::now();
-    while task.verdicts().last().unwrap().healthy != Some(true) {
-        assert!(begun.elapsed() < LIMIT, "it never gets well again\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let well = async || (task.verdicts().last().unwrap().healthy == Some(true)).then_some(()).ok_or(&task);
+    eventually("it is healthy again", well).await;
     world.stack.consul.as_mut().unwrap().restart().await.unwrap();
     let task = Task { world: &world, id, launched: sandbox };
     consul_comes_to_say(&task, "passing").await;

@@ -16,6 +16,7 @@ use calico_mesos::mesos::messages::{
 use calico_mesos::names::service_name;
 use serde_json::json;
 
+use crate::kit::wait::eventually;
 use crate::world::{app, task_info, tell_custom_executors, Task, World, EXECUTOR};
 
 /// What a forged line of a log would begin with.
@@ -205,8 +206,7 @@ fn commanded(environment: &[(String, String)]) -> TaskInfo {
 
 /// What Consul knows of the task that is ours; the names of its entries.
 async fn services(world: &World) -> Vec<String> {
-    let deadline = std::time::Instant::now() + crate::world::LIMIT;
-    loop {
+    eventually("the task is in Consul", async || {
         let entries = world.consul("/v1/agent/services").await;
         let names: Vec<String> = entries
             .as_object()
@@ -214,12 +214,14 @@ async fn services(world: &World) -> Vec<String> {
             .values()
             .map(|e| e["Service"].as_str().unwrap().to_owned())
             .collect();
-        if names.iter().any(|name| name.ends_with("-direct")) {
-            return names;
+        let found = names.iter().any(|name| name.ends_with("-direct"));
+        if found {
+            Ok(names)
+        } else {
+            Err(format!("{names:?}"))
         }
-        assert!(std::time::Instant::now() < deadline, "nothing of the task in Consul: {names:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    })
+    .await
 }
 
 fn no_forged_line(task: &Task<'_>) {

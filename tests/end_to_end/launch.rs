@@ -29,14 +29,8 @@ async fn the_testapp_lives_and_leaves_nothing() {
         "the host cannot reach its task"
     );
 
-    let mut direct = json!([]);
-    for _ in 0..100 {
-        direct = world.consul("/v1/catalog/service/testapp-direct").await;
-        if direct != json!([]) {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    world.registered("testapp-direct").await;
+    let direct = world.consul("/v1/catalog/service/testapp-direct").await;
     assert_eq!(
         (&direct[0]["ServiceAddress"], &direct[0]["ServicePort"]),
         (&json!(address), &json!(3000)),
@@ -204,7 +198,7 @@ async fn an_address_that_is_given_back_in_time_is_waited_for() {
     let wanted = world.stack.pools[0].hosts().nth(9).unwrap().to_string();
     let old = world.running(&app("/web", "sleep 1000", with(calico(), "CALICO_IP", &wanted))).await;
     let new = world.launch(&app("/web", "sleep 1000", with(calico(), "CALICO_IP", &wanted))).await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    new.logs("waiting for it", 1).await;
     old.kill().await;
     new.reaches(TaskState::TaskRunning).await;
     assert_eq!(new.addresses(), [wanted]);

@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, with, World};
 
 /// The ids of the apps that Consul has under this name.
@@ -25,12 +26,15 @@ async fn two_apps_with_long_ids_have_two_names_and_two_labels() {
         definition["labels"] = json!({"owner": format!("{}{color}", "team.of.payments.".repeat(5))});
         tasks.push(world.running(&definition).await);
     }
-    let deadline = std::time::Instant::now() + crate::world::LIMIT;
-    while names(&world).await.len() < 4 {
-        assert!(std::time::Instant::now() < deadline, "{:?}", names(&world).await);
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    let mut all = names(&world).await;
+    let mut all = eventually("both apps have two names", async || {
+        let all = names(&world).await;
+        if all.len() >= 4 {
+            Ok(all)
+        } else {
+            Err(format!("{all:?}"))
+        }
+    })
+    .await;
     all.sort();
     all.dedup();
     assert_eq!(all.len(), 4, "{all:?}");
@@ -57,11 +61,11 @@ async fn a_name_that_another_app_has_is_reported_in_the_later_tasks_log() {
     world.registered("b-a").await;
     let again = world.running(&service("/a/b")).await;
     let other = world.running(&service("/b-a")).await;
-    let deadline = std::time::Instant::now() + crate::world::LIMIT;
-    while apps(&world, "b-a-direct").await.len() < 6 || apps(&world, "b-a").await.len() < 3 {
-        assert!(std::time::Instant::now() < deadline, "{}", other.log());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    eventually("all three tasks are registered", async || {
+        let all = apps(&world, "b-a-direct").await.len() >= 6 && apps(&world, "b-a").await.len() >= 3;
+        all.then_some(()).ok_or(&other)
+    })
+    .await;
     for name in ["b-a-direct", "b-a"] {
         let words = format!("{name} in Consul is also the name of the app '/a/b'");
         assert_eq!(other.log().matches(&words).count(), 1, "{}", other.log());

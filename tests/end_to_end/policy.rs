@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use calico_mesos::calico::Datastore;
 use calico_mesos::mesos::messages::TaskState;
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, sh, Task, World};
 
 const NODE: &str = "agent-1";
@@ -29,15 +30,10 @@ async fn world(config: &[(&str, &str)]) -> World {
 
 /// The interface and the address of the only endpoint, as soon as it is written.
 async fn endpoint(world: &World) -> (String, String) {
-    let begun = Instant::now();
-    loop {
-        if let [endpoint] = world.endpoints().await.as_slice() {
-            let text = |pointer| endpoint.pointer(pointer).unwrap().as_str().unwrap().to_owned();
-            return (text("/spec/interfaceName"), text("/spec/ipNetworks/0"));
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "no endpoint is written");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let one = async || <[_; 1]>::try_from(world.endpoints().await).ok();
+    let [endpoint] = eventually("one endpoint is written", one).await;
+    let text = |pointer| endpoint.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    (text("/spec/interfaceName"), text("/spec/ipNetworks/0"))
 }
 
 async fn route(world: &World) {
@@ -45,6 +41,7 @@ async fn route(world: &World) {
     sh(&format!("ip route add {address} dev {interface} scope link metric 1024"));
 }
 
+/// For half a second, in which nothing may happen.
 async fn still_waits(task: &Task<'_>) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(task.states(), [TaskState::TaskStarting], "{}", task.log());

@@ -1,12 +1,13 @@
 //! Ports of the host that lead to a Calico task.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::dev::StackOptions;
 use calico_mesos::mesos::messages::TaskState;
 use serde_json::{json, Value};
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, sh, Task, World};
 
 /// An address of this host, which every world has.
@@ -36,27 +37,17 @@ async fn host_port(task: &Task<'_>) -> u16 {
 
 /// What the web server behind the host's port says, which may need a moment to start.
 async fn fetched(port: u16) -> String {
-    let begun = Instant::now();
-    loop {
-        let text = sh(&format!("curl -s -m 5 http://{HOST}:{port}/"));
-        if !text.is_empty() || begun.elapsed() > Duration::from_secs(20) {
-            return text;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(format!("the web server behind port {port} answers"), async || {
+        Some(sh(&format!("curl -s -m 5 http://{HOST}:{port}/"))).filter(|text| !text.is_empty())
+    })
+    .await
 }
 
 /// Ports, with their tags, under which Consul knows the app at the host.
 async fn in_consul(world: &World, name: &str) -> Vec<(Value, Value)> {
-    let begun = Instant::now();
-    loop {
-        let entries = world.consul(&format!("/v1/catalog/service/{name}")).await;
-        let entries = entries.as_array().unwrap();
-        if !entries.is_empty() || begun.elapsed() > Duration::from_secs(20) {
-            return entries.iter().map(|e| (e["ServicePort"].clone(), e["ServiceTags"].clone())).collect();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.registered(name).await;
+    let entries = world.consul(&format!("/v1/catalog/service/{name}")).await;
+    entries.as_array().unwrap().iter().map(|e| (e["ServicePort"].clone(), e["ServiceTags"].clone())).collect()
 }
 
 #[tokio::test]

@@ -91,12 +91,7 @@ async fn world(word: &'static str, config: &[(&str, &str)]) -> (World, Mute) {
 
 /// The cleaner finishes what Docker does at last. It blocks its thread, while the peer has another one.
 async fn cleaned(world: &World) {
-    let begun = Instant::now();
-    while !world.leftovers().await.is_empty() && begun.elapsed() < LIMIT {
-        world.gc();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-    world.nothing_left().await;
+    world.cleaned().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::books::Books;
 use crate::datastore::*;
+use crate::kit::wait::eventually;
 
 const HOSTS: [&str; 4] = ["a", "b", "c", "d"];
 /// Launches of each host in a run, half of them ended again.
@@ -88,7 +89,7 @@ async fn run(scene: &Scene, seed: u64) {
     }
     let mut random = Random(seed);
     let when = 5 + random.below(HOSTS.len() * STEPS / 2);
-    until("the hosts are at work", async || steps.load(Ordering::Relaxed) >= when).await;
+    eventually("the hosts are at work", async || steps.load(Ordering::Relaxed) >= when).await;
     strike(&mut world, scene).await;
     let mut living: BTreeMap<String, IpAddr> = BTreeMap::new();
     for of_host in set.join_all().await {

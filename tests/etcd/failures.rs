@@ -214,6 +214,7 @@ async fn a_write_without_an_answer_is_given_up_soon_after_a_kill() {
     let give_up = CancellationToken::new();
     let terms = Terms { patience: Duration::from_secs(15), give_up: give_up.clone(), ..Terms::default() };
     let killed = async {
+        // The write is under way by then: the kill comes into its wait.
         tokio::time::sleep(Duration::from_millis(200)).await;
         give_up.cancel();
         Instant::now()

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::datastore::*;
+use crate::kit::wait::eventually;
 use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/25","blockSize":29}"#);
@@ -153,7 +154,7 @@ async fn a_lost_answer_is_looked_up() {
     let prepared = datastore.prepare(&identity, &auto()).await.unwrap();
     proxy.mute();
     let commit = tokio::spawn(async move { datastore.commit(prepared, MAC, Terms::default()).await });
-    until("etcd has carried the write out", async || !allocated(&world.ipam().await).is_empty()).await;
+    eventually("etcd has carried the write out", async || !allocated(&world.ipam().await).is_empty()).await;
     proxy.cut();
     let committed = commit.await.unwrap().unwrap();
     assert_eq!(committed.addresses.len(), 1);
@@ -255,6 +256,7 @@ async fn a_teardown_rules_out_the_write_whose_answer_is_lost() {
     world.etcd.thaw();
     let report = give_back(claim).await;
     assert!(report.complete(), "{report:?}");
+    // Long enough for a late write to arrive, which must not.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(allocated(&world.ipam().await), Vec::<String>::new());
 }

@@ -1,25 +1,16 @@
 //! A health check of each kind.
 
-use std::time::{Duration, Instant};
-
 use calico_mesos::mesos::messages::task_status::Reason;
 
-use crate::world::{addresses, sh, Task, LIMIT};
+use crate::kit::wait::eventually;
+use crate::world::{addresses, sh, Task};
 use crate::{fetched, world, world_with_consul, Example, HOST};
 
 /// Waits for the update that says so.
 pub async fn becomes_well(task: &Task<'_>) {
-    let begun = Instant::now();
-    loop {
-        let history = task.world.agent.history(&task.id);
-        if let Some(update) = history.iter().find(|update| update.status.healthy == Some(true)) {
-            assert_eq!(update.status.reason, Some(Reason::TaskHealthCheckStatusUpdated.into()));
-            assert_eq!(addresses(&update.status), task.addresses());
-            return;
-        }
-        assert!(begun.elapsed() < LIMIT, "it never becomes healthy\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let status = task.update("a healthy update", |status| status.healthy == Some(true)).await;
+    assert_eq!(status.reason, Some(Reason::TaskHealthCheckStatusUpdated.into()));
+    assert_eq!(addresses(&status), task.addresses());
 }
 
 fn address(task: &Task<'_>) -> String {
@@ -33,15 +24,11 @@ pub async fn health_http(example: Example) {
     becomes_well(&task).await;
     assert_eq!(fetched(&format!("http://{}:8080/health", address(&task))).await, "well\n");
     // Others find it there, and only because it is healthy.
-    let begun = Instant::now();
-    loop {
+    eventually("it is healthy in Consul", async || {
         let passing = world.consul("/v1/health/service/http-health-direct?passing").await;
-        if !passing.as_array().unwrap().is_empty() {
-            break;
-        }
-        assert!(begun.elapsed() < LIMIT, "Consul never hears of it\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+        (!passing.as_array().unwrap().is_empty()).then_some(()).ok_or(&task)
+    })
+    .await;
     task.is_over().await;
 }
 
@@ -71,12 +58,12 @@ pub async fn health_tcp(example: Example) {
     let world = world().await;
     let task = example.running(&world).await;
     becomes_well(&task).await;
-    let begun = Instant::now();
     // It takes one connection after the other, and the check's own may come in between.
-    while sh(&format!("echo hello | busybox nc -w 5 {} 6379", address(&task))) != "hello\n" {
-        assert!(begun.elapsed() < LIMIT, "it does not answer\n{}", task.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("it answers", async || {
+        let answer = sh(&format!("echo hello | busybox nc -w 5 {} 6379", address(&task)));
+        (answer == "hello\n").then_some(()).ok_or(&task)
+    })
+    .await;
     task.is_over().await;
 }
 

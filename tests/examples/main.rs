@@ -16,13 +16,14 @@ use kit::world;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 
 use calico_mesos::agent::AgentOptions;
 use calico_mesos::dev::StackOptions;
 use calico_mesos::mesos::messages::{TaskInfo, TaskState};
 use serde_json::Value;
-use world::{sh, task_info, Task, World, EXECUTOR, LIMIT};
+
+use crate::kit::wait::eventually;
+use world::{sh, task_info, Task, World, EXECUTOR};
 
 /// Where the files have the executor; ours is where cargo has put it.
 const INSTALLED: &str = "/usr/local/bin/calico-executor";
@@ -82,11 +83,7 @@ impl Example {
 impl Task<'_> {
     /// Waits until the log tells something.
     async fn tells(&self, words: &str) -> String {
-        let begun = Instant::now();
-        while !self.log().contains(words) {
-            assert!(begun.elapsed() < LIMIT, "'{words}' is never told\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.logs(words, 1).await;
         self.log()
     }
 
@@ -133,34 +130,22 @@ async fn fetched(url: &str) -> String {
 }
 
 async fn fetched_by(curl: &str, url: &str) -> String {
-    let begun = Instant::now();
-    loop {
-        let text = sh(&format!("{curl} -skfg -m 5 '{url}'"));
-        if !text.is_empty() {
-            return text;
-        }
-        assert!(begun.elapsed() < LIMIT, "{url} does not answer");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually(format!("{url} answers"), async || {
+        Some(sh(&format!("{curl} -skfg -m 5 '{url}'"))).filter(|text| !text.is_empty())
+    })
+    .await
 }
 
 /// Where a service is, by Consul's catalogue: address, port and tags, in order.
 async fn in_consul(world: &World, service: &str) -> Vec<(String, u64, Vec<String>)> {
-    let begun = Instant::now();
-    loop {
-        let entries = world.consul(&format!("/v1/catalog/service/{service}")).await;
-        let entries = entries.as_array().unwrap();
-        if !entries.is_empty() {
-            let tags = |entry: &Value| serde_json::from_value(entry["ServiceTags"].clone()).unwrap();
-            let place = |entry: &Value| entry["ServiceAddress"].as_str().unwrap().to_owned();
-            let port = |entry: &Value| entry["ServicePort"].as_u64().unwrap();
-            let mut all: Vec<_> = entries.iter().map(|e| (place(e), port(e), tags(e))).collect();
-            all.sort();
-            return all;
-        }
-        assert!(begun.elapsed() < LIMIT, "Consul knows no {service}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.registered(service).await;
+    let entries = world.consul(&format!("/v1/catalog/service/{service}")).await;
+    let tags = |entry: &Value| serde_json::from_value(entry["ServiceTags"].clone()).unwrap();
+    let place = |entry: &Value| entry["ServiceAddress"].as_str().unwrap().to_owned();
+    let port = |entry: &Value| entry["ServicePort"].as_u64().unwrap();
+    let mut all: Vec<_> = entries.as_array().unwrap().iter().map(|e| (place(e), port(e), tags(e))).collect();
+    all.sort();
+    all
 }
 
 fn folder() -> PathBuf {

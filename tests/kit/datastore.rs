@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use calico_mesos::calico::{
     AddressRequest, CalicoError, Committed, Datastore, Family, Identity, Terms, Wanted,
@@ -119,15 +118,6 @@ impl World {
         let mut datastore = self.connect(&identity.node).await;
         let prepared = datastore.prepare(identity, wanted).await?;
         datastore.commit(prepared, MAC, Terms::default()).await
-    }
-}
-
-/// Waits until something is so; a minute is long after anything that a test waits for.
-pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 

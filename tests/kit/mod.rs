@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`world`] | a small cluster on real daemons, with the embedded agent and the real executor |
 //! | [`datastore`] | a private etcd with Calico's keys, for tests of the datastore layer alone |
+//! | [`wait`] | waiting for a condition |
 //! | [`netlab`] | namespaces and interfaces in a private network |
 //! | [`proxy`] | a proxy before etcd that loses or holds back what passes |
 //! | [`certificates`] | a certificate authority |
@@ -15,4 +16,5 @@ pub mod certificates;
 pub mod datastore;
 pub mod netlab;
 pub mod proxy;
+pub mod wait;
 pub mod world;

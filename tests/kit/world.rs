@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::agent::marathon::{App, Instance};
 use calico_mesos::agent::{Agent, AgentOptions, Launched};
@@ -14,8 +14,9 @@ use calico_mesos::names::ContainerId;
 use serde_json::{json, Value};
 
 use super::netlab;
+pub use super::wait::LIMIT;
+use super::wait::{eventually, within};
 
-pub const LIMIT: Duration = Duration::from_secs(60);
 pub const EXECUTOR: &str = env!("CARGO_BIN_EXE_calico-executor");
 pub const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");
 pub const CLI: &str = env!("CARGO_BIN_EXE_calico-mesos");
@@ -138,11 +139,8 @@ impl World {
 
     /// Waits until Consul has the service.
     pub async fn registered(&self, name: &str) {
-        let deadline = Instant::now() + LIMIT;
-        while self.consul(&format!("/v1/catalog/service/{name}")).await == json!([]) {
-            assert!(Instant::now() < deadline, "{name} was never registered");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let path = format!("/v1/catalog/service/{name}");
+        eventually(format!("{name} is registered"), async || self.consul(&path).await != json!([])).await;
     }
 
     /// Whatever a task may leave on the host, in etcd, in Consul.
@@ -194,16 +192,21 @@ impl World {
 
     /// Waits for it, since a cleaner may still be at work.
     pub async fn nothing_left(&self) {
-        let deadline = Instant::now() + Duration::from_secs(15);
-        loop {
-            let left = self.leftovers().await;
-            if left.is_empty() {
-                break;
-            }
-            assert!(Instant::now() < deadline, "left behind:\n{}", left.join("\n"));
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        within(Duration::from_secs(15), "nothing is left", async || none(&self.leftovers().await)).await;
         assert_eq!(self.agent.problems(), Vec::<String>::new());
+    }
+
+    /// Runs the cleaner until nothing is left: Docker may do later what a dead executor has asked it to do.
+    pub async fn cleaned(&self) {
+        let clean = async || {
+            let left = none(&self.leftovers().await);
+            if left.is_err() {
+                self.gc();
+            }
+            left
+        };
+        eventually("the cleaner leaves nothing", clean).await;
+        self.nothing_left().await;
     }
 
     pub fn gc(&self) -> std::process::Output {
@@ -262,15 +265,23 @@ impl Task<'_> {
 
     /// The terminal status, whatever it is.
     pub async fn ends(&self) -> TaskStatus {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let history = self.world.agent.history(&self.id);
-            if let Some(update) = history.into_iter().find(|update| update.status.state().is_terminal()) {
-                return update.status;
-            }
-            assert!(Instant::now() < deadline, "{} does not end\n{}", self.id, self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.update("a terminal update", |status| status.state().is_terminal()).await
+    }
+
+    /// The first update that is such, as soon as there is one.
+    pub async fn update(&self, what: &str, is_such: impl Fn(&TaskStatus) -> bool) -> TaskStatus {
+        eventually(format!("{} has {what}", self.id), async || {
+            let mut statuses = self.world.agent.history(&self.id).into_iter().map(|update| update.status);
+            statuses.find(&is_such).ok_or(self)
+        })
+        .await
+    }
+
+    /// Waits until the log has these words so many times.
+    pub async fn logs(&self, words: &str, count: usize) {
+        let what = format!("'{words}' is in the log {count} times");
+        eventually(what, async || (self.log().matches(words).count() >= count).then_some(()).ok_or(self))
+            .await;
     }
 
     pub async fn fails(&self) -> String {
@@ -305,15 +316,15 @@ impl Task<'_> {
 
     /// A file that the workload writes into its sandbox, as soon as it has a line.
     pub async fn file(&self, name: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
+        within(Duration::from_secs(20), format!("the task has written {name}"), async || {
             let text = std::fs::read_to_string(self.sandbox().join(name)).unwrap_or_default();
             if text.ends_with('\n') {
-                return text;
+                Ok(text)
+            } else {
+                Err(self)
             }
-            assert!(Instant::now() < deadline, "the task wrote no {name}\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        })
+        .await
     }
 
     /// What the executor and the workload have written.
@@ -334,6 +345,22 @@ impl Task<'_> {
             .find(|update| update.status.state() == TaskState::TaskRunning)
             .expect("not running");
         addresses(&running.status)
+    }
+}
+
+/// The last state of a wait: the log, read only when the time is over.
+impl std::fmt::Display for Task<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "\n{}", self.log())
+    }
+}
+
+/// For a wait until a list is empty: what still is in it.
+pub fn none(list: &[String]) -> Result<(), String> {
+    if list.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("there still are\n{}", list.join("\n")))
     }
 }
 

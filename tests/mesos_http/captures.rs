@@ -11,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use super::fixtures::{bytes, call, chunks, events, requests, split, undated};
 use super::peer::{connect, next, SOON};
 
+use crate::kit::wait::within;
+
 #[test]
 fn calls_come_back_byte_for_byte() {
     let requests: Vec<_> =
@@ -167,12 +169,8 @@ async fn an_agent_that_recovers_refuses_as_captured() {
 }
 
 async fn refused(agent: &Agent) -> Vec<u8> {
-    let mut stream = loop {
-        match TcpStream::connect(agent.pid().address).await {
-            Ok(stream) => break stream,
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
-        }
-    };
+    let connect = async || TcpStream::connect(agent.pid().address).await;
+    let mut stream = within(SOON, "the agent listens", connect).await;
     stream.write_all(&bytes("a1/001.c2s.bin")).await.unwrap();
     let mut answer = vec![0; bytes("a5/004.s2c.bin").len()];
     tokio::time::timeout(SOON, stream.read_exact(&mut answer)).await.unwrap().unwrap();

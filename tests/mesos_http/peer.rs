@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::agent::{Agent, AgentOptions, Direction, Launched};
 use calico_mesos::mesos::driver::{Driver, Event};
@@ -12,6 +12,8 @@ use calico_mesos::mesos::environment::HttpEnvironment;
 use calico_mesos::mesos::http;
 use calico_mesos::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo, TaskState, TaskStatus};
 use tokio::sync::mpsc;
+
+use crate::kit::wait::within;
 
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -43,15 +45,10 @@ pub fn task(id: &str) -> TaskInfo {
 /// The environment of the executor process, once it has written it down.
 pub async fn environment(sandbox: &Path) -> BTreeMap<String, String> {
     let file = sandbox.join("environ");
-    let end = Instant::now() + SOON;
-    loop {
-        if let Ok(text) = std::fs::read_to_string(&file) {
-            let pairs = text.lines().filter_map(|line| line.split_once('='));
-            return pairs.map(|(name, value)| (name.into(), value.into())).collect();
-        }
-        assert!(Instant::now() < end, "the stand-in never started");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let read = async || std::fs::read_to_string(&file);
+    let text = within(SOON, "the stand-in has started", read).await;
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 pub fn connect(variables: BTreeMap<String, String>) -> (Driver, mpsc::UnboundedReceiver<Event>) {

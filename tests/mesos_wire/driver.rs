@@ -235,6 +235,7 @@ async fn nothing_is_resent_unasked() {
     let mut bench = Bench::registered(&[]).await;
     bench.driver.update(TaskStatus::new("t.1", TaskState::TaskRunning));
     bench.expect::<StatusUpdateMessage>().await;
+    // Long enough for a repetition, which must not come.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(bench.incoming.try_recv().is_err());
     // A reconnection by an agent that never went away gets a new link and everything pending.
@@ -253,6 +254,7 @@ async fn the_agent_comes_back_at_the_same_place() {
     // A kill is obeyed even now.
     bench.send(&kill("t.1")).await;
     assert!(matches!(bench.event().await, Event::Kill { .. }));
+    // How long the agent is away, and how long a message that must not come may take.
     tokio::time::sleep(Duration::from_millis(100)).await;
     bench.revive_agent().await;
     tokio::time::sleep(Duration::from_millis(200)).await;

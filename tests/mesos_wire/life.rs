@@ -10,6 +10,8 @@ use prost::Message as _;
 
 use super::peer::{self, body, task, Peer, SOON};
 
+use crate::kit::wait::within;
+
 #[tokio::test]
 async fn from_launch_to_kill() {
     let mut peer = Peer::running(|_| {}).await;
@@ -243,10 +245,7 @@ async fn problems_are_recorded() {
             peer.saw(TaskState::TaskFinished).await;
             continue;
         }
-        let end = std::time::Instant::now() + SOON;
-        while peer.agent.problems().len() == seen && std::time::Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        within(SOON, "the agent objects", async || peer.agent.problems().len() != seen).await;
         let problems = peer.agent.problems();
         assert!(problems.last().is_some_and(|text| text.contains(problem)), "{problem}: {problems:?}");
     }

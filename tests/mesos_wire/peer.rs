@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::agent::{Agent, AgentOptions, Launched};
 use calico_mesos::mesos::driver::{self, Driver, Event};
@@ -15,6 +15,8 @@ use calico_mesos::mesos::messages::{
     container_info, CommandInfo, ContainerInfo, TaskInfo, TaskState, TaskStatus, Wire,
 };
 use tokio::sync::mpsc;
+
+use crate::kit::wait::within;
 
 pub const SOON: Duration = Duration::from_secs(10);
 
@@ -57,18 +59,10 @@ pub fn task(id: &str) -> TaskInfo {
 /// The environment of the executor process, once it has written it down.
 pub async fn environment(sandbox: &Path) -> BTreeMap<String, String> {
     let file = sandbox.join("environ");
-    let end = Instant::now() + SOON;
-    loop {
-        if let Ok(text) = fs::read_to_string(&file) {
-            return text
-                .lines()
-                .filter_map(|line| line.split_once('='))
-                .map(|(a, b)| (a.into(), b.into()))
-                .collect();
-        }
-        assert!(Instant::now() < end, "the stand-in never started");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let read = async || std::fs::read_to_string(&file);
+    let text = within(SOON, "the stand-in has started", read).await;
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 pub async fn connect(sandbox: &Path) -> (Driver, mpsc::UnboundedReceiver<Event>) {

@@ -10,6 +10,8 @@ use calico_mesos::mesos::messages::{
 
 use super::peer::{body, Peer, SOON};
 
+use crate::kit::wait::within;
+
 /// life2: the agent dies, the task ends meanwhile, the agent comes back.
 #[tokio::test]
 async fn an_agent_restart_with_a_pending_update() {
@@ -95,12 +97,8 @@ async fn one_that_comes_back_too_late() {
     drop(std::mem::replace(&mut peer.events, tokio::sync::mpsc::unbounded_channel().1));
     let Peer { agent, driver, launched: _keep, .. } = peer;
     drop(driver);
-    let listener = loop {
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+    let bind = async || tokio::net::TcpListener::bind(address).await;
+    let listener = within(SOON, "the driver's port is free", bind).await;
     agent.restart().await.unwrap();
     let gone = agent.wait_for("t.1", TaskState::TaskGone, SOON).await.unwrap();
     assert_eq!(gone.reason(), Reason::ExecutorReregistrationTimeout);

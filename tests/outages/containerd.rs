@@ -11,6 +11,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 
+use crate::kit::wait::eventually;
 use crate::world::{app, calico, sh, tell_custom_executors, Task, World, EXECUTOR, LIMIT};
 
 /// A shim repeats its news for 15 s. Nothing tells that it has given up.
@@ -69,14 +70,6 @@ impl Victim {
     }
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
 fn is_dead(pid: i32) -> bool {
     calico_mesos::processes::Stat::of(pid).is_none_or(|stat| stat.is_dead())
 }
@@ -93,7 +86,7 @@ async fn an_exit_that_docker_missed_keeps_its_code() {
     let victim = Victim::of(task, "mesos-").await;
     world.stack.docker.kill_containerd();
     std::fs::write(victim.launched.sandbox.join("go"), "").unwrap();
-    until("the process does not end", async || is_dead(victim.pid)).await;
+    eventually("the process ends", async || is_dead(victim.pid)).await;
     tokio::time::sleep(NEWS).await;
     world.stack.docker.restart_containerd().await.unwrap();
     assert_eq!(victim.running(&world).await, json!(true), "Docker has not missed it");
@@ -156,7 +149,7 @@ async fn what_docker_cannot_end_is_ended_once_containerd_is_back() {
         assert_eq!(victims[index].running(&world).await, json!(true), "Docker has not missed it");
     }
 
-    until("the cleaner does not finish", async || world.gc().status.success() && records(&world) == 0).await;
+    eventually("the cleaner finishes", async || world.gc().status.success() && records(&world) == 0).await;
     for index in [0, 2] {
         assert_eq!(victims[index].running(&world).await, json!(false));
     }

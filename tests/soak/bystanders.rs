@@ -81,6 +81,7 @@ impl Bystanders {
     async fn look_twice(&self, machine: &Machine) -> Things {
         let mut last = self.look(machine).await;
         loop {
+            // What does not move for a second has come to rest.
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = self.look(machine).await;
             if now == last {

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::kit::wait;
 use crate::processes;
+use crate::world::none;
 use crate::world::sh;
 
 /// How long an interrupted run may take to end.
@@ -89,12 +91,8 @@ pub fn test() {
         assert!(before.len() > 5, "{:?}: {before:#?}", run.way);
         run.strike();
         let begun = Instant::now();
-        let mut left = run.left();
-        while !left.is_empty() {
-            assert!(begun.elapsed() < ENDING, "{:?} leaves {left:#?}", run.way);
-            std::thread::sleep(Duration::from_millis(100));
-            left = run.left();
-        }
+        let left = || none(&run.left());
+        wait::blocking(ENDING, format!("nothing is left after {:?}", run.way), left);
         let status = run.parent.wait().unwrap();
         if run.way != Way::KillParent {
             assert_eq!(status.code(), Some(i32::from(crate::INTERRUPTED)), "{:?}", run.way);

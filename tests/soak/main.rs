@@ -53,6 +53,12 @@ fn main() -> ExitCode {
     let wanted = |name: &str| filters.iter().all(|filter| name.contains(filter.as_str()));
     // Not where a run is asked for, such as those that the test itself starts.
     let is_test = ["SEED", "LIVES", "LIFE"].iter().all(|name| std::env::var_os(name).is_none());
+    if std::env::args().any(|word| word == "--list") {
+        for name in ["interrupted", "soak"].into_iter().filter(|name| wanted(name)) {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
     if is_test && wanted("interrupted") {
         interrupted::test();
     }

@@ -10,12 +10,14 @@ mod kit;
 
 use kit::world;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
+
+use crate::kit::wait::eventually;
 
 use installed::{Host, Release};
 use world::{app, calico, with, Task, LIMIT};
@@ -75,11 +77,15 @@ async fn go_over(before: Release, after: Release) {
     orphan.ends().await;
     let next = world.running(&app("/next", "sleep 1000", calico())).await;
     let next_batch = world.running(&command(&host, "/next-batch", "sleep 1000")).await;
-    let gone_by = Instant::now() + LIMIT;
-    while world.endpoints().await.len() != 7 {
-        assert!(Instant::now() < gone_by, "{:?}\n{}", world.endpoints().await, next.log());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    eventually("seven endpoints are left", async || {
+        let endpoints = world.endpoints().await;
+        if endpoints.len() == 7 {
+            Ok(())
+        } else {
+            Err(format!("{endpoints:?}{next}"))
+        }
+    })
+    .await;
 
     world.agent.kill(&stopped.id, Some(Duration::from_secs(20))).await.unwrap();
     assert_eq!(stopped.ends().await.state(), TaskState::TaskKilled, "{}", stopped.log());
