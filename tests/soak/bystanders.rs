@@ -203,6 +203,13 @@ async fn foreign_keys(machine: &Machine, addresses: &[String]) {
     let mut other = block.clone();
     other["cidr"] = json!("10.165.200.0/26");
     other["affinity"] = json!("host:other");
+    // With addresses of its own: one of this node's dead tasks would rightly be released there too.
+    for attribute in other["attributes"].as_array_mut().unwrap() {
+        if let Some(handle) = attribute["handle_id"].as_str() {
+            attribute["handle_id"] = json!(format!("{handle}-other"));
+        }
+        attribute["secondary"]["node"] = json!("other");
+    }
     client.put(format!("{blocks}ipv4/block/10.165.200.0-26"), other.to_string(), None).await.unwrap();
     let affinity = json!({"state": "confirmed"}).to_string();
     client.put("/calico/ipam/v2/host/other/ipv4/block/10.165.200.0-26", affinity, None).await.unwrap();
