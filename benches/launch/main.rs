@@ -160,9 +160,9 @@ impl Figures {
         let ratio = |of: &Figure, to: &Figure| of.median() / to.median();
         [
             Goal::new("launch-to-bridge-ratio", ratio(&self.launch, &self.bridge), 0.5),
-            Goal::new("launch-to-host-ratio", ratio(&self.launch, &self.host), 1.1),
+            Goal::new("launch-to-host-ratio", ratio(&self.launch, &self.host), 1.05),
             Goal::new("launching-to-running-ms", self.running.median(), 150.0),
-            Goal::new("command-to-first-instruction-ms", self.command.median(), 30.0),
+            Goal::new("command-to-first-instruction-ms", self.command.median(), 25.0),
             Goal::new("exit-to-terminal-ms", self.ended.median(), 25.0),
             Goal::new("executor-memory-mb", self.memory.median(), 8.0),
             Goal::new("start-to-registration-ms", self.registered.median(), 10.0),
