@@ -22,7 +22,6 @@ const START: &str = "mount -t tmpfs run /run && mkdir /run/calico && mount --bin
                      exec setpriv --pdeathsig KILL -- bash -c 'exec -a calico-felix \"$0\"' \"$2\"";
 /// "Restart me, my configuration has changed."
 const RESTART: i32 = 129;
-const LIMIT: Duration = Duration::from_secs(30);
 
 pub struct Felix {
     shared: Arc<Mutex<Shared>>,

@@ -20,7 +20,7 @@ use serde_json::{json, Value};
 use crate::kit::wait::eventually;
 
 use installed::{Host, Release};
-use world::{app, calico, with, Task, LIMIT};
+use world::{app, calico, with, Task};
 
 /// A command under the custom executor.
 fn command(host: &Host, id: &str, cmd: &str) -> Value {
