@@ -5,11 +5,10 @@
 # TOTAL, about how many packages there are, may be set beforehand.
 
 go_build() {
-    local status
-    # -v names a package when it is compiled.
-    nice go build -v "$@" 2> >(go_progress) && status=0 || status=$?
-    # The last words must be there before the caller's next ones.
-    wait $! 2>/dev/null || true
+    local status=0
+    # -v names a package when it is compiled. A pipe, since its end is waited for: the last words must be there before
+    # the caller's next ones.
+    { (set -o pipefail; nice go build -v "$@" 2>&1 >&3 | go_progress) || status=$?; } 3>&1
     return $status
 }
 
