@@ -67,23 +67,10 @@ pub fn timestamp() -> String {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::sync::{Arc, Mutex};
     use std::time::{Duration, Instant};
 
+    use super::super::tests::Sink;
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sandbox(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Sandbox {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_runtime_of_one_thread_goes_on_while_another_process_holds_the_rotation() {
@@ -94,7 +81,7 @@ mod tests {
         // A lock belongs to the opened file, not to the process: this one is like another process's.
         let lock = File::create(folder.path().join(".x.log.lock")).unwrap();
         lock.lock().unwrap();
-        let sandbox = Sandbox::default();
+        let sandbox = Sink::default();
         let writer = sandbox.clone();
         let logger = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
         let begun = Instant::now();
@@ -103,8 +90,7 @@ mod tests {
         });
         // With pauses, each line that has no room would take 50 ms: nine seconds in all.
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-        let (file, sandbox) = (std::fs::read_to_string(&path).unwrap(), sandbox.0.lock().unwrap().clone());
-        let sandbox = String::from_utf8(sandbox).unwrap();
+        let (file, sandbox) = (std::fs::read_to_string(&path).unwrap(), sandbox.text());
         for n in 0..LINES {
             let line = format!("line {n}.");
             assert!(file.contains(&line) != sandbox.contains(&line), "{line}: {file}{sandbox}");

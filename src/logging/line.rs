@@ -164,10 +164,9 @@ fn month_and_day(days_since_epoch: u64) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use tracing_subscriber::layer::SubscriberExt;
 
+    use super::super::tests::Sink;
     use super::*;
 
     #[test]
@@ -177,19 +176,6 @@ mod tests {
         assert_eq!(at(951_827_696), "0229 12:34:56.042"); // 2000
         assert_eq!(at(1_795_460_531), "1123 19:02:11.042"); // 2026
         assert_eq!(at(4_107_542_399), "0228 23:59:59.042"); // 2100 has no leap day
-    }
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
     }
 
     /// What is written of `log`.
@@ -202,8 +188,7 @@ mod tests {
             .event_format(Line(format));
         let logger = tracing_subscriber::registry().with(Tasks).with(lines);
         tracing::subscriber::with_default(logger, log);
-        let text = sink.0.lock().unwrap().clone();
-        String::from_utf8(text).unwrap()
+        sink.text()
     }
 
     #[test]

@@ -206,7 +206,7 @@ async fn held(world: &mut World, identity: &Identity) -> usize {
     world.ipam().await.values().filter(|text| text.contains(&identity.handle)).count()
 }
 
-/// Of a task whose handle and endpoint somebody has deleted, the address in another host's block is all that is left.
+/// The address in another host's block is all that is left of a task whose handle and endpoint were deleted.
 #[tokio::test]
 async fn an_address_in_another_hosts_block_is_no_leak() {
     let mut world = World::new(&["a", "b"], &[POOL]).await;

@@ -230,9 +230,9 @@ fn log_report(report: &teardown::Report, steps: &Steps) {
     let addresses =
         if report.addresses.is_empty() { "no address".into() } else { network::join(&report.addresses) };
     if report.complete() {
-        let way_back: Vec<_> =
+        let passed: Vec<_> =
             steps.passed().into_iter().skip_while(|(step, _)| *step != Step::Ended).collect();
-        let took = way_back.windows(2).map(|pair| {
+        let took = passed.windows(2).map(|pair| {
             let [(_, before), (step, at)] = pair else { return String::new() };
             format!("{} {:.1} ms", step.name(), at.saturating_sub(*before).as_secs_f64() * 1000.0)
         });

@@ -194,12 +194,12 @@ impl Attached {
     pub fn begin_checks(
         &self,
         ready: &Ready,
-        check: Option<&Check>,
+        check: &Check,
         namespace: Option<PathBuf>,
         addresses: Vec<IpAddr>,
-    ) -> Option<Checks> {
+    ) -> Checks {
         let namespace = namespace.or_else(|| self.process.as_ref().map(|process| process.network()));
-        check.map(|check| Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec() }))
+        Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec() })
     }
 
     /// The workload's end, once.

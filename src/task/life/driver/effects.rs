@@ -189,7 +189,7 @@ impl Driver {
         };
         let namespace: Option<PathBuf> =
             self.begun.as_ref().map(|begun| network::namespace(&begun.config, &begun.order.container));
-        self.checks = attached.begin_checks(ready, Some(check), namespace, addresses);
+        self.checks = Some(attached.begin_checks(ready, check, namespace, addresses));
     }
 
     pub(super) fn ask(&mut self, until: Option<Instant>) {
@@ -206,11 +206,15 @@ impl Driver {
         }
     }
 
-    fn remains(&mut self, workload: Workload, fate: Fate) -> Remains {
-        let failure = match fate {
+    /// The failure that a life is over for.
+    fn cause(&mut self, fate: Fate) -> Option<Failure> {
+        match fate {
             Fate::Failed(job) => self.failures.remove(&job),
-            _ => None,
-        };
+            Fate::Ended | Fate::Killed(_) | Fate::NoGate => None,
+        }
+    }
+
+    fn remains(&mut self, workload: Workload, fate: Fate) -> Remains {
         Remains {
             order: self.order.clone(),
             fate,
@@ -218,7 +222,7 @@ impl Driver {
             ready: self.ready.take(),
             attached: self.attached.take(),
             end: self.end.take(),
-            failure,
+            failure: self.cause(fate),
             outcome: self.outcome.clone(),
         }
     }
@@ -228,13 +232,12 @@ impl Driver {
         (self.knocking, self.passing, self.opening, self.asking, self.dying) = (None, None, None, None, None);
         (self.checks, self.gate, self.choice, self.interface) = (None, None, None, None);
         let remains = self.remains(workload, fate);
-        let jobs = std::mem::take(&mut self.jobs);
+        let mut jobs = std::mem::take(&mut self.jobs);
         let Some(begun) = self.begun.take() else {
             let started = self.cancels.contains_key(&Job::Start);
             self.tearing = Some(Box::pin(ending::plain(remains, started, jobs)));
             return;
         };
-        let mut jobs = jobs;
         if !jobs.is_empty() {
             tracing::warn!(
                 "a part of the launch has not ended; what it still makes is taken away by a cleaner"
@@ -265,11 +268,7 @@ impl Driver {
             }
             // No record: nothing was made.
             None => {
-                let failure = match fate {
-                    Fate::Failed(job) => self.failures.remove(&job),
-                    _ => None,
-                };
-                let outcome = failure.map_or_else(|| ending::bare(fate), Outcome::Failed);
+                let outcome = self.cause(fate).map_or_else(|| ending::bare(fate), Outcome::Failed);
                 begin::refused(&self.order, &outcome);
                 outcome.into()
             }
