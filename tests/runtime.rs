@@ -470,14 +470,11 @@ fn a_runtime_on_dockerds_command_line_is_left_alone() {
         words.extend(flags.split(' ').map(str::to_owned));
         let mut daemon =
             Command::new("/bin/sh").arg0("dockerd").args(words).stdin(Stdio::piped()).spawn().unwrap();
-        let refusal = || {
-            let done = install(&args);
-            if done.is_ok() {
-                fs::write(&daemon_json, "{}").unwrap();
-            }
-            done.err()
-        };
-        let error = wait::blocking(Duration::from_secs(5), "the daemon is seen", refusal).to_string();
+        // A process has no command line while its exec is under way, and a daemon seen late would get the signal.
+        let cmdline = format!("/proc/{}/cmdline", daemon.id());
+        let named = || fs::read_to_string(&cmdline).unwrap().starts_with("dockerd\0");
+        wait::blocking(wait::LIMIT, "the shell bears dockerd's name", named);
+        let error = install(&args).unwrap_err().to_string();
         drop(daemon.stdin.take());
         daemon.wait().unwrap();
         assert!(error.contains(wanted), "{error}");
