@@ -6,7 +6,7 @@
 #
 # Only what bears a mark of the cluster is listed, and only what is listed is looked for later: what others
 # change on the machine meanwhile is theirs. A mark is the folder's path, a task's address or link, the
-# environment of the daemons' start (see src/dev/members.rs), and what the cluster itself notes before it
+# environment of the daemons' start (see src/rig/daemons/members.rs), and what the cluster itself notes before it
 # changes it: `footprint` (fixed places that dockerd makes) and `host.json` (settings of the host with their
 # values before, and the pools that rules of the firewall name).
 set -eu

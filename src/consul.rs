@@ -24,9 +24,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::Config;
+use crate::host::resolve;
 use crate::limits::CONSUL_REQUEST;
 use crate::names::ContainerId;
-use crate::{resolve, tls};
+use crate::tls;
 
 /// How all ids of ours begin.
 pub const PREFIX: &str = "calico-mesos-";

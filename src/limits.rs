@@ -183,7 +183,7 @@ mod tests {
             let name = path.to_string_lossy().into_owned();
             match path.is_dir() {
                 // The daemons of local runs and tests are waited for while they start.
-                true if !name.ends_with("src/dev") => sources(&path, found),
+                true if !name.ends_with("src/rig/daemons") => sources(&path, found),
                 false if name.ends_with(".rs") && !name.ends_with("tests.rs") => found.push(name),
                 _ => {}
             }

@@ -13,8 +13,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use calico_mesos::error::{Blame, Code};
+use calico_mesos::host::processes::Stat;
 use calico_mesos::net::Namespace;
-use calico_mesos::processes::Stat;
 use calico_mesos::workload::{CommandError, CommandOutput, CommandSpec, Exit, Held, Process};
 use kit::netlab::Lab;
 use kit::wait::eventually;

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use calico_mesos::config::Config;
 use calico_mesos::consul::{Client, ConsulError, Health, Instance, Service};
-use calico_mesos::dev::{find_consul, free_port, Consul, ConsulOptions};
 use calico_mesos::error::chain;
 use calico_mesos::names::{service_name, ContainerId};
+use calico_mesos::rig::daemons::{find_consul, free_port, Consul, ConsulOptions};
 
 use kit::wait::within;
 

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use calico_mesos::config::Config;
-use calico_mesos::dev::{self, free_pool, sweep, Dockerd, DockerdOptions, Network, Stack, StackOptions};
+use calico_mesos::rig::daemons::{
+    self, free_pool, sweep, Dockerd, DockerdOptions, Network, Stack, StackOptions,
+};
 use kit::wait;
 
 /// Everything on the machine that names this folder: processes and mounts.
@@ -251,7 +253,7 @@ async fn an_executor_that_outlives_its_cluster_does_not_bring_its_folder_back() 
         .unwrap();
     let executors = || {
         let names = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let all = dev::members(base.path()).into_iter();
+        let all = daemons::members(base.path()).into_iter();
         all.filter(|pid| {
             names(pid).starts_with("mesos-docker-ex") || names(pid).starts_with("calico-executor")
         })

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::journal::{Found, Journal, Record};
+use calico_mesos::task::record::journal::{Found, Journal, Record};
 
 const CONTAINER: &str = "3f6b8f4e-0f0a-4c58-9d8c-0c8c8f8f7a11";
 

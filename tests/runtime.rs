@@ -15,9 +15,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use calico_mesos::cli::runtime::{install, uninstall, InstallArgs, RuntimeSetupError, UninstallArgs};
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
+use calico_mesos::host::processes::{command_line, pids};
 use calico_mesos::net::{self, Namespace};
-use calico_mesos::processes::{command_line, pids};
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions};
 use kit::{netlab, wait};
 
 const RUNTIME: &str = env!("CARGO_BIN_EXE_calico-runc");

@@ -4,10 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use calico_mesos::agent::marathon::{App, Instance};
-use calico_mesos::agent::{Agent, AgentOptions, Direction, Launched};
-use calico_mesos::dev::{Network, Stack, StackOptions};
 use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::rig::agent::marathon::{App, Instance};
+use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
+use calico_mesos::rig::daemons::{Network, Stack, StackOptions};
 use nix::sys::stat::Mode;
 use tokio::task::JoinHandle;
 

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use calico_mesos::task::journal::{Found, Journal};
+use calico_mesos::task::record::journal::{Found, Journal};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 

@@ -7,7 +7,7 @@ use calico_mesos::config::Config;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::{ExecutorInfo, Message, TaskInfo};
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::spec::{describe, describe_custom, Custom};
+use calico_mesos::task::request::{describe, describe_custom, Custom};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

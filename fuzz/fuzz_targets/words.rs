@@ -10,7 +10,7 @@ use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::libprocess::Upid;
 use calico_mesos::names::{service_name, ContainerId};
 use calico_mesos::runtime::Call;
-use calico_mesos::task::request::CalicoRequest;
+use calico_mesos::task::request::calico::CalicoRequest;
 use calico_mesos::workload::DockerHost;
 use libfuzzer_sys::fuzz_target;
 

@@ -9,10 +9,11 @@ use std::process::ExitCode;
 
 use calico_mesos::config::{self, Config};
 use calico_mesos::error::chain;
+use calico_mesos::host::privileges;
 use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
 use calico_mesos::mesos::flags::{Flags, PROGRAM};
 use calico_mesos::workload::init;
-use calico_mesos::{logging, privileges, task};
+use calico_mesos::{logging, task};
 
 /// Bad usage, as sysexits.h has it.
 const USAGE: u8 = 64;
@@ -50,7 +51,7 @@ fn drop_in(arguments: Vec<OsString>) -> ExitCode {
     }
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match Environment::from(variables.clone()) {
-        Ok(environment) => run(task::drop_in::run(flags, environment, variables)),
+        Ok(environment) => run(task::ways_in::drop_in::run(flags, environment, variables)),
         Err(error) => usage(&chain(&error)),
     }
 }
@@ -73,7 +74,7 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     logging::executor(&Config::log_only(&config), "INFO");
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match HttpEnvironment::from(variables.clone()) {
-        Ok(environment) => run(task::custom::run(arguments, environment, variables)),
+        Ok(environment) => run(task::ways_in::custom::run(arguments, environment, variables)),
         Err(error) => usage(&chain(&error)),
     }
 }

@@ -36,7 +36,8 @@ impl Target {
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port: u16 = port.parse().map_err(|_| format!("{endpoint}: '{port}' is no port"))?;
-        let found = crate::resolve::lookup(host).await.map_err(|error| format!("{endpoint}: {error}"))?;
+        let found =
+            crate::host::resolve::lookup(host).await.map_err(|error| format!("{endpoint}: {error}"))?;
         let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
         Ok(Self { endpoint: endpoint.to_owned(), https, host: host.to_owned(), addresses })
     }

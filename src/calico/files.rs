@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CalicoError, Identity};
 use crate::config::Config;
-use crate::files;
+use crate::host::files;
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// A hint names a block or two; each one that is believed is read from etcd.

@@ -8,8 +8,10 @@ use serde_json::{json, Value};
 
 use crate::config::Config;
 use crate::error::chain;
-use crate::task::figures::{self, Figures};
-use crate::task::gc::{self, Cleaned, Decommissioned, Fate, GoneDocker, Item, Kind, Silent, Terms, Verdict};
+use crate::task::cleaner::{
+    self, Cleaned, Decommissioned, Fate, GoneDocker, Item, Kind, Silent, Terms, Verdict,
+};
+use crate::task::report::figures::{self, Figures};
 
 use super::output::{count, table, Format, Out};
 use super::Failed;
@@ -52,7 +54,7 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
     let dry_run = arguments.dry_run;
     if let Some(node) = &arguments.node {
         let terms = Terms { grace, dead: arguments.yes, dry_run };
-        let done = gc::decommission(&config, node, terms).await?;
+        let done = cleaner::decommission(&config, node, terms).await?;
         tell_decommissioned(node, &done, &arguments, out);
         let complete = !done.items.iter().any(|(_, fate)| fate.is_left());
         let work = done.items.iter().any(|(item, _)| item.verdict.is_work());
@@ -62,7 +64,7 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
         Some(address) => Some(GoneDocker::at(address).await?),
         None => None,
     };
-    let Some(cleaned) = gc::clean_without(&config, grace, dry_run, gone.as_ref()).await? else {
+    let Some(cleaned) = cleaner::clean_without(&config, grace, dry_run, gone.as_ref()).await? else {
         if arguments.quiet {
             return Ok(ExitCode::SUCCESS);
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Config, Docker, Log, DEFAULT_PATH};
 use crate::error::redacted;
-use crate::trust::{self, TrustError};
+use crate::host::trust::{self, TrustError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

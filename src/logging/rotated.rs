@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use crate::files::make_private;
+use crate::host::files::make_private;
 
 /// Bytes a piece, as the logs of Calico's own early releases had it.
 const LENGTH: u64 = 1_000_000;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The messages are in [`messages`] (generated from `messages.proto`). The embedded agent of
-//! `crate::agent` uses the same messages and the same transport from the other side.
+//! `crate::rig::agent` uses the same messages and the same transport from the other side.
 
 pub mod driver;
 pub mod duration;

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 use super::netns::{enter, Namespace};
 use super::NetError;
 use crate::dial;
+use crate::host::resolve::{self, ResolveError};
 use crate::limits::NAME_SERVER;
-use crate::resolve::{self, ResolveError};
 
 /// Connects as a process in the namespace would. The socket is made there, by a thread that dies
 /// right after, and stays there; whoever reads and writes it stays here.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::forward::Taken;
 use crate::error::{Code, Failure};
-use crate::lock::LockError;
+use crate::host::lock::LockError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::NetError;
-use crate::lock::try_take;
+use crate::host::lock::try_take;
 
 /// Nobody holds such a lock for longer than a few runs of `nft`.
 const LIMIT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{lock, NetError};
-use crate::files::{self, make_private};
+use crate::host::files::{self, make_private};
 
 /// A chain that got our accept rules, as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

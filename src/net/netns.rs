@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use rtnetlink::LinkUnspec;
 
 use super::{sysctl, NetError};
-use crate::processes::pids;
+use crate::host::processes::pids;
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: i64 = 0x6e73_6673;

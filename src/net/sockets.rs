@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use super::forward::Protocol;
-use crate::processes::pids;
+use crate::host::processes::pids;
 
 /// A socket that packets from anywhere may go to, and its process where `/proc` shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

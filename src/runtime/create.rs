@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{oci, prepared, Call, RuntimeError};
 use crate::config::Config;
-use crate::files;
 use crate::gate;
+use crate::host::files;
 use crate::net::netns;
 
 /// Edits the bundle; what remains is to exec the runtime beneath. Returns what was done, for the log.

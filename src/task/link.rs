@@ -19,8 +19,8 @@ use crate::error::{Code, Failure};
 use crate::names::ContainerId;
 use crate::workload::Exit;
 
-use super::docker_host::Chosen;
-use super::spec::Description;
+use crate::task::request::Description;
+use crate::task::work::docker_host::Chosen;
 
 /// What the way in knows about the task.
 #[derive(Clone)]

@@ -320,7 +320,7 @@ async fn resolve(
     match host {
         DockerHost::Unix(path) => Ok(Address::Unix(path.clone())),
         DockerHost::Tcp { host, port } => {
-            let found = crate::resolve::lookup(host).await.map_err(|source| DockerError::Away {
+            let found = crate::host::resolve::lookup(host).await.map_err(|source| DockerError::Away {
                 address: address.to_owned(),
                 source: Box::new(source),
             })?;

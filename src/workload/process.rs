@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 
-use crate::processes::{all_are_seen, command_line, pids};
+use crate::host::processes::{all_are_seen, command_line, pids};
 
 /// How often a process is looked for where the kernel has no pidfd.
 const POLL: Duration = Duration::from_millis(500);

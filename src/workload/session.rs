@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{kill as send, killpg, Signal};
 use nix::unistd::Pid;
 
-use crate::processes::{pids, Stat};
+use crate::host::processes::{pids, Stat};
 
 const PAUSE: Duration = Duration::from_millis(3);
 

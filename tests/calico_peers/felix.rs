@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use calico_mesos::dev::free_port;
+use calico_mesos::rig::daemons::free_port;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use calico_mesos::dev::{Stack, StackOptions};
+use calico_mesos::rig::daemons::{Stack, StackOptions};
 
 use crate::machine::{plain, App, Machine, PROGRAM};
 use crate::netlab::require_private_network;

@@ -5,7 +5,7 @@ use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use calico_mesos::dev::{Dockerd, DockerdOptions};
+use calico_mesos::rig::daemons::{Dockerd, DockerdOptions};
 
 use crate::machine::{plain, root, Outcome, PROGRAM};
 use crate::netlab::require_private_network;
@@ -251,7 +251,7 @@ async fn a_container_that_needs_the_runtime_keeps_it() {
     let runtime = Path::new(PROGRAM).with_file_name("calico-runc");
     let options = DockerdOptions { runtimes: [("calico".to_owned(), runtime)].into(), ..Default::default() };
     let mut docker = Dockerd::start(&host.path("d"), options).await.unwrap();
-    calico_mesos::dev::import_busybox(&docker).await.unwrap();
+    calico_mesos::rig::daemons::import_busybox(&docker).await.unwrap();
     let body = br#"{"Image":"busybox","HostConfig":{"NetworkMode":"none","Runtime":"calico"}}"#;
     let (status, text) = docker.request("POST", "/containers/create?name=web", body).await.unwrap();
     assert_eq!(status, 201, "{text}");

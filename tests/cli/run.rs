@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use calico_mesos::dev::{Stack, StackOptions};
+use calico_mesos::rig::daemons::{Stack, StackOptions};
 use nix::sys::signal::Signal;
 
 use crate::machine::{plain, testapp, App, Machine, PROGRAM};

@@ -4,7 +4,7 @@ use std::fs;
 
 use calico_mesos::calico::Identity;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::journal::{Journal, Record};
+use calico_mesos::task::record::journal::{Journal, Record};
 
 use crate::machine::{plain, private_config, testapp, App};
 

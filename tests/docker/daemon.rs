@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{mpsc, Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions, Network};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions, Network};
 use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, HostProcess, Sink};
 use tokio::sync::oneshot;
 

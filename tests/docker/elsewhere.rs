@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use calico_mesos::config::Config;
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::error::{Blame, Code};
-use calico_mesos::task::docker_host::{Chosen, Source};
-use calico_mesos::task::remapped;
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions};
+use calico_mesos::task::work::docker_host::{Chosen, Source};
+use calico_mesos::task::work::remapped;
 use calico_mesos::workload::{resolver_fallback, Docker, DockerHost, UserNamespace};
 use serde_json::json;
 

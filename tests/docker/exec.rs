@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use calico_mesos::host::processes::{command_line, pids};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
-use calico_mesos::processes::{command_line, pids};
 use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Probe, Target, Timing, Verdict};
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
 

@@ -24,7 +24,7 @@ use calico_mesos::error::{Blame, Code};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
-use calico_mesos::task::spec::{describe, total_memory};
+use calico_mesos::task::request::{describe, total_memory};
 use calico_mesos::workload::{ContainerSpec, DockerError, ImageRequest, PortBinding, Sink, Ulimit};
 use tokio::sync::oneshot;
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use calico_mesos::error::Code;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
-use calico_mesos::task::spec::describe;
+use calico_mesos::task::request::describe;
 use serde_json::{json, Map, Value};
 
 use crate::daemon::{run, shared, unique, Shared};

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use calico_mesos::dev::Dockerd;
 use calico_mesos::error::{Blame, Code};
+use calico_mesos::rig::daemons::Dockerd;
 use calico_mesos::workload::{
     find_credentials, ContainerSpec, Credentials, Docker, DockerHost, ImageRequest,
 };

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use calico_mesos::config::Docker as Configured;
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::error::Code;
 use calico_mesos::limits::START_WITHOUT_GATE as START;
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::workload::{Docker, DockerHost};
 
 use crate::certificates::Authority;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::error::{Blame, Code};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions};
 use calico_mesos::workload::{ContainerSpec, Docker, DockerHost, HostProcess};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;

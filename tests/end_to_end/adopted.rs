@@ -7,7 +7,8 @@ use std::time::Duration;
 use calico_mesos::mesos::messages::ExecutorInfo;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::link::{Cause, Change, Ended, Kill, Link, Order, Outcome};
-use calico_mesos::task::{docker_host, life, spec};
+use calico_mesos::task::work::docker_host;
+use calico_mesos::task::{life, request};
 use serde_json::{json, Value};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
@@ -26,19 +27,19 @@ impl Adopted {
     async fn begin(world: &World, script: &str) -> Self {
         let body = json!({
             "Image": "busybox", "Cmd": ["sh", "-c", script],
-            "HostConfig": {"NetworkMode": "none", "Runtime": spec::RUNTIME}
+            "HostConfig": {"NetworkMode": "none", "Runtime": request::RUNTIME}
         });
         let docker_id = post(world, "/containers/create", &body).await["Id"].as_str().unwrap().to_owned();
         let info = task_info(&app("/adopted", script, with(calico(), "SERVICE_PORT", "80")));
         let container = ContainerId::random();
-        let custom = spec::Custom {
+        let custom = request::Custom {
             executor: &ExecutorInfo::default(),
             arguments: &[],
             sandbox: Path::new("/sandbox"),
             container: &container,
         };
-        let mut description = spec::describe_custom(&info, &custom, None).unwrap();
-        description.work = spec::Work::Foreign(docker_id.clone());
+        let mut description = request::describe_custom(&info, &custom, None).unwrap();
+        description.work = request::Work::Foreign(docker_id.clone());
         let socket = world.stack.docker.socket.display().to_string();
         let docker = docker_host::choose(None, false, &world.stack.config, Some(&socket)).unwrap();
         let order = Order {

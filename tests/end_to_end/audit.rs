@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use calico_mesos::mesos::messages::TaskState;
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};

@@ -3,10 +3,10 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
-use calico_mesos::agent::Destruction;
 use calico_mesos::mesos::messages::task_status::Reason;
 use calico_mesos::mesos::messages::{CommandInfo, TaskInfo, TaskState};
-use calico_mesos::task::steps::Step;
+use calico_mesos::rig::agent::Destruction;
+use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 use tokio::net::UnixListener;

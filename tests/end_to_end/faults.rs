@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};

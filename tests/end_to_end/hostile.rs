@@ -7,13 +7,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use calico_mesos::agent::AgentOptions;
-use calico_mesos::dev::StackOptions;
 use calico_mesos::mesos::messages::environment::Variable;
 use calico_mesos::mesos::messages::{
     CommandInfo, DiscoveryInfo, Environment, ExecutorInfo, Label, Labels, TaskInfo, TaskState,
 };
 use calico_mesos::names::service_name;
+use calico_mesos::rig::agent::AgentOptions;
+use calico_mesos::rig::daemons::StackOptions;
 use serde_json::json;
 
 use crate::kit::wait::eventually;

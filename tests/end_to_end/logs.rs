@@ -136,7 +136,7 @@ async fn an_object_a_line_where_the_operator_wants_it() {
 
 #[tokio::test]
 async fn the_operator_s_variable_counts_and_the_task_s_does_not() {
-    let set = |agent: &mut calico_mesos::agent::AgentOptions| {
+    let set = |agent: &mut calico_mesos::rig::agent::AgentOptions| {
         agent.executor_environment = [("GLOG_v".to_owned(), "1".to_owned())].into();
     };
     let world = World::with(|_| (), set).await;

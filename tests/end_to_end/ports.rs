@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::time::Duration;
 
-use calico_mesos::dev::StackOptions;
 use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::rig::daemons::StackOptions;
 use serde_json::{json, Value};
 
 use crate::kit::wait::eventually;

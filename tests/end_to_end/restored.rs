@@ -2,7 +2,8 @@
 
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::{holds, told};
+use calico_mesos::task::network::holds;
+use calico_mesos::task::record::published;
 use serde_json::json;
 
 use crate::world::{app, calico, sh, with, Task, World};
@@ -83,7 +84,7 @@ async fn a_task_of_the_release_before_is_known_by_its_host_route() {
     let first = world.running(&app("/first", "sleep 1000", calico())).await;
     // What that release did not make.
     assert_eq!(holds::give_back(&world.config, &container(&first)).unwrap(), 1);
-    told::Committed::of(&world.config, &container(&first)).forget();
+    published::Committed::of(&world.config, &container(&first)).forget();
     lose_all(&world).await;
     address_is_safe(&world, &first).await;
     assert_eq!(world.gc_json(&["--dry-run"]).0, 0, "what it committed is written down nowhere");
@@ -99,7 +100,8 @@ async fn a_task_whose_executor_is_dead_keeps_its_address_until_it_is_taken_down(
     lose_all(&world).await;
     let taken = first.addresses().remove(0);
     // A starting executor takes the dead one's task down beside its own launch: the journal's lock keeps it away.
-    let lock = calico_mesos::lock::try_take(&world.config.paths.state.join("gc.lock"), 1).unwrap().unwrap();
+    let lock =
+        calico_mesos::host::lock::try_take(&world.config.paths.state.join("gc.lock"), 1).unwrap().unwrap();
     let named = world.launch(&app("/named", "sleep 1000", with(calico(), "CALICO_IP", &taken))).await;
     let message = named.fails().await;
     assert!(message.contains("CM-IP-TAKEN") && message.contains(&first.id), "{message}");

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use calico_mesos::calico::Identity;
 use calico_mesos::config::{Config, Orphans};
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::gc::{self, DecommissionError, Fate, Kind, Terms, Verdict};
-use calico_mesos::task::journal::{Journal, Owner};
+use calico_mesos::task::cleaner::{self, DecommissionError, Fate, Kind, Terms, Verdict};
+use calico_mesos::task::record::journal::{Journal, Owner};
 use serde_json::{json, Value};
 
 use crate::datastore::*;
@@ -127,9 +127,9 @@ async fn a_block_that_cannot_be_read_is_named_and_stays() {
     world.launch(&task("a"), &auto()).await.unwrap();
     let block = world.ipam().await.into_keys().find(|key| key.contains("/assignment/")).unwrap();
     world.put(&block, "{\"cidr\":").await;
-    let cleaned = gc::clean(&host(&world, "a"), Duration::ZERO, false).await.unwrap().unwrap();
+    let cleaned = cleaner::clean(&host(&world, "a"), Duration::ZERO, false).await.unwrap().unwrap();
     let terms = Terms { grace: Duration::ZERO, dead: true, dry_run: false };
-    let done = gc::decommission(&host(&world, "b"), "a", terms).await.unwrap();
+    let done = cleaner::decommission(&host(&world, "b"), "a", terms).await.unwrap();
     for items in [&cleaned.items, &done.items] {
         let [(item, fate)] =
             &items.iter().filter(|(item, _)| item.kind == Kind::Block).collect::<Vec<_>>()[..]
@@ -227,27 +227,27 @@ async fn an_address_in_another_hosts_block_is_no_leak() {
     }
     let theirs = of_others(&mut world).await;
     let (mut config, mut owner) = (without_docker(&world, "b"), without_docker(&world, "a"));
-    let released = |cleaned: gc::Cleaned, fate: Fate| {
+    let released = |cleaned: cleaner::Cleaned, fate: Fate| {
         let its = cleaned.items.iter().filter(|(item, is)| item.kind == Kind::Address && *is == fate);
         its.map(|(item, _)| (item.verdict, item.container.is_some())).collect::<Vec<_>>()
     };
     // Seen by the look at all blocks and, from then on, by each.
     for _ in 0..2 {
-        let cleaned = gc::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
+        let cleaned = cleaner::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
         assert!(cleaned.silent.is_empty(), "{:?}", cleaned.silent);
         assert_eq!(cleaned.figures.leaks, 2, "{:#?}", cleaned.items);
         assert_eq!(released(cleaned, Fate::Untouched), [(Verdict::Report, true), (Verdict::Report, true)]);
     }
     config.gc.orphans = Orphans::Remove;
-    let young = gc::clean(&config, Duration::from_secs(300), false).await.unwrap().unwrap();
+    let young = cleaner::clean(&config, Duration::from_secs(300), false).await.unwrap().unwrap();
     assert_eq!(released(young, Fate::Untouched), [(Verdict::Keep, true), (Verdict::Keep, true)]);
     // The cleaner of the block's owner goes by the node as well.
     owner.gc.orphans = Orphans::Remove;
-    gc::clean(&owner, Duration::ZERO, false).await.unwrap().unwrap();
+    cleaner::clean(&owner, Duration::ZERO, false).await.unwrap().unwrap();
     assert_eq!(held(&mut world, &neighbour).await, 0);
     assert!(held(&mut world, &lost).await == 1 && held(&mut world, &named).await == 1);
 
-    let cleaned = gc::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
+    let cleaned = cleaner::clean(&config, Duration::ZERO, false).await.unwrap().unwrap();
     assert_eq!(released(cleaned, Fate::Done), [(Verdict::Release, true), (Verdict::Release, true)]);
     assert!(held(&mut world, &lost).await == 0 && held(&mut world, &named).await == 0);
     assert_eq!(of_others(&mut world).await, theirs);
@@ -260,20 +260,20 @@ async fn nobody_gives_up_a_node_by_mistake() {
     let before = world.dump().await;
     let config = host(&world, "a");
     let terms = Terms { grace: Duration::from_secs(300), dead: false, dry_run: false };
-    let refused = |node| gc::decommission(&config, node, terms);
+    let refused = |node| cleaner::decommission(&config, node, terms);
     assert!(matches!(refused("a").await, Err(DecommissionError::ThisHost(_))));
     for unknown in ["B", "b-1", "", "../b"] {
         assert!(matches!(refused(unknown).await, Err(DecommissionError::Unknown(_))), "{unknown}");
     }
     let Err(DecommissionError::Alive { signs, .. }) = refused("b").await else { panic!("not alive") };
     assert!(signs[0].contains("an endpoint of it was made"), "{signs:?}");
-    let dry = gc::decommission(&config, "b", Terms { dry_run: true, ..terms }).await.unwrap();
+    let dry = cleaner::decommission(&config, "b", Terms { dry_run: true, ..terms }).await.unwrap();
     assert!(!dry.signs.is_empty() && dry.items.iter().any(|(item, _)| item.verdict == Verdict::Release));
     assert_eq!(world.dump().await, before);
     // Felix reports for as long as it lives.
     world.put("/calico/felix/v2/no-region/host/b/status", "{}").await;
     let Err(DecommissionError::Alive { signs, .. }) =
-        gc::decommission(&config, "b", Terms { grace: Duration::ZERO, ..terms }).await
+        cleaner::decommission(&config, "b", Terms { grace: Duration::ZERO, ..terms }).await
     else {
         panic!("not alive")
     };
@@ -294,7 +294,7 @@ async fn a_host_that_was_renamed_does_not_give_up_its_own_tasks() {
     });
     let _owned = journal.begin(serde_json::from_value(record).unwrap()).unwrap();
     let terms = Terms { grace: Duration::ZERO, dead: false, dry_run: false };
-    let Err(DecommissionError::Alive { signs, .. }) = gc::decommission(&config, "b", terms).await else {
+    let Err(DecommissionError::Alive { signs, .. }) = cleaner::decommission(&config, "b", terms).await else {
         panic!("not alive")
     };
     assert!(signs[0].contains("lives on this host"), "{signs:?}");
@@ -319,7 +319,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     assert!(theirs.len() >= 6, "{theirs:#?}");
 
     let terms = Terms { grace: Duration::ZERO, dead: false, dry_run: false };
-    let done = gc::decommission(&host(&world, "a"), "b", terms).await.unwrap();
+    let done = cleaner::decommission(&host(&world, "a"), "b", terms).await.unwrap();
     let left: Vec<_> = done.items.iter().filter(|(_, fate)| matches!(fate, Fate::Left(_))).collect();
     assert!(left.is_empty(), "{left:#?}");
     let dump = world.ipam().await;
@@ -335,7 +335,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     // Ten addresses were two blocks: the one with others' addresses in it stays the node's.
     let blocks = |node: &str| dump.keys().filter(|key| key.contains(&format!("/host/{node}/"))).count();
     assert_eq!((blocks("a"), blocks("b")), (1, 1), "{dump:#?}");
-    let again = gc::decommission(&host(&world, "a"), "b", terms).await.unwrap();
+    let again = cleaner::decommission(&host(&world, "a"), "b", terms).await.unwrap();
     assert!(!again.items.iter().any(|(item, _)| item.verdict.is_work()), "{again:#?}");
 }
 
@@ -349,7 +349,7 @@ async fn ten_thousand_endpoints() {
     let mut config = host(&world, "a");
     config.gc.orphans = Orphans::Remove;
     let begun = Instant::now();
-    let cleaned = gc::clean(&config, Duration::ZERO, true).await.unwrap().unwrap();
+    let cleaned = cleaner::clean(&config, Duration::ZERO, true).await.unwrap().unwrap();
     println!("10,000 endpoints: surveyed and planned in {:?}", begun.elapsed());
     let endpoints = cleaned.items.iter().filter(|(item, _)| item.kind == Kind::Endpoint).count();
     let addresses = cleaned.items.iter().filter(|(item, _)| item.kind == Kind::Address).count();
@@ -359,7 +359,7 @@ async fn ten_thousand_endpoints() {
 
     let begun = Instant::now();
     let terms = Terms { grace: Duration::ZERO, dead: true, dry_run: true };
-    let done = gc::decommission(&host(&world, "b"), "a", terms).await.unwrap();
+    let done = cleaner::decommission(&host(&world, "b"), "a", terms).await.unwrap();
     println!("10,000 endpoints: a node's end planned in {:?}", begun.elapsed());
     assert_eq!(done.items.iter().filter(|(item, _)| item.verdict.is_work()).count(), 20_157);
 }

@@ -2,8 +2,8 @@
 
 use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
-use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::error::Code;
+use calico_mesos::rig::daemons::{Etcd, EtcdOptions};
 
 use crate::certificates::Authority;
 use crate::datastore::*;

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use calico_mesos::calico::{Datastore, Terms};
 use calico_mesos::config::Config;
-use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::error::Code;
+use calico_mesos::rig::daemons::{Etcd, EtcdOptions};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, Permission, TlsOptions};
 
 use crate::certificates::Authority;

@@ -8,9 +8,9 @@ use calico_mesos::calico::{Committed, Holder, Identity, Kept, Lacking, Missing, 
 use calico_mesos::config::Config;
 use calico_mesos::error::Code;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::gc::{self, Cleaned, Fate, Verdict};
-use calico_mesos::task::journal::{Entry, Journal, Record};
-use calico_mesos::task::told;
+use calico_mesos::task::cleaner::{self, Cleaned, Fate, Verdict};
+use calico_mesos::task::record::journal::{Entry, Journal, Record};
+use calico_mesos::task::record::published;
 use serde_json::Value;
 
 use crate::datastore::*;
@@ -33,7 +33,7 @@ impl Living {
         let journal = Journal::open(&config.paths.journal()).unwrap();
         let entry = journal.begin(Record::new(container.clone(), identity.clone())).unwrap();
         std::fs::create_dir_all(config.paths.task_run(&container)).unwrap();
-        told::Committed::of(config, &container).note(&committed.kept);
+        published::Committed::of(config, &container).note(&committed.kept);
         Self { identity, committed, entry }
     }
 
@@ -108,7 +108,7 @@ fn shown(cleaned: &Cleaned) -> Vec<String> {
 }
 
 async fn clean(config: &Config, dry_run: bool) -> Cleaned {
-    gc::clean(config, Duration::from_secs(300), dry_run).await.unwrap().unwrap()
+    cleaner::clean(config, Duration::from_secs(300), dry_run).await.unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn what_is_written_behind_the_end_of_a_task_is_taken_back() {
     proxy.held().await;
     // Committed, and the cleaner has yet to hear of it. The executor releases, finds nothing more to do, and goes.
     let container = ContainerId::parse(&living.identity.container_id).unwrap();
-    told::Committed::of(&config, &container).forget();
+    published::Committed::of(&config, &container).forget();
     living.entry.finish().unwrap();
     cleaner.await.unwrap();
     let left: Vec<String> = world

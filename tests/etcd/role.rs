@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use calico_mesos::calico::{Datastore, Pending, Settled, Terms};
 use calico_mesos::config::Config;
-use calico_mesos::dev::{Etcd, EtcdOptions};
+use calico_mesos::rig::daemons::{Etcd, EtcdOptions};
 use etcd_client::{
     Certificate, Client, ConnectOptions, GetOptions, Identity, Permission, PutOptions, TlsOptions,
 };

@@ -3,9 +3,9 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use calico_mesos::dev::{import_busybox, Dockerd, DockerdOptions, Network};
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::net::Namespace;
+use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions, Network};
 use serde_json::{json, Value};
 
 use crate::world::{sh, Task, World};

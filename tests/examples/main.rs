@@ -17,9 +17,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use calico_mesos::agent::AgentOptions;
-use calico_mesos::dev::StackOptions;
 use calico_mesos::mesos::messages::{TaskInfo, TaskState};
+use calico_mesos::rig::agent::AgentOptions;
+use calico_mesos::rig::daemons::StackOptions;
 use serde_json::Value;
 
 use crate::kit::wait::eventually;

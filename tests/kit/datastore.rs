@@ -7,8 +7,8 @@ use calico_mesos::calico::{
     AddressRequest, CalicoError, Committed, Datastore, Family, Identity, Terms, Wanted,
 };
 use calico_mesos::config::Config;
-use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::names::ContainerId;
+use calico_mesos::rig::daemons::{Etcd, EtcdOptions};
 use etcd_client::{Client, DeleteOptions, GetOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

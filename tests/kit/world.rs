@@ -5,12 +5,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
-use calico_mesos::agent::marathon::{App, Instance};
-use calico_mesos::agent::{Agent, AgentOptions, Launched};
 use calico_mesos::config::Config;
-use calico_mesos::dev::{Stack, StackOptions};
 use calico_mesos::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 use calico_mesos::names::ContainerId;
+use calico_mesos::rig::agent::marathon::{App, Instance};
+use calico_mesos::rig::agent::{Agent, AgentOptions, Launched};
+use calico_mesos::rig::daemons::{Stack, StackOptions};
 use serde_json::{json, Value};
 
 use super::netlab;

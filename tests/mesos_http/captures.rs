@@ -1,9 +1,9 @@
 //! What was captured is read and written back byte for byte; our driver and our agent say the same.
 
-use calico_mesos::agent::{Agent, AgentOptions};
 use calico_mesos::mesos::driver::Event;
 use calico_mesos::mesos::messages::event::Type;
 use calico_mesos::mesos::messages::{call, Event as Said, TaskState, TaskStatus};
+use calico_mesos::rig::agent::{Agent, AgentOptions};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

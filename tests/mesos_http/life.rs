@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use calico_mesos::agent::{Agent, AgentError, AgentOptions};
 use calico_mesos::mesos::driver::Event;
 use calico_mesos::mesos::messages::task_status::{Reason, Source};
 use calico_mesos::mesos::messages::{CommandInfo, TaskState, TaskStatus};
+use calico_mesos::rig::agent::{Agent, AgentError, AgentOptions};
 
 use super::peer::{connect, environment, executor, next, task, Peer, SOON};
 

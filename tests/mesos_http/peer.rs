@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use calico_mesos::agent::{Agent, AgentOptions, Direction, Launched};
 use calico_mesos::mesos::driver::{Driver, Event};
 use calico_mesos::mesos::environment::HttpEnvironment;
 use calico_mesos::mesos::http;
 use calico_mesos::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo, TaskState, TaskStatus};
+use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
 use tokio::sync::mpsc;
 
 use crate::kit::wait::within;
@@ -97,7 +97,7 @@ impl Peer {
 
     /// Names so far, `>` to the executor.
     pub fn conversation(&self) -> Vec<String> {
-        let line = |record: calico_mesos::agent::Record| {
+        let line = |record: calico_mesos::rig::agent::Record| {
             let arrow = if record.direction == Direction::ToExecutor { '>' } else { '<' };
             format!("{arrow} {}", record.name.rsplit('.').next().unwrap())
         };

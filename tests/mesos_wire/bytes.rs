@@ -1,12 +1,12 @@
 //! What the embedded agent says, byte for byte what a real one said in the same place.
 
-use calico_mesos::agent::{Direction, Record};
 use calico_mesos::mesos::driver::Event;
 use calico_mesos::mesos::messages::{
     ExecutorRegisteredMessage, ExecutorReregisteredMessage, FrameworkToExecutorMessage, KillTaskMessage,
     ReconnectExecutorMessage, RunTaskMessage, ShutdownExecutorMessage, SlaveInfo,
     StatusUpdateAcknowledgementMessage, Wire,
 };
+use calico_mesos::rig::agent::{Direction, Record};
 use prost::Message as _;
 
 use super::fixtures;
@@ -73,7 +73,7 @@ async fn relive(life: &[fixtures::Capture]) -> Peer {
     let registered: ExecutorRegisteredMessage = fixtures::first(life);
     let run: RunTaskMessage = fixtures::first(life);
     let info: SlaveInfo = registered.slave_info.clone();
-    let set_up = |options: &mut calico_mesos::agent::AgentOptions| {
+    let set_up = |options: &mut calico_mesos::rig::agent::AgentOptions| {
         options.slave_id = info.id.clone().unwrap().value;
         options.hostname = info.hostname.clone();
         options.resources = info.resources.clone();

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use calico_mesos::agent::AgentError;
 use calico_mesos::mesos::driver::Event;
 use calico_mesos::mesos::messages::task_status::{Reason, Source};
 use calico_mesos::mesos::messages::{RegisterExecutorMessage, TaskState, TaskStatus, Wire};
+use calico_mesos::rig::agent::AgentError;
 use prost::Message as _;
 
 use super::peer::{self, body, task, Peer, SOON};
@@ -144,9 +144,9 @@ async fn an_executor_that_dies_fails_its_task() {
 async fn an_executor_that_never_registers() {
     let dir = tempfile::tempdir().unwrap();
     let mut options =
-        calico_mesos::agent::AgentOptions::new(dir.path().join("work"), peer::stand_in(dir.path()));
+        calico_mesos::rig::agent::AgentOptions::new(dir.path().join("work"), peer::stand_in(dir.path()));
     options.registration_timeout = Duration::from_millis(200);
-    let agent = calico_mesos::agent::Agent::start(options).await.unwrap();
+    let agent = calico_mesos::rig::agent::Agent::start(options).await.unwrap();
     agent.launch(task("t.1")).await.unwrap();
     let failed = agent.wait_for("t.1", TaskState::TaskFailed, SOON).await.unwrap();
     assert_eq!(failed.reason(), Reason::ExecutorRegistrationTimeout);
@@ -156,8 +156,9 @@ async fn an_executor_that_never_registers() {
 #[tokio::test]
 async fn a_kill_before_the_registration() {
     let dir = tempfile::tempdir().unwrap();
-    let options = calico_mesos::agent::AgentOptions::new(dir.path().join("work"), peer::stand_in(dir.path()));
-    let agent = calico_mesos::agent::Agent::start(options).await.unwrap();
+    let options =
+        calico_mesos::rig::agent::AgentOptions::new(dir.path().join("work"), peer::stand_in(dir.path()));
+    let agent = calico_mesos::rig::agent::Agent::start(options).await.unwrap();
     let launched = agent.launch(task("t.1")).await.unwrap();
     agent.kill("t.1", None).await.unwrap();
     let killed = agent.wait_for("t.1", TaskState::TaskKilled, SOON).await.unwrap();

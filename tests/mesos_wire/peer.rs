@@ -8,12 +8,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use calico_mesos::agent::{Agent, AgentOptions, Launched};
 use calico_mesos::mesos::driver::{self, Driver, Event};
 use calico_mesos::mesos::environment::Environment;
 use calico_mesos::mesos::messages::{
     container_info, CommandInfo, ContainerInfo, TaskInfo, TaskState, TaskStatus, Wire,
 };
+use calico_mesos::rig::agent::{Agent, AgentOptions, Launched};
 use tokio::sync::mpsc;
 
 use crate::kit::wait::within;
@@ -111,11 +111,11 @@ impl Peer {
 
     /// Names of the messages so far, without their package, `>` to the executor.
     pub fn conversation(&self) -> Vec<String> {
-        use calico_mesos::agent::Direction;
+        use calico_mesos::rig::agent::Direction;
         let arrow = |direction| if direction == Direction::ToExecutor { '>' } else { '<' };
         let short =
             |name: &str| name.trim_start_matches("mesos.internal.").trim_end_matches("Message").to_owned();
-        let line = |record: calico_mesos::agent::Record| {
+        let line = |record: calico_mesos::rig::agent::Record| {
             format!("{} {}", arrow(record.direction), short(&record.name))
         };
         self.agent.records().into_iter().map(line).collect()

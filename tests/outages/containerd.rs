@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use calico_mesos::agent::Launched;
 use calico_mesos::mesos::messages::TaskState;
-use calico_mesos::task::journal::Journal;
+use calico_mesos::rig::agent::Launched;
+use calico_mesos::task::record::journal::Journal;
 use calico_mesos::workload::{end_remains, HostProcess};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -71,7 +71,7 @@ impl Victim {
 }
 
 fn is_dead(pid: i32) -> bool {
-    calico_mesos::processes::Stat::of(pid).is_none_or(|stat| stat.is_dead())
+    calico_mesos::host::processes::Stat::of(pid).is_none_or(|stat| stat.is_dead())
 }
 
 fn records(world: &World) -> usize {
@@ -107,7 +107,7 @@ async fn an_exit_that_docker_missed_keeps_its_code() {
 
 #[tokio::test]
 async fn what_docker_cannot_end_is_ended_once_containerd_is_back() {
-    let grace = |stack: &mut calico_mesos::dev::StackOptions| {
+    let grace = |stack: &mut calico_mesos::rig::daemons::StackOptions| {
         stack.config.insert("gc.grace".into(), "\"5s\"".into());
     };
     let mut world = World::with(grace, tell_custom_executors).await;

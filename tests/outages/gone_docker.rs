@@ -1,6 +1,6 @@
 //! A Docker that is gone for good, and the records that name it.
 
-use calico_mesos::task::journal::Journal;
+use calico_mesos::task::record::journal::Journal;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};

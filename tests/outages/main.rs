@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use calico_mesos::dev::{Etcd, EtcdOptions};
 use calico_mesos::mesos::messages::TaskState;
-use calico_mesos::task::journal::Journal;
+use calico_mesos::rig::daemons::{Etcd, EtcdOptions};
+use calico_mesos::task::record::journal::Journal;
 use serde_json::{json, Map};
 use tokio::net::TcpListener;
 

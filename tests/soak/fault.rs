@@ -1,6 +1,6 @@
 //! What can go wrong, each by name.
 
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 
 /// Who is struck, or at whose step: the task's executor, or whoever cleans up after a dead one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

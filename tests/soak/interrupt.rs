@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use calico_mesos::processes::{command_line, Stat};
+use calico_mesos::host::processes::{command_line, Stat};
 use calico_mesos::workload::HostProcess;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{signal, SignalKind};

@@ -4,8 +4,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use calico_mesos::agent::Launched;
 use calico_mesos::mesos::messages::{TaskInfo, TaskState};
+use calico_mesos::rig::agent::Launched;
 use tokio::process::{Child, Command};
 
 use crate::proxy::Proxy;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 use fastrand::Rng;
 use serde_json::{json, Value};
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use calico_mesos::dev::{Consul, Etcd};
-use calico_mesos::processes::{command_line, pids, Stat};
+use calico_mesos::host::processes::{command_line, pids, Stat};
+use calico_mesos::rig::daemons::{Consul, Etcd};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use calico_mesos::dev::Etcd;
+use calico_mesos::rig::daemons::Etcd;
 
 use crate::machine::Machine;
 use crate::world::sh;

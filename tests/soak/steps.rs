@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::sync::oneshot;
 

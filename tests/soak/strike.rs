@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use calico_mesos::agent::kill_all;
-use calico_mesos::task::journal::Record;
-use calico_mesos::task::steps::Step;
+use calico_mesos::rig::agent::kill_all;
+use calico_mesos::task::record::journal::Record;
+use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 

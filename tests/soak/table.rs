@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use calico_mesos::task::steps::Step;
+use calico_mesos::task::report::steps::Step;
 
 use crate::fault::Fault;
 use crate::life::Verdict;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::processes::{command_line, environment, pids};
+use crate::host::processes::{command_line, environment, pids};
 
 const NAMES: [&str; 4] = ["mesos-agent", "mesos-slave", "lt-mesos-agent", "lt-mesos-slave"];
 

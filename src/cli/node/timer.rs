@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::DEFAULT_PATH;
-use crate::files;
+use crate::host::files;
 
 const FOLDER: &str = "/etc/systemd/system";
 const TIMER: &str = "calico-mesos-gc.timer";

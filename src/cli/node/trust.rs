@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::dev::is_static;
-use crate::trust::{weakness, WRITABLE};
+use crate::host::trust::{weakness, WRITABLE};
+use crate::rig::daemons::is_static;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::agent::marathon::App;
 use crate::cli::programs::{self, ProgramError};
+use crate::rig::agent::marathon::App;
 
 /// The name of our own custom executor, wherever an app expects it.
 const OURS: &str = "calico-executor";

@@ -1,9 +1,9 @@
 //! The tasks of an app's instances, each with its own host ports.
 
-use crate::agent::marathon::{App, Instance};
-use crate::agent::ports::{self, OFFERED};
 use crate::mesos::messages::TaskInfo;
 use crate::net::forward;
+use crate::rig::agent::marathon::{App, Instance};
+use crate::rig::agent::ports::{self, OFFERED};
 
 #[derive(Debug, thiserror::Error)]
 #[error("{app} wants {wanted} host ports; of 31000 to 32000 only {found} are free")]

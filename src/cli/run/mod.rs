@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::agent::marathon::{App, AppError, Choice};
+use crate::rig::agent::marathon::{App, AppError, Choice};
 
 use super::interrupt::Interrupt;
 use super::output::Out;

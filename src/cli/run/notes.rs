@@ -1,9 +1,9 @@
 //! What a run says about an app before it launches it: what it leaves out, and what would surprise.
 
-use crate::agent::fetch;
-use crate::agent::marathon::App;
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::TaskInfo;
+use crate::rig::agent::fetch;
+use crate::rig::agent::marathon::App;
 
 use super::words::is_calico;
 
@@ -39,7 +39,7 @@ pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::marathon::Instance;
+    use crate::rig::agent::marathon::Instance;
 
     fn notes(rest: &str, dev: bool) -> Vec<String> {
         notes_of(rest, dev, 1)

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::agent::AgentOptions;
 use crate::config::{Config, ConfigError, VARIABLE};
-use crate::dev::{find_consul, DevError, Stack, StackOptions};
+use crate::rig::agent::AgentOptions;
+use crate::rig::daemons::{find_consul, DevError, Stack, StackOptions};
 use crate::workload::DockerHost;
 
 use super::{derived, remains};

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::dev::members;
-use crate::processes::command_line;
+use crate::host::processes::command_line;
+use crate::rig::daemons::members;
 
 /// One entry a thing; empty when all is gone.
 pub fn of(folder: &Path) -> Vec<String> {

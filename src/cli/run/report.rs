@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::calico::{self, Datastore, Overview};
 use crate::cli::output::{self, count};
-use crate::dev::find_consul;
+use crate::rig::daemons::find_consul;
 
 use super::place::Place;
 use super::task::Task;

@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::sync::broadcast::{error::RecvError, Receiver};
 use tokio::time::{interval, timeout, Instant, MissedTickBehavior};
 
-use crate::agent::{fetch, kill_all, Agent, AgentError, Update};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{count, Out};
 use crate::mesos::messages::TaskInfo;
+use crate::rig::agent::{fetch, kill_all, Agent, AgentError, Update};
 
 use super::place::Place;
 use super::task::{short_ids, Task};

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::agent::{Launched, Update};
 use crate::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 use crate::names::ContainerId;
-use crate::task::spec;
+use crate::rig::agent::{Launched, Update};
+use crate::task::request;
 
 use super::follow::Follow;
 
@@ -83,7 +83,7 @@ impl Task {
         let container = self.container.as_ref()?;
         match self.kind {
             Kind::DropIn => Some(format!("mesos-{container}")),
-            Kind::Container => Some(spec::container_name(container)),
+            Kind::Container => Some(request::container_name(container)),
             Kind::Command => None,
         }
     }
@@ -168,10 +168,10 @@ pub fn variable<'a>(info: &'a TaskInfo, name: &str) -> Option<&'a str> {
 pub fn image(info: &TaskInfo) -> Option<&str> {
     let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
     let labels = info.labels.iter().flat_map(|labels| &labels.labels);
-    let label = || labels.rev().find(|label| label.key == spec::IMAGE)?.value.as_deref();
+    let label = || labels.rev().find(|label| label.key == request::IMAGE)?.value.as_deref();
     docker
         .map(|docker| docker.image.as_str())
-        .or_else(|| info.executor.as_ref().and_then(|_| variable(info, spec::IMAGE).or_else(label)))
+        .or_else(|| info.executor.as_ref().and_then(|_| variable(info, request::IMAGE).or_else(label)))
 }
 
 /// The first that a log names: whatever a task writes comes later.

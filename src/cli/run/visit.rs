@@ -8,7 +8,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Out;
 use crate::error::chain;
 use crate::mesos::messages::TaskInfo;
-use crate::task::gc::{sweep, Sweep};
+use crate::task::cleaner::{sweep, Sweep};
 
 use super::census::{Census, Seen};
 use super::place::Place;

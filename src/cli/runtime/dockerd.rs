@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{openat2, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::{fstat, stat, FileStat};
 
-use crate::processes::{command_line, pids};
+use crate::host::processes::{command_line, pids};
 
 /// Where dockerd looks when nobody names a file.
 pub const DEFAULT_FILE: &str = "/etc/docker/daemon.json";

@@ -16,7 +16,7 @@ use clap::Args;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
-use crate::files;
+use crate::host::files;
 
 pub use dockerd::{Dockerd, DEFAULT_FILE};
 pub use json::{EditError, NAME};

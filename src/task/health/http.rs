@@ -24,7 +24,7 @@ use super::probe::{first_open, ProbeError};
 use super::Scheme;
 use crate::dial::{self, DialError, Stream};
 use crate::net::{self, Namespace};
-use crate::task::request::shown;
+use crate::task::request::calico::shown;
 use crate::tls;
 
 /// curl's own bound.

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::{command, http, Family, Probe, Target};
 use crate::dial::DialError;
+use crate::host::resolve::ResolveError;
 use crate::net::{self, Namespace, NetError};
-use crate::resolve::ResolveError;
 use crate::tls::TlsError;
 use crate::workload::{CommandError, DockerError};
 

@@ -9,16 +9,16 @@ use crate::calico::{self, AddressRequest, Family, Identity, NamedPort, Wanted};
 use crate::config::{Config, ConfigError, Dataplane};
 use crate::consul;
 use crate::error::{chain, Blame, Code, Failure};
-use crate::task::audit;
-use crate::task::journal::{Entry, Journal, Record};
+use crate::host::trust::{self, TrustError};
+use crate::task::life::services::Services;
 use crate::task::link::{Order, Outcome};
 use crate::task::network::EarlyLogin;
-use crate::task::request::CalicoRequest;
+use crate::task::record::journal::{Entry, Journal, Record};
+use crate::task::report::audit;
+use crate::task::report::steps::Steps;
+use crate::task::request::calico::CalicoRequest;
+use crate::task::request::{HostPort, Work};
 use crate::task::retry::host_faults;
-use crate::task::services::Services;
-use crate::task::spec::{HostPort, Work};
-use crate::task::steps::Steps;
-use crate::trust::{self, TrustError};
 
 /// What a life rests on.
 pub(super) struct Begun {

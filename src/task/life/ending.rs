@@ -13,13 +13,13 @@ use super::event::Fate;
 use super::setup::{Ending, Made};
 use super::table::Job;
 use crate::error::{Code, Failure};
-use crate::task::audit;
+use crate::task::life::services::{Registrar, Registration};
 use crate::task::link::{self, Order, Outcome};
 use crate::task::network;
-use crate::task::ports::Keeper;
-use crate::task::services::{Registrar, Registration};
-use crate::task::spec::is_named_by_us;
-use crate::task::steps::{Step, Steps};
+use crate::task::network::ports::Keeper;
+use crate::task::report::audit;
+use crate::task::report::steps::{Step, Steps};
+use crate::task::request::is_named_by_us;
 use crate::task::teardown::{self, Claim, Patience, Workload};
 use crate::task::work::{Attached, End, Ready};
 
@@ -138,7 +138,7 @@ fn no_gate() -> Failure {
         Code::Runtime,
         format!(
             "Docker's runtime '{}' on this agent is not calico-runc; run `calico-mesos node install-runtime` there",
-            crate::task::spec::RUNTIME
+            crate::task::request::RUNTIME
         ),
     )
 }

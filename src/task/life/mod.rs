@@ -12,12 +12,13 @@
 //! same road without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
 //! jobs. Start with `state`, which draws the road.
 //!
-//! [`Change`]: super::link::Change
+//! [`Change`]: crate::task::link::Change
 
 mod begin;
 mod driver;
 mod ending;
 mod event;
+mod services;
 mod setup;
 mod state;
 mod table;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 
 use crate::limits::CUSTOM_BEFORE_UPDATE;
 
-use super::link::{Ended, Link, Order};
-use super::spec::is_named_by_us;
+use crate::task::link::{Ended, Link, Order};
+use crate::task::request::is_named_by_us;
 
 /// Lives the task to its end.
 pub async fn live(order: Order, link: Link) -> Ended {

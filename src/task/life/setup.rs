@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::begin::{begin_patiently, Begun};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
-use crate::task::felix;
-use crate::task::gate::Gate;
 use crate::task::link::Order;
+use crate::task::network::felix;
 use crate::task::network::{self, Choice, Interface, Wired};
-use crate::task::remapped;
-use crate::task::steps::{Step, Steps};
+use crate::task::report::steps::{Step, Steps};
+use crate::task::work::gate::Gate;
+use crate::task::work::remapped;
 use crate::task::work::{self, Attached, Ready, Seen};
 use crate::workload::HostProcess;
 

@@ -14,8 +14,8 @@ use crate::limits::DOCKER_INSPECT;
 use crate::workload::{end_remains, Docker, DockerError, HostProcess};
 
 use super::{stop_container, Report, Workload};
-use crate::task::journal::Record;
-use crate::task::spec::is_named_by_us;
+use crate::task::record::journal::Record;
+use crate::task::request::is_named_by_us;
 
 /// How long Docker may take to see an end that containerd has just reported.
 const SEEN: Duration = Duration::from_secs(5);

@@ -10,8 +10,8 @@ use super::{Attached, End};
 use crate::error::{Code, Failure};
 use crate::gate::Verdict;
 use crate::logging;
-use crate::task::gate::Gate;
 use crate::task::health::Exec;
+use crate::task::work::gate::Gate;
 use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process, OWN_PROGRAM};
 
 /// A command that has not been started.

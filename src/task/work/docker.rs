@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Attached, Seen};
 use crate::error::{chain, Code, Failure};
 use crate::logging;
-use crate::task::docker_host::Chosen;
 use crate::task::health::Exec;
 use crate::task::link::Order;
+use crate::task::request::{self, Work};
 use crate::task::retry::host_faults_until;
-use crate::task::spec::{self, Work};
+use crate::task::work::docker_host::Chosen;
 use crate::workload::{
     resolver_fallback, resolvers_of_host, ContainerSpec, Docker, DockerError, Exit, HostProcess, Output,
     Sink, Waiting,
@@ -49,7 +49,7 @@ pub(super) async fn create(
     let chosen = order.docker()?;
     let calico = order.description.calico.is_some();
     if let Work::Docker { sandbox, .. } = &order.description.work {
-        for folder in spec::missing_folders(container, sandbox) {
+        for folder in request::missing_folders(container, sandbox) {
             std::fs::create_dir_all(folder).map_err(|error| {
                 Failure::new(
                     Code::Host,

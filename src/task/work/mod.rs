@@ -11,6 +11,9 @@
 
 mod command;
 mod docker;
+pub mod docker_host;
+pub(super) mod gate;
+pub mod remapped;
 mod stop;
 
 use std::net::IpAddr;
@@ -26,10 +29,10 @@ use crate::error::{chain, Code, Failure};
 use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
-use super::gate::Gate;
-use super::health::{Check, Checks, Exec, Target};
-use super::link::Order;
-use super::spec::Work;
+use self::gate::Gate;
+use crate::task::health::{Check, Checks, Exec, Target};
+use crate::task::link::Order;
+use crate::task::request::Work;
 use command::{CommandLine, Control};
 use docker::Container;
 

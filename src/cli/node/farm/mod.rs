@@ -21,7 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::launcher::LauncherError;
-use crate::files::{self, NEW};
+use crate::host::files::{self, NEW};
 use steps::{list, plan, strangers, Entry, Mark, Step};
 
 pub use steps::{told, EXECUTOR};

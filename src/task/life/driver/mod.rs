@@ -20,13 +20,13 @@ use super::table::{Clock, Job, Kind};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
 use crate::limits::START_WITHOUT_GATE;
-use crate::task::gate::Gate;
 use crate::task::health::{self, Checks};
 use crate::task::link::{Ended, Link, Order, Outcome};
+use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
-use crate::task::ports::Keeper;
-use crate::task::spec::Work;
-use crate::task::steps::Step;
+use crate::task::report::steps::Step;
+use crate::task::request::Work;
+use crate::task::work::gate::Gate;
 use crate::task::work::{Attached, End, Ready, Seen};
 use crate::workload::Exit;
 

@@ -1,0 +1,17 @@
+//! This host as the programs find it: files, locks, processes, privileges, host names.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`files`] | makes and replaces files, links and folders in one step |
+//! | [`lock`] | lock files that programs of several releases share |
+//! | [`processes`] | reads `/proc` |
+//! | [`privileges`] | gives up what an executor does not need |
+//! | [`resolve`] | resolves host names without the C library |
+//! | [`trust`] | checks that only root can change the files that decide over a host |
+
+pub mod files;
+pub mod lock;
+pub mod privileges;
+pub mod processes;
+pub mod resolve;
+pub mod trust;

@@ -1,0 +1,43 @@
+//! The words in which a plan names things.
+
+use std::time::{Duration, SystemTime};
+
+use crate::names::ContainerId;
+use crate::task::cleaner::seen::{Death, Survey, Trace};
+use crate::task::record::journal::Record;
+use crate::workload::State;
+
+use super::SHORT;
+
+pub(super) fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
+    let pid = record.owner.pid;
+    let owner = match death {
+        Death::Died => format!("executor pid {pid} dead"),
+        Death::Rebooted => "host rebooted since".to_owned(),
+        Death::LetGo => format!("executor pid {pid} has given it up"),
+    };
+    let workload = match (&record.docker, trace.container.as_ref().map(|its| its.state)) {
+        (None, _) if trace.folder.as_ref().is_some_and(|folder| folder.inhabited) => "command runs",
+        (None, _) => "command over",
+        (_, None) => "no container",
+        (_, Some(State::NeverStarted)) => "container never started",
+        (_, Some(State::Living)) => "container runs",
+        (_, Some(State::Lost)) => "container ended, which Docker has missed",
+        (_, Some(State::Exited)) => "container exited",
+    };
+    format!("{owner}, {workload}")
+}
+
+pub(super) fn service_name(service: &crate::consul::Service, container: &ContainerId) -> String {
+    format!("{} ({})", service.name, short(container.as_str(), container))
+}
+
+/// A name with the container's id cut to what people need.
+pub(super) fn short(name: &str, container: &ContainerId) -> String {
+    name.replace(container.as_str(), &container.as_str()[..SHORT])
+}
+
+/// A time in the future is of a clock that was set back: as young as can be.
+pub(super) fn age(survey: &Survey, time: Option<SystemTime>) -> Option<Duration> {
+    Some(survey.now.duration_since(time?).unwrap_or_default())
+}

@@ -1,0 +1,92 @@
+//! The journal's records without an owner, taken down a few at a time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::error::chain;
+
+use super::{GcError, GoneDocker, Swept};
+use crate::task::record::journal::{Found, Journal};
+use crate::task::report::audit;
+use crate::task::report::steps::Steps;
+use crate::task::teardown::{self, Claim, Patience, Workload};
+
+/// How many at once: a slow one does not hold up the others, and a hundred are no stampede.
+const AT_ONCE: usize = 4;
+
+/// What a look at one file came to.
+pub(super) enum Record {
+    Swept(Box<Swept>),
+    Unreadable(PathBuf, String),
+}
+
+/// Takes down the orphans among these files, without their Docker where that is the `gone` one. Each is taken over
+/// only when its turn has come.
+pub(super) async fn take_down(
+    config: &Config,
+    files: Vec<PathBuf>,
+    gone: Option<&GoneDocker>,
+) -> Vec<Record> {
+    let config = Arc::new(config.clone());
+    let mut done = Vec::new();
+    let mut working = JoinSet::new();
+    for path in files {
+        if working.len() == AT_ONCE {
+            done.extend(finished(&mut working).await);
+        }
+        working.spawn(one(config.clone(), path, gone.cloned()));
+    }
+    while !working.is_empty() {
+        done.extend(finished(&mut working).await);
+    }
+    done
+}
+
+async fn finished(working: &mut JoinSet<Option<Record>>) -> Option<Record> {
+    match working.join_next().await {
+        Some(Ok(record)) => record,
+        Some(Err(error)) => {
+            tracing::error!("the cleaner's own fault: {}", chain(&error));
+            None
+        }
+        None => None,
+    }
+}
+
+async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Option<Record> {
+    match Journal::take_over(&path) {
+        Ok(None) => None,
+        Ok(Some(Found::Unreadable { path, why })) => Some(Record::Unreadable(path, why)),
+        Err(error) => Some(Record::Unreadable(path, chain(&error))),
+        Ok(Some(Found::Orphan(mut entry))) => {
+            if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
+                // In memory only: should the record stay, the next cleaner needs the option again.
+                entry.record.docker = None;
+            }
+            let record = entry.record.clone();
+            let steps = Steps::begin(&config, &record.identity.task_id);
+            let ending = entry.ending().cloned();
+            let claim = entry.pending.take().map_or(Claim::Possible, Claim::Lost);
+            let (workload, patience) = (Workload::Unknown, Patience::CLEANER);
+            let report = teardown::take_down(*entry, &config, workload, claim, patience, &steps).await;
+            audit::taken_down(&config, &record, ending.as_ref(), &report, &steps);
+            let (task_id, container) = (record.identity.task_id, record.container);
+            Some(Record::Swept(Box::new(Swept { task_id, container, report })))
+        }
+    }
+}
+
+/// What executors have left that died before their record stood. Taken over, the old ones go.
+pub(super) fn unfinished(folder: &Path) -> Vec<PathBuf> {
+    // What cannot be listed cannot be cleaned; the survey has told so.
+    let files = files(folder).unwrap_or_default();
+    files.into_iter().filter(|path| matches!(Journal::peek(path), Ok(None))).collect()
+}
+
+/// Every file of the journal; none when there is no journal.
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, GcError> {
+    Journal::open(folder).and_then(|journal| journal.files()).map_err(GcError::Journal)
+}

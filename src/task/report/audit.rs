@@ -1,0 +1,266 @@
+//! The audit trail: who had which address from when to when, and what every launch and every teardown did.
+//!
+//! JSON lines below `<paths.log>/audit/`. Two files, because they are asked different questions and grow at
+//! different speeds: `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an
+//! address, and shall not be rotated away by `tasks.log`, where a life has two long lines with the time of
+//! each of its steps. What a cleaner takes away is told to people besides, in `gc.log`.
+//!
+//! The trail follows what has happened: a line is written after the datastore has said yes. The journal knows which
+//! addresses are out, so that a cleaner tells of those that went by a release whose answer nobody heard. Killed
+//! between the answer and its note in the journal, an executor leaves the line to its cleaner, which may repeat it.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::Config;
+use crate::logging::{timestamp, Log};
+
+use crate::task::link::{Ending, Order, Outcome};
+use crate::task::network;
+use crate::task::record::journal::{Owner, Record};
+use crate::task::report::steps::{Step, Steps};
+use crate::task::teardown::Report;
+
+const ADDRESSES: &str = "addresses.log";
+const TASKS: &str = "tasks.log";
+const CLEANER: &str = "gc.log";
+
+/// Whose address or life it is. A cleaner that finds things without a record leaves open what it cannot know.
+#[derive(Serialize)]
+struct Subject<'a> {
+    #[serde(skip_serializing_if = "str::is_empty")]
+    task: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    app: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    framework: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    container: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    node: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    handle: &'a str,
+}
+
+impl<'a> From<&'a Record> for Subject<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self {
+            task: &record.identity.task_id,
+            app: &record.identity.app,
+            framework: &record.framework,
+            container: record.container.as_str(),
+            node: &record.identity.node,
+            handle: &record.identity.handle,
+        }
+    }
+}
+
+impl<'a> From<&'a Order> for Subject<'a> {
+    fn from(order: &'a Order) -> Self {
+        Self {
+            task: &order.description.task_id,
+            app: &order.description.app,
+            framework: &order.framework,
+            container: order.container.as_str(),
+            node: "",
+            handle: "",
+        }
+    }
+}
+
+/// Who writes.
+#[derive(PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum By {
+    /// The task's own executor.
+    Executor,
+    /// Whoever cleans up: `calico-mesos gc`, or the next executor.
+    Gc,
+}
+
+impl By {
+    /// This process, about the task of that record.
+    fn this(record: &Record) -> Self {
+        match record.owner == Owner::current() {
+            true => Self::Executor,
+            false => Self::Gc,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a, T> {
+    time: String,
+    event: &'a str,
+    #[serde(flatten)]
+    about: T,
+    #[serde(flatten)]
+    subject: Subject<'a>,
+    by: By,
+    pid: u32,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct Address<'a> {
+    address: IpAddr,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    profiles: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Conflict<'a> {
+    address: IpAddr,
+    /// Of the same address in the datastore.
+    holder: &'a str,
+}
+
+#[derive(Default, Serialize)]
+struct Life<'a> {
+    /// How the task ended, or how far it is.
+    #[serde(flatten)]
+    ending: Ending,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    addresses: &'a [IpAddr],
+    /// Milliseconds since the clock of the [`Steps`] started.
+    steps: Map<String, Value>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [String],
+}
+
+/// What is known without an outcome.
+fn word(outcome: &str) -> Ending {
+    Ending { outcome: outcome.to_owned(), ..Ending::default() }
+}
+
+/// The datastore has these addresses down for the task.
+pub fn given(config: &Config, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
+    write_addresses(config, "given", record, addresses, profiles);
+}
+
+/// The datastore has these addresses free again.
+pub fn returned(config: &Config, record: &Record, addresses: &[IpAddr]) {
+    write_addresses(config, "returned", record, addresses, &[]);
+}
+
+/// The datastore had lost these addresses, or other records of the living task, and has them again.
+pub(in crate::task) fn written_again(config: &Config, record: &Record, addresses: &[IpAddr], what: &str) {
+    write_addresses(config, "restored", record, addresses, &[]);
+    cleaner_says(config, &record.identity.task_id, &format!("written again in Calico's datastore: {what}"));
+}
+
+/// The task lives with an address that the datastore gives to something else.
+pub(in crate::task) fn conflict(config: &Config, record: &Record, address: IpAddr, holder: &str) {
+    write(config, ADDRESSES, "conflict", Conflict { address, holder }, record);
+    let line = format!(
+        "CONFLICT: it lives here with {address}, which Calico's datastore gives to {holder}; end one of the two"
+    );
+    cleaner_says(config, &record.identity.task_id, &line);
+}
+
+/// The task runs: its launch is over.
+pub(in crate::task) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
+    let life = Life { ending: word("running"), addresses, steps: times(steps, |_| true), ..Life::default() };
+    write(config, TASKS, "launch", life, record);
+}
+
+/// The launch of a task that never was told to run; nothing about one that was.
+pub(in crate::task) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, steps: &Steps) {
+    if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
+        return;
+    }
+    let life = Life { ending: outcome.into(), steps: times(steps, |_| true), ..Life::default() };
+    write(config, TASKS, "launch", life, record);
+}
+
+/// A launch that ended before there was a record: nothing had been made, so that no teardown follows.
+pub(in crate::task) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
+    let life = Life { ending: outcome.into(), ..Life::default() };
+    write_about(config, TASKS, "launch", life, order.into(), By::Executor);
+}
+
+/// The teardown is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not know it
+/// where the executor died before.
+pub(in crate::task) fn taken_down(
+    config: &Config,
+    record: &Record,
+    ending: Option<&Ending>,
+    report: &Report,
+    steps: &Steps,
+) {
+    let life = Life {
+        ending: ending.cloned().unwrap_or_else(|| word("orphaned")),
+        addresses: &report.addresses,
+        steps: times(steps, |step| step >= Step::Ended),
+        errors: &report.errors,
+    };
+    let by_cleaner = By::this(record) == By::Gc;
+    // In an outage a cleaner comes by every half minute: what it could not do would push out all that was done.
+    if !by_cleaner || report.complete() || report.has_removed() {
+        write(config, TASKS, "teardown", life, record);
+    }
+    if by_cleaner {
+        lines(report).iter().for_each(|line| cleaner_says(config, &record.identity.task_id, line));
+    }
+}
+
+/// A line of the cleaner's own log, about a task or whatever else there was to do.
+pub(in crate::task) fn cleaner_says(config: &Config, about: &str, line: &str) {
+    Log::new(&config.paths.log, CLEANER).say(&format!("{about}: {line}"));
+}
+
+/// What a cleaner took away, a thing a line.
+fn lines(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut removed = |there: bool, what: String| lines.extend(there.then_some(what));
+    removed(report.services > 0, format!("{} Consul entries removed", report.services));
+    removed(report.container, "container stopped or removed".to_owned());
+    removed(report.killed > 0, format!("{} processes killed", report.killed));
+    removed(report.ports > 0, format!("{} forwarded ports closed", report.ports));
+    removed(report.interface, "interface removed".to_owned());
+    removed(report.endpoint, "endpoint removed".to_owned());
+    removed(!report.addresses.is_empty(), format!("{} given back", network::join(&report.addresses)));
+    removed(report.complete(), "nothing is left".to_owned());
+    lines.extend(report.errors.iter().map(|error| format!("left for the next cleaner: {error}")));
+    lines
+}
+
+fn times(steps: &Steps, wanted: impl Fn(Step) -> bool) -> Map<String, Value> {
+    let passed = steps.passed().into_iter().filter(|(step, _)| wanted(*step));
+    let tenths = |seconds: f64| (seconds * 10_000.0).round() / 10.0;
+    passed.map(|(step, at)| (step.name().to_owned(), tenths(at.as_secs_f64()).into())).collect()
+}
+
+fn write_addresses(config: &Config, event: &str, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
+    for address in addresses {
+        write(config, ADDRESSES, event, Address { address: *address, profiles }, record);
+    }
+}
+
+fn write<T: Serialize>(config: &Config, file: &str, event: &str, about: T, record: &Record) {
+    write_about(config, file, event, about, record.into(), By::this(record));
+}
+
+fn write_about<T: Serialize>(
+    config: &Config,
+    file: &str,
+    event: &str,
+    about: T,
+    subject: Subject<'_>,
+    by: By,
+) {
+    let line = Line {
+        time: timestamp(),
+        event,
+        about,
+        subject,
+        by,
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    // Plain data with text keys: serialising cannot fail.
+    let text = serde_json::to_string(&line).unwrap_or_default();
+    Log::new(&config.paths.log.join("audit"), file).write(&text);
+}

@@ -1,0 +1,347 @@
+//! From a TaskInfo to a container: what the stock docker executor would pass to `docker run`, and what
+//! changes when the task asks for Calico.
+//!
+//! | of the TaskInfo | becomes | in |
+//! | --- | --- | --- |
+//! | `command` | entrypoint, command | `command` |
+//! | `command.environment`, the agent's hooks | environment | `environment` |
+//! | `resources`, `limits` | cpu shares and quota, memory | `resources` |
+//! | `container.volumes`, the sandbox | binds | `volumes` |
+//! | `container.docker.network`, DNS | network mode, DNS | `network` |
+//! | port mappings, the resource `ports` | Docker's ports, or ports that lead to a Calico address | `ports` |
+//! | `health_check` | a check beside the task | `health` |
+//! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
+//!
+//! A custom executor's task can be a command as well; `custom` tells which it is.
+//!
+//! Pure: nothing is looked up or written. Whatever is wrong with a task is one sentence in one
+//! [`Failure`]; what the stock executor ignores too is told in [`Description::notes`], for the log.
+
+pub mod calico;
+mod command;
+mod custom;
+mod environment;
+mod health;
+mod network;
+mod parameters;
+mod ports;
+mod resources;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::consul::may_have_host_entry;
+use crate::error::{is_deceptive, Code, Failure};
+use crate::host::processes::MAX_STRING;
+use crate::mesos::flags::Flags;
+use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
+use crate::names::service_name;
+use crate::task::health::Check;
+use crate::task::request::calico::{shown, CalicoRequest};
+use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
+
+pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
+pub use ports::HostPort;
+pub use resources::total_memory;
+pub use volumes::missing_folders;
+
+pub use crate::names::RUNTIME;
+/// A `USER` network of this name means Calico; no Docker network of that name is needed.
+pub const NETWORK: &str = "calico";
+
+/// Longer texts than this are nobody's name; the agent would not find room for them in a path.
+const MAX_NAME: usize = 4096;
+/// Of an app's id; Marathon's are paths of DNS labels.
+const MAX_APP: usize = 512;
+/// They are copied into the task's endpoint, which every Felix of the cluster holds in memory.
+const MOST_LABELS: usize = 500;
+
+/// What is to run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    Docker {
+        container: Box<ContainerSpec>,
+        /// The image is pulled even if it is there.
+        force_pull: bool,
+        /// Where the task's URIs are, credentials for its image among them.
+        sandbox: PathBuf,
+    },
+    Command(CommandSpec),
+    /// A container that others make and start, by Docker's id.
+    Foreign(String),
+}
+
+/// A task, understood.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Description {
+    pub work: Work,
+    /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
+    pub calico: Option<CalicoRequest>,
+    /// The host's ports that shall lead to a Calico task; those of other tasks are Docker's, in `work`.
+    pub host_ports: Vec<HostPort>,
+    pub health: Option<Check>,
+    /// How long the task may take to end, if it says so itself.
+    pub kill_grace: Option<Duration>,
+    /// Running longer than this is a failure.
+    pub max_completion: Option<Duration>,
+    /// `/prod/web`: MARATHON_APP_ID, else the name in DiscoveryInfo, else the task's. Any line; `names`
+    /// makes names of it.
+    pub app: String,
+    /// The app's name in Consul; empty where nothing of its id can be one.
+    pub service: String,
+    pub task_id: String,
+    /// Marathon ordered it, by its variable MARATHON_APP_ID.
+    pub by_marathon: bool,
+    /// The labels of the task, raw.
+    pub labels: BTreeMap<String, String>,
+    /// What was asked for and has no effect, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Understands a task. `memory` is the host's in bytes ([`total_memory`]); only tasks with a memory limit of
+/// their own need it.
+pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<Description, Failure> {
+    refuse_unsupported(task)?;
+    let (container, docker) = docker_container(task)?;
+    let mut notes = Vec::new();
+    let calico = network::calico_request(task, container, docker)?;
+    let mut spec =
+        ContainerSpec { image: image(docker)?, privileged: docker.privileged(), ..Default::default() };
+    command::apply(task, &mut spec, &mut notes)?;
+    let mut variables = environment::variables(task, flags, &mut notes)?;
+    resources::apply(task, flags, memory, &mut spec)?;
+    volumes::apply(container, docker, flags, &mut spec, &mut notes)?;
+    let host_ports = network::apply(task, container, docker, calico.is_some(), &mut spec)?;
+    let always_pull = parameters::apply(
+        &docker.parameters,
+        calico.is_some(),
+        &flags.sandbox_directory,
+        &mut spec,
+        &mut variables,
+        &mut notes,
+    )?;
+    network::default_dns(docker, container, flags, calico.is_some(), &mut spec)?;
+    // What a parameter only names takes the image's variable away, unless the task has one of that name.
+    spec.environment.retain(|name| !variables.contains_key(name));
+    spec.environment.extend(environment::lines(variables));
+    if calico.is_some() {
+        spec.runtime = Some(RUNTIME.to_owned());
+    }
+    ignored(container, &mut notes);
+    let work = Work::Docker {
+        container: Box::new(spec),
+        force_pull: docker.force_pull_image() || always_pull,
+        sandbox: flags.sandbox_directory.clone(),
+    };
+    Description::of(task, work, calico, host_ports, notes)
+}
+
+impl Description {
+    /// With what does not depend on the kind of work.
+    fn of(
+        task: &TaskInfo,
+        work: Work,
+        calico: Option<CalicoRequest>,
+        host_ports: Vec<HostPort>,
+        mut notes: Vec<String>,
+    ) -> Result<Self, Failure> {
+        let health = health::read(task, &work, &mut notes)?;
+        let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
+        let labels = labels(task);
+        if calico.is_some() && labels.len() > MOST_LABELS {
+            return Err(invalid(format!(
+                "the task has {} labels; more than {MOST_LABELS} are nobody's",
+                labels.len()
+            )));
+        }
+        // Of the whole id, of which the rest is cut: it stands in each block of addresses that the task has one of,
+        // which others share, on one line.
+        let service = service_name(app(task));
+        let app = app(task)[..app(task).floor_char_boundary(MAX_APP)].replace(is_deceptive, " ");
+        if calico.is_some() && !may_have_host_entry(&service) {
+            notes.push(match service.is_empty() {
+                true => format!("nothing of the app's id {} can be a name in Consul: the task is not registered", shown(&app)),
+                false => format!("{service} in Consul is the name of another app's own addresses: the task is only registered as {service}-direct"),
+            });
+        }
+        Ok(Self {
+            work,
+            calico,
+            host_ports,
+            health,
+            kill_grace: duration("the kill policy's grace period", kill_grace)?,
+            max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
+            app,
+            service,
+            by_marathon: environment::own(task, "MARATHON_APP_ID").is_some_and(|id| !id.is_empty()),
+            task_id: name("the task id", &task.task_id.value)?.to_owned(),
+            labels,
+            notes,
+        })
+    }
+
+    /// What it is, for the log: `Docker, Calico: auto, profile dev`.
+    pub fn summary(&self) -> String {
+        let work = match &self.work {
+            Work::Docker { .. } => "Docker",
+            Work::Command(_) => "command",
+            Work::Foreign(_) => "adopted",
+        };
+        match &self.calico {
+            Some(request) => format!("{work}, Calico: {request}"),
+            None => work.to_owned(),
+        }
+    }
+
+    /// The container that is to run, if it is one.
+    pub fn container(&self) -> Option<&ContainerSpec> {
+        match &self.work {
+            Work::Docker { container, .. } => Some(container),
+            Work::Command(_) | Work::Foreign(_) => None,
+        }
+    }
+
+    /// The credentials for the image's registry: the task's own, else the operator's in `config`.
+    pub fn credentials(&self, config: &Path) -> Option<Credentials> {
+        let Work::Docker { container, sandbox, .. } = &self.work else { return None };
+        let configured = Config::docker_only(config).config_file;
+        find_credentials(&container.image, sandbox, configured.as_deref())
+    }
+
+    /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
+    /// Only for tasks with a Calico request; looks at the file system to see through links.
+    pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
+        let Some(request) = self.calico.take() else { return Ok(self) };
+        self.calico = Some(request.within(config)?);
+        if let Work::Docker { container, .. } = &mut self.work {
+            volumes::refuse_our_folders(container, config)?;
+            network::configured_dns(config, container);
+        }
+        Ok(self)
+    }
+}
+
+/// The one kind of container that this executor runs.
+fn docker_container(task: &TaskInfo) -> Result<(&ContainerInfo, &container_info::DockerInfo), Failure> {
+    let Some(container) = &task.container else {
+        return Err(invalid("the task has no container; set container.type to DOCKER and name an image"));
+    };
+    if container.r#type != container_info::Type::Docker as i32 {
+        return Err(invalid(
+            "the task's container is not of type DOCKER, which is the only one that runs here",
+        ));
+    }
+    match &container.docker {
+        Some(docker) => Ok((container, docker)),
+        None => Err(invalid("the task's container names no Docker image (container.docker is missing)")),
+    }
+}
+
+/// Docker has the last word on an image's name; this keeps out what could leave its place in a URL.
+fn image(docker: &container_info::DockerInfo) -> Result<String, Failure> {
+    let image = docker.image.as_str();
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-[]".contains(&byte);
+    let segment = |segment: &str| !matches!(segment, "" | "." | "..");
+    if image.is_empty() {
+        return Err(invalid("the task's container names no Docker image"));
+    }
+    if image.len() > MAX_NAME || !image.bytes().all(legal) || !image.split('/').all(segment) {
+        return Err(invalid(format!("the task's image {} is no image name", shown(image))));
+    }
+    Ok(image.to_owned())
+}
+
+/// What the stock executor does and this one does not yet: better no task than half of one.
+fn refuse_unsupported(task: &TaskInfo) -> Result<(), Failure> {
+    let asked = [(task.check.is_some(), "a general check")];
+    match asked.iter().find(|(asked, _)| *asked) {
+        Some((_, what)) => Err(unsupported(what)),
+        None => Ok(()),
+    }
+}
+
+/// What the stock executor ignores for Docker containers, too.
+fn ignored(container: &ContainerInfo, notes: &mut Vec<String>) {
+    for (given, what) in [
+        (container.linux_info.is_some(), "linux_info"),
+        (container.rlimit_info.is_some(), "rlimit_info (use the parameter ulimit)"),
+        (container.tty_info.is_some(), "tty_info"),
+        (container.mesos.is_some(), "container.mesos"),
+    ] {
+        if given {
+            notes.push(format!("{what} has no effect on a Docker container"));
+        }
+    }
+}
+
+fn duration(what: &str, given: Option<&DurationInfo>) -> Result<Option<Duration>, Failure> {
+    match given.map(DurationInfo::to_duration) {
+        None => Ok(None),
+        Some(Some(duration)) => Ok(Some(duration)),
+        Some(None) => Err(invalid(format!("{what} is negative"))),
+    }
+}
+
+/// The app's id as the framework has it.
+fn app(task: &TaskInfo) -> &str {
+    let discovery = task.discovery.as_ref().and_then(|discovery| discovery.name.as_deref());
+    environment::own(task, "MARATHON_APP_ID")
+        .filter(|id| !id.is_empty())
+        .or(discovery.filter(|name| !name.is_empty()))
+        .unwrap_or(&task.name)
+}
+
+fn labels(task: &TaskInfo) -> BTreeMap<String, String> {
+    let labels = task.labels.iter().flat_map(|labels| &labels.labels);
+    labels.map(|label| (label.key.clone(), label.value.clone().unwrap_or_default())).collect()
+}
+
+/// Of the kernel, for a hostname and for a domain name. Docker takes longer ones, and cannot start the container.
+const HOSTNAME_MAX: usize = 64;
+
+fn too_long(hostname: &str) -> String {
+    format!("has {} characters; the kernel takes {HOSTNAME_MAX}", hostname.len())
+}
+
+/// A text that must be there, be short enough, and fit on a line.
+fn name<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    if text.is_empty() {
+        return Err(invalid(format!("{what} is empty")));
+    }
+    if text.len() > MAX_NAME {
+        return Err(invalid(format!("{what} {} is longer than {MAX_NAME} bytes", shown(text))));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(invalid(format!("{what} {} contains control characters", shown(text))));
+    }
+    Ok(text)
+}
+
+/// A text that may have lines, but must survive being an argument of a program.
+fn as_argument<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
+    if text.contains('\0') {
+        return Err(invalid(format!("{what} {} contains a NUL character", shown(text))));
+    }
+    if text.len() >= MAX_STRING {
+        return Err(invalid(format!(
+            "{what} {} has {} bytes; the kernel takes less than {MAX_STRING}",
+            shown(text),
+            text.len()
+        )));
+    }
+    Ok(text)
+}
+
+fn invalid(message: impl Into<String>) -> Failure {
+    Failure::new(Code::TaskInvalid, message)
+}
+
+fn unsupported(what: &str) -> Failure {
+    Failure::new(Code::Unsupported, format!("the task asks for {what}, which is not supported yet"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Way in B: a custom executor, for any framework's ExecutorInfo and for Marathon's path executors.
+//!
+//! Speaks version 1 of the executor API and runs any number of tasks: commands in network namespaces of
+//! their own, and Docker containers. A task's names derive from a ContainerID made here: the agent's own
+//! is that of this executor, and may stand for several tasks.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::config;
+use crate::error::{chain, Code, Failure};
+use crate::logging;
+use crate::mesos::environment::HttpEnvironment;
+use crate::mesos::http;
+use crate::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo};
+use crate::names::ContainerId;
+
+use crate::task::link::Order;
+use crate::task::request::{self, Work};
+use crate::task::ways_in::executor::{self, Way};
+use crate::task::work::docker_host;
+
+/// Serves tasks until none is left. `arguments`: what follows the program's name on the command line, which is
+/// the command of Marathon's path executors.
+pub async fn run(
+    arguments: Vec<String>,
+    environment: HttpEnvironment,
+    variables: BTreeMap<OsString, OsString>,
+) -> ExitCode {
+    let (driver, events) = match http::connect(&environment) {
+        Ok(connected) => connected,
+        Err(error) => {
+            tracing::error!("cannot subscribe with the agent: {}", chain(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    let agent = environment.endpoint.ip().to_string();
+    let way = Custom { arguments, environment, variables, executor: ExecutorInfo::default() };
+    executor::run(driver, events, way, agent).await
+}
+
+struct Custom {
+    arguments: Vec<String>,
+    environment: HttpEnvironment,
+    /// This process's environment as it was at the start.
+    variables: BTreeMap<OsString, OsString>,
+    executor: ExecutorInfo,
+}
+
+impl Way for Custom {
+    fn registered(&mut self, executor: ExecutorInfo) {
+        self.executor = executor;
+    }
+
+    fn most_tasks(&self) -> usize {
+        usize::MAX
+    }
+
+    fn kill_grace(&self) -> Duration {
+        self.shutdown_grace()
+    }
+
+    fn shutdown_grace(&self) -> Duration {
+        self.environment.common.shutdown_grace
+    }
+
+    fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
+        logging::follow_verbosity(self.operators(logging::VERBOSITY, info));
+        let container = ContainerId::random();
+        let custom = request::Custom {
+            executor: &self.executor,
+            arguments: &self.arguments,
+            sandbox: &self.environment.common.directory,
+            container: &container,
+        };
+        let description = request::describe_custom(info, &custom, request::total_memory())?;
+        if description.calico.is_some() && !nix::unistd::geteuid().is_root() {
+            return Err(Failure::new(
+                Code::Root,
+                "the executor does not run as root, which it needs for network namespaces; set the app's user to root, or run the agent with --no-switch_user",
+            ));
+        }
+        let config_path =
+            self.operators(config::VARIABLE, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
+        let docker = match description.work {
+            Work::Command(_) => None,
+            Work::Docker { .. } | Work::Foreign(_) => {
+                let host = self.operators("DOCKER_HOST", info);
+                let task_sets_it = self.variables.contains_key(OsStr::new("DOCKER_HOST")) && host.is_none();
+                Some(docker_host::choose(host, task_sets_it, &config_path, None)?)
+            }
+        };
+        Ok(Order {
+            name: request::container_name(&container),
+            container,
+            description,
+            docker,
+            config_path,
+            framework: self.environment.common.framework_id.clone(),
+            host_address: Some(self.environment.endpoint.ip()).filter(|ip| !ip.is_unspecified()),
+        })
+    }
+}
+
+impl Custom {
+    /// A variable that the agent's operator has set: nothing that executor or task carry too.
+    fn operators(&self, name: &str, info: &TaskInfo) -> Option<&str> {
+        let sets = |command: &Option<CommandInfo>| {
+            let environment = command.iter().filter_map(|command| command.environment.as_ref());
+            environment.flat_map(|environment| &environment.variables).any(|variable| variable.name == name)
+        };
+        if sets(&self.executor.command) || sets(&info.command) {
+            return None;
+        }
+        self.variables.get(OsStr::new(name))?.to_str()
+    }
+}
