@@ -152,8 +152,18 @@ pub struct Profile {
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     pub wait: PolicyWait,
-    #[serde(with = "duration")]
-    pub timeout: Duration,
+    /// How long Felix is waited for; see [`Policy::timeout`].
+    #[serde(deserialize_with = "duration::some")]
+    pub timeout: Option<Duration>,
+}
+
+impl Policy {
+    /// Unless configured, 3 s where the task starts all the same. Where it fails, 10 s: on a busy host one round of
+    /// Felix's takes seconds, and an endpoint that comes during one waits for the next.
+    pub fn timeout(&self) -> Duration {
+        let usual = if self.wait == PolicyWait::Required { 10 } else { 3 };
+        self.timeout.unwrap_or(Duration::from_secs(usual))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -325,7 +335,7 @@ impl Default for Profile {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { wait: PolicyWait::BestEffort, timeout: Duration::from_secs(3) }
+        Self { wait: PolicyWait::BestEffort, timeout: None }
     }
 }
 
@@ -430,6 +440,10 @@ mod duration {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("'{text}': {error}")))
+    }
+
+    pub fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        deserialize(deserializer).map(Some)
     }
 }
 

@@ -11,6 +11,7 @@ use calico_mesos::names::ContainerId;
 use calico_mesos::net::forward::{add, check, keep, remove, Forward, Holder, Mapping, Protocol};
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, netns, Namespace, NetError};
+use futures_util::future::join_all;
 use kit::netlab::{addresses, run, Lab};
 use kit::wait::eventually;
 use tokio_util::sync::CancellationToken;
@@ -273,6 +274,40 @@ async fn tasks_do_not_touch_each_others_ports() {
     one.end().await;
     two.end().await;
     assert_eq!(ruleset(), before);
+    net::delete_link("wire0").await.unwrap();
+}
+
+/// Every one of them adds and removes its own ports while the others do: none is lost, and nothing is left.
+#[tokio::test]
+async fn many_tasks_at_once() {
+    const TASKS: u8 = 40;
+    let lab = Lab::new();
+    let _machine = machine(&lab).await;
+    let before = ruleset();
+    let forwards: Vec<Forward> = (0..TASKS)
+        .map(|number| Forward {
+            container: ContainerId::random(),
+            addresses: addresses(&[&format!("10.66.1.{number}"), &format!("fd66::1:{number}")]),
+            mappings: vec![Mapping { protocol: Protocol::Tcp, host: PORT + u16::from(number), task: 80 }],
+            loopback: false,
+        })
+        .collect();
+    for _ in 0..2 {
+        for added in join_all(forwards.iter().map(add)).await {
+            added.unwrap();
+        }
+        let rules = ruleset();
+        for number in 0..TASKS {
+            let element = format!("tcp . {} ", PORT + u16::from(number));
+            assert_eq!(rules.matches(&element).count(), 2, "{element} in\n{rules}");
+        }
+        let containers = forwards.iter().map(|forward| &forward.container);
+        for removed in join_all(containers.map(remove)).await {
+            assert_eq!(removed.unwrap(), 2);
+        }
+        assert_eq!(ruleset(), before);
+        assert!(!std::path::Path::new("/run/calico-mesos-ports.lock").exists());
+    }
     net::delete_link("wire0").await.unwrap();
 }
 

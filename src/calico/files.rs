@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{CalicoError, Identity};
 use crate::config::Config;
 use crate::host::files;
+use crate::host::lock::pause;
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// A hint names a block or two; each one that is believed is read from etcd.
@@ -54,15 +55,15 @@ pub fn endpoint_status_file(config: &Config, identity: &Identity) -> PathBuf {
 pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<Flock<File>> {
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path).ok()?;
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => return Some(lock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) if Instant::now() >= deadline => return None,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() >= limit => return None,
             Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
             Err(_) => return None,
         }
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(pause(begun.elapsed())).await;
     }
 }
 

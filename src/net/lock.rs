@@ -5,24 +5,40 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::NetError;
-use crate::host::lock::try_take;
+use crate::host::lock::{self, pause, LockError};
 
-/// Nobody holds such a lock for longer than a few runs of `nft`.
+/// A process holds such a lock for a few runs of `nft`.
 const LIMIT: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(2);
-/// Of the tables and routes that the locks here guard.
+/// The form of the tables and routes that the locks here guard.
 const FORM: u32 = 1;
 
-/// Held until the file is dropped.
+/// The lock alone, held until the file is dropped.
 pub(super) async fn take(path: &Path) -> Result<File, NetError> {
-    let ends = Instant::now() + LIMIT;
+    wait(path, lock::try_take).await
+}
+
+/// The same beside others that share it.
+pub(super) async fn share(path: &Path) -> Result<File, NetError> {
+    wait(path, lock::try_share).await
+}
+
+/// The lock alone, unless another process has or shares it.
+pub(super) fn try_take(path: &Path) -> Result<Option<File>, NetError> {
+    Ok(lock::try_take(path, FORM)?)
+}
+
+async fn wait(
+    path: &Path,
+    attempt: impl Fn(&Path, u32) -> Result<Option<File>, LockError>,
+) -> Result<File, NetError> {
+    let begun = Instant::now();
     loop {
-        match try_take(path, FORM)? {
+        match attempt(path, FORM)? {
             Some(lock) => return Ok(lock),
-            None if Instant::now() >= ends => {
+            None if begun.elapsed() >= LIMIT => {
                 return Err(NetError::Locked { path: path.to_owned(), seconds: LIMIT.as_secs() })
             }
-            None => tokio::time::sleep(PAUSE).await,
+            None => tokio::time::sleep(pause(begun.elapsed())).await,
         }
     }
 }

@@ -15,6 +15,10 @@ use super::NetError;
 
 /// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`.
 const GET_TABLE: u16 = 10 << 8 | 1;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.
+const GET_CHAIN: u16 = 10 << 8 | 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_HANDLE: u16 = 4;
 
@@ -29,6 +33,17 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<u64>> {
             Ok(Some(handle.map_or(0, u64::from_be_bytes)))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the table has a chain of this name.
+pub(super) fn has_chain(family: Family, table: &str, chain: &str) -> io::Result<bool> {
+    let text = |kind, text: &str| attribute(kind, &[text.as_bytes(), &[0]].concat());
+    let attributes = [text(NFTA_CHAIN_TABLE, table), text(NFTA_CHAIN_NAME, chain)].concat();
+    match (Question { kind: GET_CHAIN, family, version: 0, attributes }).ask(false) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }

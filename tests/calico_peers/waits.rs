@@ -177,3 +177,26 @@ async fn felix_away_at_the_end() {
     stays.kill().await;
     lab.nothing_left(&[&stays, &ends]).await;
 }
+
+/// More tasks than Felix programs within `policy.timeout`: the wait of each goes on while Felix programs others.
+#[tokio::test]
+async fn a_burst_of_tasks_that_require_their_policy() {
+    const BURST: usize = 150;
+    let lab = Lab::new(&[("policy.wait", "\"required\"")]).await;
+    let _felix = lab.felix().await;
+    let begun = Instant::now();
+    let mut tasks = Vec::new();
+    for number in 0..BURST {
+        let cmd = format!("ping -c 1 -W 1 {OUTSIDE} > /mnt/mesos/sandbox/first; sleep 1000");
+        tasks.push(lab.world.launch(&app(&format!("/burst-{number}"), &cmd, calico())).await);
+    }
+    for task in &tasks {
+        task.reaches(TaskState::TaskRunning).await;
+        assert!(lab.status_file(task).is_some(), "it runs without Felix's report\n{}", task.log());
+    }
+    eprintln!("{BURST} tasks, launched at once, all ran after {} ms", begun.elapsed().as_millis());
+    for task in &tasks {
+        task.kill().await;
+    }
+    lab.nothing_left(&tasks.iter().collect::<Vec<_>>()).await;
+}

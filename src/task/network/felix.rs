@@ -83,7 +83,7 @@ pub(in crate::task) async fn wait(
             PolicyWait::Required => {
                 let file = calico::endpoint_status_file(config, identity);
                 let latest = begun + config.runtime.gate_timeout.saturating_sub(GATE_RESERVE);
-                reported(&file, folder, config.policy.timeout, latest).await
+                reported(&file, folder, config.policy.timeout(), latest).await
             }
             _ => done(config, identity, addresses, started).await,
         }
@@ -164,7 +164,7 @@ async fn done(config: &Config, identity: &Identity, addresses: &[IpAddr], starte
                 return true;
             }
         }
-        if started.elapsed() >= config.policy.timeout {
+        if started.elapsed() >= config.policy.timeout() {
             return false;
         }
         sleep(if slow { SLOW_POLL } else { POLL }).await;
@@ -190,7 +190,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.policy.wait = PolicyWait::Required;
-        config.policy.timeout = Duration::from_secs(timeout);
+        config.policy.timeout = Some(Duration::from_secs(timeout));
         config.launch.retry_for = Duration::from_secs(5);
         config.paths.endpoint_status = dir.path().join("endpoint-status");
         let container = ContainerId::parse("3f6b0e4e-6b1a-4c57-9d0f-0e0c6b1a2f3d").unwrap();

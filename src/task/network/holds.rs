@@ -25,6 +25,7 @@ use crate::calico::{HeldHere, Holder};
 use crate::config::{Config, Paths};
 use crate::error::chain;
 use crate::host::files::{self, make_private, remove};
+use crate::host::lock::pause;
 use crate::names::ContainerId;
 use crate::net;
 
@@ -32,7 +33,6 @@ use crate::task::record::journal::{self, Journal, Record};
 
 /// How long the folder's lock is waited for: its owner may be frozen.
 const LOCK: Duration = Duration::from_secs(2);
-const POLL: Duration = Duration::from_millis(2);
 
 /// The addresses that one launch takes on its host.
 pub struct Holds<'a> {
@@ -208,7 +208,7 @@ async fn lock(path: &Path) -> io::Result<Flock<File>> {
             }
             Err((_, errno)) => return Err(errno.into()),
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(pause(begun.elapsed())).await;
     }
 }
 
