@@ -46,6 +46,8 @@ test-docker:
 test-peers: setup
 	$(CARGO) test --locked --no-run --test calico_peers
 	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test calico_peers
+	$(CARGO) bench --locked --bench felix --no-run
+	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench felix
 
 # /var/log is covered: programs that run under the other release's configuration write to the usual place.
 test-upgrade: setup

@@ -8,6 +8,7 @@
 
 mod crowd;
 mod figures;
+mod pipes;
 mod reference;
 mod world;
 
@@ -54,8 +55,8 @@ fn main() -> ExitCode {
             let mut one = Figures::default();
             launch(&world, &mut one).await;
             command(&world, &mut one).await;
-            one.bridge.add(reference::create_and_start(&world, "bridge", round).await);
-            one.host.add(reference::create_and_start(&world, "host", round).await);
+            one.bridge.add(reference::create_and_start(&world.stack, "bridge", round).await);
+            one.host.add(reference::create_and_start(&world.stack, "host", round).await);
             if round >= WARM_UP {
                 figures.take(&one);
             }
@@ -93,7 +94,7 @@ async fn launch(world: &World, figures: &mut Figures) {
     figures.running.add(task.running(world).await.duration_since(task.launched.at));
     figures.registered.add(task.registered(world).duration_since(task.launched.at));
 
-    let wait = reference::wait(world, &task.container_name()).await;
+    let wait = reference::wait(&world.stack, &task.container_name()).await;
     task.let_end().await;
     let terminal = task.terminal(world).await;
     let answered = wait.await.expect("the waiting task does not panic");

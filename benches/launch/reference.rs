@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use calico_mesos::rig::daemons::Stack;
 use calico_mesos::workload::{Docker, DockerHost};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::world::{let_end, watch_pipes, World, COMMAND};
+use super::pipes::{let_end, watch_pipes, COMMAND};
 
 /// Same image, command, environment size, mounts and limits as the task's container.
-pub async fn create_and_start(world: &World, network: &str, round: usize) -> Duration {
-    let sandbox = world.stack.dir.join(format!("{network}-{round}"));
+pub async fn create_and_start(stack: &Stack, network: &str, round: usize) -> Duration {
+    let sandbox = stack.dir.join(format!("{network}-{round}"));
     std::fs::create_dir(&sandbox).expect("a folder in the stack's own");
     let started = watch_pipes(&sandbox);
     let name = format!("reference-{network}-{round}");
@@ -27,7 +28,7 @@ pub async fn create_and_start(world: &World, network: &str, round: usize) -> Dur
             "Memory": 33_554_432,
         },
     });
-    let docker = &world.stack.docker;
+    let docker = &stack.docker;
     let begin = Instant::now();
     let path = format!("/containers/create?name={name}");
     let (status, text) =
@@ -46,8 +47,8 @@ pub async fn create_and_start(world: &World, network: &str, round: usize) -> Dur
 }
 
 /// When Docker tells that the container has ended; returns when Docker has taken note of the question.
-pub async fn wait(world: &World, container: &str) -> JoinHandle<Instant> {
-    let host = DockerHost::Unix(world.stack.docker.socket.clone());
+pub async fn wait(stack: &Stack, container: &str) -> JoinHandle<Instant> {
+    let host = DockerHost::Unix(stack.docker.socket.clone());
     let docker = Docker::connect(&host, "").await.expect("dockerd answers");
     let waiting = docker.wait(container).await.expect("the container is there");
     tokio::spawn(async move {

@@ -1,21 +1,17 @@
 //! The private daemons, the embedded agent, and one task under the watch's eye.
 
-use std::fs::{self, File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::time::{Duration, Instant};
 
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::rig::agent::marathon::{App, Instance};
 use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
 use calico_mesos::rig::daemons::{Network, Stack, StackOptions};
-use nix::sys::stat::Mode;
 use tokio::task::JoinHandle;
 
-const LIMIT: Duration = Duration::from_secs(60);
+use super::pipes::{let_end, watch_pipes, COMMAND};
 
-/// The workload's first instruction opens a pipe that the bench holds the other end of; it ends when
-/// the second pipe is written to.
-pub const COMMAND: &str = ": > /mnt/mesos/sandbox/started; read end < /mnt/mesos/sandbox/end";
+const LIMIT: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub stack: Stack,
@@ -177,30 +173,6 @@ impl Task {
     pub async fn let_end(&self) {
         let_end(&self.launched.sandbox).await;
     }
-}
-
-/// Makes the workload's pipes; the answer is the moment when it opens the first.
-pub fn watch_pipes(sandbox: &Path) -> JoinHandle<Instant> {
-    for name in ["started", "end"] {
-        nix::unistd::mkfifo(&sandbox.join(name), Mode::S_IRWXU).expect("a pipe in the sandbox");
-    }
-    let path: PathBuf = sandbox.join("started");
-    tokio::task::spawn_blocking(move || {
-        // Returns as soon as somebody opens the other end.
-        let _reader = File::open(path).expect("the pipe is there");
-        Instant::now()
-    })
-}
-
-pub async fn let_end(sandbox: &Path) {
-    let path = sandbox.join("end");
-    let write = move || {
-        OpenOptions::new()
-            .write(true)
-            .open(path)
-            .and_then(|mut end| std::io::Write::write_all(&mut end, b"\n"))
-    };
-    tokio::task::spawn_blocking(write).await.expect("no panic").expect("the workload reads");
 }
 
 /// PSS and private memory of a process, in units of 1024 KiB.
