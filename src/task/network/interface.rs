@@ -1,0 +1,64 @@
+//! The kernel's side of a launch: a namespace with a veth pair. It needs nothing from the datastore.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::folder::namespace;
+use crate::config::Config;
+use crate::error::{chain, Code, Failure};
+use crate::names::{ContainerId, ENDPOINT};
+use crate::net::{self, Namespace, Veth};
+
+use crate::task::report::steps::{Step, Steps};
+use crate::task::retry::host_faults_until;
+
+/// The kernel's side: a namespace with a veth in it.
+pub(in crate::task) struct Interface {
+    pub(super) namespace: Namespace,
+    pub(super) veth: Veth,
+    pub(super) took: Duration,
+}
+
+/// Makes the namespace and the veth pair, retried like everything that is the host's fault. IPv6 is switched on only
+/// for a task that asks for an IPv6 address.
+pub(in crate::task) async fn make_interface(
+    config: Arc<Config>,
+    container: ContainerId,
+    ipv6: bool,
+    steps: Steps,
+    cancel: CancellationToken,
+) -> Result<Interface, Failure> {
+    let failure = |error: net::NetError| {
+        Failure::new(Code::Net, format!("cannot make the task's network interface: {}", chain(&error)))
+    };
+    let path = namespace(&config, &container);
+    host_faults_until(&cancel, config.launch.retry_for, || async {
+        let started = Instant::now();
+        let namespace = Namespace::create(&path).await.map_err(failure)?;
+        steps.pass(Step::Namespace).await;
+        let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
+            .await
+            .map_err(failure)?;
+        if ipv6 {
+            net::enable_ipv6(&veth.host).map_err(failure)?;
+        }
+        mark(&config, &container, &veth).await;
+        steps.pass(Step::Interface).await;
+        Ok(Interface { namespace, veth, took: started.elapsed() })
+    })
+    .await
+}
+
+/// What the task's interface is for; distinguishes it from those of other tools and other configurations.
+pub fn purpose(config: &Config, container: &ContainerId) -> String {
+    config.paths.task_run(container).display().to_string()
+}
+
+/// A mark is for cleaners that have no journal any more; a task runs as well without.
+async fn mark(config: &Config, container: &ContainerId, veth: &Veth) {
+    if let Err(error) = net::name_purpose(&veth.host, &purpose(config, container)).await {
+        tracing::debug!("{} bears no mark: {}", veth.host, chain(&error));
+    }
+}
