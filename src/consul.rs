@@ -280,7 +280,7 @@ impl Client {
     pub async fn report(&self, id: &str, health: &Health) -> Result<bool, ConsulError> {
         let path = format!("/v1/agent/check/update/service:{id}");
         let body = BTreeMap::from([("Status", health.status()), ("Output", cut(&health.why, REASON_MAX))]);
-        match self.ask(Method::PUT, &path, Some(&body), format!("tell the health of {id}")).await {
+        match self.ask(Method::PUT, &path, Some(&body), format!("update the health of {id}")).await {
             Err(ConsulError::Refused { status: 404, .. }) => Ok(false),
             // What older agents answer.
             Err(ConsulError::Refused { answer, .. }) if answer.contains("does not have associated TTL") => {

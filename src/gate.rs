@@ -89,7 +89,7 @@ pub struct Request {
 pub enum RequestError {
     #[error("{OTHER_VERSION}{0} at the gate, this executor only version {VERSION}")]
     Version(String),
-    #[error("'{0}' is no question at the gate")]
+    #[error("'{0}' is not a request that the gate understands")]
     Malformed(String),
 }
 
@@ -160,7 +160,7 @@ fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) ->
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                 "the executor of this container died before its network was ready".into()
             }
-            _ => format!("cannot ask the executor at {}: {error}", socket.display()),
+            _ => format!("cannot reach the executor at {}: {error}", socket.display()),
         }),
     }
 }

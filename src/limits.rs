@@ -8,7 +8,7 @@
 //! | Docker | find its address, connect, say hello | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
 //! | Docker | find the process that listens on its socket | 1 s | `DOCKER_LISTENER` | every dockerd of the host counts |
 //! | Docker | create | 120 s | `DOCKER_CREATE` | retried for `launch.retry_for` |
-//! | Docker | ask for its security options, once in its life | 5 s | `DOCKER_INFO` | the launch goes on |
+//! | Docker | its security options, once in its life | 5 s | `DOCKER_INFO` | the launch goes on |
 //! | Docker | look for an image | 30 s | `DOCKER_LOOK` | three tries |
 //! | Docker | a pull without any sign of life | 600 s | `DOCKER_PULL_SILENCE` | retried for `launch.retry_for` |
 //! | Docker | attach, kill, remove, list containers, an exec's calls | 20 s | `DOCKER_CALL` | kill and remove: three tries |
@@ -49,10 +49,10 @@
 //! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
 //! | URI | each program that fetches or unpacks, in `run` | 900 s | `FETCH` | the launch fails |
 //!
-//! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]); both
-//! go on without it. Felix is waited for `policy.timeout`, see `task/felix.rs`. Three waits end with the task alone and
-//! listen to kills meanwhile: Docker's answer to `wait`, the attached output, and the agent's event stream, which is
-//! given up after two missed heartbeats.
+//! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]);
+//! both go on without it. Felix is waited for `policy.timeout`, see `task/felix.rs`. Three waits end with the task
+//! alone and listen to kills meanwhile: Docker's answer to `wait`, the attached output, and the agent's event stream,
+//! which is given up after two missed heartbeats.
 
 use std::time::Duration;
 

@@ -10,8 +10,8 @@
 //! | WorkloadEndpoint workload | `<app>.<ContainerID>` | `web-prod.5f3cbe1e-77aa-…` |
 //! | Consul service | path of the app, reversed | `/prod/web` gives `web-prod`, `web-prod-direct` |
 //!
-//! What has to be cut to fit ends with a [`fingerprint`] of the whole, so that two apps whose ids differ only behind the
-//! cut have two names; what fits stays as it is. Ids that become equal because case and separators are folded
+//! What has to be cut to fit ends with a [`fingerprint`] of the whole, so that two apps whose ids differ only behind
+//! the cut have two names; what fits stays as it is. Ids that become equal because case and separators are folded
 //! (`/a/b` and `/b-a`, `a.b` and `a-b`, `/Web` and `/web`, `a_b` and `a-b`) have one name, as in mesos-dns.
 
 use std::fmt;
@@ -34,7 +34,7 @@ pub const NAMESPACE: &str = "default";
 pub struct ContainerId(String);
 
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is no Mesos ContainerID (a UUID such as 5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d)")]
+#[error("'{0}' is not a Mesos ContainerID (a UUID such as 5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d)")]
 pub struct InvalidContainerId(String);
 
 impl ContainerId {

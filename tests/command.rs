@@ -221,7 +221,7 @@ async fn it_says_why_it_cannot_run() {
         (sandbox.path("missing"), "missing does not exist"),
         (sandbox.write("data", b"#!/bin/sh\n", 0o644), "may not be executed by the user 0"),
         (sandbox.write("orphan", b"#!/no/such/interpreter\n", 0o755), "interpreter that"),
-        (sandbox.write("foreign", b"\x7fELF\0\0\0\0", 0o755), "no program for this machine"),
+        (sandbox.write("foreign", b"\x7fELF\0\0\0\0", 0o755), "not a program for this machine"),
         (sandbox.path("data/below"), "does not exist"),
     ];
     for (program, words) in cases {
@@ -276,8 +276,8 @@ async fn it_never_runs_in_a_wrong_namespace() {
     let sandbox = Sandbox::new();
     let plain = sandbox.write("plain", b"", 0o600);
     for (path, words) in [
-        (plain.as_path(), "is no network namespace"),
-        (Path::new("/proc/self/ns/uts"), "is no network namespace"),
+        (plain.as_path(), "is not a network namespace"),
+        (Path::new("/proc/self/ns/uts"), "is not a network namespace"),
         (Path::new("/proc/self/ns/net"), "is the network namespace of the host"),
         (Path::new("/no/such/namespace"), "No such file"),
     ] {

@@ -346,7 +346,7 @@ async fn certificates_on_both_sides() {
         assert!(message.contains("cannot list the services: ") && message.contains(says), "{message}");
         assert!(message.contains(advice) && message.contains("[consul] in config.toml"), "{message}");
     };
-    let (alert, unknown) = ("refuses the TLS connection", "is refused here");
+    let (alert, unknown) = ("refuses the TLS connection", "fails on this side");
     failed(&config, alert, "cert_file and key_file").await;
     config.consul.cert_file = Some(path("dc1-client-consul-0.pem"));
     config.consul.key_file = Some(path("dc1-client-consul-0-key.pem"));

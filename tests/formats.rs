@@ -123,7 +123,7 @@ fn a_record_of_a_later_release_is_left_alone_and_named() {
 fn a_lock_of_a_later_release_is_left_alone_and_named() {
     let host = Host::new();
     let gc = host.gc();
-    assert!(told(&gc).contains("Calico cannot be asked"), "{}", told(&gc));
+    assert!(told(&gc).contains("cannot query Calico"), "{}", told(&gc));
     let lock = host.path("state/gc.lock");
     assert_eq!(fs::read_to_string(&lock).unwrap(), "calico-mesos lock 1\n");
     assert_eq!(mode(&lock), 0o600);
@@ -137,7 +137,7 @@ fn a_lock_of_a_later_release_is_left_alone_and_named() {
     fs::write(&lock, "calico-mesos lock 2\n").unwrap();
     let output = host.gc();
     assert!(!output.status.success());
-    assert!(told(&output).contains("gc.lock guards has form 2"), "{}", told(&output));
+    assert!(told(&output).contains("gc.lock guards has format 2"), "{}", told(&output));
     assert!(path.exists());
     assert_eq!(fs::read_to_string(&lock).unwrap(), "calico-mesos lock 2\n");
 }

@@ -149,7 +149,7 @@ async fn answers_from_200_to_399_are_healthy() {
     }
     for bad in ["400", "404", "500", "599"] {
         let why = inside.get(port, &format!("/{bad}?x")).await.unwrap_err();
-        assert_eq!(why, format!("'http://127.0.0.1:{port}/{bad}?x' is answered with {bad}"));
+        assert_eq!(why, format!("'http://127.0.0.1:{port}/{bad}?x' answered {bad}"));
     }
     let head = heads.recv().await.unwrap().to_lowercase();
     assert!(head.starts_with("get /200 http/1.1\r\n"), "{head}");
@@ -175,7 +175,7 @@ async fn redirects_are_followed_but_not_for_ever() {
     let (first, second) = (heads.recv().await.unwrap(), heads.recv().await.unwrap());
     assert!(first.starts_with("GET /here ") && second.starts_with("GET /there?a=b "), "{first}{second}");
     let why = inside.get(port, "/away").await.unwrap_err();
-    assert!(why.contains("redirected to 'ftp://127.0.0.1/'"), "{why}");
+    assert!(why.contains("redirects to 'ftp://127.0.0.1/'"), "{why}");
     let why = inside.get(port, "/dead").await.unwrap_err();
     assert!(why.starts_with("cannot connect to 127.0.0.1:1"), "{why}");
     let why = inside.get(port, "/loop").await.unwrap_err();

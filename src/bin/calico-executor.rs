@@ -61,7 +61,9 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     if std::env::var_os(STARTED_BY_AGENT).is_none() {
         return match arguments.get(1).and_then(|argument| argument.to_str()) {
             Some("--help" | "-h") => help(),
-            _ => usage("it is started by a Mesos agent and not by hand; see --help"),
+            _ => {
+                usage("the Mesos agent starts this program, with variables that are missing here; see --help")
+            }
         };
     }
     let arguments = arguments.into_iter().skip(1).map(OsString::into_string);
@@ -106,9 +108,9 @@ fn usage(message: &str) -> ExitCode {
 const HELP: &str = "
 calico-executor: runs tasks of Apache Mesos, with a Calico interface if they ask for one
 
-It is started by the Mesos agent, in one of two ways; see the README.
+The Mesos agent starts it, in one of two ways; see the README.
 
-As mesos-docker-executor, a name that must stand in the agent's --launcher_dir, it runs one Docker task in
+As mesos-docker-executor, a file of that name in the agent's --launcher_dir, it runs one Docker task in
 place of the stock executor. The flags are those of the stock one; besides them:
 
   --config=FILE   configuration (default /etc/calico-mesos/config.toml)

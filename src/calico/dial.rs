@@ -27,7 +27,7 @@ impl Target {
         let (https, rest) = match endpoint.split_once("://") {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
-            _ => return Err(format!("{endpoint}: neither http:// nor https://")),
+            _ => return Err(format!("{endpoint} begins neither with http:// nor with https://")),
         };
         let authority = rest.trim_end_matches('/');
         let (host, port) = match authority.rsplit_once(':') {
@@ -35,7 +35,8 @@ impl Target {
             _ => (authority, "2379"),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port: u16 = port.parse().map_err(|_| format!("{endpoint}: '{port}' is no port"))?;
+        let port: u16 =
+            port.parse().map_err(|_| format!("the port of {endpoint} is not a number from 0 to 65535"))?;
         let found =
             crate::host::resolve::lookup(host).await.map_err(|error| format!("{endpoint}: {error}"))?;
         let addresses = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();

@@ -21,7 +21,7 @@ pub enum CalicoError {
     },
     /// The answer to a write never came and could not be found out: [`super::Datastore::settle`] must
     /// succeed before anybody may believe that nothing was written.
-    #[error("the datastore at {endpoints} never answered the write of {}", pending.handle)]
+    #[error("the datastore at {endpoints} did not answer the write of {}", pending.handle)]
     Lost {
         endpoints: String,
         pending: Box<Pending>,
@@ -29,12 +29,12 @@ pub enum CalicoError {
         source: Box<StoreError>,
     },
     /// Nothing was written.
-    #[error("the write of an endpoint could not be noted before it was to be sent")]
+    #[error("cannot record the write of an endpoint before it is sent")]
     Unnoted(#[source] std::io::Error),
     /// Nothing was written.
-    #[error("the address of the task cannot be taken on this host")]
+    #[error("cannot reserve the task's address on this host")]
     Unheld(#[source] std::io::Error),
-    #[error("others changed the same records {0} times in a row")]
+    #[error("other writers changed the same records {0} times in a row")]
     Contended(u32),
     #[error("Calico's datastore is not ready: {0}")]
     NotReady(NotReady),
@@ -54,11 +54,11 @@ pub enum CalicoError {
     Strict { address: IpAddr, block: IpNet, owner: String },
     #[error("{0}")]
     NotAllowed(String),
-    #[error("'{0}' is no valid profile name: lower-case letters, digits, dashes and dots, at most 253, beginning and ending with a letter or digit")]
+    #[error("'{0}' is not a valid profile name: use lower-case letters, digits, dashes and dots, at most 253, and begin and end with a letter or digit")]
     ProfileName(String),
-    #[error("{key} in Calico's datastore cannot be used: {reason}")]
+    #[error("cannot use {key} in Calico's datastore: {reason}")]
     Unreadable { key: String, reason: String },
-    #[error("the endpoint {0} exists already and is not this task's")]
+    #[error("the endpoint {0} exists already and does not belong to this task")]
     ForeignEndpoint(String),
     #[error("the name of the endpoint would have {0} characters; Calico allows 253")]
     NameTooLong(usize),
@@ -78,10 +78,10 @@ pub enum NotReady {
     #[error("there is no ClusterInformation 'default' in it; calico/node or `calicoctl` creates it")]
     Missing,
     #[error(
-        "an operator has locked it (datastoreReady is false); `calicoctl datastore migrate unlock` ends that"
+        "an operator has locked it (datastoreReady is false); `calicoctl datastore migrate unlock` unlocks it"
     )]
     Locked,
-    #[error("its ClusterInformation does not say datastoreReady")]
+    #[error("its ClusterInformation has no field datastoreReady; start calico/node once")]
     Unset,
 }
 
@@ -117,7 +117,7 @@ fn named(names: &[String]) -> String {
 
 fn because(reasons: &[String]) -> String {
     if reasons.is_empty() {
-        return "; there is none at all".into();
+        return "; there is no IP pool".into();
     }
     format!(" ({})", reasons.join("; "))
 }
@@ -179,7 +179,9 @@ impl CalicoError {
             Self::NameTooLong(_) => {
                 Failure::new(Code::Config, format!("{told}; set a shorter node.name in config.toml"))
             }
-            Self::Unreadable { .. } => Failure::new(Code::Data, format!("{told}; repair that record")),
+            Self::Unreadable { .. } => {
+                Failure::new(Code::Data, format!("{told}; repair or delete that record"))
+            }
             Self::File { .. } | Self::NoHostName => Failure::new(Code::Config, told),
         }
     }

@@ -106,7 +106,7 @@ pub(super) fn write_hint(path: &Path, node: &str, hint: &Hint) {
     let text = serde_json::to_vec(&BTreeMap::from([(node, hint)])).unwrap_or_default();
     // With an owner of its own: a hint that belongs to another user is not read.
     if let Err(error) = files::replace_as(path, 0o600, |new| new.write_all(&text)) {
-        tracing::debug!("cannot remember the block in {}: {error}", path.display());
+        tracing::debug!("cannot write the block for the next launch to {}: {error}", path.display());
     }
 }
 

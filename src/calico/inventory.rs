@@ -201,7 +201,7 @@ impl Datastore {
     }
 
     /// Gives up a block of a node that is gone, if the block is empty; as Calico does it when a node is deleted.
-    /// `false`: somebody has an address in it.
+    /// `false`: an address in it is in use.
     pub async fn give_up_block(&mut self, node: &str, cidr: &IpNet) -> Result<bool, CalicoError> {
         let (block, affinity) = (keys::block(cidr), keys::affinity(node, cidr));
         let cluster = keys::cluster_information();

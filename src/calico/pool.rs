@@ -34,7 +34,7 @@ struct Record {
 }
 
 impl Pool {
-    /// A record that makes no sense is no pool, as it is none for Calico.
+    /// A record that cannot be parsed is not a pool, for Calico either.
     pub(super) fn parse(value: &[u8], name: &str) -> Option<Self> {
         let record: Record = serde_json::from_slice(value).ok()?;
         let cidr: IpNet = record.spec.cidr.parse().ok()?;

@@ -122,7 +122,7 @@ impl<'a> Parser<'a> {
                 let end = self.text()?;
                 Ok(value.is_some_and(|value| value.ends_with(end)))
             }
-            other => Err(format!("'{other}' is no operator known here")),
+            other => Err(format!("'{other}' is not a known operator")),
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Parser<'a> {
     fn keyword(&mut self, wanted: &str) -> Result<(), String> {
         match self.word()? {
             word if word == wanted => Ok(()),
-            word => Err(format!("'{word}' stands where '{wanted}' belongs")),
+            word => Err(format!("found '{word}', expected '{wanted}'")),
         }
     }
 

@@ -123,7 +123,7 @@ impl Datastore {
                 Ok(settled) => return Ok(settled),
                 Err(error) => error,
             };
-            tracing::debug!("cannot find out what became of a write: {}", crate::error::chain(&error));
+            tracing::debug!("cannot find out whether a write succeeded: {}", crate::error::chain(&error));
             if Instant::now() >= ends || timeout(PAUSE, terms.give_up.cancelled()).await.is_ok() {
                 return Err(CalicoError::Lost {
                     endpoints: self.endpoints.clone(),

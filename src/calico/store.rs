@@ -104,9 +104,9 @@ impl StoreError {
 fn no_tls(endpoint: &str, source: &std::io::Error) -> String {
     match tls::fault(source) {
         Some(TlsFault::Peer) => format!("etcd at {endpoint} refuses the TLS connection"),
-        Some(TlsFault::Files) => format!("no TLS connection to etcd at {endpoint} can be prepared"),
+        Some(TlsFault::Files) => format!("the TLS connection to etcd at {endpoint} cannot be prepared"),
         Some(TlsFault::Plain) => format!("etcd at {endpoint} expects TLS, which is not configured"),
-        Some(TlsFault::Here) | None => format!("the TLS of what listens at {endpoint} is refused here"),
+        Some(TlsFault::Here) | None => format!("the TLS connection to etcd at {endpoint} fails on this side"),
     }
 }
 
@@ -138,7 +138,7 @@ impl Store {
             match timeout(ETCD_CONNECT, Target::resolve(endpoint)).await {
                 Ok(Ok(target)) => targets.push(target),
                 Ok(Err(problem)) => problems.push(problem),
-                Err(_) => problems.push(format!("{endpoint}: its name is not resolved in time")),
+                Err(_) => problems.push(format!("the host name in {endpoint} was not resolved in time")),
             }
         }
         let (current, address) = dial::first_open(&targets, problems).await.map_err(StoreError::Connect)?;

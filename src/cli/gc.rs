@@ -21,28 +21,28 @@ const FOUND: u8 = 3;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Only tell what would be done; exit code 3 when there is something to do
+    /// Only print what would be done; exit code 3 when there is something to do
     #[arg(long)]
     dry_run: bool,
-    /// How old things have to be that no journal names, such as 5m; default: gc.grace of the configuration
+    /// The age from which things that are in no journal are removed, such as 5m; default: gc.grace of the configuration
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
-    /// Say nothing when there was nothing to do: for timers
+    /// Print nothing when there was nothing to do, for timers
     #[arg(long)]
     quiet: bool,
-    /// Finish the records that name the Docker at this address without it: it is gone for good. Refused while
-    /// something listens there
+    /// Finish the records that name the Docker at this address, which is gone for good; refused while something listens
+    /// there
     #[arg(long, value_name = "ADDRESS", conflicts_with = "node")]
     forget_docker: Option<String>,
     /// With --decommission: the node in Calico that is gone
     #[arg(long, value_name = "NAME", requires = "decommission")]
     node: Option<String>,
-    /// Take away all that Calico has of the tasks of a host that died for good; from any other host
+    /// Remove all that Calico holds for the tasks of a host that died for good; run it on another host
     #[arg(long, requires = "node")]
     decommission: bool,
-    /// The node is dead, whatever signs of life there are
+    /// Take the node for dead, even if it shows signs of life
     #[arg(long, requires = "decommission")]
     yes: bool,
 }
@@ -69,7 +69,7 @@ pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCo
             return Ok(ExitCode::SUCCESS);
         }
         out.line(match arguments.output {
-            Format::Table => "another cleaner is at work on this host".to_owned(),
+            Format::Table => "another cleaner runs on this host".to_owned(),
             Format::Json => json!({ "busy": true }).to_string(),
         });
         return Ok(ExitCode::SUCCESS);
@@ -103,10 +103,10 @@ fn tell(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool, out: &Out) 
     out.line(format!("{}, grace {}, {living} skipped", cleaned.node, duration(cleaned.grace)));
     if let Some(gone) = gone {
         let named = count(cleaned.without_docker, "record");
-        out.line(format!("{gone} is given up: {named} of dead executors named it"));
+        out.line(format!("{gone} is treated as gone for good: {named} of dead executors named it"));
     }
     for Silent { source, why, .. } in &cleaned.silent {
-        out.line(format!("{source} cannot be asked: {why}"));
+        out.line(format!("cannot query {source}: {why}"));
     }
     tell_items(&cleaned.items, dry_run, cleaned.silent.is_empty(), out);
 }
@@ -125,7 +125,7 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments,
         out.line(format!("sign of life: {sign}"));
     }
     for why in &done.silent {
-        out.line(format!("not asked for signs of life: {why}"));
+        out.line(format!("not checked for signs of life: {why}"));
     }
     tell_items(&done.items, arguments.dry_run, true, out);
 }
@@ -185,12 +185,11 @@ fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     ];
     let parts = parts.iter().filter(|(number, _)| *number > 0);
     let told = parts.map(|(number, what)| format!("{number} {what}")).collect::<Vec<_>>().join(", ");
-    let nothing =
-        if all_seen { "nothing to clean up" } else { "nothing to clean up as far as could be seen" };
+    let nothing = if all_seen { "nothing to clean up" } else { "nothing to clean up in what could be read" };
     match (remove + register + restore + left, dry_run) {
         (0, _) if told.is_empty() => nothing.to_owned(),
         (0, _) => format!("{nothing}; {told}"),
-        (_, true) => format!("{told}. Nothing was changed; the same without --dry-run does it."),
+        (_, true) => format!("{told}. Nothing was changed; run this without --dry-run to do it."),
         (_, false) => told,
     }
 }

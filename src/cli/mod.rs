@@ -1,8 +1,7 @@
 //! `calico-mesos`, the operator's program: one file a verb.
 //!
-//! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line makes no
-//! sense. An error is one line on standard error, `calico-mesos: message: cause`. A reader that
-//! closes our output (`| head`) is no error.
+//! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line cannot be parsed. An error is
+//! one line on standard error, `calico-mesos: message: cause`. A reader that closes our output (`| head`) is no error.
 
 mod explain;
 mod gc;
@@ -40,11 +39,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Launch a Marathon app definition on this machine, exactly as a Mesos agent would.
+    /// Launch a Marathon app definition on this machine, as a Mesos agent would.
     Run(run::Arguments),
-    /// Take down what dead executors left behind.
+    /// Remove what dead executors left behind.
     Gc(gc::Arguments),
-    /// Say what a failure code such as CM-IP-TAKEN means, who is to blame and what to do; without a code list all.
+    /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
     Explain(explain::Arguments),
     /// Prepare this host.
     #[command(subcommand)]

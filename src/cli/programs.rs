@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramError {
-    #[error("cannot find out where this program lies")]
+    #[error("cannot find the path of this program")]
     Here(#[source] std::io::Error),
     #[error("{path} is missing: install {name} next to calico-mesos (cargo builds both)")]
     Missing { name: &'static str, path: PathBuf },
-    #[error("{path} is not a program")]
+    #[error("{path} is not an executable file")]
     NotAProgram { path: PathBuf },
 }
 

@@ -70,7 +70,8 @@ impl Config {
             if !url.starts_with("http://") && !url.starts_with("https://") {
                 problems.push(format!("{name}: '{shown}' must begin with http:// or https://"));
             } else if shown != *url {
-                problems.push(format!("{name}: '{shown}' holds a user or password, which belong into files"));
+                problems
+                    .push(format!("{name}: '{shown}' contains a user or password, which belong in files"));
             }
         }
         for (name, cert, key) in [
@@ -79,11 +80,11 @@ impl Config {
             ("docker", &self.docker.cert_file, &self.docker.key_file),
         ] {
             if cert.is_some() != key.is_some() {
-                problems.push(format!("{name}.cert_file and {name}.key_file need each other"));
+                problems.push(format!("set both {name}.cert_file and {name}.key_file, or neither"));
             }
         }
         if self.etcd.username.is_some() != self.etcd.password_file.is_some() {
-            problems.push("etcd.username and etcd.password_file need each other".to_owned());
+            problems.push("set both etcd.username and etcd.password_file, or neither".to_owned());
         }
         // An executor stands in its task's sandbox. The path itself is not told: it may be the secret.
         for (name, path) in self.named_paths() {
@@ -160,7 +161,7 @@ impl Config {
 fn section(path: &Path, name: &str) -> Option<toml::Value> {
     let text = std::fs::read_to_string(path).ok()?;
     if let Err(error) = trust::file(path) {
-        tracing::warn!("{path:?} counts for nothing: {}", crate::error::chain(&error));
+        tracing::warn!("{path:?} is ignored: {}", crate::error::chain(&error));
         return None;
     }
     text.parse::<toml::Table>().ok()?.remove(name)

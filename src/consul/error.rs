@@ -19,7 +19,7 @@ pub enum ConsulError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the address or token for Consul at {address} is not usable")]
+    #[error("cannot use the address or token for Consul at {address}")]
     Client {
         address: String,
         #[source]
@@ -32,7 +32,7 @@ pub enum ConsulError {
         #[source]
         source: Box<reqwest::Error>,
     },
-    #[error("cannot {what}: the answer of Consul at {address} makes no sense")]
+    #[error("cannot {what}: the answer of Consul at {address} cannot be parsed")]
     Answer {
         what: String,
         address: String,
@@ -64,7 +64,7 @@ fn failed(what: &str, address: &str, source: &reqwest::Error) -> String {
             "cannot {what}: Consul at {address} refuses the TLS connection (check cert_file and key_file of [consul] in config.toml, and the CA that Consul trusts)"
         ),
         Some(TlsFault::Here) => format!(
-            "cannot {what}: the TLS of what listens at {address} is refused here (check address and ca_file of [consul] in config.toml, and the names in Consul's certificate)"
+            "cannot {what}: the TLS connection to Consul at {address} fails on this side (check address and ca_file of [consul] in config.toml, and the names in Consul's certificate)"
         ),
         Some(TlsFault::Files | TlsFault::Plain) | None => format!("cannot {what} with Consul at {address}"),
     }

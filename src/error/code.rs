@@ -149,7 +149,7 @@ codes! {
         "Mount a narrower folder."
     DockerRefused "CM-DOCKER-REFUSED" App
         "Docker refuses the container that the app describes: no command, an unknown network, runtime or capability, a wrong mount."
-        "Correct what Docker's own words in the message name."
+        "Correct what Docker's message names."
     Unsupported "CM-UNSUPPORTED" App
         "The task asks for a feature of Mesos that calico-mesos does not support."
         "Remove the feature that the message names."
@@ -187,10 +187,10 @@ codes! {
         "An endpoint of the task's name exists in Calico's datastore and belongs to something else."
         "Find out with `calicoctl get workloadendpoint` what made it, and delete it."
     Docker "CM-DOCKER" Host
-        "Docker on the agent does not answer, or fails at what it was asked for."
+        "Docker on the agent does not answer, or fails at a request."
         "Check that dockerd runs and listens at the address in the message, and read its log."
     DockerUnsuitable "CM-DOCKER-UNSUITABLE" Operator
-        "Docker cannot carry Calico tasks: it runs on another machine, without root, or with `userns-remap`."
+        "Docker cannot run Calico tasks: it runs on another machine, without root, or with `userns-remap`."
         "Run Calico tasks with a dockerd of the agent host that runs as root, without `userns-remap`."
     ImagePull "CM-IMAGE-PULL" Host
         "The image cannot be pulled now: its registry does not answer, or Docker fails at the pull."

@@ -23,7 +23,7 @@ pub enum LockError {
         source: io::Error,
     },
     #[error(
-        "what {} guards has form {found}, this release of calico-mesos knows {known}: it is left to a newer one",
+        "what {} guards has format {found}; this release of calico-mesos supports up to format {known} and leaves it to the newer release",
         path.display()
     )]
     Newer { path: PathBuf, found: u32, known: u32 },
@@ -139,7 +139,10 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 2\n");
         }
         let error = try_take(&path, 1).unwrap_err();
-        assert!(error.to_string().contains("has form 2, this release of calico-mesos knows 1"), "{error}");
+        assert!(
+            error.to_string().contains("has format 2; this release of calico-mesos supports up to format 1"),
+            "{error}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), "calico-mesos lock 2\n");
         // Not even held any more.
         assert!(try_take(&path, 2).unwrap().is_some());

@@ -47,7 +47,7 @@ impl Log {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 tracing::warn!(
-                    "cannot write to {} at once: {error}; the line: {line}",
+                    "cannot write to {} without waiting: {error}; the line: {line}",
                     file.path().display()
                 );
             }

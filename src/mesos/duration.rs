@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no duration (a number and ns, us, ms, secs, mins, hrs, days or weeks, such as 5secs)")]
+#[error("'{0}' is not a duration (a number and ns, us, ms, secs, mins, hrs, days or weeks, such as 5secs)")]
 pub struct InvalidDuration(String);
 
 /// Reads `0ns`, `5secs`, `1.5mins`. Negative and unbounded ones are refused.

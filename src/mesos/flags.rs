@@ -23,7 +23,7 @@ pub const PROGRAM: &str = "mesos-docker-executor";
 #[derive(Debug, thiserror::Error)]
 pub enum FlagsError {
     /// All problems of the command line together.
-    #[error("the command line is not that of a docker executor: {0}")]
+    #[error("the command line is not that of a Docker executor: {0}")]
     Invalid(String),
     #[error("--{flag} is not the JSON that was expected")]
     Json {

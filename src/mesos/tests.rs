@@ -139,7 +139,7 @@ proptest! {
     ) {
         let environment = variables(pairs);
         if let Err(error) = super::environment::Environment::from(environment.clone()) {
-            prop_assert!(error.to_string().starts_with("not started the way"));
+            prop_assert!(error.to_string().starts_with("the environment is not that"));
         }
         let _ = HttpEnvironment::from(environment).is_ok();
     }

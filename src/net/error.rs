@@ -17,7 +17,7 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
-    #[error("{} is no network namespace", .0.display())]
+    #[error("{} is not a network namespace", .0.display())]
     NotANamespace(PathBuf),
     #[error("{} is this host's own network namespace", .0.display())]
     HostNamespace(PathBuf),
@@ -38,7 +38,7 @@ pub enum NetError {
         #[source]
         source: Box<rtnetlink::Error>,
     },
-    #[error("interface {link} exists already and is not this task's: {why}; delete it if it is not needed (ip link delete {link})")]
+    #[error("interface {link} exists already and does not belong to this task: {why}; delete it if it is not needed (ip link delete {link})")]
     LinkTaken { link: String, why: String },
     #[error("cannot look up the host route of {address}")]
     Route {
@@ -50,7 +50,7 @@ pub enum NetError {
     RouteTaken { address: IpAddr, link: String },
     #[error("interface {0} does not exist")]
     NoLink(String),
-    #[error("interface {link} keeps hardware address {found} in place of {wanted}")]
+    #[error("interface {link} keeps hardware address {found} instead of {wanted}")]
     HardwareAddress { link: String, wanted: String, found: String },
     #[error("cannot read the {what} of the kernel, which kept changing")]
     Interrupted { what: &'static str },

@@ -7,10 +7,10 @@
 //!  run, restore   refused: they would start a workload without namespace and gate
 //!  anything else, `features` and `--version` too ───────────────────────────────────► exec runc
 //! ```
-//!
 //! Docker calls it for every step of every such container, so it starts in about a millisecond and
-//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. What the task says is never trusted here: the configuration's place comes
-//! from Docker's environment, the namespace from a folder that only root can write.
+//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. What the task says is never
+//! trusted here: the configuration's place comes from Docker's environment, the namespace from a folder that only root
+//! can write.
 
 mod argv;
 mod create;
@@ -39,7 +39,7 @@ pub enum RuntimeError {
     Config(#[source] ConfigError),
     #[error("calico-runc was called without a container id")]
     NoId,
-    #[error("'{0}' is no container id")]
+    #[error("'{0}' is not a container id")]
     InvalidId(String),
     #[error(
         "no network namespace was prepared for this container; the runtime 'calico' serves only containers that calico-mesos starts"
@@ -48,7 +48,7 @@ pub enum RuntimeError {
     #[error("{} must belong to root and be writable by root only", .0.display())]
     Untrusted(PathBuf),
     #[error(
-        "the network namespace prepared for this container is a plain file to Docker, and its executor cannot be reached to hand it over"
+        "Docker sees the network namespace prepared for this container as a plain file, and the executor, which could hand it over, cannot be reached"
     )]
     NotANamespace,
     #[error("the network namespace prepared for this container is the host's own")]

@@ -35,13 +35,11 @@ fn lookup(user: &str, passwd: &str, group: &str) -> Result<Account, String> {
         })
     };
     let known = users().find(|user| user.0 == name).or_else(|| users().find(|user| Some(user.1) == number));
-    let uid = known
-        .map(|user| user.1)
-        .or(number)
-        .ok_or_else(|| format!("there is no user {name:?} on this agent"))?;
+    let uid =
+        known.map(|user| user.1).or(number).ok_or_else(|| format!("this agent has no user {name:?}"))?;
     if let Some(wanted) = wanted_group {
         let gid = groups(group).find(|group| group.0 == wanted).map(|group| group.1).or(number_of(wanted));
-        let gid = gid.ok_or_else(|| format!("there is no group {wanted:?} on this agent"))?;
+        let gid = gid.ok_or_else(|| format!("this agent has no group {wanted:?}"))?;
         return Ok(Account { uid, gid, groups: vec![gid] });
     }
     let Some((name, _, gid)) = known else {
@@ -118,7 +116,10 @@ mod tests {
         assert!(told("broken").contains("no user"));
         assert!(told("1234").contains("1234:1234"));
         for same in ["4294967295:5", "4294967295", "5:4294967295", "+5:5", "5:+5"] {
-            assert!(told(same).contains("there is no"), "{same}: whoever it is now would stay it");
+            assert!(
+                told(same).contains("this agent has no"),
+                "{same}: the process would keep its user or group"
+            );
         }
         assert!(told("web:nogroup").contains("no group \"nogroup\""));
         assert!(told("a\nb").contains(r"a\nb"));

@@ -73,9 +73,9 @@ pub enum CommandOutput {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    #[error("a process for the command cannot be started")]
+    #[error("cannot start a process for the command")]
     Start(#[source] io::Error),
-    #[error("the command's instructions cannot be written down")]
+    #[error("cannot encode the instructions for the command's process")]
     Instructions(#[source] serde_json::Error),
     #[error("the process that was to become the command does not answer")]
     Channel(#[source] io::Error),
@@ -83,7 +83,7 @@ pub enum CommandError {
     Died(ExitStatus),
     #[error("{0}")]
     Obstacle(Obstacle),
-    #[error("how the command ended cannot be learned")]
+    #[error("cannot find out how the command ended")]
     ExitUnknown(#[source] io::Error),
     #[error("cannot give the sandbox to the user {user}")]
     Directory {
@@ -255,7 +255,7 @@ impl Process {
         let status = self.child.wait().await.map_err(CommandError::ExitUnknown)?;
         let left = session::kill(self.pid, LEFTOVERS).await;
         if !left.is_empty() {
-            tracing::warn!("processes of the command cannot be killed: {left:?}");
+            tracing::warn!("cannot kill processes of the command: {left:?}");
         }
         Ok(Exit { code: code(status), oom_killed: None })
     }

@@ -115,7 +115,7 @@ fn open_beneath(folder: &Path, path: &Path) -> io::Result<File> {
 /// The text of a regular file that is not too long.
 pub(super) fn read_small(file: File) -> io::Result<String> {
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     let mut text = String::new();
     file.take(LONGEST + 1).read_to_string(&mut text)?;

@@ -67,7 +67,7 @@ impl Docker {
             limit: DOCKER_HELLO,
         };
         let resolved = timeout(DOCKER_HELLO, resolve(host, tls, &address)).await;
-        let transport = Transport::new(resolved.map_err(|_| slow("have its name looked up"))??);
+        let transport = Transport::new(resolved.map_err(|_| slow("have its host name resolved"))??);
         // bollard's own limit would also cut off a stop with a long grace; ours are in `limited`.
         let no_limit = u64::from(u32::MAX);
         let api = bollard::Docker::connect_with_custom_transport(
@@ -104,8 +104,8 @@ impl Docker {
         let ask = self.transport.ask(Method::GET, "/_ping", &[]);
         let answer = timeout(DOCKER_HELLO, ask)
             .await
-            .map_err(|_| self.slow("say hello", DOCKER_HELLO))?
-            .map_err(|error| self.send_error("say hello", error))?;
+            .map_err(|_| self.slow("answer a ping", DOCKER_HELLO))?
+            .map_err(|error| self.send_error("answer a ping", error))?;
         let status = answer.status();
         if !status.is_success() {
             let body =
@@ -192,7 +192,8 @@ impl Docker {
     }
 
     /// SIGTERM (or the image's stop signal), and SIGKILL after `grace`, which is rounded up to whole
-    /// seconds. A daemon that does not keep to it gets a kill besides; one that is away is an error. Not running or not there: fine.
+    /// seconds. A daemon that does not keep to it gets a kill besides; one that is away is an error. Not running or not
+    /// there: fine.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), DockerError> {
         let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);

@@ -25,14 +25,14 @@ pub enum DockerError {
     #[error("image {image} is not there and cannot be pulled: {words}")]
     Image { image: String, words: String, blame: Blame },
     /// 126 (cannot be executed) or 127 (not found), the codes that a shell would give.
-    #[error("the command cannot be started: {words}")]
+    #[error("cannot start the command: {words}")]
     Command { code: i64, words: String },
-    #[error("Docker does not know the runtime '{runtime}'")]
+    #[error("Docker does not have the runtime '{runtime}'")]
     Runtime { runtime: String },
     /// An older daemon would leave it out without a word.
     #[error("{what} needs a newer Docker (API {}.{}); the one on this agent speaks {}.{}", needs.0, needs.1, speaks.0, speaks.1)]
     TooOld { what: &'static str, needs: (u32, u32), speaks: (u32, u32) },
-    #[error("the seccomp profile {path} cannot be used")]
+    #[error("cannot use the seccomp profile {path}")]
     Profile {
         path: String,
         #[source]
@@ -68,7 +68,7 @@ impl DockerError {
             Self::TooOld { .. } | Self::Profile { .. } => Failure::new(Code::Parameter, chain(self)),
             Self::Runtime { runtime } if runtime == RUNTIME => Failure::new(
                 Code::Runtime,
-                format!("Docker on this agent does not know the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
+                format!("Docker on this agent does not have the runtime '{runtime}'; run `calico-mesos node install-runtime` there"),
             ),
             Self::Runtime { .. } => Failure::new(
                 Code::DockerRefused,
@@ -158,8 +158,8 @@ impl DockerError {
         Self::Daemon { status, words, doing }.of_definition()
     }
 
-    /// What Docker calls a bad request, forbidden or not found is in the app definition when it creates or starts the
-    /// container; the rest, a conflict with something else among it, is trouble of this host.
+    /// What Docker reports as a bad request, forbidden or not found is in the app definition when it creates or starts
+    /// the container; the rest, a conflict with something else among it, is trouble of this host.
     fn of_definition(self) -> Self {
         match self {
             Self::Daemon { status: Some(400 | 403 | 404), words, doing } => Self::Rejected { doing, words },
@@ -173,8 +173,8 @@ fn away(address: &str, source: &(dyn Error + 'static)) -> String {
     match tls::fault(source) {
         None => format!("Docker does not answer at {address}"),
         Some(TlsFault::Peer) => format!("Docker at {address} refuses the TLS connection"),
-        Some(TlsFault::Here) => format!("the TLS of what listens at {address} is refused here"),
-        Some(TlsFault::Files) => format!("no TLS connection to Docker at {address} can be prepared"),
+        Some(TlsFault::Here) => format!("the TLS connection to Docker at {address} fails on this side"),
+        Some(TlsFault::Files) => format!("the TLS connection to Docker at {address} cannot be prepared"),
         Some(TlsFault::Plain) => format!("Docker at {address} expects TLS, which is not configured"),
     }
 }

@@ -77,7 +77,7 @@ impl Docker {
 
     async fn look_at_exec(&self, id: &str) -> Result<Seen, DockerError> {
         let look = || self.api.inspect_exec(id);
-        let seen = self.repeated("look at a command in the container", DOCKER_CALL, look).await?;
+        let seen = self.repeated("inspect a command in the container", DOCKER_CALL, look).await?;
         Ok(Seen {
             running: seen.running.unwrap_or_default(),
             code: seen.exit_code,
@@ -155,7 +155,7 @@ async fn hunt(docker: &Docker, container: &str, id: &str) {
             Ok(Seen { running: true, pid: Some(pid), .. })
                 if HostProcess::of_container(pid, container).is_none() =>
             {
-                tracing::warn!("a command left in container {container} cannot be killed: pid {pid} is not to be seen from here");
+                tracing::warn!("a command left in container {container} cannot be killed: pid {pid} is not visible from here");
                 return;
             }
             Ok(Seen { running: true, pid: Some(pid), .. }) => kill_all(pid).await,

@@ -21,7 +21,7 @@ pub enum DockerHost {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{text}' is no Docker address ({problem}; use unix:///path, tcp://host:port or host:port)")]
+#[error("'{text}' is not a Docker address ({problem}; use unix:///path, tcp://host:port or host:port)")]
 pub struct InvalidDockerHost {
     text: String,
     problem: &'static str,
@@ -45,12 +45,12 @@ impl DockerHost {
         }
         let (rest, default_port) = match text.split_once("://") {
             Some(("tcp" | "http", rest)) => (rest, Some(DEFAULT_PORT)),
-            Some(("https", _)) => return Err(problem("TLS is asked for by docker.ca_file in config.toml")),
+            Some(("https", _)) => return Err(problem("docker.ca_file in config.toml requires TLS")),
             Some(_) => return Err(problem("unknown scheme")),
             None => (text, None),
         };
         if rest.contains('@') {
-            return Err(problem("Docker knows no user and password"));
+            return Err(problem("a user and password are not supported"));
         }
         let (host, port) = split_port(rest.trim_end_matches('/')).map_err(problem)?;
         let port = port.or(default_port).ok_or_else(|| problem("it has no port"))?;
@@ -146,7 +146,7 @@ mod tests {
             ("npipe://x", "scheme"),
             ("tcp://[::1", "bracket"),
             ("h:1\n", "control"),
-            ("tcp://u:hunter2@h:1", "no user"),
+            ("tcp://u:hunter2@h:1", "a user and password are not supported"),
         ] {
             let error = DockerHost::parse(text).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");

@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
 fn live(channel: &mut Channel) -> Result<(), Obstacle> {
     let Some(Instructions { command, namespace }) = channel.instructions()? else { return Ok(()) };
     // It was forked a moment ago and leads no group yet.
-    unistd::setsid().map_err(|errno| host("make a session", errno))?;
+    unistd::setsid().map_err(|errno| host("create a session", errno))?;
     umask(Mode::from_bits_truncate(0o022));
     if let Some(namespace) = &namespace {
         enter(namespace)?;
@@ -105,7 +105,7 @@ fn live(channel: &mut Channel) -> Result<(), Obstacle> {
     unistd::chdir(&command.directory).map_err(|errno| {
         obstacle(
             Kind::Command,
-            format!("the command cannot start in {}: {}", command.directory.display(), errno.desc()),
+            format!("cannot start the command in {}: {}", command.directory.display(), errno.desc()),
         )
     })?;
     let target = Target::of(&command)?;
@@ -173,7 +173,7 @@ fn enter(namespace: &Path) -> Result<(), Obstacle> {
         Some(Errno::EPERM | Errno::EACCES) => not_root("join a network namespace"),
         // What is not a network namespace the kernel calls an invalid argument.
         Some(Errno::EINVAL) => {
-            obstacle(Kind::Host, format!("{} is no network namespace", namespace.display()))
+            obstacle(Kind::Host, format!("{} is not a network namespace", namespace.display()))
         }
         _ => host(&format!("enter the network namespace {}", namespace.display()), error),
     };
@@ -248,8 +248,7 @@ impl Target {
     /// Becomes the command. The file is looked for as execvp(3) does it, in the task's own PATH.
     fn exec(&self) -> Result<Infallible, Obstacle> {
         let program = &self.program;
-        let wrong =
-            |text: String| Err(obstacle(Kind::Command, format!("the command cannot be started: {text}")));
+        let wrong = |text: String| Err(obstacle(Kind::Command, format!("cannot start the command: {text}")));
         reset_signals().map_err(|error| host("reset signals", error))?;
         let mut denied = None;
         for candidate in &self.candidates {
@@ -265,7 +264,7 @@ impl Target {
                     let Err(errno) = self.exec_by_shell(candidate);
                     return wrong(format!("{SHELL}: {}", errno.desc()));
                 }
-                Errno::ENOEXEC => return wrong(format!("{path} is no program for this machine")),
+                Errno::ENOEXEC => return wrong(format!("{path} is not a program for this machine")),
                 Errno::E2BIG => return wrong("its arguments and environment are too long".into()),
                 errno => return wrong(format!("{path}: {}", errno.desc())),
             }
@@ -314,7 +313,7 @@ fn obstacle(kind: Kind, text: String) -> Obstacle {
 }
 
 fn host(action: &str, error: impl std::fmt::Display) -> Obstacle {
-    obstacle(Kind::Host, format!("the command cannot be started: the executor cannot {action}: {error}"))
+    obstacle(Kind::Host, format!("cannot start the command: the executor cannot {action}: {error}"))
 }
 
 fn not_root(action: &str) -> Obstacle {

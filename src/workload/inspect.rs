@@ -80,7 +80,7 @@ impl Docker {
         let value = serde_json::from_slice(&bytes).map_err(|error| DockerError::Daemon {
             doing: DOING.to_owned(),
             status: None,
-            words: format!("its answer is no JSON: {error}"),
+            words: format!("its answer is not JSON: {error}"),
         })?;
         Ok(Inspected::of(value))
     }

@@ -212,7 +212,7 @@ impl Output {
         };
         match reopened {
             Ok(source) => {
-                tracing::warn!("the stream of the container's output broke; taken up again");
+                tracing::warn!("the stream of the container's output broke; it is resumed");
                 self.source = source;
                 true
             }

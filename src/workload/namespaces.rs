@@ -13,7 +13,7 @@ use super::error::DockerError;
 use super::inspect::daemon_words;
 use crate::limits::DOCKER_INFO;
 
-const DOING: &str = "ask for its security options";
+const DOING: &str = "report its security options";
 
 /// Why containers of a daemon have a user namespace of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

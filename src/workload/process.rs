@@ -30,7 +30,7 @@ impl HostProcess {
         Self { path: Path::new("/proc").join(pid.to_string()), fd }
     }
 
-    /// The process that Docker calls a container's first. `None` when a process of that number is not in this
+    /// The process that Docker reports as a container's first. `None` when a process of that number is not in this
     /// container, whose cgroup is named after its id: it has ended, Docker runs on another machine, or this
     /// program in a pid namespace of its own.
     pub fn of_container(pid: i32, id: &str) -> Option<Self> {

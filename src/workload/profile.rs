@@ -1,7 +1,7 @@
 //! Seccomp profiles: the docker CLI reads the file that `security-opt` names and sends the profile itself.
 //!
 //! A file named by a task is read as root. That is no way to its content: the profile goes to Docker
-//! alone, and an error tells no more than that it is no JSON.
+//! alone, and an error tells no more than that it is not JSON.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +29,7 @@ fn with_profile(option: &str) -> Result<String, DockerError> {
     let open = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
     let text = open.and_then(read_small).map_err(failed)?;
     let json: Value = serde_json::from_str(&text)
-        .map_err(|_| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is no JSON")))?;
+        .map_err(|_| failed(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not JSON")))?;
     Ok(format!("seccomp={json}"))
 }
 

@@ -26,7 +26,7 @@ pub enum State {
     NeverStarted,
     /// Something of it lives, or may at any moment.
     Living,
-    /// Docker calls it running, but nothing of it lives: Docker has missed its end.
+    /// Docker reports it as running, but nothing of it lives: Docker has missed its end.
     Lost,
     Exited,
 }

@@ -99,7 +99,7 @@ impl Waiting {
                 match timeout(DOCKER_LAG, self.answer()).await {
                     Ok(answer) => answer,
                     Err(_) => {
-                        tracing::warn!("the process is gone, but Docker has not told its exit code; asking");
+                        tracing::warn!("the process is gone, but Docker has not reported its exit code; inspecting the container");
                         exit_of_dead(&docker, &id).await
                     }
                 }
@@ -116,7 +116,7 @@ impl Waiting {
                 match answer {
                     Some(code) => return Ok(Exit { code, oom_killed: None }),
                     None => {
-                        tracing::warn!("lost the connection on which Docker was to tell the exit");
+                        tracing::warn!("lost the connection on which Docker reports the container's exit");
                         // A daemon may go on breaking it.
                         sleep(BROKEN).await;
                     }
@@ -153,7 +153,7 @@ async fn read_answer(body: &mut Incoming) -> Option<i64> {
     }
     let answer: Value = serde_json::from_slice(&bytes).ok()?;
     if let Some(message) = answer.pointer("/Error/Message").and_then(Value::as_str) {
-        tracing::warn!("Docker adds to the exit code: {message}");
+        tracing::warn!("Docker reports an error with the exit code: {message}");
     }
     answer.get("StatusCode")?.as_i64()
 }
@@ -173,7 +173,7 @@ async fn exit_of_dead(docker: &Docker, id: &str) -> Result<Exit, DockerError> {
             Ok(inspected) if inspected.running && nudged.elapsed() > NUDGE_EVERY => {
                 if let Ok(Err(error)) = timeout(DOCKER_NUDGE, docker.kill(id)).await {
                     tracing::warn!(
-                        "Docker has missed the task's end: {}; asking again",
+                        "Docker has missed the task's end: {}; inspecting the container again",
                         crate::error::chain(&error)
                     );
                 }

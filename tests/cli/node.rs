@@ -127,8 +127,8 @@ fn a_farm_follows_mesos_and_goes_again() {
     assert!(json.contains("calico-runc"), "{json}");
 
     let again = host.install(&["--check"]);
-    succeeds(&again, "is as it should be");
-    succeeds(&host.install(&[]), "is as it should be");
+    succeeds(&again, "is up to date");
+    succeeds(&host.install(&[]), "is up to date");
 
     // Mesos is upgraded: nobody has to name its folder again.
     host.program("libexec/mesos-io-switchboard");
@@ -169,7 +169,7 @@ fn what_is_not_ours_stays() {
         fs::remove_file(&place).unwrap();
         put(&place).unwrap();
         for outcome in [host.install(&[]), host.install(&["--dry-run"]), host.node("uninstall", &[])] {
-            refuses(&outcome, "mesos-docker-executor did not come from calico-mesos");
+            refuses(&outcome, "contains mesos-docker-executor, which calico-mesos did not make");
         }
     }
     fs::remove_file(farm.join("mesos-docker-executor")).unwrap();
@@ -189,7 +189,7 @@ fn folders_that_cannot_be_a_launcher_folder() {
     let executor = Path::new(PROGRAM).with_file_name("calico-executor");
     fs::remove_file(host.path("libexec/mesos-docker-executor")).unwrap();
     symlink(&executor, host.path("libexec/mesos-docker-executor")).unwrap();
-    refuses(&host.install(&[]), "folder of links itself");
+    refuses(&host.install(&[]), "itself a folder of links");
     refuses(&host.install(&["--executor", "/bin/nowhere"]), "/bin/nowhere is missing");
     fs::write(host.path("dynamic"), b"\x7fELF /lib64/ld-linux-x86-64.so.2").unwrap();
     fs::set_permissions(host.path("dynamic"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -234,10 +234,10 @@ fn an_agent_that_launches_from_the_farm_keeps_it() {
     let flags = format!("--launcher_dir={} --attributes=rack:2", host.path("libexec").display());
     let outcome = host.node_beside_agent(&flags, "install");
     succeeds(&outcome, "--attributes='rack:2;calico:true'");
-    outcome.says("does not launch from there yet");
+    outcome.says("does not use this launcher folder yet");
 
     let flags = format!("--launcher_dir={}", host.farm().display());
-    succeeds(&host.node_beside_agent(&flags, "install"), "launches from there already");
+    succeeds(&host.node_beside_agent(&flags, "install"), "uses this launcher folder already");
     let refused = host.node_beside_agent(&flags, "uninstall");
     refuses(&refused, &format!("still launches from {}", host.farm().display()));
     assert_eq!(host.links().len(), 4);

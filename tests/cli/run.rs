@@ -124,7 +124,7 @@ fn commands_of_a_custom_executor() {
     let arguments = ["run", &app.path, "--dev", "--instances", "2", "--then", then];
     let outcome = Machine::start(&arguments).finish();
     outcome.expect(0);
-    outcome.says("executor /nowhere/bin/calico-executor is not on this machine; taken instead: ");
+    outcome.says("executor /nowhere/bin/calico-executor is not on this machine; used instead: ");
     outcome.says("/batch  a command  2 instances  profile dev");
     outcome.says(", rest executor)");
     outcome.says("DNS  batch-direct.service.consul > ");
@@ -213,7 +213,7 @@ async fn on_the_machine_as_it_is_configured() {
     let outcome = run(vec!["--yes", "--for", "2s"]).await.unwrap();
     outcome.expect(0);
     outcome.says(&stack.etcd_endpoint);
-    outcome.says("nothing is registered (--register does)");
+    outcome.says("nothing is registered (--register registers the tasks)");
     outcome.says("removed 1 endpoint, 1 veth, 1 namespace, 1 address; left behind: nothing");
     assert!(!outcome.stdout.contains("DNS "), "{outcome:#?}");
 

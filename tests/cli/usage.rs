@@ -63,7 +63,7 @@ fn an_executor_that_cannot_be_used_is_told_before_anything_starts() {
     refused(&app.path, &["--dev", "--executor", "/nowhere/executor"], &["/nowhere/executor is not on"]);
     refused(&app.path, &["--executor", "/nowhere/calico-executor"], &["/nowhere/calico-executor is not on"]);
     refused(&app.path, &["--dev", "--executor", "/tmp"], &["/tmp is not a file"]);
-    refused(&app.path, &["--dev", "--executor", "./calico-executor"], &["no absolute path"]);
+    refused(&app.path, &["--dev", "--executor", "./calico-executor"], &["not an absolute path"]);
     // A Docker app: by either remedy it can be run.
     let remedies = ["leave container out", "CALICO_DOCKER_IMAGE", "--executor) out", "mesos-docker-executor"];
     refused(&testapp(), &["--dev", "--executor", "/usr/local/bin/calico-executor"], &remedies);
@@ -93,7 +93,7 @@ fn gc_where_nobody_can_be_asked() {
         let outcome = plain(&[arguments, &["--config", config]].concat());
         assert_eq!(outcome.code, 1, "{outcome:?}");
         assert!(outcome.stdout.contains("nothing to clean up"), "{outcome:?}");
-        assert!(outcome.stdout.contains("Calico cannot be asked"), "{outcome:?}");
+        assert!(outcome.stdout.contains("cannot query Calico"), "{outcome:?}");
     }
     let outcome = plain(&["gc", "--output", "json", "--grace", "2m", "--config", config]);
     let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();

@@ -58,8 +58,8 @@ async fn a_daemon_that_wants_a_certificate() {
         ),
         (nobody, "refuses the TLS connection"),
         (stranger, "refuses the TLS connection"),
-        (unknown_daemon, "is refused here: invalid peer certificate"),
-        (no_file, "can be prepared: cannot read /nonexistent/key.pem"),
+        (unknown_daemon, "fails on this side: invalid peer certificate"),
+        (no_file, "cannot be prepared: cannot read /nonexistent/key.pem"),
     ] {
         let failure = Docker::connect_with(&host, who.tls(), "by config.toml").await.unwrap_err().failure();
         assert!(failure.code == Code::Docker && failure.message.contains(says), "{says}: {failure}");

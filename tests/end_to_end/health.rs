@@ -63,7 +63,7 @@ impl Task<'_> {
     async fn lives_and_dies_by_its_health(&self, one_failure: &str) {
         let own = self.addresses();
         self.logs(one_failure, 3).await;
-        assert_eq!(self.verdicts(), [], "failures of the grace period are nobody's business");
+        assert_eq!(self.verdicts(), [], "failures of the grace period do not count");
 
         self.set_well(true);
         let well = self.verdict(0).await;
@@ -91,7 +91,7 @@ async fn http_of_a_task_bound_to_its_calico_address_alone() {
     let world = World::new().await;
     let task = world.running(&checked("/web", SERVER_OF_ITS_ADDRESS, calico(), http())).await;
     task.lives_and_dies_by_its_health("response:404").await;
-    assert!(task.log().contains("is answered with 404"), "{}", task.log());
+    assert!(task.log().contains("answered 404"), "{}", task.log());
     world.nothing_left().await;
 }
 

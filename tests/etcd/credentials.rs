@@ -92,7 +92,7 @@ async fn a_refused_tls_connection_is_not_taken_for_an_etcd_that_is_away() {
     };
     let cases: [(&str, &str, Change); 6] = [
         (
-            "is refused here: invalid peer certificate",
+            "fails on this side: invalid peer certificate",
             "check endpoints and ca_file of",
             Box::new(move |config| config.etcd.ca_file = Some(other.ca.clone())),
         ),
@@ -111,7 +111,7 @@ async fn a_refused_tls_connection_is_not_taken_for_an_etcd_that_is_away() {
         ),
         ("certificate not valid for name", "the names in etcd's certificate", at(misnamed.endpoint.clone())),
         (
-            "is refused here: it speaks HTTP without TLS",
+            "fails on this side: it speaks HTTP without TLS",
             "check endpoints",
             at(plain.endpoint.replace("http:", "https:")),
         ),

@@ -45,7 +45,7 @@ async fn a_cluster_that_is_not_ready() {
     assert!(datastore.initialise_local("a", &[]).await.is_err());
     assert_eq!(world.dump().await, before);
     world.put(&key, r#"{"metadata":{},"spec":{}}"#).await;
-    refused(&mut world, &auto(), Code::NotReady, &["does not say datastoreReady"]).await;
+    refused(&mut world, &auto(), Code::NotReady, &["has no field datastoreReady"]).await;
     world.delete(&key).await;
     refused(&mut world, &auto(), Code::NotReady, &["ClusterInformation"]).await;
     assert!(datastore.release(&identity).await.unwrap().endpoint);
@@ -57,7 +57,7 @@ async fn hosts_and_pools_that_are_missing() {
     let error = refused(&mut world, &auto(), Code::NoNode, &["'a'", "NODENAME=a"]).await;
     assert_eq!(error.failure().blame(), Blame::Host);
     let mut world = World::new(&["a"], &[]).await;
-    refused(&mut world, &auto(), Code::NoPool, &["IPv4", "none at all"]).await;
+    refused(&mut world, &auto(), Code::NoPool, &["IPv4", "there is no IP pool"]).await;
     world.pool("far", r#"{"cidr":"10.1.0.0/24","nodeSelector":"host == 'b'"}"#).await;
     world.pool("odd", r#"{"cidr":"10.2.0.0/24","nodeSelector":"host like 'b'"}"#).await;
     refused(&mut world, &auto(), Code::NoPool, &["far: its nodeSelector", "odd: selector 'host like 'b''"])

@@ -131,7 +131,7 @@ async fn a_whole_life(config: &Config) {
     assert_eq!(datastore.inventory("a", &[]).await.unwrap().endpoints.len(), 1);
     let whole = datastore.whole_inventory("a").await.unwrap();
     assert!(datastore.signs_of_life("a").await.unwrap().known);
-    assert!(!datastore.give_up_block("a", &whole.blocks[0]).await.unwrap(), "somebody has an address in it");
+    assert!(!datastore.give_up_block("a", &whole.blocks[0]).await.unwrap(), "an address in it is in use");
 
     // A write whose answer is lost is ruled out.
     let lost = task("a");

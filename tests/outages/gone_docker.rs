@@ -41,7 +41,10 @@ async fn records_that_name_a_gone_docker_are_finished_without_it_on_request() {
     let output = world.gc_with(&["--forget-docker", &gone]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
-    assert!(text.contains(&format!("{gone} is given up: 1 record of dead executors named it")), "{text}");
+    assert!(
+        text.contains(&format!("{gone} is treated as gone for good: 1 record of dead executors named it")),
+        "{text}"
+    );
     assert_eq!(records(&world), 0);
     world.nothing_left().await;
 }
@@ -75,7 +78,7 @@ async fn a_docker_that_answers_or_hangs_is_not_forgotten() {
     }
     world.stack.docker.thaw();
     let output = world.gc_with(&["--forget-docker", "no-port"]);
-    assert!(String::from_utf8_lossy(&output.stderr).contains("no Docker address"), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not a Docker address"), "{output:?}");
     assert!(world.gc().status.success());
     world.nothing_left().await;
 }

@@ -185,7 +185,7 @@ impl Planner<'_> {
         let own = own.iter().filter(|cidr| reaches(pools, cidr)).count();
         if own >= limit {
             return Err(format!(
-                "all {own} blocks that this host has there are full and it may have no more (maxBlocksPerHost)"
+                "all {own} blocks of this host are full, and maxBlocksPerHost allows no more"
             ));
         }
         if !self.config.auto_allocate_blocks {

@@ -104,7 +104,7 @@ pub(in crate::calico) fn holder_of(attribute: &Attribute) -> Holder {
     let handle = attribute.handle_id.clone();
     let name = text("mesos-task").or_else(|| text("pod")).or_else(|| handle.clone());
     Holder {
-        name: name.unwrap_or_else(|| "somebody who left no name".into()),
+        name: name.unwrap_or_else(|| "an unknown holder".into()),
         app: text("mesos-app"),
         node: text("node"),
         handle,

@@ -14,7 +14,7 @@ const ATTRIBUTE: &str = "calico:true";
 /// Lines for a person. `docker`: where Docker is said to be by DOCKER_HOST or config.toml.
 pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<String> {
     let mut lines = vec![
-        "the Mesos agent needs these flags (it is never restarted by this program):".to_owned(),
+        "the Mesos agent needs these flags (this program never restarts it):".to_owned(),
         format!("  --launcher_dir={}", dir.display()),
         format!("  --containerizers={CONTAINERIZERS}"),
     ];
@@ -38,9 +38,9 @@ pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<
     }
     for agent in agents {
         lines.push(match agent.launches_from(dir) {
-            true => format!("the agent that runs (pid {}) launches from there already", agent.pid),
+            true => format!("the running agent (pid {}) uses this launcher folder already", agent.pid),
             false => format!(
-                "the agent that runs (pid {}) does not launch from there yet: restart it with them",
+                "the running agent (pid {}) does not use this launcher folder yet: restart it with these flags",
                 agent.pid
             ),
         });
@@ -61,7 +61,7 @@ fn attribute(set: Option<&str>) -> Vec<String> {
     vec![
         "and, if not every agent of the cluster has Calico:".to_owned(),
         format!("  --attributes='{value}'    for \"constraints\": [[\"calico\", \"LIKE\", \"true\"]]"),
-        "  --reconfiguration_policy=additive    or an agent that knew other attributes refuses to start (Mesos 1.5 or later)"
+        "  --reconfiguration_policy=additive    without it an agent that had other attributes refuses to start (Mesos 1.5 or later)"
             .to_owned(),
     ]
 }
@@ -106,7 +106,7 @@ mod tests {
     fn the_agents_that_run() {
         let agent = |pid, dir: &str| Agent { pid, launcher_dir: Some(dir.into()), ..Agent::default() };
         let lines = told(None, &[agent(7, "/farm"), agent(8, "/usr/libexec/mesos")]);
-        assert!(lines.contains("(pid 7) launches from there already"), "{lines}");
-        assert!(lines.contains("(pid 8) does not launch from there yet"), "{lines}");
+        assert!(lines.contains("(pid 7) uses this launcher folder already"), "{lines}");
+        assert!(lines.contains("(pid 8) does not use this launcher folder yet"), "{lines}");
     }
 }

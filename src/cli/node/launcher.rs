@@ -22,7 +22,7 @@ pub enum LauncherError {
     NotFound,
     #[error("the agents of this host have several launcher folders ({}); name one with --from", .0.join(", "))]
     Several(Vec<String>),
-    #[error("{} is a folder of links itself; --from must be the agent's own launcher folder", .0.display())]
+    #[error("{} is itself a folder of links that calico-mesos made; --from must be the agent's own launcher folder", .0.display())]
     Farm(PathBuf),
 }
 

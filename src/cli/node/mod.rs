@@ -34,17 +34,17 @@ const FOUND: u8 = 3;
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Make the agent's launcher folder and register the runtime; tells which flags the agent needs.
+    /// Make the agent's launcher folder, register the runtime, and print the flags that the agent needs.
     Install(Install),
-    /// Takes the set-up back: refused while an agent or a container still needs it.
+    /// Undo `node install`; refused while an agent or a container still needs it.
     Uninstall(Uninstall),
     /// Register calico-runc with Docker as the runtime 'calico'.
     InstallRuntime(runtime::InstallArgs),
-    /// Take the runtime 'calico' out of Docker again.
+    /// Remove the runtime 'calico' from Docker.
     UninstallRuntime(runtime::UninstallArgs),
     /// Write the units with which systemd runs `calico-mesos gc` every half minute.
     InstallTimer(timer::TimerArgs),
-    /// Remove them again.
+    /// Remove the units that `node install-timer` wrote.
     UninstallTimer(timer::TimerArgs),
 }
 
@@ -80,7 +80,7 @@ enum NodeError {
         "the Mesos agent (pid {0}) still launches from {1}; restart it with its own --launcher_dir first"
     )]
     AgentUses(i32, PathBuf),
-    #[error("cannot tell which folder {0} is")]
+    #[error("cannot resolve the folder {0}")]
     Folder(PathBuf, #[source] std::io::Error),
 }
 
@@ -132,13 +132,13 @@ fn install(arguments: &Install, config: &Path, out: &Out) -> Result<ExitCode, Fa
         steps = farm.make()?;
     }
     tell(&done, out);
-    let told = farm::told(&steps, dry_run).unwrap_or_else(|| "is as it should be".to_owned());
+    let told = farm::told(&steps, dry_run).unwrap_or_else(|| "is up to date".to_owned());
     out.line(format!("{} (links to {}): {told}", dir.display(), from.display()));
     for line in warnings.into_iter().chain(advice::advice(&dir, docker_elsewhere(config).as_ref(), &agents)) {
         out.line(line);
     }
     if !timer::is_installed() {
-        out.line("and the host a cleaner that runs every half minute: calico-mesos node install-timer");
+        out.line("the host needs a cleaner that runs every half minute: calico-mesos node install-timer");
     }
     Ok(exit_code(dry_run && (done.changed || !steps.is_empty())))
 }

@@ -25,14 +25,14 @@ pub struct TimerArgs {
     /// Where systemd looks for units
     #[arg(long, value_name = "DIR", default_value = FOLDER)]
     units: PathBuf,
-    /// Only tell what would be changed; exit code 3 when there is something
+    /// Only print what would be changed; exit code 3 when there is something
     #[arg(long)]
     pub dry_run: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum TimerError {
-    #[error("cannot find out where this program lies")]
+    #[error("cannot find the path of this program")]
     Here(#[source] io::Error),
     #[error("cannot {action} {path}")]
     File {
@@ -41,7 +41,7 @@ pub enum TimerError {
         #[source]
         source: io::Error,
     },
-    #[error("{0} is not of calico-mesos; move it out of the way")]
+    #[error("{0} was not made by calico-mesos; move it away")]
     Foreign(PathBuf),
 }
 
@@ -104,8 +104,8 @@ fn told(changed: &[PathBuf], dry_run: bool, words: (&str, &str), how: &str) -> C
         })
         .collect();
     sentences.push(match any {
-        true => format!("systemd hears of it by: {how}"),
-        false => "the timer is as it should be".to_owned(),
+        true => format!("to make systemd read it, run: {how}"),
+        false => "the timer is up to date".to_owned(),
     });
     Changed { sentences, any }
 }

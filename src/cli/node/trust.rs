@@ -31,7 +31,7 @@ fn warning(path: &Path) -> Option<String> {
     let forbidden = if path.is_dir() { 0 } else { WRITABLE };
     // They run as root, whoever asks.
     let weakness = weakness(path, forbidden, 0).ok()??;
-    Some(format!("warning: {weakness}: whoever that is can become root here"))
+    Some(format!("warning: {weakness}, so that others than root can become root on this host"))
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ async fn describe(place: &Place, words: &Words, instances: usize) -> Vec<String>
         let node =
             calico::node_name(&place.config).unwrap_or_else(|error| format!("unknown: {}", chain(&error)));
         let known = overview.as_ref().is_none_or(|overview| overview.node_known);
-        fact("node", if known { node } else { format!("{node} (Calico does not know it)") });
+        fact("node", if known { node } else { format!("{node} (not in Calico's datastore)") });
         fact(
             "pools",
             match overview {
@@ -70,7 +70,7 @@ async fn describe(place: &Place, words: &Words, instances: usize) -> Vec<String>
         );
         let consul = match place.has_consul() {
             true => format!("entries at {}", place.config.consul.address),
-            false => "nothing is registered (--register does)".to_owned(),
+            false => "nothing is registered (--register registers the tasks)".to_owned(),
         };
         fact("Consul", consul);
     }

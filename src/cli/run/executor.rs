@@ -11,11 +11,11 @@ const OURS: &str = "calico-executor";
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutorError {
     #[error(
-        "the executor '{0}' is no absolute path: Mesos would look for it in the sandbox, and nothing is fetched there"
+        "the executor '{0}' is not an absolute path: Mesos would look for it in the sandbox, and no URI brings it there; give its absolute path"
     )]
     Relative(String),
     #[error(
-        "the executor {0} is not on this machine: install it, or say where it is in executor or --executor"
+        "the executor {0} is not on this machine: install it, or give its path in executor or --executor"
     )]
     Missing(String),
     #[error("the executor {0} is not a file")]

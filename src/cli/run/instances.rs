@@ -6,7 +6,9 @@ use crate::rig::agent::marathon::{App, Instance};
 use crate::rig::agent::ports::{self, OFFERED};
 
 #[derive(Debug, thiserror::Error)]
-#[error("{app} wants {wanted} host ports; of 31000 to 32000 only {found} are free")]
+#[error(
+    "{app} needs {wanted} host ports, and of 31000 to 32000 only {found} are free; launch fewer instances"
+)]
 pub struct NoPorts {
     app: String,
     wanted: usize,

@@ -46,13 +46,13 @@ pub struct Arguments {
     /// A Marathon app definition.
     #[arg(value_name = "APP.json")]
     app: PathBuf,
-    /// The id of the app that is meant, where the file holds several: a list or a group.
+    /// The id of the app to launch, where the file holds several: a list or a group.
     #[arg(long = "app", value_name = "ID")]
     id: Option<String>,
     /// How many instances; default: what the app definition says.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=500))]
     instances: Option<u32>,
-    /// End by itself after this time, such as 30s or 5m.
+    /// End after this time, such as 30s or 5m.
     #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
     limit: Option<Duration>,
     /// Use a private etcd, dockerd and (where found) Consul, all removed at the end: needs no configuration.
@@ -64,13 +64,13 @@ pub struct Arguments {
     /// Register the tasks in Consul.
     #[arg(long)]
     register: bool,
-    /// As Marathon's option of that name: the custom executor of apps that name none; //cmd is Marathon's own way.
+    /// The custom executor of apps that name none, like Marathon's option of that name; //cmd is Marathon's own way.
     #[arg(long, value_name = "PATH")]
     executor: Option<String>,
     /// Run this shell command when all tasks run (see CM_* in its environment), then kill the tasks.
     #[arg(long = "then", value_name = "COMMAND")]
     hook: Option<String>,
-    /// Keep sandboxes and logs for a look when something fails.
+    /// Keep sandboxes and logs when something fails.
     #[arg(long)]
     keep: bool,
 }
@@ -91,7 +91,7 @@ enum RunError {
     },
     #[error("run needs root: it makes network namespaces and interfaces (try sudo)")]
     NotRoot,
-    #[error("{0}: this app has none to launch; use --instances 1")]
+    #[error("the app {0} has 0 instances; use --instances 1")]
     NoInstances(String),
 }
 
@@ -140,7 +140,7 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
     let folder = place.folder.clone();
     result.left.extend(place.close(keep).await);
     if keep {
-        out.line(format!("kept for a look: {}", folder.display()));
+        out.line(format!("kept for inspection: {}", folder.display()));
     }
     out.line(result.last_line());
     Ok(if result.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -13,7 +13,7 @@ pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {
     let Some(info) = instances.first() else { return notes };
     if let (Some(port), 2..) = (app.fixed_ports().first(), instances.len()) {
         notes.push(format!(
-            "the app names the host port {port}, which only one instance can have on a machine: --instances 1 starts one"
+            "the app names the host port {port}, which only one instance can have on a machine; use --instances 1"
         ));
     }
     let left_out = |uri| Some(format!("{} is not fetched: {}", fetch::shown(uri), fetch::obstacle(uri)?));

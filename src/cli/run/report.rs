@@ -21,10 +21,10 @@ pub fn dev_banner() -> String {
 
 /// Where the app was told of an executor that is not installed here.
 pub fn replaced(missing: &str, program: &Path) -> String {
-    format!("  executor {missing} is not on this machine; taken instead: {}", program.display())
+    format!("  executor {missing} is not on this machine; used instead: {}", program.display())
 }
 
-/// What the datastore says beforehand; `None` when it cannot be asked, which the executor then explains.
+/// What the datastore holds beforehand; `None` when it does not answer, which the executor then reports.
 pub async fn overview(place: &Place, words: &Words) -> Option<Overview> {
     if !words.is_calico() {
         return None;

@@ -13,13 +13,13 @@ pub const NAME: &str = "calico";
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    #[error("it is not valid JSON ({0}); mend it first, Docker could not start with it either")]
+    #[error("it is not valid JSON ({0}); correct it first, Docker cannot start with it either")]
     Json(String),
-    #[error("'{0}' in it is not an object")]
+    #[error("its '{0}' is not an object")]
     Shape(&'static str),
-    #[error("it has a runtime 'calico' of another program already, {0}; remove that one first")]
+    #[error("its runtime 'calico' is another program, {0}; remove that entry first")]
     Foreign(String),
-    #[error("'default-runtime' in it is 'calico'; change that first")]
+    #[error("its 'default-runtime' is 'calico'; change that first")]
     Default,
 }
 

@@ -33,10 +33,10 @@ pub struct InstallArgs {
     /// The calico-runc program; default: the one next to this program
     #[arg(long, value_name = "PROGRAM")]
     pub runtime: Option<PathBuf>,
-    /// Tell the running Docker daemon at once (SIGHUP; no container is stopped)
+    /// Make the running Docker daemon reload its configuration (SIGHUP; no container is stopped)
     #[arg(long)]
     pub reload: bool,
-    /// Only tell what would be changed; exit code 3 when there is something
+    /// Only print what would be changed; exit code 3 when there is something
     #[arg(long, visible_alias = "check")]
     pub dry_run: bool,
 }
@@ -47,10 +47,10 @@ pub struct UninstallArgs {
     /// Docker's configuration file
     #[arg(long, value_name = "FILE", default_value = DEFAULT_FILE)]
     pub daemon_json: PathBuf,
-    /// Tell the running Docker daemon at once (SIGHUP; no container is stopped)
+    /// Make the running Docker daemon reload its configuration (SIGHUP; no container is stopped)
     #[arg(long)]
     pub reload: bool,
-    /// Only tell what would be changed; exit code 3 when there is something
+    /// Only print what would be changed; exit code 3 when there is something
     #[arg(long, visible_alias = "check")]
     pub dry_run: bool,
 }
@@ -75,7 +75,7 @@ pub enum RuntimeSetupError {
         #[source]
         source: io::Error,
     },
-    #[error("{} is no program; build calico-runc, or name it with --runtime", .0.display())]
+    #[error("{} is not a program; build calico-runc, or name it with --runtime", .0.display())]
     NoProgram(PathBuf),
     #[error("cannot edit {}", path.display())]
     Edit {
@@ -86,14 +86,14 @@ pub enum RuntimeSetupError {
     #[error("dockerd (pid {0}) has '{1} calico' on its command line; remove that and restart it first")]
     CommandLine(i32, &'static str),
     #[error(
-        "dockerd (pid {0}) has runtimes on its command line ({1}), which a reload would make it forget; restart it in place of --reload"
+        "dockerd (pid {0}) has runtimes on its command line ({1}), which it would drop on a reload; restart it instead of using --reload"
     )]
     WouldForget(i32, String),
     #[error("containers still use the runtime 'calico': {}; remove them first", .0.join(", "))]
     InUse(Vec<String>),
     #[error("cannot find out whether a container still uses the runtime 'calico'")]
     Users(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("cannot tell dockerd (pid {pid}) to read its configuration again")]
+    #[error("cannot signal dockerd (pid {pid}) to read its configuration again")]
     Reload {
         pid: i32,
         #[source]
@@ -209,7 +209,7 @@ fn finish(done: &mut Done, file: &Path, reload: bool) -> Result<(), RuntimeSetup
             done.sentences.push(format!("dockerd (pid {pid}) reads it again (SIGHUP)"));
         } else if done.changed && runtimes.is_empty() {
             done.sentences.push(format!(
-                "now tell dockerd (pid {pid}): kill -HUP {pid}, or run this again with --reload"
+                "now make dockerd (pid {pid}) read it: kill -HUP {pid}, or run this again with --reload"
             ));
         } else if done.changed {
             done.sentences.push(format!("now restart dockerd (pid {pid})"));

@@ -78,7 +78,7 @@ fn token(reader: &mut Reader) -> Option<Token> {
     let name = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
     let text = reader.text(name)?;
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        reader.problems.push(format!("{name} holds characters that no token has"));
+        reader.problems.push(format!("{name} contains characters that a token cannot have"));
         return None;
     }
     Some(Token(text))
@@ -101,7 +101,7 @@ fn tls(reader: &mut Reader) -> Option<Tls> {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         _ => {
-            reader.problems.push(format!("{prefix}_CERT_FILE and {prefix}_KEY_FILE need each other"));
+            reader.problems.push(format!("set both {prefix}_CERT_FILE and {prefix}_KEY_FILE, or neither"));
             None
         }
     };
@@ -109,7 +109,7 @@ fn tls(reader: &mut Reader) -> Option<Tls> {
     let older = reader.truth(&format!("{prefix}_VERIFY_CERT"));
     let verify_server = newer.or(older).unwrap_or(false);
     if verify_server && ca_file.is_none() && reader.text(&format!("{prefix}_CA_DIR")).is_some() {
-        reader.problems.push(format!("{prefix}_CA_DIR is not read here: name {prefix}_CA_FILE"));
+        reader.problems.push(format!("{prefix}_CA_DIR is not supported: set {prefix}_CA_FILE"));
     }
     Some(Tls { ca_file, identity, verify_server })
 }

@@ -23,7 +23,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// All problems of the environment together, separated by `; `.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not started the way a Mesos agent starts an executor: {0}")]
+#[error("the environment is not that of an executor that a Mesos agent starts: {0}")]
 pub struct EnvironmentError(String);
 
 #[derive(Debug, Clone, PartialEq, Eq)]

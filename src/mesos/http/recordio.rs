@@ -20,7 +20,7 @@ pub fn encode(record: &[u8]) -> Vec<u8> {
 /// Why a stream is no stream of records; it is given up then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Garbage {
-    #[error("a record's length that is no decimal number")]
+    #[error("a record's length that is not a decimal number")]
     Length,
     #[error("a record of more than {MAX_RECORD} bytes")]
     TooLong,

@@ -214,7 +214,7 @@ impl State {
                 self.disconnected(false)
             }
             News::Garbage(what) => {
-                let mut effects = vec![malformed(format!("the event stream was given up: {what}"))];
+                let mut effects = vec![malformed(format!("the event stream is abandoned: {what}"))];
                 effects.extend(self.lost(false));
                 effects
             }
@@ -260,7 +260,7 @@ impl State {
         match answer.verdict() {
             Verdict::Again => self.lost(false),
             Verdict::Forgotten => {
-                self.give_up(&format!("the agent does not know this executor any more: {}", answer.text))
+                self.give_up(&format!("the agent no longer has this executor: {}", answer.text))
             }
             Verdict::Unsubscribed | Verdict::Forbidden | Verdict::Bad => {
                 self.give_up(&format!("the agent refuses this executor: {answer}"))
@@ -293,7 +293,7 @@ impl State {
                 return Vec::new();
             }
             Err(why) => {
-                tracing::debug!(why, "an update was not sent; it will be");
+                tracing::debug!(why, "an update was not sent; it is sent later");
                 return self.pause();
             }
         };
@@ -307,12 +307,12 @@ impl State {
                 Vec::new()
             }
             (Verdict::Forgotten, _) => {
-                self.give_up(&format!("the agent does not know this executor any more: {}", answer.text))
+                self.give_up(&format!("the agent no longer has this executor: {}", answer.text))
             }
             (Verdict::Forbidden, _) => self.give_up(&format!("the agent refuses this executor: {answer}")),
             (Verdict::Bad, _) => {
                 self.ledger.forget(&uuid);
-                vec![malformed(format!("the agent did not take an update: {answer}"))]
+                vec![malformed(format!("the agent did not accept an update: {answer}"))]
             }
         }
     }

@@ -28,7 +28,7 @@ pub struct Upid {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no libprocess address (such as slave(1)@10.0.0.7:5051)")]
+#[error("'{0}' is not a libprocess address (such as slave(1)@10.0.0.7:5051)")]
 pub struct InvalidUpid(String);
 
 impl Upid {

@@ -256,12 +256,12 @@ async fn keep_known(forward: Forward, mut known: Vec<Option<u64>>, stop: Cancell
         }
         match add(&forward).await {
             Ok(()) => {
-                tracing::warn!("the host's firewall was reset; its ports lead to the task again");
+                tracing::warn!("the host's firewall was reset; the host ports lead to the task again");
                 known = forward.tables();
                 complained = false;
             }
             Err(error) if !complained => {
-                tracing::warn!("the host's firewall was reset: {}; trying on", chain(&error));
+                tracing::warn!("the host's firewall was reset, and the host ports cannot be forwarded again: {}; this is retried", chain(&error));
                 complained = true;
             }
             Err(_) => {}
@@ -302,6 +302,6 @@ impl Forward {
 /// Connections that the kernel still remembers are a nuisance, not a failure.
 fn logged(forgotten: io::Result<()>) {
     if let Err(error) = forgotten {
-        tracing::debug!("the kernel keeps what it knows of earlier connections: {error}");
+        tracing::debug!("cannot delete the kernel's entries of earlier connections: {error}");
     }
 }

@@ -48,7 +48,9 @@ impl Hub {
             return Ok(launched);
         }
         if info.container.as_ref().is_some_and(runs_elsewhere) {
-            return Err(wrong("would run inside the image of its ContainerInfo, which is not done here"));
+            return Err(wrong(
+                "would run inside the image of its ContainerInfo, which is not supported here",
+            ));
         }
         let command = info.command.clone().ok_or_else(|| wrong("has no command"))?;
         let program = program(&command).ok_or_else(|| wrong("has no program to run"))?;

@@ -80,7 +80,7 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
-    #[error("task '{0}' is here already")]
+    #[error("task '{0}' exists already")]
     Duplicate(String),
     #[error("executor '{executor}' {problem}")]
     Executor { executor: String, problem: &'static str },

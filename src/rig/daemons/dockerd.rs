@@ -24,7 +24,8 @@ const LONGEST_DIR: usize = 68;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// `--bridge=none --iptables=false --ip6tables=false --ip-forward=false`: networks `none` and `host` only, the machine stays as it is.
+    /// `--bridge=none --iptables=false --ip6tables=false --ip-forward=false`: networks `none` and `host` only, the
+    /// machine stays as it is.
     #[default]
     None,
     /// Docker's usual bridge with its iptables rules; refused in the machine's own network namespace.
@@ -238,7 +239,7 @@ impl Dockerd {
     pub async fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<(u16, String), DevError> {
         let reply = http::over_unix(&self.socket, method, path, body, Duration::from_secs(60))
             .await
-            .map_err(DevError::io(format!("ask dockerd for {path}")))?;
+            .map_err(DevError::io(format!("query {path} of dockerd")))?;
         Ok((reply.status, reply.body))
     }
 

@@ -74,7 +74,7 @@ async fn link_applets(root: &Path, busybox: &Path) -> Result<(), DevError> {
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(DevError::io("ask busybox for its applets"))?;
+        .map_err(DevError::io("list the applets of busybox"))?;
     for applet in String::from_utf8_lossy(&list.stdout).lines().filter(|name| *name != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).map_err(DevError::io(format!("link {applet}")))?;
     }

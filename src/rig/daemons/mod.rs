@@ -50,9 +50,9 @@ pub enum DevError {
     },
     #[error("{program} was not found; {hint}")]
     Missing { program: &'static str, hint: &'static str },
-    #[error("{name} ended at once ({status}), its log {log} says: {tail}")]
+    #[error("{name} ended at once ({status}); its log {log} ends with: {tail}")]
     Exited { name: &'static str, status: ExitStatus, log: PathBuf, tail: String },
-    #[error("{name} was not ready after {seconds} s, its log {log} says: {tail}")]
+    #[error("{name} was not ready after {seconds} s; its log {log} ends with: {tail}")]
     NotReady { name: &'static str, seconds: u64, log: PathBuf, tail: String },
     #[error("{what} was answered with {status}: {body}")]
     Refused { what: String, status: u16, body: String },

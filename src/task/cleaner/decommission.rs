@@ -23,13 +23,13 @@ use super::seen::Survey;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DecommissionError {
-    #[error("{0} is this host: what its tasks have is for `calico-mesos gc` without --node to judge")]
+    #[error("{0} is this host; run `calico-mesos gc` without --node to clean up after its tasks")]
     ThisHost(String),
-    #[error("Calico has no node '{0}', and nothing in it is of a node of that name")]
+    #[error("Calico's datastore has no node '{0}', and nothing that belongs to a node of that name")]
     Unknown(String),
-    #[error("{node} shows signs of life: {}; its tasks would lose their addresses to others (--yes if it is dead all the same)", .signs.join("; "))]
+    #[error("{node} shows signs of life: {}; its tasks would lose their addresses to others (use --yes if it is dead all the same)", .signs.join("; "))]
     Alive { node: String, signs: Vec<String> },
-    #[error("cannot find out what Calico has of {node}")]
+    #[error("cannot list what Calico's datastore holds for {node}")]
     Calico {
         node: String,
         #[source]
@@ -88,7 +88,7 @@ pub async fn decommission(
         let look = async { consul::Client::new(config)?.node_lives(node).await };
         let seen: Result<bool, consul::ConsulError> = look.await;
         match seen {
-            Ok(true) => signs.push("Consul holds a node of that name for alive".to_owned()),
+            Ok(true) => signs.push("Consul reports a node of that name as alive".to_owned()),
             Ok(false) => {}
             Err(error) => silent.push(chain(&error)),
         }
@@ -164,7 +164,7 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
                     audit::cleaner_says(config, &survey.node, &format!("block {cidr} removed"));
                     Fate::Done
                 }
-                Ok(false) => Fate::Left("somebody has an address in it".into()),
+                Ok(false) => Fate::Left("an address in it is in use".into()),
                 Err(error) => Fate::Left(chain(&error)),
             },
             _ => Fate::Untouched,

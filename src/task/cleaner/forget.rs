@@ -13,8 +13,7 @@ pub enum ForgetError {
     #[error(transparent)]
     Address(#[from] InvalidDockerHost),
     #[error(
-        "something listens at {0}, so the Docker there is not gone: no record is finished without it; \
-         stop that Docker for good first, or run `calico-mesos gc` without --forget-docker"
+        "something listens at {0}, so the Docker there is not gone, and no record is finished without it; stop that Docker for good first, or run `calico-mesos gc` without --forget-docker"
     )]
     Listens(DockerHost),
 }

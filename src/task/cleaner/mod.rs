@@ -110,8 +110,8 @@ impl Cleaned {
     }
 }
 
-/// Surveys the host, and does what has to be done; with `dry_run` nothing is changed. `None`: another cleaner is
-/// at work on this host.
+/// Surveys the host, and does what has to be done; with `dry_run` nothing is changed. `None`: another cleaner runs on
+/// this host.
 pub async fn clean(config: &Config, grace: Duration, dry_run: bool) -> Result<Option<Cleaned>, GcError> {
     clean_without(config, grace, dry_run, None).await
 }

@@ -11,8 +11,8 @@
 //!
 //! Two things without a record go in any case, where nothing else is left of the task: a container that never
 //! started, for Docker finishes a create whose asker has died, maybe after the record has gone; and one that Docker
-//! calls running though nothing of it lives. Only a young one may be of a launch under another configuration of this
-//! host, whose journal is not looked at here.
+//! reports as running though nothing of it lives. Only a young one may be of a launch under another configuration of
+//! this host, whose journal is not looked at here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -209,7 +209,7 @@ impl Plan {
             let others = held.iter().find(|address| !released.contains(address));
             let (verdict, why) = match others {
                 None => (Verdict::Remove, "nothing is left in it".to_owned()),
-                Some(address) => (Verdict::Keep, format!("{address} in it is somebody else's")),
+                Some(address) => (Verdict::Keep, format!("{address} in it belongs to something else")),
             };
             let name = cidr.to_string();
             plan.items.push(Item { verdict, kind: Kind::Block, name, age: None, why, container: None });
@@ -336,7 +336,7 @@ impl Planner<'_> {
     /// Why something that no record names may live all the same.
     fn may_live(&self, trace: &Trace) -> Option<String> {
         if let Some(silent) = self.survey.silent.iter().find(|silent| silent.essential) {
-            return Some(format!("{} cannot be asked", silent.source));
+            return Some(format!("{} could not be queried", silent.source));
         }
         let folder = trace.folder.as_ref();
         let unseen = trace.veth.is_some() && !folder.is_some_and(|folder| folder.bound);
@@ -444,7 +444,7 @@ impl Planner<'_> {
                 kind: Kind::Block,
                 name: cidr.to_string(),
                 age: None,
-                why: format!("nobody knows what is in it: {why}"),
+                why: format!("its content cannot be read: {why}"),
                 container: None,
             });
         }

@@ -49,7 +49,7 @@ async fn finished(working: &mut JoinSet<Option<Record>>) -> Option<Record> {
     match working.join_next().await {
         Some(Ok(record)) => record,
         Some(Err(error)) => {
-            tracing::error!("the cleaner's own fault: {}", chain(&error));
+            tracing::error!("an internal error of the cleaner: {}", chain(&error));
             None
         }
         None => None,

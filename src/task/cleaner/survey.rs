@@ -178,7 +178,7 @@ impl Survey {
                     self.records.insert(container, seen);
                 }
                 (None, Seen::Unreadable(why)) => self.strangers.push((path, why)),
-                (None, _) => self.strangers.push((path, "its name is no container's".into())),
+                (None, _) => self.strangers.push((path, "its name is not that of a container".into())),
             }
         }
         let usual = usual(config);

@@ -33,7 +33,7 @@ const REDIRECTS: usize = 50;
 const MOST: usize = 1 << 20;
 const AGENT: &str = concat!("calico-mesos/", env!("CARGO_PKG_VERSION"), " (health check)");
 
-/// Healthy is what is answered with 200 to 399 in the end.
+/// Healthy is what answers 200 to 399 in the end.
 pub(super) async fn get(
     namespace: &Arc<Namespace>,
     scheme: Scheme,

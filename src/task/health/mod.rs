@@ -54,7 +54,7 @@ pub struct Check {
 pub enum Probe {
     /// A connection can be made.
     Tcp { port: u16, family: Family },
-    /// A GET, redirects followed, is answered with 200 to 399.
+    /// A GET, redirects followed, that is answered with 200 to 399.
     Http { scheme: Scheme, port: u16, path: String, family: Family },
     /// A command in the task's surroundings exits with 0.
     Command(CommandLine),
@@ -162,7 +162,7 @@ async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdict>)
         let result = match prober.look(limit).await {
             Err(error) if error.tells_nothing() => {
                 if !std::mem::replace(&mut blind, true) {
-                    tracing::warn!("a health check cannot be made: {}", chain(&error));
+                    tracing::warn!("cannot run a health check: {}", chain(&error));
                 }
                 continue;
             }

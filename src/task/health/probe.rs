@@ -26,7 +26,7 @@ pub(super) enum ProbeError {
     Unknown,
     #[error("there is no address to connect to")]
     Nowhere,
-    #[error("the exchange about {url} failed")]
+    #[error("the request to {url} failed")]
     Exchange {
         url: String,
         #[source]
@@ -34,11 +34,11 @@ pub(super) enum ProbeError {
     },
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("{url} is answered with {status}")]
+    #[error("{url} answered {status}")]
     Status { url: String, status: u16 },
-    #[error("{url} is redirected to {location}, which cannot be followed")]
+    #[error("{url} redirects to {location}, which cannot be followed")]
     Location { url: String, location: String },
-    #[error("{url} is redirected once too often")]
+    #[error("{url} redirects too often")]
     Redirects { url: String },
     #[error(transparent)]
     Resolve(#[from] ResolveError),

@@ -47,7 +47,7 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     trust::everything(&config).map_err(|error| unsafe_host(&error))?;
     if let Err(error) = trust::shared_folder(&config.paths.log) {
         // What is written there decides nothing.
-        tracing::warn!("the logs in {} can be changed by others: {error}", config.paths.log.display());
+        tracing::warn!("others than root can change the logs in {}: {error}", config.paths.log.display());
     }
     let steps = Steps::begin(&config, &order.description.task_id);
     // Not before the configuration is trusted, and as soon as it is: see `EarlyLogin`.

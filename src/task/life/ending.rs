@@ -130,7 +130,7 @@ pub(super) fn bare(fate: Fate) -> Outcome {
 }
 
 fn unexplained() -> Failure {
-    Failure::new(Code::Internal, "the task is over, and the executor does not know why")
+    Failure::new(Code::Internal, "the task has ended for a reason that the executor did not record")
 }
 
 fn no_gate() -> Failure {
@@ -190,7 +190,9 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> lin
         keeper.stop().await;
     }
     let Some(Begun { config, order, mut entry, steps, .. }) = Arc::into_inner(begun) else {
-        tracing::warn!("a part of the launch has not ended: what is left of the task is the next cleaner's");
+        tracing::warn!(
+            "a part of the launch has not ended; the next cleaner removes what is left of the task"
+        );
         return outcome.into();
     };
     if names.are_gone() {
@@ -218,7 +220,7 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> lin
 fn advised(outcome: Outcome, order: &Order) -> Outcome {
     match outcome {
         Outcome::Failed(failure) if failure.code == Code::IpTaken && order.description.by_marathon => {
-            let advice = "for that set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
+            let advice = "to have Marathon do that, set upgradeStrategy minimumHealthCapacity=0, maximumOverCapacity=0";
             let message = format!("{}; {advice}", failure.message);
             Outcome::Failed(Failure { message, ..failure })
         }

@@ -243,7 +243,7 @@ impl Entry {
     /// False, for not being done.
     fn complain(&mut self, error: &ConsulError) -> bool {
         if !self.complained {
-            tracing::warn!("cannot register {}: {}; trying on", self.service.name, chain(error));
+            tracing::warn!("cannot register {}: {}; this is retried", self.service.name, chain(error));
         }
         self.complained = true;
         false

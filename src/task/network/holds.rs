@@ -105,7 +105,7 @@ impl<'a> Holds<'a> {
             Ok(interface) => interface.filter(|interface| *interface != identity.interface)?,
             Err(error) => {
                 // The links cover all tasks of this release.
-                tracing::warn!("{}; tasks of the release before are not looked for", chain(&error));
+                tracing::warn!("{}; tasks of the previous release are not checked", chain(&error));
                 return None;
             }
         };

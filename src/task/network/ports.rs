@@ -81,7 +81,7 @@ impl Keeper {
     pub async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.work.await {
-            tracing::warn!("the executor's own fault while it watched the host's ports: {error}");
+            tracing::warn!("an internal error of the executor while it watched the host's ports: {error}");
         }
     }
 }

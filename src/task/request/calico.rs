@@ -165,12 +165,20 @@ fn address(item: &str, text: &str) -> Result<AddressRequest, Failure> {
         return wrong("has a prefix length; a task gets a single address");
     }
     let Ok(address) = item.parse::<IpAddr>() else {
-        return wrong(&format!("is no address: {}", shown(item)));
+        return wrong(&with_item(item, text, "is not an address"));
     };
     if !is_usable(address) {
-        return wrong("is of no use to a container");
+        return wrong(&with_item(item, text, "cannot be the address of a container"));
     }
     Ok(AddressRequest::Explicit(address))
+}
+
+/// What is wrong with an item, which is named when it is not the whole value: the message shows that already.
+fn with_item(item: &str, text: &str, wrong: &str) -> String {
+    match item == text.trim() {
+        true => wrong.to_owned(),
+        false => format!("has the item {}, which {wrong}", shown(item)),
+    }
 }
 
 fn not_allowed(message: String) -> Failure {
@@ -224,7 +232,7 @@ fn profiles(text: &str) -> Result<Vec<String>, Failure> {
             return Err(wrong("is empty or has an empty item".into()));
         }
         if !is_profile_name(item) {
-            return Err(wrong(format!("is no profile name: {}", shown(item))));
+            return Err(wrong(with_item(item, text, "is not a profile name")));
         }
         // Named twice means no more than named once.
         if !wanted.iter().any(|other| other == item) {
@@ -268,7 +276,7 @@ fn ports(text: &str) -> Result<Vec<ServicePort>, Failure> {
         // `+80` and `0080` parse in Rust, but nobody means a port by them.
         let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
         let Some(port) = number.parse().ok().filter(|port: &u16| plain && *port > 0) else {
-            return Err(wrong(format!("has no port between 1 and 65535: {}", shown(number))));
+            return Err(wrong(with_item(number, text, "is not a port between 1 and 65535")));
         };
         let name = name.map(str::to_owned);
         if wanted.iter().any(|other| other.port == port || (name.is_some() && other.name == name)) {

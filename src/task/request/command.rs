@@ -14,7 +14,7 @@ pub(super) fn apply(
 ) -> Result<(), Failure> {
     let Some(command) = &task.command else {
         return Err(invalid(
-            "the task has no command; give cmd or args, or an empty command for the image's own",
+            "the task has no command; set cmd or args, or an empty command to run the image's own",
         ));
     };
     if let Some(value) = &command.value {

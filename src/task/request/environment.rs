@@ -78,7 +78,7 @@ pub(super) fn insert(
 ) -> Result<(), Failure> {
     if name.is_empty() || name.contains(['=', '\0']) {
         return Err(invalid(format!(
-            "the environment variable {} has a name that no process could look up",
+            "the environment variable {} has an invalid name: it is empty or contains '=' or NUL",
             shown(name)
         )));
     }

@@ -36,7 +36,7 @@ fn timing(check: &HealthCheck) -> Result<Timing, Failure> {
 fn seconds(what: &str, value: f64) -> Result<Duration, Failure> {
     let duration = Duration::try_from_secs_f64(value).ok().filter(|_| value <= LONGEST);
     duration.ok_or_else(|| {
-        invalid(format!("the health check's {what} of {value} seconds is no time between 0 and 292 years"))
+        invalid(format!("the health check's {what} of {value} seconds is not between 0 and 292 years"))
     })
 }
 

@@ -52,7 +52,7 @@ pub use crate::names::RUNTIME;
 /// A `USER` network of this name means Calico; no Docker network of that name is needed.
 pub const NETWORK: &str = "calico";
 
-/// Longer texts than this are nobody's name; the agent would not find room for them in a path.
+/// The longest name. The agent could not place a longer one in a path.
 const MAX_NAME: usize = 4096;
 /// Of an app's id; Marathon's are paths of DNS labels.
 const MAX_APP: usize = 512;
@@ -153,7 +153,7 @@ impl Description {
         let labels = labels(task);
         if calico.is_some() && labels.len() > MOST_LABELS {
             return Err(invalid(format!(
-                "the task has {} labels; more than {MOST_LABELS} are nobody's",
+                "the task has {} labels; a Calico task can have at most {MOST_LABELS}",
                 labels.len()
             )));
         }
@@ -163,8 +163,8 @@ impl Description {
         let app = app(task)[..app(task).floor_char_boundary(MAX_APP)].replace(is_deceptive, " ");
         if calico.is_some() && !may_have_host_entry(&service) {
             notes.push(match service.is_empty() {
-                true => format!("nothing of the app's id {} can be a name in Consul: the task is not registered", shown(&app)),
-                false => format!("{service} in Consul is the name of another app's own addresses: the task is only registered as {service}-direct"),
+                true => format!("the app's id {} has no character that a name in Consul can have; the task is not registered", shown(&app)),
+                false => format!("another app's addresses have the name {service} in Consul; the task is registered as {service}-direct only"),
             });
         }
         Ok(Self {
@@ -249,7 +249,7 @@ fn image(docker: &container_info::DockerInfo) -> Result<String, Failure> {
         return Err(invalid("the task's container names no Docker image"));
     }
     if image.len() > MAX_NAME || !image.bytes().all(legal) || !image.split('/').all(segment) {
-        return Err(invalid(format!("the task's image {} is no image name", shown(image))));
+        return Err(invalid(format!("the task's image {} is not a valid image name", shown(image))));
     }
     Ok(image.to_owned())
 }

@@ -39,7 +39,7 @@ pub(super) fn calico_request(
     let other = match docker.network() {
         Network::Host | Network::Bridge => return Ok(request),
         Network::User => format!("the Docker network {}", shown(&network)),
-        Network::None => "no network at all".to_owned(),
+        Network::None => "no network".to_owned(),
     };
     Err(invalid(format!(
         "the task sets {CALICO_IP} or {CALICO_PROFILE} and asks for {other} too; use the network {NETWORK} or leave the variables out"

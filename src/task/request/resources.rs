@@ -41,7 +41,7 @@ pub(super) fn apply(
         return Ok(());
     };
     if limit < request {
-        return Err(invalid(format!("the memory limit of {limit} MB is below the {request} MB asked for")));
+        return Err(invalid(format!("the memory limit of {limit} MB is below the requested {request} MB")));
     }
     spec.memory = limit.is_finite().then(|| bytes(limit));
     spec.memory_reservation = Some(bytes(request));
@@ -88,7 +88,7 @@ fn limit(task: &TaskInfo, name: &str, max: f64) -> Result<Option<f64>, Failure> 
 fn checked(name: &str, value: f64, max: f64) -> Result<f64, Failure> {
     match (0.0..=max).contains(&value) {
         true => Ok(value),
-        false => Err(invalid(format!("{value} is no possible amount of the resource {name}"))),
+        false => Err(invalid(format!("{value} is not a possible amount of the resource {name}"))),
     }
 }
 

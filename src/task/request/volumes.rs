@@ -143,7 +143,7 @@ pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Resul
                 return Err(Failure::new(
                     Code::Volume,
                     format!(
-                        "the volume {} would show {} to the task, which a Calico task must not see; mount a narrower folder",
+                        "the volume {} contains {}, which a Calico task must not see; mount a narrower folder",
                         shown(source),
                         folder.display()
                     ),

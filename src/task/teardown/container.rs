@@ -21,7 +21,7 @@ use crate::task::request::is_named_by_us;
 const SEEN: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(200);
 
-/// Ends a container that Docker calls running, whether its process lives or not.
+/// Ends a container that Docker reports as running, whether its process lives or not.
 pub(super) async fn end(docker: &Docker, id: &str, name: &str) -> Result<(), String> {
     let killed = docker.kill(id).await;
     if let Err(error @ (DockerError::Away { .. } | DockerError::Slow { .. })) = &killed {
@@ -44,7 +44,7 @@ pub(super) async fn end(docker: &Docker, id: &str, name: &str) -> Result<(), Str
     }
     let why = killed.err().map_or_else(|| "a kill changed nothing".to_owned(), |error| chain(&error));
     Err(format!(
-        "Docker calls {name} running and cannot end it: {why}; if that stays so with containerd running, \
+        "Docker reports {name} as running and cannot end it: {why}; if that stays so with containerd running, \
          `systemctl restart docker` ends it (without live-restore: all containers of this host)"
     ))
 }

@@ -321,7 +321,7 @@ impl<W: Way> Executor<W> {
         };
         let (id, task) = task;
         let Ended { outcome, afterwards } = result.unwrap_or_else(|panic| {
-            let message = format!("the executor's own fault: {}", chain(&panic));
+            let message = format!("an internal error of the executor: {}", chain(&panic));
             let outcome = Outcome::Failed(Failure::new(Code::Internal, message));
             match task.calico {
                 // The life's lock went with it: its record is found like that of a dead executor.

@@ -96,7 +96,8 @@ pub(super) async fn find(
         let docker = connect(chosen, true).await?;
         let found = docker.inspect(id).await.map_err(|error| error.failure())?;
         if found.started {
-            let message = format!("the container {} runs already, without its Calico interface", short(id));
+            let message =
+                format!("the container {} runs already, but without its Calico interface", short(id));
             return Err(Failure::new(Code::Docker, message));
         }
         Ok(Container { hostname: Some(found.hostname), ..Container::new(docker, order, found.id) })
@@ -300,8 +301,8 @@ impl Container {
         }
     }
 
-    /// One line in the log where Docker has replaced the host's name servers, and neither the task nor config.toml names
-    /// any.
+    /// One line in the log where Docker has replaced the host's name servers, and neither the task nor config.toml
+    /// names any.
     fn note_name_servers(&self, resolv_conf: Option<&Path>) {
         let description = &self.order.description;
         let left = description.container().is_some_and(|spec| spec.dns.is_empty());

@@ -57,7 +57,7 @@ pub fn choose(
     };
     if task_sets_it {
         tracing::info!(
-            "the task sets DOCKER_HOST itself, which counts for nothing here: {} by {source}",
+            "the task's own DOCKER_HOST is ignored: Docker is at {}, set by {source}",
             redacted(&text)
         );
     }

@@ -120,13 +120,13 @@ async fn accept(listener: UnixListener, state: watch::Sender<State>, knock: watc
                 let (state, knock) = (state.clone(), knock.clone());
                 logging::spawn(async move {
                     if let Err(error) = serve(stream, &state, &knock).await {
-                        tracing::warn!("the runtime left the gate: {error}");
+                        tracing::warn!("the runtime closed its connection to the gate: {error}");
                     }
                 });
             }
             Err(error) => {
                 // Out of descriptors, most likely: the runtime has a deadline of its own.
-                tracing::warn!("the gate cannot accept: {error}");
+                tracing::warn!("the gate cannot accept a connection: {error}");
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }
@@ -159,7 +159,7 @@ async fn serve(
 async fn verdict(state: &watch::Sender<State>) -> Verdict {
     let mut changes = state.subscribe();
     if changes.wait_for(|state| *state != State::Waiting).await.is_err() {
-        return Verdict::Refused("the executor is going away".into());
+        return Verdict::Refused("the executor is ending".into());
     }
     let mut verdict =
         Verdict::Refused("this container has been started before; Mesos starts a task only once".into());

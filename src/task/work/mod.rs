@@ -210,7 +210,7 @@ impl Attached {
         (&mut self.exit).await.unwrap_or_else(|panic| {
             Err(Failure::new(
                 Code::Internal,
-                format!("the executor's own fault while waiting for the task: {panic}"),
+                format!("an internal error of the executor while it waited for the task: {panic}"),
             ))
         })
     }
@@ -218,7 +218,7 @@ impl Attached {
     /// Waits for the rest of the output.
     pub async fn drain(mut self) {
         if tokio::time::timeout(LOG_DRAIN, &mut self.logs).await.is_err() {
-            tracing::warn!("the task's output goes on after its end; it is cut off");
+            tracing::warn!("the task's output continues after the task's end; it is cut off");
         }
     }
 }

@@ -58,7 +58,7 @@ pub(in crate::task) async fn ask(ready: Arc<Ready>, signals: Signals, until: Opt
                 None => container.kill().await,
             };
             if let Err(error) = asked {
-                tracing::warn!("{}; asking again", chain(&error));
+                tracing::warn!("{}; trying again", chain(&error));
             }
         }
         (Ready::Command(_), Some(left)) if !left.is_zero() => {

@@ -37,7 +37,7 @@ pub enum FarmError {
     Launcher(#[from] LauncherError),
     #[error("{} exists, and calico-mesos did not make it; name another folder with --dir", .0.display())]
     NotOurs(PathBuf),
-    #[error("in {}: {} did not come from calico-mesos; move away what that is, then try again", dir.display(), list(names))]
+    #[error("{} contains {}, which calico-mesos did not make; move that away, then try again", dir.display(), list(names))]
     Foreign { dir: PathBuf, names: Vec<OsString> },
     #[error("cannot read {}", path.display())]
     Mark {

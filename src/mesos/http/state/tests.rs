@@ -218,10 +218,10 @@ fn without_checkpoints_the_end_of_the_stream_is_the_end() {
 }
 
 #[test]
-fn what_cannot_be_mended_is_a_shutdown() {
+fn what_cannot_be_repaired_is_a_shutdown() {
     for (status, text, words) in [
-        (400, "Executor cannot be found", "does not know"),
-        (400, "Framework cannot be found", "does not know"),
+        (400, "Executor cannot be found", "no longer has this executor"),
+        (400, "Framework cannot be found", "no longer has this executor"),
         (401, "", "refuses"),
         (403, "", "403"),
         (415, "Expecting 'Content-Type'", "Expecting"),

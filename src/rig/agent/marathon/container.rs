@@ -12,7 +12,7 @@ pub(super) fn read(top: Fields<'_>) -> Result<(Docker, Vec<Volume>), AppError> {
         }
         let docker = container
             .object("docker", docker)?
-            .ok_or_else(|| container.error("docker", "is missing: which image is to be run?"))?;
+            .ok_or_else(|| container.error("docker", "is missing: name the image to run"))?;
         Ok((docker, container.objects("volumes", volume)?))
     })?;
     container.ok_or_else(|| {
@@ -29,11 +29,11 @@ fn of_mesos(container: Fields<'_>) -> Result<&'static str, AppError> {
     let image = container.object("docker", |docker| Ok(docker.text("image")?.is_some()))?;
     Ok(match image {
         Some(true) => {
-            "MESOS is Mesos' own containerizer (UCR), which is not here: with \"type\": \"DOCKER\" Docker runs the \
+            "MESOS is Mesos' own containerizer (UCR), which is not available here: with \"type\": \"DOCKER\" Docker runs the \
              same image"
         }
         _ => {
-            "MESOS is Mesos' own containerizer (UCR), which is not here, and there is no image for Docker: set \
+            "MESOS is Mesos' own containerizer (UCR), which is not available here, and there is no image for Docker: set \
              \"type\": \"DOCKER\" and docker.image, or leave container out and name a custom executor (--executor)"
         }
     })

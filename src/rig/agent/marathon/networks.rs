@@ -89,7 +89,7 @@ fn new_mode(top: Fields<'_>) -> Result<Mode, AppError> {
             Some("container/bridge") => Mode::Bridge,
             _ => match network.text("name")? {
                 Some(name) => Mode::User(Some(name.to_owned())),
-                None => return Err(network.error("name", "is missing: which network?")),
+                None => return Err(network.error("name", "is missing: name the network")),
             },
         })
     })?;

@@ -170,7 +170,7 @@ fn env(top: Fields<'_>) -> Result<BTreeMap<String, String>, AppError> {
                 );
             }
             if name.is_empty() || name.contains(['=', '\0']) {
-                return Err(env.error(name, "is no name of a variable"));
+                return Err(env.error(name, "is not a valid name of a variable"));
             }
             read.insert(name.clone(), env.text(name)?.unwrap_or_default().to_owned());
         }

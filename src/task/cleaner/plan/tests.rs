@@ -248,7 +248,7 @@ fn what_keeps_an_orphan() {
         &|survey, _| {
             survey.silent.push(Silent { source: "Docker", why: "away".into(), essential: true });
         },
-        "Docker cannot be asked",
+        "Docker could not be queried",
     );
     kept(&|_, trace| trace.container = Some(container(State::Living, DAY)), "its container runs");
     kept(&|_, trace| trace.folder = Some(folder(true, DAY)), "lives in its namespace");
@@ -317,7 +317,7 @@ fn what_others_have_is_named_and_never_touched() {
         lines(&plan),
         [
             "keep address 10.0.0.1: Calico's own (vxlanTunnelAddress)",
-            "keep block 10.0.0.0/26: nobody knows what is in it: it ends too early",
+            "keep block 10.0.0.0/26: its content cannot be read: it ends too early",
             "unknown address 10.0.0.3: not written by calico-mesos: never touched",
             "unknown endpoint mesos/legacy-3/eth0: not written by calico-mesos: never touched",
             "unknown journal notes.txt: not a journal file",
@@ -349,7 +349,7 @@ fn a_dead_node_loses_what_is_ours_and_its_empty_blocks() {
             "keep endpoint mesos/cart.5f3cbe02/eth0: another endpoint shows 10.0.0.99",
             "keep address 10.0.0.99: another endpoint shows 10.0.0.99",
             "remove block 10.0.0.64/29: nothing is left in it",
-            "keep block 10.0.0.96/29: 10.0.0.99 in it is somebody else's",
+            "keep block 10.0.0.96/29: 10.0.0.99 in it belongs to something else",
             "remove block 10.0.0.0/29: nothing is left in it",
         ]
     );

@@ -239,9 +239,7 @@ impl Driver {
             return;
         };
         if !jobs.is_empty() {
-            tracing::warn!(
-                "a part of the launch has not ended; what it still makes is taken away by a cleaner"
-            );
+            tracing::warn!("a part of the launch has not ended; a cleaner removes what it still makes");
         }
         jobs.detach_all();
         let claim = match (claimed, self.lost.take()) {
@@ -261,7 +259,7 @@ impl Driver {
         self.over = Some(match self.tearing.take() {
             // The teardown goes on beside the outcome, which is known by then unless Docker hangs.
             Some(tearing) => {
-                tracing::warn!("the teardown takes too long; it is no longer waited for");
+                tracing::warn!("the teardown takes too long; the executor ends without waiting for it");
                 let outcome = self.outcome.get().cloned().unwrap_or_else(|| ending::bare(fate));
                 let afterwards = Box::pin(async move { tearing.await.afterwards.await });
                 Ended { outcome, afterwards }

@@ -213,7 +213,7 @@ impl Driver {
         let (job, ending) = match ended {
             Ok((_, ended)) => ended,
             Err(error) => {
-                let message = format!("the executor's own fault: {}", chain(&error));
+                let message = format!("an internal error of the executor: {}", chain(&error));
                 let job = self.tasks.get(&error.id()).copied()?;
                 (job, Err(Failure::new(Code::Internal, message).into()))
             }

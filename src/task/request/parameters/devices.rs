@@ -72,7 +72,7 @@ pub(super) fn cgroup_rule(draft: &mut Draft<'_>, text: &str) -> Result<(), Strin
         _ => false,
     };
     if !fits {
-        return Err("is no rule such as 'c 1:3 rwm'".into());
+        return Err("is not a rule such as 'c 1:3 rwm'".into());
     }
     draft.spec.device_cgroup_rules.push(text.to_owned());
     Ok(())
@@ -87,7 +87,7 @@ pub(super) fn gpus(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
     for field in fields(text)? {
         let (key, value) = field.split_once('=').unwrap_or(("count", &field));
         if seen.iter().any(|other| other == key) {
-            return Err(format!("says {key} twice"));
+            return Err(format!("has {key} twice"));
         }
         seen.push(key.to_owned());
         match key {
@@ -100,11 +100,7 @@ pub(super) fn gpus(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
                     request.options.extend([pair(&option)?]);
                 }
             }
-            _ => {
-                return Err(
-                    "has a field that is none of count, device, driver, capabilities and options".into()
-                )
-            }
+            _ => return Err("has a field other than count, device, driver, capabilities and options".into()),
         }
     }
     if request.ids.is_empty() && !seen.iter().any(|key| key == "count") {
@@ -124,7 +120,7 @@ pub(super) fn throttle(draft: &mut Draft<'_>, what: Throttled, text: &str) -> Re
     let rate = match what {
         Throttled::ReadBytes | Throttled::WriteBytes => size(rate)?,
         Throttled::ReadOperations | Throttled::WriteOperations => {
-            rate.parse::<u32>().map_err(|_| "has a rate that is no number")?.into()
+            rate.parse::<u32>().map_err(|_| "has a rate that is not a number")?.into()
         }
     };
     draft.spec.throttles.push(Throttle { what, path: path.to_owned(), rate });

@@ -164,11 +164,11 @@ const TABLE: &[(&str, &str, Again, WithCalico, Effect)] = &[
     ("cgroupns",            "HostConfig.CgroupnsMode",              Last, Same, |d, v| mode(&mut d.spec.cgroupns_mode, v, &["host", "private"], false)),
 
     // Allowed as far as they change nothing.
-    ("attach",              "nothing",                              All,  Same, |_, v| only(&["stdout", "stderr"], &v.to_lowercase(), "asks for a stream that a task has not; its stdout and stderr are always read")),
-    ("detach",              "nothing",                              Last, Same, |_, v| only_if(false, v, "would leave nobody to wait for the task's end; leave it out")),
+    ("attach",              "nothing",                              All,  Same, |_, v| only(&["stdout", "stderr"], &v.to_lowercase(), "asks for a stream that a task does not have; its stdout and stderr are always read")),
+    ("detach",              "nothing",                              Last, Same, |_, v| only_if(false, v, "would detach from the container, whose end the executor has to see; leave it out")),
     ("detach-keys",         "nothing",                              Last, Same, |_, _| Ok(())),
     ("disable-content-trust", "nothing",                            Last, Same, |_, v| only_if(true, v, "asks for Docker Content Trust, which is not checked here; name the image by its digest")),
-    ("interactive",         "nothing",                              Last, Same, |_, v| only_if(false, v, "asks for an input that a task has not; leave it out")),
+    ("interactive",         "nothing",                              Last, Same, |_, v| only_if(false, v, "asks for an input that a task does not have; leave it out")),
     ("quiet",               "nothing",                              Last, Same, |_, v| boolean(v).map(|_| ())),
     ("restart",             "nothing",                              Last, Same, |_, v| only(&["", "no"], v, "would restart the container without Mesos; the framework restarts tasks")),
     ("rm",                  "nothing",                              Last, Same, |_, v| only_if(false, v, "would remove the container before Mesos has seen its end; the agent removes it (--docker_remove_delay)")),
@@ -177,13 +177,13 @@ const TABLE: &[(&str, &str, Again, WithCalico, Effect)] = &[
 
     // Never.
     ("cidfile",             "nothing",                              Last, Same, |_, _| Err("would write a file on the agent; the container's name is in MESOS_CONTAINER_NAME".into())),
-    ("name",                "nothing",                              Last, Same, |_, _| Err("would hide the container from the agent, which knows it by its own name; the name is in MESOS_CONTAINER_NAME".into())),
+    ("name",                "nothing",                              Last, Same, |_, _| Err("would hide the container from the agent, which finds it by a name of its own; that name is in MESOS_CONTAINER_NAME".into())),
     ("env-file",            "nothing",                              All,  Same, |_, _| Err("names a file of the agent, which is not read for a task; put the variables into the app's env".into())),
     ("label-file",          "nothing",                              All,  Same, |_, _| Err("names a file of the agent, which is not read for a task; use the parameter label".into())),
-    ("link",                "nothing",                              All,  Refused("find the other task by its name in Consul"), |_, _| Err("is Docker's legacy; use network-alias on a user-defined network".into())),
+    ("link",                "nothing",                              All,  Refused("find the other task by its name in Consul"), |_, _| Err("is a legacy option of Docker; use network-alias on a user-defined network".into())),
     ("blkio-weight",        "nothing",                              Last, Same, |_, _| Err("is not supported; use device-read-bps and its like".into())),
     ("blkio-weight-device", "nothing",                              All,  Same, |_, _| Err("is not supported; use device-read-bps and its like".into())),
-    ("kernel-memory",       "nothing",                              Last, Same, |_, _| Err("is no limit of newer kernels and Docker any more; use memory".into())),
+    ("kernel-memory",       "nothing",                              Last, Same, |_, _| Err("is not supported by newer kernels and Docker; use memory".into())),
     ("isolation",           "nothing",                              Last, Same, |_, _| Err("means something on Windows only".into())),
     ("cpu-count",           "nothing",                              Last, Same, |_, _| Err("means something on Windows only; use cpus".into())),
     ("cpu-percent",         "nothing",                              Last, Same, |_, _| Err("means something on Windows only; use cpus".into())),
@@ -214,9 +214,7 @@ pub(super) fn apply(
     for Parameter { key, value } in parameters {
         let Some((_, _, _, with_calico, effect)) = TABLE.iter().find(|(name, ..)| name == key) else {
             let key = shown(key);
-            return Err(failure(format!(
-                "the parameter {key} is no option of docker run that is known here"
-            )));
+            return Err(failure(format!("the parameter {key} is not a supported option of docker run")));
         };
         if let (true, Refused(instead)) = (calico, with_calico) {
             return Err(failure(format!(
@@ -377,7 +375,9 @@ fn sysctl(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
     let (name, value) = text.split_once('=').ok_or("is not name=value")?;
     let kernel = name.strip_prefix("kernel.").is_some_and(|name| KERNEL.contains(&name));
     if !kernel && !name.starts_with("net.") && !name.starts_with("fs.mqueue.") {
-        return Err("is no setting of a container's own; those of the host are the operator's".into());
+        return Err(
+            "is not a setting of the container's own namespaces; the operator sets those of the host".into(),
+        );
     }
     draft.spec.sysctls.insert(name.to_owned(), value.to_owned());
     Ok(())
@@ -409,7 +409,7 @@ fn platform(draft: &mut Draft<'_>, value: &str) -> Result<(), String> {
     let word = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
     match value.chars().all(word) {
         true => text(&mut draft.spec.platform, value),
-        false => Err("is no os/arch/variant".into()),
+        false => Err("is not os/arch/variant".into()),
     }
 }
 

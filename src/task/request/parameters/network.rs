@@ -81,7 +81,8 @@ pub(super) fn finish(draft: &mut Draft<'_>) -> Result<(), String> {
         || (!first.link_local.is_empty() && !own.link_local.is_empty());
     if twice {
         return Err(
-            "the parameter network and one of its own say different things about the first network".into()
+            "the parameter network and another parameter contradict each other about the first network"
+                .into(),
         );
     }
     first.aliases.append(&mut own.aliases);
@@ -96,7 +97,7 @@ pub(super) fn address(text: &str, fits: fn(&IpAddr) -> bool) -> Result<String, S
     match text.trim().parse::<IpAddr>() {
         Ok(address) if fits(&address) => Ok(address.to_string()),
         Ok(_) => Err("is an address of the other family".into()),
-        Err(_) => Err("is no address".into()),
+        Err(_) => Err("is not an address".into()),
     }
 }
 
@@ -106,7 +107,7 @@ pub(super) fn mac(text: &str) -> Result<String, String> {
     let byte = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
     match parts.len() == 6 && parts.iter().all(byte) {
         true => Ok(text.to_owned()),
-        false => Err("is no MAC address".into()),
+        false => Err("is not a MAC address".into()),
     }
 }
 
@@ -134,7 +135,7 @@ pub(super) fn dns_search(draft: &mut Draft<'_>, text: &str) -> Result<(), String
     };
     let letter = domain.bytes().any(|byte| byte.is_ascii_alphabetic());
     if domain != "." && (!letter || domain.len() > 254 || !domain.split('.').all(label)) {
-        return Err("is no domain".into());
+        return Err("is not a domain".into());
     }
     push(&mut draft.spec.dns_search, domain)
 }

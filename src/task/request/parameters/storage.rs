@@ -88,7 +88,7 @@ pub(super) fn mount(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
             .into_iter()
             .find(|family| key.strip_prefix(family).is_some_and(|rest| rest.starts_with('-')));
         families.extend(family);
-        option(&mut mount, &key, value).map_err(|reason| format!("is no mount: {key} {reason}"))?;
+        option(&mut mount, &key, value).map_err(|reason| format!("is not a valid mount: {key} {reason}"))?;
     }
     mount.source = in_sandbox(&mount.source, draft.sandbox);
     let own = match mount.kind {
@@ -167,10 +167,10 @@ fn option(mount: &mut Mount, key: &str, value: Option<&str>) -> Result<(), Strin
         "volume-opt" => mount.driver_options.extend([pair(value)?]),
         "tmpfs-size" => mount.tmpfs_size = Some(size(value)?),
         "tmpfs-mode" => {
-            let mode = u32::from_str_radix(value, 8).map_err(|_| "is no octal mode such as 1777")?;
+            let mode = u32::from_str_radix(value, 8).map_err(|_| "is not an octal mode such as 1777")?;
             mount.tmpfs_mode = Some(mode.into());
         }
-        _ => return Err("is no option of a mount".into()),
+        _ => return Err("is not an option of a mount".into()),
     }
     Ok(())
 }

@@ -22,15 +22,15 @@ pub(super) fn integer(text: &str) -> Result<i64, String> {
         _ => (10, &lower[..]),
     };
     if digits.starts_with(['+', '-']) {
-        return Err("is no whole number".into());
+        return Err("is not a whole number".into());
     }
     let sign = if text.starts_with('-') { "-" } else { "" };
-    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| "is no whole number".into())
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).map_err(|_| "is not a whole number".into())
 }
 
 /// Bytes: `512m`, `1.5 GB`, `1073741824`; each step is 1024.
 pub(super) fn size(text: &str) -> Result<i64, String> {
-    const WRONG: &str = "is no size such as 512m";
+    const WRONG: &str = "is not a size such as 512m";
     let end = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or(WRONG)?;
     let (number, unit) = text.split_at(end + 1);
     let number = number.strip_suffix(' ').unwrap_or(number);
@@ -56,7 +56,7 @@ pub(super) fn size(text: &str) -> Result<i64, String> {
 
 /// Nanoseconds: `30s`, `1m30s`, `1.5h`; a bare `0` needs no unit.
 pub(super) fn duration(text: &str) -> Result<i64, String> {
-    const WRONG: &str = "is no time such as 1m30s";
+    const WRONG: &str = "is not a time such as 1m30s";
     let negative = text.starts_with('-');
     let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
@@ -99,7 +99,7 @@ pub(super) fn span(text: &str) -> Result<i64, String> {
 
 /// Billionths of a CPU, of a decimal number.
 pub(super) fn nano_cpus(text: &str) -> Result<i64, String> {
-    const WRONG: &str = "is no number of CPUs such as 1.5";
+    const WRONG: &str = "is not a number of CPUs such as 1.5";
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(part) || (whole.is_empty() && part.is_empty()) {
@@ -114,7 +114,7 @@ pub(super) fn nano_cpus(text: &str) -> Result<i64, String> {
 
 /// The fields of one line of comma-separated values; a field with a comma stands in quotes.
 pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
-    const WRONG: &str = "is no list of fields with commas between";
+    const WRONG: &str = "is not a list of fields with commas between them";
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes());
     let record = reader.records().next().ok_or(WRONG)?.map_err(|_| WRONG)?;
     Ok(record.iter().map(str::to_owned).collect())
@@ -123,7 +123,8 @@ pub(super) fn fields(text: &str) -> Result<Vec<String>, String> {
 /// `80` or `8000-8010`.
 pub(super) fn ports(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text: &str| text.parse().map_err(|_| "has a port that is no number up to 65535".to_owned());
+    let port =
+        |text: &str| text.parse().map_err(|_| "has a port that is not a number up to 65535".to_owned());
     match (port(first)?, port(last)?) {
         (first, last) if first <= last => Ok((first, last)),
         _ => Err("has a range of ports that ends before it begins".into()),

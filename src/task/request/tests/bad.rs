@@ -131,7 +131,7 @@ fn an_app_that_bears_the_name_of_anothers_addresses_is_told() {
     let mut task = plain();
     set(&mut task, "CALICO_IP", "auto");
     for (app, says) in
-        [("/other-direct", "only registered as other-direct-direct"), ("/ü", "is not registered")]
+        [("/other-direct", "registered as other-direct-direct only"), ("/ü", "is not registered")]
     {
         set(&mut task, "MARATHON_APP_ID", app);
         assert!(understood(&task).notes.iter().any(|note| note.contains(says)), "{app}");

@@ -237,7 +237,8 @@ fn containers_of_three_origins() {
 
     docker(&mut own).image = "registry/other:1".into();
     assert!(told(&own, &variables, &["x"]).contains("'registry/other:1'"));
-    assert!(told(&bare(), &executor(&[("CALICO_DOCKER_IMAGE", "../info")]), &["x"]).contains("no image name"));
+    assert!(told(&bare(), &executor(&[("CALICO_DOCKER_IMAGE", "../info")]), &["x"])
+        .contains("not a valid image name"));
     assert!(told(&bare(), &executor(&[("CALICO_DOCKER_IMAGE", "")]), &["x"]).contains("is empty"));
     container(&mut own).r#type = Type::Mesos as i32;
     assert!(told(&own, &calico, &["x"]).contains("DOCKER"));

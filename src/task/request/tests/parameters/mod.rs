@@ -299,7 +299,7 @@ fn networks_and_the_place_in_them() {
         (vec![("network", "bridge"), ("network-alias", "x")], "'bridge'"),
         (vec![("network", "a"), ("network", "a")], "second time"),
         (vec![("network", "a"), ("network", "host")], "several networks"),
-        (vec![("network", "name=a,ip=10.0.0.5"), ("ip", "10.0.0.6")], "different things"),
+        (vec![("network", "name=a,ip=10.0.0.5"), ("ip", "10.0.0.6")], "contradict each other"),
         (vec![("network", "a"), ("ip", "fd00::1")], "other family"),
         (vec![("network", "alias=x")], "names no network"),
     ] {

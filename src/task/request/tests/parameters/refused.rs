@@ -51,7 +51,7 @@ fn what_would_break_supervision() {
         refused(unknown, "true");
     }
     let failure = refusal(&with(plain(), &[("", "x")]));
-    assert!(failure.message.contains("no option of docker run"), "{failure}");
+    assert!(failure.message.contains("not a supported option of docker run"), "{failure}");
 }
 
 #[test]
