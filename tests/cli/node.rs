@@ -176,7 +176,7 @@ fn what_is_not_ours_stays() {
     // What an operator adds for himself is in nobody's way until the whole folder shall go.
     fs::write(farm.join("my-module.so"), "").unwrap();
     succeeds(&host.install(&[]), "added mesos-docker-executor");
-    refuses(&host.node("uninstall", &[]), "my-module.so did not come from calico-mesos");
+    refuses(&host.node("uninstall", &[]), "my-module.so, which calico-mesos did not make");
     assert_eq!(host.links().len(), 4);
 }
 
