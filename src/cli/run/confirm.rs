@@ -9,18 +9,18 @@ use crate::error::chain;
 
 use super::place::Place;
 use super::report;
-use super::words::Words;
+use super::summary::AppSummary;
 
 /// Says which cluster it will be and asks; `yes` answers beforehand.
 pub async fn confirm(
     place: &Place,
-    words: &Words,
+    summary: &AppSummary,
     instances: usize,
     yes: bool,
     interrupt: &Interrupt,
     out: &Out,
 ) -> std::io::Result<bool> {
-    for line in describe(place, words, instances).await {
+    for line in describe(place, summary, instances).await {
         out.line(line);
     }
     if yes {
@@ -44,16 +44,16 @@ pub async fn confirm(
     }
 }
 
-async fn describe(place: &Place, words: &Words, instances: usize) -> Vec<String> {
+async fn describe(place: &Place, summary: &AppSummary, instances: usize) -> Vec<String> {
     let mut lines =
-        vec![format!("launching {} of {} on this machine:", count(instances, "instance"), words.app)];
+        vec![format!("launching {} of {} on this machine:", count(instances, "instance"), summary.app)];
     let mut fact = |name: &str, value: String| lines.push(format!("  {name:<8}{value}"));
-    if words.image.is_some() {
+    if summary.image.is_some() {
         fact("Docker", place.docker.clone());
     }
-    if words.is_calico() {
+    if summary.is_calico() {
         fact("etcd", place.config.etcd.endpoints.join(" "));
-        let overview = report::overview(place, words).await;
+        let overview = report::overview(place, summary).await;
         let node =
             calico::node_name(&place.config).unwrap_or_else(|error| format!("unknown: {}", chain(&error)));
         let known = overview.as_ref().is_none_or(|overview| overview.node_known);

@@ -21,13 +21,13 @@ use tokio::process::{Child, Command};
 use crate::cli::interrupt::Interrupt;
 
 use super::place::Place;
+use super::summary::AppSummary;
 use super::task::Task;
-use super::words::Words;
 
 /// What a command that was asked to end may still do.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub fn environment(tasks: &[Task], place: &Place, words: &Words) -> BTreeMap<String, String> {
+pub fn environment(tasks: &[Task], place: &Place, summary: &AppSummary) -> BTreeMap<String, String> {
     let list = |word: &dyn Fn(&Task) -> String| tasks.iter().map(word).collect::<Vec<_>>().join(" ");
     let mut environment = BTreeMap::from([
         ("CM_TASKS", list(&|task| task.id.clone())),
@@ -35,14 +35,14 @@ pub fn environment(tasks: &[Task], place: &Place, words: &Words) -> BTreeMap<Str
         ("CM_CONTAINERS", list(&|task| task.container_name().unwrap_or_else(|| "-".to_owned()))),
         ("CM_ADDRESSES", list(&|task| task.address())),
         ("CM_LOGS", list(&|task| task.sandbox.join("stdout").display().to_string())),
-        ("CM_PROFILE", words.profile()),
-        ("CM_PORTS", words.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+        ("CM_PROFILE", summary.profile()),
+        ("CM_PORTS", summary.ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
         ("DOCKER_HOST", place.docker.clone()),
         ("CM_CONFIG", place.config_path.display().to_string()),
         ("CM_FOLDER", place.folder.display().to_string()),
         ("CM_ETCD", place.config.etcd.endpoints.join(",")),
     ]);
-    if let (Some((server, port)), Some(name)) = (&place.dns, &words.dns) {
+    if let (Some((server, port)), Some(name)) = (&place.dns, &summary.dns) {
         environment.insert("CM_DNS_NAME", name.clone());
         environment.insert("CM_DNS_SERVER", server.clone());
         environment.insert("CM_DNS_PORT", port.to_string());

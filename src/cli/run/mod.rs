@@ -3,29 +3,29 @@
 //! ```text
 //!  app.json ─► place (daemons of our own, or this machine's) ─► session (embedded agent, real executors)
 //!                                                                 │  table, DNS names, output, --then
-//!  "left behind: nothing" ◄─ place closed ◄─ census ◄─ Ctrl-C, --for, or all tasks over
+//!  "left behind: nothing" ◄─ place closed ◄─ inventory ◄─ Ctrl-C, --for, or all tasks over
 //! ```
 //!
 //! From the moment a place exists there is one way out, and it removes everything: [`run`] never
 //! returns early between opening and closing it, and no signal ends the program by itself.
 
-mod census;
 mod confirm;
 mod derived;
 mod executor;
 mod follow;
 mod hook;
 mod instances;
+mod inventory;
+mod launch;
 mod notes;
 mod place;
 mod remains;
 mod report;
 mod session;
+mod summary;
 mod task;
 mod timing;
-mod visit;
 mod waiting;
-mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,9 +37,9 @@ use super::interrupt::Interrupt;
 use super::output::Out;
 use super::{programs, Failed};
 
+use launch::Launch;
 use place::Place;
-use visit::Visit;
-use words::Words;
+use summary::AppSummary;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -125,8 +125,8 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
         None => {
             let place = Place::here(config, arguments.register)?;
             say_notes();
-            let words = Words::of(&infos[0], &place.config);
-            if !confirm::confirm(&place, &words, infos.len(), arguments.yes, &interrupt, out).await? {
+            let summary = AppSummary::of(&infos[0], &place.config);
+            if !confirm::confirm(&place, &summary, infos.len(), arguments.yes, &interrupt, out).await? {
                 out.line("nothing was launched");
                 return Ok(ExitCode::FAILURE);
             }
@@ -134,8 +134,8 @@ pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitC
         }
     };
     // No `?` from here on until the place is closed.
-    let visit = Visit { place: &place, arguments: &arguments, interrupt: &interrupt, out };
-    let mut result = visit.pay(executor.program, infos).await;
+    let launch = Launch { place: &place, arguments: &arguments, interrupt: &interrupt, out };
+    let mut result = launch.run(executor.program, infos).await;
     let keep = arguments.keep && result.has_failed();
     let folder = place.folder.clone();
     result.left.extend(place.close(keep).await);

@@ -5,7 +5,7 @@ use crate::mesos::messages::TaskInfo;
 use crate::rig::agent::fetch;
 use crate::rig::agent::marathon::App;
 
-use super::words::is_calico;
+use super::summary::is_calico;
 
 /// One sentence each. The instances differ in nothing that matters here; `dev` is whether Docker is a private one.
 pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! The words of a run: what it is about to do, the table, and how to find the tasks.
+//! What `run` prints of a launch: what it is about to do, the table, and how to find the tasks.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use crate::cli::output::{self, count};
 use crate::rig::daemons::find_consul;
 
 use super::place::Place;
+use super::summary::AppSummary;
 use super::task::Task;
-use super::words::Words;
 
 pub fn dev_banner() -> String {
     match find_consul() {
@@ -25,13 +25,13 @@ pub fn replaced(missing: &str, program: &Path) -> String {
 }
 
 /// What the datastore holds beforehand; `None` when it does not answer, which the executor then reports.
-pub async fn overview(place: &Place, words: &Words) -> Option<Overview> {
-    if !words.is_calico() {
+pub async fn overview(place: &Place, summary: &AppSummary) -> Option<Overview> {
+    if !summary.is_calico() {
         return None;
     }
     let node = calico::node_name(&place.config).ok()?;
     let mut datastore = Datastore::connect(&place.config).await.ok()?;
-    datastore.overview(&node, &words.profiles).await.ok()
+    datastore.overview(&node, &summary.profiles).await.ok()
 }
 
 pub fn dev_details(place: &Place) -> String {
@@ -40,11 +40,11 @@ pub fn dev_details(place: &Place) -> String {
 }
 
 /// `/testapp  busybox  2 instances  profile dev (will be created)`
-pub fn headline(words: &Words, instances: usize, overview: Option<&Overview>) -> String {
-    let image = words.image.as_deref().unwrap_or("a command");
-    let mut line = format!("{}  {image}  {}", words.app, count(instances, "instance"));
-    if words.is_calico() {
-        line.push_str(&format!("  profile {}", words.profile()));
+pub fn headline(summary: &AppSummary, instances: usize, overview: Option<&Overview>) -> String {
+    let image = summary.image.as_deref().unwrap_or("a command");
+    let mut line = format!("{}  {image}  {}", summary.app, count(instances, "instance"));
+    if summary.is_calico() {
+        line.push_str(&format!("  profile {}", summary.profile()));
         if overview.is_some_and(|overview| !overview.missing_profiles.is_empty()) {
             line.push_str(" (will be created)");
         }
@@ -52,14 +52,14 @@ pub fn headline(words: &Words, instances: usize, overview: Option<&Overview>) ->
     line
 }
 
-pub fn table(tasks: &[Task], words: &Words) -> String {
+pub fn table(tasks: &[Task], summary: &AppSummary) -> String {
     let row = |task: &Task| {
         vec![
             task.readable_id(),
             task.state().map_or("-", |state| state.short()).to_owned(),
             task.address(),
-            words.profile(),
-            words.port(),
+            summary.profile(),
+            summary.port(),
             task.sandbox.join("stdout").display().to_string(),
         ]
     };
@@ -68,15 +68,15 @@ pub fn table(tasks: &[Task], words: &Words) -> String {
 }
 
 /// The names that lead to the tasks, and a command that works as it is printed.
-pub fn dns(tasks: &[Task], words: &Words, place: &Place) -> Vec<String> {
-    let (Some(name), Some((server, port))) = (&words.dns, &place.dns) else { return Vec::new() };
+pub fn dns(tasks: &[Task], summary: &AppSummary, place: &Place) -> Vec<String> {
+    let (Some(name), Some((server, port))) = (&summary.dns, &place.dns) else { return Vec::new() };
     let addresses: Vec<String> =
         tasks.iter().flat_map(|task| &task.addresses).map(ToString::to_string).collect();
-    let srv = match words.ports.is_empty() {
+    let srv = match summary.ports.is_empty() {
         true => String::new(),
-        false => format!("  (SRV {})", words.port()),
+        false => format!("  (SRV {})", summary.port()),
     };
-    let kind = if words.ports.is_empty() { "A" } else { "SRV" };
+    let kind = if summary.ports.is_empty() { "A" } else { "SRV" };
     vec![
         format!("DNS  {name} > {}{srv}", addresses.join(" ")),
         format!("try  dig @{server} -p {port} {kind} {name}"),

@@ -24,7 +24,7 @@ use super::waiting;
 /// How often a task's output is looked for.
 const POLL: Duration = Duration::from_millis(100);
 /// What a task gets between SIGTERM and SIGKILL when its app definition says nothing: a shell as
-/// process 1 ignores SIGTERM, and somebody sits and waits.
+/// process 1 ignores SIGTERM, and the user waits for the end.
 const GRACE: Duration = Duration::from_secs(1);
 /// What stopping may take on top of the grace before the executors are killed.
 const STOPPING: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ const STOPPING: Duration = Duration::from_secs(30);
 const HASTE: Duration = Duration::from_secs(3);
 /// How long executors whose task is over may take to end.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// A launch that takes longer is explained by the executor's last words.
+/// A launch that takes longer is explained by the last line of the executor's log.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 pub struct Session<'a> {
@@ -54,7 +54,7 @@ impl<'a> Session<'a> {
         Ok(Self { updates: agent.updates(), agent, tasks: Vec::new(), out, interrupt })
     }
 
-    /// Launches all of them, each with its files fetched; on an error the ones before it are there, and have to be stopped.
+    /// Launches all tasks, each with its files fetched. After an error the tasks before it run, and have to be stopped.
     pub async fn launch(&mut self, infos: Vec<TaskInfo>, place: &Place) -> Result<(), AgentError> {
         let ids: Vec<&str> = infos.iter().map(|info| info.task_id.value.as_str()).collect();
         let shorts = short_ids(&ids);
@@ -79,27 +79,27 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Waits until every task runs or is over, or somebody wants an end.
+    /// Waits until every task runs or is over, or the user interrupts.
     pub async fn settle(&mut self) {
         let mut reminder = interval(PATIENCE);
         reminder.set_missed_tick_behavior(MissedTickBehavior::Delay);
         reminder.tick().await;
         while !self.tasks.iter().all(|task| task.is_running() || task.is_over()) {
             tokio::select! {
-                update = self.updates.recv() => self.heard(update),
+                update = self.updates.recv() => self.on_update(update),
                 _ = reminder.tick() => self.explain(),
                 () = self.interrupt.asked() => return,
             }
         }
     }
 
-    /// Prints the tasks' output until all are over, `limit` has passed, or somebody wants an end.
+    /// Prints the tasks' output until all are over, `limit` has passed, or the user interrupts.
     pub async fn watch(&mut self, limit: Option<Duration>) {
         let end = limit.map(|limit| Instant::now() + limit);
         let mut poll = interval(POLL);
         while !self.tasks.iter().all(Task::is_over) {
             tokio::select! {
-                update = self.updates.recv() => self.heard(update),
+                update = self.updates.recv() => self.on_update(update),
                 _ = poll.tick() => self.print_output(false),
                 () = self.interrupt.asked() => break,
                 () = until(end) => break,
@@ -112,7 +112,7 @@ impl<'a> Session<'a> {
     pub async fn listen(&mut self) -> std::convert::Infallible {
         loop {
             let update = self.updates.recv().await;
-            self.heard(update);
+            self.on_update(update);
         }
     }
 
@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
                 .map(|index| self.tasks[*index].state().map_or("UNKNOWN", |state| state.short()));
             self.out.line(format!(" {}", states.collect::<Vec<_>>().join(" ")));
         }
-        self.bury().await;
+        self.wait_for_executors().await;
     }
 
     async fn kill(&self, index: usize, grace: Option<Duration>) {
@@ -163,7 +163,7 @@ impl<'a> Session<'a> {
     }
 
     /// Waits for the executors; one that does not end is killed, and its journal then has no owner.
-    async fn bury(&mut self) {
+    async fn wait_for_executors(&mut self) {
         let limit = if self.interrupt.count() > 1 { HASTE } else { GOODBYE };
         for task in &self.tasks {
             if task.is_over() && self.agent.wait_exit(&task.id, limit).await.is_ok() {
@@ -175,11 +175,11 @@ impl<'a> Session<'a> {
             // A killed process ends; the limit is for the case that even that goes wrong.
             let _ = self.agent.wait_exit(&task.id, limit).await;
         }
-        // Also of those that never told a status.
+        // Also for tasks that never sent a status.
         self.tasks.iter_mut().for_each(Task::learn);
     }
 
-    fn heard(&mut self, update: Result<Update, RecvError>) {
+    fn on_update(&mut self, update: Result<Update, RecvError>) {
         let Some(index) = self.note(update) else { return };
         let task = &self.tasks[index];
         let Some(state) = task.state() else { return };

@@ -91,7 +91,7 @@ impl Task {
     /// Looks up a ContainerID that the app's executor has made: it is in its log before anything else is.
     pub fn learn(&mut self) {
         if self.container.is_none() {
-            self.container = told_container(&self.sandbox.join("stderr"));
+            self.container = logged_container(&self.sandbox.join("stderr"));
         }
     }
 
@@ -175,7 +175,7 @@ pub fn image(info: &TaskInfo) -> Option<&str> {
 }
 
 /// The first that a log names: whatever a task writes comes later.
-fn told_container(stderr: &Path) -> Option<ContainerId> {
+fn logged_container(stderr: &Path) -> Option<ContainerId> {
     // Not there yet, or not any more: nothing is known then.
     let text = String::from_utf8_lossy(&std::fs::read(stderr).ok()?).into_owned();
     let told = text.lines().find_map(|line| line.split_once(" launching as container ")?.1.split(' ').next());
@@ -216,11 +216,11 @@ mod tests {
     fn the_first_container_of_a_log() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("stderr");
-        assert_eq!(told_container(&log), None);
+        assert_eq!(logged_container(&log), None);
         let (own, other) = (ContainerId::random(), ContainerId::random());
         let line = |id| format!("I1123 19:02:01.123 4711 a: launching as container {id} (command)\n");
         std::fs::write(&log, format!("registered\n{}{}", line(&own), line(&other))).unwrap();
-        assert_eq!(told_container(&log), Some(own));
+        assert_eq!(logged_container(&log), Some(own));
     }
 
     #[test]

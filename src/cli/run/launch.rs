@@ -1,4 +1,5 @@
-//! What happens between opening and closing a place. Nothing in here returns early.
+//! One launch, between the opening and the closing of its place: the tasks start, run and end, and what they made is
+//! compared with what is left. Nothing in here returns early.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -10,28 +11,29 @@ use crate::error::chain;
 use crate::mesos::messages::TaskInfo;
 use crate::task::cleaner::{sweep, Sweep};
 
-use super::census::{Census, Seen};
+use super::inventory::{Inventory, Seen};
 use super::place::Place;
 use super::session::Session;
+use super::summary::AppSummary;
 use super::task::Task;
-use super::words::Words;
 use super::{hook, report, Arguments};
 
 /// Consul has its entries a few milliseconds after a task runs.
 const REGISTRATION: Duration = Duration::from_secs(3);
 
-pub struct Visit<'a> {
+/// A launch of one app, with the place that it runs in.
+pub struct Launch<'a> {
     pub place: &'a Place,
     pub arguments: &'a Arguments,
     pub interrupt: &'a Interrupt,
     pub out: &'a Out,
 }
 
-/// What came of it.
+/// The result of a launch.
 #[derive(Debug, Default)]
 pub struct Result {
     failed: bool,
-    /// Counted, for people: `2 veths, 2 namespaces`.
+    /// What was removed, counted for the last line: `2 veths, 2 namespaces`.
     removed: String,
     /// Things that should be gone and are not.
     pub left: Vec<String>,
@@ -54,60 +56,65 @@ impl Result {
     }
 }
 
-impl Visit<'_> {
-    /// Launches, shows, waits, kills, counts.
-    pub async fn pay(&self, executor: PathBuf, infos: Vec<TaskInfo>) -> Result {
-        let words = Words::of(&infos[0], &self.place.config);
+impl Launch<'_> {
+    /// Launches the tasks, shows them, waits for their end or kills them, and lists what is left.
+    pub async fn run(&self, executor: PathBuf, infos: Vec<TaskInfo>) -> Result {
+        let summary = AppSummary::of(&infos[0], &self.place.config);
         let mut result = Result::default();
-        self.introduce(&words, infos.len()).await;
+        self.introduce(&summary, infos.len()).await;
         if self.interrupt.count() > 0 {
             return result;
         }
         let mut session = match Session::start(self.place, executor, self.out, self.interrupt).await {
             Ok(session) => session,
             Err(error) => {
-                self.complain(&error);
+                self.print_error(&error);
                 return Result { failed: true, ..result };
             }
         };
         if let Err(error) = session.launch(infos, self.place).await {
-            self.complain(&error);
+            self.print_error(&error);
             result.failed = true;
         }
         session.settle().await;
-        let mut census = Census::new(&self.place.config, &self.place.docker, words.is_calico());
+        let mut inventory = Inventory::new(&self.place.config, &self.place.docker, summary.is_calico());
         // Twice: Consul's entries come a little later, and some tasks are gone by then.
-        let mut before = census.take(&session.tasks).await;
+        let mut before = inventory.look(&session.tasks).await;
         result.failed |= session.tasks.iter().any(Task::has_failed);
         if !result.failed && self.interrupt.count() == 0 {
-            result.failed |= self.attend(&mut session, &words, &census).await;
-            before.add(census.take(&session.tasks).await);
+            result.failed |= self.show_and_wait(&mut session, &summary, &inventory).await;
+            before.add(inventory.look(&session.tasks).await);
         }
         session.stop().await;
         result.failed |= session.tasks.iter().any(Task::has_failed);
-        let after = self.tidy(&mut census, &session.tasks).await;
+        let after = self.clean_up(&mut inventory, &session.tasks).await;
         result.removed = before.without(&after);
         result.left = after.list();
         result
     }
 
-    async fn introduce(&self, words: &Words, instances: usize) {
-        let overview = report::overview(self.place, words).await;
+    async fn introduce(&self, summary: &AppSummary, instances: usize) {
+        let overview = report::overview(self.place, summary).await;
         if self.place.is_dev() {
             self.out.line(report::dev_details(self.place));
         } else {
             self.out.line(format!("sandboxes in {}", self.place.folder.display()));
         }
-        self.out.line(report::headline(words, instances, overview.as_ref()));
+        self.out.line(report::headline(summary, instances, overview.as_ref()));
     }
 
-    /// From RUNNING to the moment when the tasks shall end. True when something failed.
-    async fn attend(&self, session: &mut Session<'_>, words: &Words, census: &Census<'_>) -> bool {
-        if words.dns.is_some() {
-            census.registered(REGISTRATION).await;
+    /// Shows the tasks, and waits from RUNNING to the moment when they are to end. True when something failed.
+    async fn show_and_wait(
+        &self,
+        session: &mut Session<'_>,
+        summary: &AppSummary,
+        inventory: &Inventory<'_>,
+    ) -> bool {
+        if summary.dns.is_some() {
+            inventory.registered(REGISTRATION).await;
         }
-        self.out.line(report::table(&session.tasks, words));
-        for line in report::dns(&session.tasks, words, self.place) {
+        self.out.line(report::table(&session.tasks, summary));
+        for line in report::dns(&session.tasks, summary, self.place) {
             self.out.line(line);
         }
         match &self.arguments.hook {
@@ -115,12 +122,12 @@ impl Visit<'_> {
                 session.watch(self.arguments.limit).await;
                 false
             }
-            Some(command) => self.then(command, session, words).await,
+            Some(command) => self.run_hook(command, session, summary).await,
         }
     }
 
-    async fn then(&self, command: &str, session: &mut Session<'_>, words: &Words) -> bool {
-        let environment = hook::environment(&session.tasks, self.place, words);
+    async fn run_hook(&self, command: &str, session: &mut Session<'_>, summary: &AppSummary) -> bool {
+        let environment = hook::environment(&session.tasks, self.place, summary);
         let limit = self.arguments.limit.unwrap_or(Duration::MAX);
         let ended: std::io::Result<Option<ExitStatus>> = tokio::select! {
             ended = hook::run(command, environment, self.interrupt) => ended,
@@ -135,32 +142,32 @@ impl Visit<'_> {
                 true
             }
             Err(error) => {
-                self.complain(&error);
+                self.print_error(&error);
                 true
             }
         }
     }
 
-    /// Removes containers and whatever an executor could not take down itself, and looks again.
-    async fn tidy(&self, census: &mut Census<'_>, tasks: &[Task]) -> Seen {
-        let first = census.take(tasks).await;
+    /// Removes the containers and what an executor could not take down itself, and looks again.
+    async fn clean_up(&self, inventory: &mut Inventory<'_>, tasks: &[Task]) -> Seen {
+        let first = inventory.look(tasks).await;
         if first.is_empty() {
             return first;
         }
-        census.remove_containers().await;
-        let after = census.take(tasks).await;
+        inventory.remove_containers().await;
+        let after = inventory.look(tasks).await;
         if after.is_empty() {
             return after;
         }
         match sweep(&self.place.config).await {
             Ok(Sweep::Done { .. } | Sweep::Busy) => {}
-            Err(error) => self.complain(&error),
+            Err(error) => self.print_error(&error),
         }
-        census.remove_containers().await;
-        census.take(tasks).await
+        inventory.remove_containers().await;
+        inventory.look(tasks).await
     }
 
-    fn complain(&self, error: &(dyn std::error::Error + 'static)) {
+    fn print_error(&self, error: &(dyn std::error::Error + 'static)) {
         eprintln!("calico-mesos: {}", chain(error));
     }
 }

@@ -1,7 +1,7 @@
-//! What exists of some tasks, found out by looking: Consul, etcd, the kernel, Docker and our files.
+//! Lists what exists of some tasks in Consul, in etcd, in the kernel, in Docker and in our files.
 //!
-//! Taken while they run and again when they are gone; a run says "left behind: nothing" only when
-//! every one of these places could be looked at and had nothing.
+//! `run` makes the list while the tasks run and again when they have ended. It prints "left behind: nothing" only when
+//! each of these places could be read and held nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,20 +18,20 @@ use crate::workload::{Docker, DockerError, DockerHost};
 
 use super::task::Task;
 
-/// The tasks to look for, and what is remembered between two looks.
-pub struct Census<'a> {
+/// The tasks to look for, and what is kept from one look to the next.
+pub struct Inventory<'a> {
     config: &'a Config,
     docker: &'a str,
     containers: Vec<ContainerId>,
     /// Docker's names of those that are its containers.
     names: Vec<String>,
-    /// What endpoints of these tasks were seen with, or the tasks themselves told.
+    /// Addresses that endpoints of these tasks had, or that the tasks reported.
     addresses: BTreeSet<IpAddr>,
     /// Tasks without Calico are not looked for in etcd.
     calico: bool,
 }
 
-/// What was seen; every entry is a thing with its name.
+/// What a look found; every entry is a thing with its name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub services: BTreeSet<String>,
@@ -59,7 +59,7 @@ impl Seen {
         ]
     }
 
-    /// What was seen at another time.
+    /// Adds what was seen at another time.
     pub fn add(&mut self, other: Self) {
         self.services.extend(other.services);
         self.endpoints.extend(other.endpoints);
@@ -98,14 +98,14 @@ impl Seen {
     }
 }
 
-impl<'a> Census<'a> {
+impl<'a> Inventory<'a> {
     pub fn new(config: &'a Config, docker: &'a str, calico: bool) -> Self {
         let addresses = BTreeSet::new();
         Self { config, docker, containers: Vec::new(), names: Vec::new(), addresses, calico }
     }
 
-    /// Looks for what the tasks are known by now to be called. A task without a name has made nothing.
-    pub async fn take(&mut self, tasks: &[Task]) -> Seen {
+    /// Looks for everything that carries the name of one of the tasks. A task without a name has made nothing.
+    pub async fn look(&mut self, tasks: &[Task]) -> Seen {
         self.containers = tasks.iter().filter_map(|task| task.container.clone()).collect();
         self.names = tasks.iter().filter_map(Task::container_name).collect();
         self.addresses.extend(tasks.iter().flat_map(|task| &task.addresses));
@@ -125,7 +125,7 @@ impl<'a> Census<'a> {
         seen
     }
 
-    /// Waits until every task is in Consul, for a moment: registration runs beside the task.
+    /// Waits until every task is in Consul, or `limit` has passed: registration runs beside the task.
     pub async fn registered(&self, limit: Duration) -> bool {
         let begin = std::time::Instant::now();
         while begin.elapsed() < limit {

@@ -1,4 +1,4 @@
-//! What an app asked for, in the words of the table.
+//! What an app asks for, as `run` prints it: name, image, profiles, ports and DNS name.
 
 use crate::config::Config;
 use crate::mesos::messages::TaskInfo;
@@ -7,7 +7,7 @@ use crate::names::service_name;
 use super::task::{image, variable};
 
 #[derive(Debug, Clone)]
-pub struct Words {
+pub struct AppSummary {
     pub app: String,
     /// None: the task is a command.
     pub image: Option<String>,
@@ -18,7 +18,7 @@ pub struct Words {
     pub dns: Option<String>,
 }
 
-impl Words {
+impl AppSummary {
     pub fn of(info: &TaskInfo, config: &Config) -> Self {
         let app = variable(info, "MARATHON_APP_ID").unwrap_or(&info.name).to_owned();
         let calico = is_calico(info);
