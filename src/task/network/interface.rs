@@ -59,6 +59,6 @@ pub fn purpose(config: &Config, container: &ContainerId) -> String {
 /// A mark is for cleaners that have no journal any more; a task runs as well without.
 async fn mark(config: &Config, container: &ContainerId, veth: &Veth) {
     if let Err(error) = net::name_purpose(&veth.host, &purpose(config, container)).await {
-        tracing::debug!("{} bears no mark: {}", veth.host, chain(&error));
+        tracing::debug!("cannot mark {} as made by calico-mesos: {}", veth.host, chain(&error));
     }
 }
