@@ -22,7 +22,7 @@ DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformanc
 
 .PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint licences build setup
 
-# It sets up and builds by itself: it says beforehand what that will take, and looks at the machine first.
+# It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
 	@CARGO='$(CARGO)' scripts/demo.sh
 

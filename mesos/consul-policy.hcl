@@ -9,7 +9,7 @@ service_prefix "" {
   policy = "write"
 }
 
-# The catalogue shows the nodes of services: it is asked whether somebody else registers <app> already.
+# The catalogue shows the nodes of services: it shows whether another program registers <app> already.
 node_prefix "" {
   policy = "read"
 }

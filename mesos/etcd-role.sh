@@ -3,7 +3,7 @@
 #
 #   mesos/etcd-role.sh [--local] [ROLE]
 #
-# It calls etcdctl, which is told by its own variables where etcd is and who you are (the user root):
+# It calls etcdctl, which reads from its own variables where etcd is and who you are (the user root):
 #
 #   export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=https://etcd-1:2379 ETCDCTL_USER=root
 #   export ETCDCTL_CACERT=... ETCDCTL_CERT=... ETCDCTL_KEY=...

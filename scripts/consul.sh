@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the path of a real Consul on standard output; what it does is told on standard error.
+# Prints the path of a real Consul on standard output; it reports what it does on standard error.
 #
 #   scripts/consul.sh          from PATH, else from the cache, else built (once) and put into the cache
 #   scripts/consul.sh --find   the same, but never builds: exit code 1 when there is none

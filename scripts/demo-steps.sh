@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the demo shows while its two tasks run. Called by `calico-mesos run --then`, which says in CM_*
+# What the demo shows while its two tasks run. Called by `calico-mesos run --then`, which passes in CM_*
 # what there is; see src/cli/run/hook.rs.
 set -eu
 

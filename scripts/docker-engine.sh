@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the folder of a current Docker engine on standard output; what it does is told on standard error.
+# Prints the folder of a current Docker engine on standard output; it reports what it does on standard error.
 #
 #   scripts/docker-engine.sh          from the cache, else built (once) and put into the cache
 #   scripts/docker-engine.sh --find   the same, but never builds: exit code 1 when there is none

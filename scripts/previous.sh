@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints a folder with the three programs of an earlier release on standard output; what it does is told on
+# Prints a folder with the three programs of an earlier release on standard output; it reports what it does on
 # standard error.
 #
 #   scripts/previous.sh             of the newest tag; where there is none, of the commit at which this branch

@@ -2,7 +2,7 @@
 # Brings a Debian machine to the point where `make demo`, `make test` and `make bench` work.
 #
 #   scripts/setup.sh           installs what is missing, builds Consul when there is none
-#   scripts/setup.sh --check   only says what is missing (exit code 1 then)
+#   scripts/setup.sh --check   only prints what is missing (exit code 1 then)
 #   scripts/setup.sh --no-consul            leaves Consul out: `make demo` builds it beside everything else
 #   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
 #

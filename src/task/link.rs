@@ -1,4 +1,4 @@
-//! What a life and its way in say to each other.
+//! The messages between a life and its way in.
 //!
 //! ```text
 //!  way in ── Order, then Kill ──► life

@@ -1,7 +1,7 @@
 //! A task's life: what happens between the agent's RunTask and the last trace of it.
 //!
 //! ```text
-//!  ways_in ──► request                  what was asked for (pure)
+//!  ways_in ──► request                  what the task requests (pure)
 //!     │ link: Order, Kill, Change, Outcome
 //!     ▼
 //!   life ──► record      the journal: ownership, by a lock that ends with the process
@@ -11,7 +11,7 @@
 //!     └────► teardown    everything is taken away, from the journal alone  ◄── cleaner
 //! ```
 //!
-//! `report` writes down what happened: the audit trail, and figures for Prometheus. Start with [`life`].
+//! `report` records what happened: the audit trail, and figures for Prometheus. Start with [`life`].
 
 pub mod cleaner;
 pub mod health;

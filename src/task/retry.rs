@@ -1,7 +1,7 @@
-//! Trying again what the host or the cluster cannot do right now.
+//! Retries what the host or the cluster cannot do right now.
 //!
-//! The app's own faults fail at once. The host's are retried until `launch.retry_for` has passed, so
-//! that one broken agent does not eat a whole deployment in seconds.
+//! The app's own faults fail at once. Faults of the host are retried until `launch.retry_for` has passed, so that one
+//! broken agent does not fail a whole deployment in seconds.
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,9 +1,8 @@
-//! Which blocks of other hosts hold addresses of this node.
+//! Finds the blocks of other hosts that hold addresses of this node.
 //!
-//! A task whose pool has no free block borrows from a block of another host. What is left of it there is seen only
-//! by a look at every block of the cluster, for which an hour's interval is short enough. In between the blocks that
-//! the last such look found are looked at with the node's own, so that what it found does not disappear from reports
-//! and figures.
+//! A task whose pool has no free block borrows an address from a block of another host. Only a look at every block of
+//! the cluster shows what is left there, and one look an hour is enough. Between two such looks the cleaner reads the
+//! blocks that the last one found together with the node's own, so that what it found stays in reports and figures.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,10 +1,11 @@
-//! A host that died for good: everything of ours that Calico still has of it goes, from any other host.
+//! Removes what Calico's datastore holds for the tasks of a host that died for good. It runs on any other host.
 //!
-//! A host that lives would lose its tasks' addresses to others. So this host itself is refused, and a node that
-//! shows a sign of life: its Felix or its Consul agent reports, an endpoint is younger than the grace period, or
-//! this host has a living task of that node.
-//! No sign is no proof; the operator knows what died. Calico's node itself stays, with its tunnel addresses:
-//! `calicoctl delete node` removes it, and with it endpoints and addresses of other tools.
+//! A host that lives would lose its tasks' addresses to others. So it refuses this host itself, and a node that shows a
+//! sign of life: its Felix or its Consul agent reports, an endpoint is younger than the grace period, or this host has
+//! a living task of that node.
+//!
+//! The absence of signs proves nothing: the operator decides. Calico's own node stays, with its tunnel addresses;
+//! `calicoctl delete node` removes it, with the endpoints and addresses of other tools.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A plan carried out: everything is looked at again before it goes, and what has changed is left alone.
+//! Carries a plan out. It looks at each item again before it removes it, and leaves alone what has changed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

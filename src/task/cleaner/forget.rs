@@ -1,8 +1,8 @@
-//! A Docker that is gone for good: records that name it are finished without it.
+//! Finishes the records that name a Docker which is gone for good.
 //!
-//! A record stays until its Docker has confirmed that the container is gone, so one that names a Docker of an earlier
-//! set-up of the host would stay for ever, and with it everything that no record names: the cleaner cannot exclude
-//! that the missing Docker backs it. Only the operator knows that such a Docker does not come back.
+//! A record stays until its Docker has confirmed that the container is gone. A record of a Docker from an earlier
+//! set-up of the host would stay for ever, and with it everything without a record: the cleaner cannot exclude that the
+//! missing Docker backs it. Only the operator can decide that such a Docker does not come back.
 
 use crate::workload::{Docker, DockerHost, InvalidDockerHost};
 

@@ -1,4 +1,4 @@
-//! Taking away what is left of tasks that nobody looks after any more.
+//! The cleaner: takes away what is left of tasks whose executor is dead.
 //!
 //! ```text
 //!  calico-mesos gc ──► survey ──► plan (pure) ──► execute ──┬─► records    the journal's, without an owner
@@ -9,8 +9,8 @@
 //!  calico-mesos gc --node NAME --decommission ──► decommission   a host that died for good
 //! ```
 //!
-//! One cleaner at a time on a host, by a lock that nobody waits for. Whoever dies in the middle leaves a state
-//! that the next one starts from: records go last, and a survey sees what is there.
+//! One cleaner runs at a time on a host. A lock ensures that, and a second cleaner returns at once. A cleaner that dies
+//! leaves a state from which the next one can start: it removes records last, and a survey sees what is there.
 
 mod borrowed;
 mod decommission;

@@ -1,18 +1,18 @@
-//! What is to be done about what a survey has seen. Pure: nothing here looks or touches.
+//! Decides what is to be done about what a survey has seen. Pure: it reads and changes nothing on the host.
 //!
 //! ```text
-//!  its record's owner lives ──► nothing, but for what Consul or the datastore has lost
+//!  its record's owner lives ──► nothing, except for what Consul or the datastore has lost
 //!  the owner is dead ─────────► the teardown, from the record
-//!  no record:  Calico's own, or not of our making ──► never touched
-//!              something lives, or may live ────────► kept
-//!              younger than grace ──────────────────► kept
-//!              otherwise ───────────────────────────► reported, or removed where the operator wants that
+//!  no record:  Calico's own, or not made by calico-mesos ──► never touched
+//!              something lives, or may live ───────────────► kept
+//!              younger than grace ─────────────────────────► kept
+//!              otherwise ──────────────────────────────────► reported, or removed (gc.orphans)
 //! ```
 //!
-//! Two things without a record go in any case, where nothing else is left of the task: a container that never
-//! started, for Docker finishes a create whose asker has died, maybe after the record has gone; and one that Docker
-//! reports as running though nothing of it lives. Only a young one may be of a launch under another configuration of
-//! this host, whose journal is not looked at here.
+//! Two things without a record are removed in any case, if nothing else is left of the task. One is a container that
+//! never started: Docker finishes a create whose client has died, maybe after the record was removed. The other is a
+//! container that Docker reports as running although nothing of it lives. A young one may belong to a launch under
+//! another configuration of this host, whose journal this cleaner does not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! The journal's records without an owner, taken down a few at a time.
+//! Takes down the tasks of journal records without an owner, a few at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! What the datastore lacks of living tasks: looked for, and written again.
+//! Finds what the datastore has lost of living tasks, and writes it again.
 //!
-//! A launch notes what it has committed beside the task's Consul file, and its executor removes the note before it
-//! releases the address. So the order of looking decides: the note is read first, then the datastore, then the note
-//! once more, and only what is missing between two looks at one note has been lost. The write is one guarded
-//! transaction. After it the note is looked at again: where it has gone, the executor may have released the address
-//! before the write came, and the write is taken back.
+//! A launch notes what it has committed, beside the task's Consul file, and its executor removes the note before it
+//! releases the address. So the order of the looks decides: first the note, then the datastore, then the note again.
+//! Only what is missing between two looks at the same note is lost. One guarded transaction writes it. After the write
+//! the note is read once more: if it has gone, the executor may have released the address before the write arrived, and
+//! the write is taken back.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What a survey sees, as plain data, and what follows from it alone.
+//! The results of a survey as plain data, and what follows from them alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

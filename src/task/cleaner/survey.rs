@@ -1,10 +1,10 @@
-//! Looks at what there is of tasks on this host, in Calico, in Docker and in Consul.
+//! Looks for everything of tasks on this host, in Calico, in Docker and in Consul.
 //!
-//! The order of looking is what makes a comparison possible. An executor writes its journal's record before it
-//! makes anything, and removes it when nothing is left: so whatever was seen, and neither had a record before
-//! everything else was looked at nor has one afterwards, belongs to nobody.
+//! The order of the looks makes the comparison possible. An executor writes its journal record before it makes
+//! anything, and removes the record when nothing is left. So what the survey has seen belongs to no task if it had no
+//! record before everything else was looked at and has none afterwards.
 //!
-//! Of Calico's blocks those of this node are looked at, and once an hour all, see `borrowed.rs`.
+//! The survey reads those of Calico's blocks that belong to this node, and all blocks once an hour; see `borrowed.rs`.
 
 use std::collections::BTreeSet;
 use std::fs;

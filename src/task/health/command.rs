@@ -1,4 +1,4 @@
-//! COMMAND: a command in the task's surroundings; what it prints goes into the executor's stderr.
+//! The COMMAND check: runs a command where the task runs, and copies its output to the executor's stderr.
 
 use std::path::Path;
 

@@ -1,21 +1,21 @@
-//! Health checks: is the task, which runs, also well?
+//! Health checks: whether a running task is healthy.
 //!
 //! ```text
 //!                       ┌───────────── interval ◄────────────┐
 //!                       ▼                                    │
-//!  delay ──────────► probe ──┬─ succeeds ─────────► healthy ─┤   told when it is news
+//!  delay ──────────► probe ──┬─ succeeds ─────────► healthy ─┤   reported when it is news
 //!                    (limit: │                               │
 //!                   timeout) ├─ fails in grace ──► ignored ──┤   until the first success
-//!                            ├─ fails ───────────► unhealthy ┤   told each time
+//!                            ├─ fails ───────────► unhealthy ┤   reported each time
 //!                            │                               │
 //!                            ├─ cannot be made ──► nothing ──┘   Docker is away
-//!                            └─ fails once too often ─► kill     told, and then silence
+//!                            └─ fails once too often ─► kill     reported, then nothing more
 //! ```
 //!
-//! Probes work inside the task's network namespace, on sockets made there (`net::dial`): no process is
-//! started, but for the command of a COMMAND check itself. `policy` decides what a result means;
-//! what follows from a [`Verdict`] is the life's to do. Facts: Mesos' `health_checker.cpp`, whose results,
-//! timing and counting are kept; what differs is said where it differs.
+//! Probes run inside the task's network namespace, on sockets that were made there (`net::dial`). They start no
+//! process, except for the command of a COMMAND check. `policy` decides what a result means, and the life decides what
+//! follows from a [`Verdict`]. Source: Mesos' `health_checker.cpp`, whose results, timing and counting are kept;
+//! differences are documented where they occur.
 
 mod command;
 mod http;

@@ -1,4 +1,4 @@
-//! What a check's results mean, as the stock executor counts them. Pure: the caller brings the clock.
+//! The meaning of a check's results, counted as the stock executor counts them. Pure: the caller brings the clock.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! One look at the task, of any kind.
+//! One probe of a task, of any kind.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;

@@ -1,6 +1,7 @@
-//! What a life with an interface of Calico's rests on: the request held against the configuration, and the record.
+//! What a life with a Calico interface starts from: the request checked against the configuration, and the journal
+//! record.
 //!
-//! The journal's record is written before anything is made, and whatever happens afterwards ends in a teardown.
+//! The record is written before anything is made, and every way that the life can take from there ends in a teardown.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};

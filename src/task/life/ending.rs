@@ -1,4 +1,4 @@
-//! The end of a life: what it means, and the teardown.
+//! The end of a life: its outcome, and the teardown.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What can happen in a life, and what can be done about it.
+//! The events of a life, and the effects that they can have.
 
 use std::time::{Duration, Instant};
 

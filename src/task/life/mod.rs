@@ -4,13 +4,13 @@
 //!  way in ── Order, Kill ──► driver ── Event ──► state      what happens next (pure)
 //!         ◄─ Change, Ended ──   │  ◄── Effect ──┘
 //!                               │──► setup      the work of each job in the table; begin: of the first one
-//!                               └──► ending     what the end means, and the teardown
+//!                               └──► ending     the outcome, and the teardown
 //! ```
 //!
-//! The life knows nothing of the way in: all of them feed it an [`Order`] and translate [`Change`]s into their own words.
-//! One life is one start to one end; starting again is its caller's business. A task without CALICO variables takes the
-//! same road without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
-//! jobs. Start with `state`, which draws the road.
+//! A life does not depend on the way in: each way in feeds it an [`Order`] and translates its [`Change`]s. One life is
+//! one start to one end; starting again is its caller's business. A task without CALICO variables goes through the same
+//! states without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
+//! jobs. Start with `state`, which draws the states.
 //!
 //! [`Change`]: crate::task::link::Change
 

@@ -1,8 +1,8 @@
-//! The task's Consul entries: registered beside its life, never in its way.
+//! The task's Consul entries. They are registered beside its life and never delay it.
 //!
-//! Consul absent or down never fails a task and never delays one. What has not reached it is tried until it
-//! does or the task ends; what stands in the log is the first error and the success. The entries of a task with a
-//! health check follow it; of what changed while Consul was away only the newest state is told.
+//! A Consul that is absent or down neither fails a task nor delays one. What has not reached Consul is retried until it
+//! does or the task ends; the log holds the first error and the success. The entries of a task with a health check
+//! follow the check. Of the changes while Consul was away only the newest state is sent.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The jobs of a life's set-up, each a piece of work that owns what it needs.
+//! The jobs of a life's set-up: each is a piece of work that owns what it needs.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! The states of a life: what happens next, and nothing else.
+//! The states of a life. They decide what happens next, and do nothing themselves.
 //!
 //! ```text
 //!                     Kill, or a job fails
@@ -13,11 +13,11 @@
 //!                                          no record: nothing to take down ──────────────────┘
 //! ```
 //!
-//! Pure: time comes in with the event, and a state holds no resource. The driver does what the effects say and
-//! reports what happens. Set-up is a set of jobs, of which each begins as soon as its needs are met; see [`needs`].
-//! A job that has begun is never dropped half done: it is cancelled, which lets it end at its next good moment, and
-//! waited for in `Settling`. What has not ended when [`Timer::Settle`] is due goes on unwatched; the journal's record
-//! stays for a cleaner then.
+//! Pure: time comes in with the event, and a state holds no resource. The driver carries out the effects and reports
+//! what happens. Set-up is a set of jobs, each of which begins as soon as its needs are met; see [`needs`]. A job that
+//! has begun is never dropped half done: it is cancelled, which lets it end at its next safe point, and `Settling`
+//! waits for it. What has not ended when [`Timer::Settle`] is due continues without being waited for; the journal
+//! record then stays for a cleaner.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The jobs that a life is set up by, and what each of them needs.
+//! The jobs of a life's set-up, and what each of them needs.
 
 /// What a life is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Waiting until Felix has programmed a task's endpoint, as far as `policy.wait` asks for it.
+//! Waits until Felix has programmed a task's endpoint, as far as `policy.wait` requires it.
 //!
 //! ```text
 //!  best-effort ── report, or the host routes for a while ──► start; at the deadline start all the same
@@ -6,9 +6,9 @@
 //!                   └─ another endpoint's report appears or goes: the deadline moves on
 //! ```
 //!
-//! A report is the file that Felix writes once all of an endpoint's rules are in force. Its host route proves less: it
-//! comes before the last rules, and a Felix that dies in between leaves it behind. Security does not depend on the wait:
-//! Felix drops what comes from an interface that it does not know.
+//! A report is the file that Felix writes once all rules of an endpoint are in force. The host route proves less: it
+//! comes before the last rules, and a Felix that dies in between leaves it behind. Security does not depend on the
+//! wait: Felix drops packets from interfaces that it has not programmed.
 
 use std::future::ready;
 use std::net::IpAddr;

@@ -1,13 +1,14 @@
-//! Which task of this host has which address, whatever the datastore says.
+//! The addresses that tasks of this host hold, independent of the datastore.
 //!
-//! A datastore that was restored from a backup, or edited by hand, may call an address free that a task here still
-//! has. So a launch takes its addresses on the host before it writes them: `<run>/addresses/<ip>` is a link to the
-//! task's folder, made exclusively. It leads to a living task as long as the journal has a record of that task, or
-//! the host its interface; teardown removes it once nothing of the workload lives. An address whose link leads to a
-//! living task is skipped (`auto`) or refused with that task's name (explicit). A link whose task is gone is
-//! replaced under the folder's lock: the link that was judged is the one that is replaced, or all begins anew. Tasks
-//! of the release before have no links. They are known by the host route of the address, which leads to their
-//! interface, in Felix mode as well as long as Felix has not seen that their endpoint is gone.
+//! A datastore that was restored from a backup, or edited by hand, may report an address as free that a task here still
+//! holds. So a launch takes its addresses on the host before it writes them: `<run>/addresses/<ip>` is a link to the
+//! task's folder, made exclusively. The link leads to a living task as long as the journal has a record of that task,
+//! or the host has its interface. The teardown removes it once nothing of the workload lives. An address whose link
+//! leads to a living task is skipped (`auto`) or refused with that task's name (explicit). A link whose task is gone is
+//! replaced under the folder's lock: either the link that was judged is replaced, or the launch starts its choice anew.
+//!
+//! Tasks of the previous release have no links. They are recognised by the host route of the address, which leads to
+//! their interface; in Felix mode, too, as long as Felix has not seen that their endpoint is gone.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
-//! The Calico side of a launch, in typed stages: what a stage holds is what exists by then.
+//! The Calico side of a launch, in typed stages: a stage holds what exists by then.
 //!
 //! ```text
-//!  request ─ choose ────► Choice ──────┐      ports: can they be had?
+//!  request ─ choose ────► Choice ──────┐      ports: are they free?
 //!             datastore read           ├─ wire ──► Wired ──► hosts (gate opens)
 //!          ─ interface ─► Interface ───┘   │ ├─ holds     the addresses, on this host
 //!             namespace, veth              │ ├─ ports     forwarded, and kept so
@@ -10,7 +10,7 @@
 //!                                          addresses inside, host routes
 //! ```
 //!
-//! `folder` is where the runtime finds all of it. There is no undo here: the journal says what may exist, and
+//! `folder` is where the runtime finds all of it. Nothing here undoes a stage: the journal names what may exist, and
 //! `teardown` takes it away.
 
 mod choose;

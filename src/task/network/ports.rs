@@ -1,4 +1,4 @@
-//! The host's ports of a Calico task: whether they can be had, and that they lead to it while it runs.
+//! The host ports of a Calico task: checks that they are free, and forwards them to the task while it runs.
 
 use std::net::IpAddr;
 

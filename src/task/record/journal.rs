@@ -1,19 +1,18 @@
-//! The journal: one file a task, which says what has to be taken away when the task ends.
+//! The journal: one file a task, which names what has to be taken away when the task ends.
 //!
-//! Ownership instead of flags. The executor writes the file once, before it makes anything else, and
-//! holds an exclusive `flock` on it as long as it lives. Whoever can take that lock knows that the
-//! owner is dead and finishes the teardown; teardown itself never has to write. So SIGKILL, OOM,
-//! reboot and power loss all end the same way.
+//! Ownership takes the place of flags. The executor writes the file once, before it makes anything else, and holds an
+//! exclusive `flock` on it as long as it lives. A process that can take that lock has proof that the owner is dead, and
+//! finishes the teardown; the teardown never has to write. So SIGKILL, OOM, reboot and power loss all end the same way.
 //!
-//! One line more is there while a write to the datastore is under way, and tells which: should the owner die before
-//! the answer comes, whoever follows has to rule that write out; see [`Entry::expect`]. An owner who leaves without
-//! having heard what became of a release names the addresses there, for the audit trail; see
-//! [`Entry::leave_word`]. Behind it stands how the task ended, from then on: an agent may destroy the executor at
-//! its own terminal update; see [`Entry::conclude`]. The release before reads past that line.
+//! A second line stands there while a write to the datastore is under way, and names it. If the owner dies before the
+//! answer arrives, its successor has to rule that write out; see [`Entry::expect`]. An owner that ends without having
+//! received the answer to a release names the addresses there, for the audit trail; see [`Entry::leave_word`]. The next
+//! line records how the task ended, because an agent may destroy the executor at its own terminal update; see
+//! [`Entry::conclude`]. The previous release reads past that line.
 //!
-//! The file is made under a temporary name, locked, and then linked into place, so that nobody can
-//! see it unlocked while its owner lives. It is never renamed. Whoever has locked a file compares it
-//! with what the path names now: a different inode means that somebody else was faster.
+//! The file is made under a temporary name, locked, and then linked into place, so that no process can see it unlocked
+//! while its owner lives. It is never renamed. A process that has locked a file compares it with the file at its path:
+//! a different inode means that another process was faster.
 
 mod lines;
 

@@ -1,8 +1,9 @@
-//! What Consul and Calico's datastore hold of a task: a file each in the task's volatile folder.
+//! Records what Consul and Calico's datastore hold of a task: one file for each in the task's volatile folder.
 //!
-//! A Consul agent that was rebuilt, or a datastore that was restored from a backup, has lost it; the cleaner writes it
-//! again. A file is there only while the executor wants the entries to be, and goes before the executor removes them:
-//! a cleaner looks again after it has written, and takes back what it wrote behind the executor's back.
+//! A Consul agent that was rebuilt, or a datastore that was restored from a backup, has lost that, and the cleaner
+//! writes it again. A file exists only while the executor wants the entries to exist; the executor removes it before
+//! the entries. A cleaner looks again after its write, and takes back what it wrote after the executor had removed the
+//! file.
 
 use std::fs;
 use std::io::{self, Write};

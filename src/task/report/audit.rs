@@ -1,13 +1,13 @@
-//! The audit trail: who had which address from when to when, and what every launch and every teardown did.
+//! The audit trail: which task had which address from when to when, and what every launch and every teardown did.
 //!
-//! JSON lines below `<paths.log>/audit/`. Two files, because they are asked different questions and grow at
-//! different speeds: `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an
-//! address, and shall not be rotated away by `tasks.log`, where a life has two long lines with the time of
-//! each of its steps. What a cleaner takes away is told to people besides, in `gc.log`.
+//! It is made of JSON lines below `<paths.log>/audit/`, in two files, because they answer different questions and grow
+//! at different speeds. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
+//! `tasks.log` has two long lines a life, with the time of each step, and must not rotate the addresses away. What a
+//! cleaner removes is also in `gc.log`, for people.
 //!
-//! The trail follows what has happened: a line is written after the datastore has said yes. The journal knows which
-//! addresses are out, so that a cleaner tells of those that went by a release whose answer nobody heard. Killed
-//! between the answer and its note in the journal, an executor leaves the line to its cleaner, which may repeat it.
+//! The trail follows what has happened: a line is written after the datastore has confirmed. The journal names the
+//! addresses that are held, so that a cleaner reports those that went by a release whose answer was lost. An executor
+//! that is killed between the answer and its note in the journal leaves the line to the cleaner, which may repeat it.
 
 use std::net::IpAddr;
 

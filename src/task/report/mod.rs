@@ -1,4 +1,4 @@
-//! What happened, for operators: the audit trail, the figures for Prometheus, and the names of a life's steps.
+//! Records what happened, for operators: the audit trail, the figures for Prometheus, and the names of a life's steps.
 
 pub mod audit;
 pub mod figures;

@@ -1,9 +1,9 @@
-//! The steps of a Calico task's life, by name: what the audit trail gives times for, and where faults can strike.
+//! The steps of a Calico task's life, by name: the audit trail has their times, and tests inject faults at them.
 //!
-//! Every place at which something begins to exist, or has ceased to, is one of these; a life passes each of
-//! them once at most. In debug builds, and only there, a program may listen at the unix socket `paths.steps`: it reads
-//! `<task id> <step>\n` for each, and holds the life up there until it closes the connection. That is how tests strike at
-//! a certain step. Without a listener nothing is held up.
+//! Every point at which something begins or ceases to exist is one of these steps; a life passes each at most once.
+//! Only in debug builds, a program may listen at the unix socket `paths.steps`: it reads `<task id> <step>\n` for each
+//! step, and the life waits until the program closes the connection. So a test can act at a certain step. Without a
+//! listener nothing waits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a task asks of Calico, by three variables of its own environment.
+//! What a task requests of Calico, by three variables of its own environment.
 //!
 //! | variable | values | not set, with the other one set |
 //! | --- | --- | --- |
@@ -6,9 +6,9 @@
 //! | `CALICO_PROFILE` | a profile, or a comma list | `profile.default` of config.toml |
 //! | `SERVICE_PORT` | `3000`; a comma list; a name in front becomes a tag: `80,https:443` | no port |
 //!
-//! Neither CALICO variable: no request, and SERVICE_PORT belongs to the app alone. Blanks around a value
-//! or an item are ignored. A variable that is there but empty is an error and not "not set": an app whose
-//! template went wrong must not end up on the host's network in silence. Everything here is pure.
+//! Neither CALICO variable: no request, and SERVICE_PORT belongs to the app alone. Blanks around a value or an item are
+//! ignored. A variable that is there but empty is an error and not "not set": an app whose template went wrong must not
+//! end up on the host's network in silence. Everything here is pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

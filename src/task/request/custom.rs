@@ -1,4 +1,4 @@
-//! What a task of a custom executor is: a command, or a Docker container.
+//! Decides what a task of a custom executor is: a command, or a Docker container.
 //!
 //! | the task has | it is |
 //! | --- | --- |
@@ -6,15 +6,16 @@
 //! | the label or variable `CALICO_DOCKER_IMAGE` | a container of that image |
 //! | neither | a command, which the executor runs itself |
 //!
-//! Its command is the TaskInfo's own; or, where a framework like Marathon gives the TaskInfo none, what the
-//! executor was started with; or, where there is neither, the text in TaskInfo.data, which is where Singularity puts
-//! a deploy's `command` and Chronos a job's, behind its `|`: a line for the shell. Marathon's `"executor": "/path"` hands the app's `cmd` over as arguments, after
-//! a shell has split it. A single argument with a blank in it can only have been quoted, and is a line for the
-//! shell; anything else is the words of the command. A first `--` is dropped, so that Marathon, which insists
-//! on a `cmd`, can ask for an image's own command.
+//! The command is the TaskInfo's own. Where a framework such as Marathon gives the TaskInfo none, it is what the
+//! executor was started with. Where there is neither, it is the text in TaskInfo.data, a line for the shell:
+//! Singularity puts a deploy's `command` there, and Chronos a job's, behind its `|`.
 //!
-//! Its environment is that of ExecutorInfo.command, below that of TaskInfo.command, and nothing of this
-//! process's own.
+//! Marathon's `"executor": "/path"` passes the app's `cmd` as arguments, after a shell has split it. A single argument
+//! with a blank in it can only have been quoted, and is a line for the shell; anything else is the words of the
+//! command. A first `--` is dropped, so that Marathon, which requires a `cmd`, can run an image's own command.
+//!
+//! The environment is that of ExecutorInfo.command, below that of TaskInfo.command. Nothing of this process's own
+//! environment is in it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The environment, from weak to strong: the task's own variables, those of the agent's hook modules, the
-//! three that Mesos forces. The parameter `env` comes on top of it, as it does on a command line.
+//! The environment of a task, from weak to strong: the task's own variables, those of the agent's hook modules, and the
+//! three that Mesos forces. The parameter `env` overrides them, as on a command line.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The health check: what to look at, when, and how often it may fail.
+//! The health check of a TaskInfo: what to probe, when, and how often it may fail.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

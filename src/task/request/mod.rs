@@ -1,5 +1,5 @@
-//! From a TaskInfo to a container: what the stock docker executor would pass to `docker run`, and what
-//! changes when the task asks for Calico.
+//! From a TaskInfo to a container: what the stock docker executor would pass to `docker run`, and what changes when the
+//! task requests Calico.
 //!
 //! | of the TaskInfo | becomes | in |
 //! | --- | --- | --- |
@@ -12,10 +12,10 @@
 //! | `health_check` | a check beside the task | `health` |
 //! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
 //!
-//! A custom executor's task can be a command as well; `custom` tells which it is.
+//! A custom executor's task can be a command as well; `custom` decides which it is.
 //!
-//! Pure: nothing is looked up or written. Whatever is wrong with a task is one sentence in one
-//! [`Failure`]; what the stock executor ignores too is told in [`Description::notes`], for the log.
+//! Pure: nothing is looked up or written. A mistake in a task becomes one sentence in one [`Failure`]. What the stock
+//! executor ignores, too, is listed in [`Description::notes`], for the log.
 
 pub mod calico;
 mod command;

@@ -5,7 +5,7 @@
 //! | `HOST` (Marathon's default) | the host's | Calico |
 //! | `BRIDGE` | Docker's bridge | Calico |
 //! | `USER`, network `calico` | Calico, `auto`, the default profile | Calico |
-//! | `USER`, another network | that Docker network | refused: two networks are asked for |
+//! | `USER`, another network | that Docker network | refused: two networks |
 //! | `NONE` | none | refused |
 //!
 //! The parameter `network` (or `net`) replaces the first column for tasks without Calico.

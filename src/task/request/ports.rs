@@ -1,4 +1,4 @@
-//! Ports of the host that were given to a task.
+//! The host ports that Mesos gave to a task.
 //!
 //! | the task's network | without Calico | with Calico: forwarded to its address |
 //! | --- | --- | --- |

@@ -1,5 +1,5 @@
-//! Volumes, the sandbox among them, as Docker's `source:target:mode`, or as a mount where the sandbox's path has a
-//! colon, which ends a part of that notation.
+//! Volumes, the sandbox among them: as Docker's `source:target:mode`, or as a mount where the sandbox's path has a
+//! colon, which separates the parts of that notation.
 
 use std::path::{Component, Path, PathBuf};
 

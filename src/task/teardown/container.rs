@@ -1,8 +1,8 @@
-//! The container's end as Docker has to see it, and what lies below Docker.
+//! The end of a container in Docker's view, and of what lies below Docker.
 //!
-//! A containerd that is killed takes news with it: Docker goes on calling a container running whose process is gone,
-//! or drops one whose shim and cgroups stay. A kill makes Docker look; the rest is ended here. Nothing of this holds
-//! an address, so that a living executor does it behind its terminal update.
+//! A containerd that is killed loses events: Docker then reports a container as running whose process is gone, or drops
+//! one whose shim and cgroups stay. A kill makes Docker look again; the shim and the cgroups are ended here. None of
+//! them holds an address, so a living executor does this after its terminal update.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,13 +1,12 @@
-//! The teardown, from nothing but the journal's record.
+//! The teardown, which works from the journal record alone.
 //!
-//! Order: Consul entry, workload, the host's ports, interface and namespace, then the datastore in one transaction.
-//! Every step accepts "already gone"; errors are collected and the next step is tried all the same,
-//! with one exception: the address is given back only when nothing of the workload lives any more,
-//! and no port of the host leads to it, because an address that is handed out twice is worse than one that
-//! is held too long.
+//! The order is: Consul entries, workload, host ports, interface and namespace, then the datastore in one transaction.
+//! Every step accepts "already gone". Errors are collected and the next step is tried all the same, with one exception:
+//! the address is given back only when nothing of the workload lives and no host port leads to it, because an address
+//! that is assigned twice is worse than one that is held too long.
 //!
-//! A living executor calls this for its own task, and a cleaner calls it for a dead
-//! one's; both end with the record removed, or with the record in place for the next cleaner.
+//! A living executor calls this for its own task, and a cleaner for the task of a dead one. Both end with the record
+//! removed, or with the record in place for the next cleaner.
 
 use std::fs;
 use std::io;

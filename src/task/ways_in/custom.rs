@@ -1,8 +1,8 @@
 //! Way in B: a custom executor, for any framework's ExecutorInfo and for Marathon's path executors.
 //!
-//! Speaks version 1 of the executor API and runs any number of tasks: commands in network namespaces of
-//! their own, and Docker containers. A task's names derive from a ContainerID made here: the agent's own
-//! is that of this executor, and may stand for several tasks.
+//! It speaks version 1 of the executor API and runs any number of tasks: commands in network namespaces of their own,
+//! and Docker containers. A task's names derive from a ContainerID made here: the agent's own is that of this executor,
+//! which may run several tasks.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -1,4 +1,4 @@
-//! What all executors have in common: the driver's events go to lives, the lives' changes to the driver.
+//! What all executors have in common: the driver's events go to lives, the lives' changes go to the driver.
 //!
 //! ```text
 //!  agent ── Launch ──► Way::order ──► life::live   (one async task each)
@@ -6,12 +6,12 @@
 //!        ◄── TaskStatus ── Change, Outcome
 //! ```
 //!
-//! An agent that destroys an executor sends it SIGTERM, and reports state and reason of its tasks itself. From then on
-//! nothing is reported: an update of ours would come first and hide them. The teardown is done all the same. SIGINT
-//! is a Ctrl-C and not the agent's: it is a shutdown, and the ends of the tasks are reported.
+//! An agent that destroys an executor sends it SIGTERM, and reports the state and reason of its tasks itself. From then
+//! on the executor reports nothing: its update would arrive first and hide the agent's. The teardown is done all the
+//! same. SIGINT comes from a Ctrl-C and not from the agent: it is a shutdown, and the ends of the tasks are reported.
 //!
-//! The executor ends when no task is left and the last update is acknowledged, or a bounded time later.
-//! What the ways in do not have in common, how an [`Order`] is made of a TaskInfo, is their [`Way`].
+//! The executor ends when no task is left and the last update is acknowledged, or a bounded time later. The ways in
+//! differ in how an [`Order`] is made of a TaskInfo; that is their [`Way`].
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -1,8 +1,8 @@
-//! What a life's changes and outcome look like to Mesos.
+//! Translates a life's changes and outcome into status updates.
 //!
-//! Texts and fields as the stock docker executor sends them, so that frameworks and people who know
-//! those find the same. Every status of a task with a Calico address carries the address: a status
-//! without `network_infos` makes the agent put in its own, and Marathon believes it.
+//! Texts and fields are those of the stock docker executor, so that frameworks and people find what they expect. Every
+//! status of a task with a Calico address carries the address: for a status without `network_infos` the agent puts in
+//! its own address, and Marathon uses it.
 
 use std::net::IpAddr;
 

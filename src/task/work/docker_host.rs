@@ -1,9 +1,8 @@
-//! Which Docker a task runs on, and who said so.
+//! Chooses the Docker that a task runs on.
 //!
-//! DOCKER_HOST reaches the executor through the agent's `--executor_environment_variables`. Mesos
-//! merges the task's own variables into the same environment, the task's value winning, so a name
-//! that the task sets too counts as not set by the agent. Then the configuration decides, then the
-//! agent's `--docker_socket`.
+//! DOCKER_HOST reaches the executor through the agent's `--executor_environment_variables`. Mesos merges the task's own
+//! variables into the same environment, and the task's value wins. So a DOCKER_HOST that the task sets, too, counts as
+//! not set by the agent. Next comes the configuration, then the agent's `--docker_socket`.
 
 use std::fmt;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The executor's side of the gate: the last step before the workload's first instruction.
 //!
-//! `calico-runc start` connects to a socket on which the executor listens for as long as it lives,
-//! and waits for one word. The socket is also the lock: a dead executor refuses connections, and a
-//! waiting runtime sees the end of the stream, so that the gate fails closed without any clean-up.
+//! `calico-runc start` connects to a socket on which the executor listens for as long as it lives, and waits for one
+//! word. The socket is also the lock: a dead executor refuses connections, and a waiting runtime sees the end of the
+//! stream, so that the gate fails closed without any clean-up.
 //!
 //! ```text
 //!  Waiting ──decide(open)──► Open ──first start──► Passed
@@ -10,9 +10,8 @@
 //!     └──────close(reason)─────┴──► Refused           (both for good)
 //! ```
 //!
-//! One-shot: a second start is refused. A teardown closes the gate first, so that nothing can start
-//! in a namespace that is being taken down, and before any call to Docker, which would block until
-//! the waiting `start` returns.
+//! It opens once: a second start is refused. A teardown closes the gate first, so that nothing can start in a namespace
+//! that is being taken down, and before any call to Docker, which would block until the waiting `start` returns.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@
 //!                                                     stop
 //! ```
 //!
-//! A container is in Docker's hands; what is not Docker's own is the second source of its end, and the last
-//! resort when Docker does not stop it: the init process itself. A command is a child of this process.
+//! Docker runs a container. The init process itself is the second source of the container's end, and the last resort
+//! when Docker does not stop it. A command is a child of this process.
 
 mod command;
 mod docker;

@@ -1,9 +1,9 @@
 //! Refuses Calico tasks on a Docker daemon whose containers cannot use the namespace that is made for them.
 //!
-//! The daemon is asked once in its life: what it said lies in `<run>/docker/<address>`, with the processes that
-//! it may be, and counts as long as those are the same. (Behind a socket of systemd's the peer is pid 1, and behind TCP
-//! it is unknown: then every dockerd that this host had when it was asked counts, for as long as all of them live. Where
-//! none can be seen, the daemon is asked each time.)
+//! A daemon is queried once in its life. Its answer lies in `<run>/docker/<address>`, with the processes that the
+//! daemon may be, and is valid as long as those are the same. (Behind a socket of systemd's the peer is pid 1, and
+//! behind TCP it is unknown: then all dockerds that this host had at the time of the query count, for as long as all of
+//! them live. Where none can be seen, the daemon is queried each time.)
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

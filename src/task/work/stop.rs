@@ -1,11 +1,11 @@
-//! Ending a workload, whatever Docker does meanwhile.
+//! Ends a workload, even if Docker does not respond.
 //!
 //! ```text
 //!  ask politely ──grace──► kill ──patience──► kill the process itself ──► give up waiting for Docker
 //!      └─ Docker away: asked again, with what is left of the grace
 //! ```
 //!
-//! What happens when is the life's to say; here is how it is done.
+//! The life decides when to stop; this module does it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
-//! What is to be done for a living task of which the datastore lacks something.
+//! Decides what is to be done for a living task of which the datastore has lost something.
 //!
-//! What is missing is written again. An address that something else holds by now is not: both are named, and the
-//! operator decides. Two kinds of holders give way: one whose executor is dead, which this run takes down anyway, and
-//! an allocation of this host whose task is in no journal and does not live. Such allocations come back with a
+//! What is missing is written again, except for an address that something else holds by now: the report names both, and
+//! the operator decides. Two kinds of holders give way: one whose executor is dead, which this run takes down anyway,
+//! and an allocation of this host whose task is in no journal and does not live. Such allocations come back with a
 //! datastore that is restored from a backup.
 
 use crate::calico::{Conflict, Missing};

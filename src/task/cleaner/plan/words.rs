@@ -1,4 +1,4 @@
-//! The words in which a plan names things.
+//! The texts with which a plan names things and their states.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What a life's states ask for, done.
+//! Carries out the effects that a life's states return.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

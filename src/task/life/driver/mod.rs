@@ -1,4 +1,5 @@
-//! Runs a life: reports what happens to its states, and does what they say. It alone receives kills.
+//! Runs a life: feeds events to its states and carries out the effects that they return. Only the driver receives
+//! kills.
 
 mod effects;
 

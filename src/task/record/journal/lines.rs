@@ -6,7 +6,7 @@
 //!  {ending}                      once the task is over
 //! ```
 //!
-//! A line that is cut off, or of a later release, says nothing.
+//! A line that is cut off, or written by a later release, is ignored.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! Devices, and limits that the kernel keeps for a device or a process.
+//! The parameters for devices, and for limits that the kernel keeps for a device or a process.
 
 use super::values::{fields, integer, pair, size};
 use super::Draft;

@@ -1,12 +1,12 @@
 //! `container.docker.parameters`: options of `docker run` by their long names, without the dashes.
 //!
-//! `TABLE` is the whole story. Parameters come after everything else that the TaskInfo says, as on the
-//! command line of the stock executor: what can be said once takes the last value, the rest is added to.
-//! What has no row, or would take the task out of Mesos' hands, is refused with a sentence, never dropped.
+//! `TABLE` lists all of them. Parameters come after everything else in the TaskInfo, as on the command line of the
+//! stock executor: an option that can be given once takes the last value, lists are added to. An option without a row,
+//! or one that would take the task out of Mesos' hands, is refused with a sentence, never dropped.
 //!
-//! Values are read as the docker CLI of 28 reads them (`values`), with these differences: files named by
-//! `env-file` and `label-file` are not read, a seccomp profile may stand in the parameter itself, and
-//! what the CLI leaves to a daemon that does not understand it is refused here.
+//! Values are read as the docker CLI of 28 reads them (`values`), with these differences: files named by `env-file` and
+//! `label-file` are not read, a seccomp profile may be given in the parameter itself, and values that the CLI passes on
+//! to a daemon that does not understand them are refused here.
 
 mod devices;
 pub(super) mod network;

@@ -1,4 +1,4 @@
-//! Networks, names and ports.
+//! The parameters for networks, names and ports.
 
 use std::net::IpAddr;
 

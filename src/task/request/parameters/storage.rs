@@ -1,4 +1,4 @@
-//! Volumes, mounts and file systems in memory.
+//! The parameters for volumes, mounts and file systems in memory.
 
 use std::path::{Component, Path, PathBuf};
 

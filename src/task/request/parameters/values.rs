@@ -1,5 +1,5 @@
-//! Values as the docker CLI reads them. What it would misread (a number with a hexadecimal exponent, an
-//! overflow) is refused.
+//! Parses values as the docker CLI does. What the CLI would misread (a number with a hexadecimal exponent, an overflow)
+//! is refused.
 
 /// Go's ParseBool.
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
