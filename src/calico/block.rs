@@ -29,7 +29,7 @@ pub(super) struct Block {
     /// Grows by one with every write; begins with the time in nanoseconds, far beyond 2^53.
     #[serde(default, rename = "sequenceNumber")]
     pub sequence_number: u64,
-    /// The block's number when the ordinal was assigned. Stale entries stay behind: says nothing about use.
+    /// The block's number when the ordinal was assigned. Stale entries stay behind, so an entry does not show use.
     #[serde(default, rename = "sequenceNumberForAllocation")]
     pub sequence_number_for_allocation: Option<BTreeMap<String, u64>>,
     #[serde(default)]

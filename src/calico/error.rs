@@ -1,4 +1,4 @@
-//! What can go wrong with Calico's datastore, and how it is told to the owner of an app.
+//! Errors of Calico's datastore, and the failures that the owner of an app sees.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -19,8 +19,7 @@ pub enum CalicoError {
         #[source]
         source: Box<StoreError>,
     },
-    /// The answer to a write never came and could not be found out: [`super::Datastore::settle`] must
-    /// succeed before anybody may believe that nothing was written.
+    /// The answer to a write did not come: until [`super::Datastore::settle`] succeeds, the write may have happened.
     #[error("the datastore at {endpoints} did not answer the write of {}", pending.handle)]
     Lost {
         endpoints: String,
@@ -85,7 +84,7 @@ pub enum NotReady {
     Unset,
 }
 
-/// Who has an address, as far as block and endpoint tell.
+/// The holder of an address, as far as block and endpoint name it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holder {
     /// A task id, a workload, or the handle when nothing else is known.
@@ -133,7 +132,7 @@ impl CalicoError {
         matches!(self, Self::NotReady(_) | Self::NoNode(_) | Self::NoPool { .. })
     }
 
-    /// The failure of an address that was waited for in vain.
+    /// The failure when an address did not become free within `waited`.
     pub fn failure_after(&self, waited: Duration) -> Failure {
         let Self::Taken { address, holder } = self else { return self.failure() };
         taken(&format!("{address} is still held by {holder} after {} s", waited.as_secs()))
@@ -187,7 +186,7 @@ impl CalicoError {
     }
 }
 
-/// What to do about it: usually the old instance of a rolling upgrade has the address.
+/// Adds the remedy: usually the old instance of a rolling upgrade has the address.
 fn taken(told: &str) -> Failure {
     let remedy = "use CALICO_IP=auto, or stop the task that holds it before this one starts";
     Failure::new(Code::IpTaken, format!("CALICO_IP {told}; {remedy}"))

@@ -25,13 +25,13 @@ const CALICOS_OWN: [&str; 5] =
 /// One node's share of the datastore.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
-    /// In our namespace, whoever made them.
+    /// All endpoints in our namespace, of any origin.
     pub endpoints: Vec<SeenEndpoint>,
-    /// What is allocated in the node's blocks, whoever has it.
+    /// What is allocated in the node's blocks, for any holder.
     pub allocations: Vec<Allocation>,
     /// The blocks that belong to the node.
     pub blocks: Vec<IpNet>,
-    /// Those of them that cannot be read, and why: nobody knows what they hold.
+    /// Those of them that cannot be read, and why: their content is unknown.
     pub unreadable: Vec<(IpNet, String)>,
 }
 
@@ -39,13 +39,13 @@ pub struct Inventory {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenEndpoint {
     pub endpoint: Endpoint,
-    /// Of its key, by which a change is noticed.
+    /// The revision of its key, which shows a change.
     pub revision: i64,
     /// The container, if we wrote the endpoint.
     pub container: Option<ContainerId>,
 }
 
-/// An address that somebody has.
+/// An address that is allocated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Allocation {
     pub address: IpAddr,
@@ -61,7 +61,7 @@ pub struct Allocation {
     pub since: Option<SystemTime>,
 }
 
-/// What tells whether a node lives.
+/// The signs of a node's life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Signs {
     /// Calico has a node of this name.
@@ -193,7 +193,7 @@ impl Datastore {
         }
     }
 
-    /// What Calico knows of a node's life.
+    /// The signs of a node's life in Calico's datastore.
     pub async fn signs_of_life(&mut self, node: &str) -> Result<Signs, CalicoError> {
         let answer = self.read(&[Range::Key(keys::node(node)), Range::Key(keys::felix_status(node))]).await?;
         let is_there = |index: usize| answer.ranges.get(index).is_some_and(|range| !range.is_empty());
@@ -218,7 +218,7 @@ impl Datastore {
                     true => gone.push(&block),
                     false => return Ok(false),
                 },
-                // Somebody else's by now: what the node has is no more than the word of it.
+                // It belongs to another node by now; only this node's affinity still names it.
                 Seen::There(..) | Seen::Absent | Seen::Unknown => {}
                 Seen::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
             }

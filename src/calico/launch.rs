@@ -45,11 +45,11 @@ pub type Hold<'a> = Box<dyn Fn(Vec<IpAddr>) -> BoxFuture<'a, io::Result<HeldHere
 
 /// On what terms a write is sent.
 pub struct Terms<'a> {
-    /// Hears of every write before it is sent: should the answer find nobody alive, somebody else has to rule
-    /// the write out. An error keeps it from being sent.
+    /// Receives every write before it is sent. If this process dies before the answer, its successor rules the write
+    /// out. An error keeps the write from being sent.
     pub note: Note<'a>,
-    /// Takes the planned addresses on this host before they are written, all of them or none; returns those that
-    /// other tasks here have, whatever the datastore says. An error keeps the write from being sent.
+    /// Takes the planned addresses on this host before they are written, all of them or none; returns those that other
+    /// tasks here hold, independent of the datastore. An error keeps the write from being sent.
     pub hold: Hold<'a>,
     /// How long an etcd that goes away in between is waited for, to learn what became of the write.
     pub patience: Duration,
@@ -58,7 +58,7 @@ pub struct Terms<'a> {
 }
 
 impl Default for Terms<'_> {
-    /// Nobody needs to know, and nothing is waited for.
+    /// A caller that records nothing and waits for nothing.
     fn default() -> Self {
         Self {
             note: Box::new(|_| Ok(())),
@@ -72,7 +72,7 @@ impl Default for Terms<'_> {
 /// An endpoint that stands in the datastore, with its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// In the order in which they were asked for.
+    /// In the order of the request.
     pub addresses: Vec<IpAddr>,
     /// Profiles that did not exist before.
     pub profiles_created: Vec<String>,

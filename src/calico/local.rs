@@ -26,7 +26,7 @@ pub struct Initialised {
 }
 
 impl Datastore {
-    /// Makes ClusterInformation, this node, and, for each family that has no pool at all, the pools given.
+    /// Makes ClusterInformation, this node, and, for each family without a pool, the pools given.
     pub async fn initialise_local(
         &mut self,
         node: &str,

@@ -107,7 +107,7 @@ impl std::fmt::Display for Family {
     }
 }
 
-/// One address that a task asks for.
+/// One address that a task requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressRequest {
     Auto(Family),
@@ -133,7 +133,7 @@ pub struct Identity {
     pub workload: String,
     /// `ContainerId::handle`.
     pub handle: String,
-    /// UUID that the endpoint will carry; tells our endpoint from any other of the same name.
+    /// UUID of the endpoint; it distinguishes our endpoint from any other of the same name.
     pub uid: String,
     /// `ContainerId::interface`.
     pub interface: String,
@@ -144,8 +144,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Of a new task on this node: all its names derive from the ContainerID, and its endpoint is told by a uid that
-    /// nobody has yet.
+    /// The identity of a new task on this node: all its names derive from the ContainerID, and its endpoint gets a new
+    /// uid.
     pub fn new(node: &str, container: &ContainerId, app: &str, task_id: &str) -> Self {
         Self {
             node: node.to_owned(),
@@ -177,7 +177,7 @@ pub struct NamedPort {
     pub port: u16,
 }
 
-/// What the endpoint shall have.
+/// The contents of the endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     pub addresses: Vec<AddressRequest>,

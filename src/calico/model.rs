@@ -155,7 +155,7 @@ pub(super) struct ClusterInformationSpec {
     pub cluster_guid: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cluster_type: String,
-    /// `false`: an operator has locked the datastore. Absent: nobody has finished setting it up.
+    /// `false`: an operator has locked the datastore. Absent: its set-up is not finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub datastore_ready: Option<bool>,
     #[serde(flatten)]
@@ -221,7 +221,7 @@ impl Affinity {
         Self { state: "confirmed".into(), ..Self::default() }
     }
 
-    /// Of a block that is about to be claimed: Calico's BGP does not advertise it yet.
+    /// The state of a block that is about to be claimed: Calico's BGP does not advertise it yet.
     pub(super) fn pending() -> Self {
         Self { state: "pending".into(), ..Self::default() }
     }

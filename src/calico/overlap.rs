@@ -95,7 +95,7 @@ pub(super) struct Occupied {
 }
 
 impl Occupied {
-    /// Of networks that may overlap.
+    /// Pairs of networks that may overlap.
     pub(super) fn new(nets: impl Iterator<Item = IpNet>) -> Self {
         Self { nets: IpNet::aggregate(&nets.collect()) }
     }

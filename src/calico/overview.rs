@@ -1,4 +1,4 @@
-//! What a person wants to know before something is launched: pools, the node, missing profiles.
+//! What `run` shows before a launch: pools, the node, missing profiles.
 
 use ipnet::IpNet;
 
@@ -11,9 +11,9 @@ use super::{keys, CalicoError, Datastore};
 pub struct Overview {
     /// Pools that addresses may come from.
     pub pools: Vec<IpNet>,
-    /// Calico knows this host.
+    /// This host is a node in Calico's datastore.
     pub node_known: bool,
-    /// Profiles of those asked for that a launch would create.
+    /// The requested profiles that a launch would create.
     pub missing_profiles: Vec<String>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The shape is that of the profiles that Calico's CNI plugin makes for a network. Membership is a label
 //! that the profile gives its endpoints; its key has a prefix that no task can set itself
-//! (see `labels`), so nobody joins a profile by labelling an app.
+//! (see `labels`), so an app cannot join a profile by a label.
 
 use std::collections::BTreeMap;
 

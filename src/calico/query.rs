@@ -57,7 +57,7 @@ pub(super) fn parse(value: &[u8]) -> Option<Endpoint> {
 }
 
 impl Datastore {
-    /// All endpoints of a node in our namespace, whoever made them.
+    /// All endpoints of a node in our namespace, of any origin.
     pub async fn list_endpoints(&mut self, node: &str) -> Result<Vec<Endpoint>, CalicoError> {
         let prefix = keys::endpoints_of(node);
         let answer = self.read(&[Range::Prefix(prefix.clone())]).await?;

@@ -126,7 +126,7 @@ impl Datastore {
 /// node, and for each address that its endpoint shows and none of these holds for it, every block that could contain it.
 fn blocks_to_search(identity: &Identity, holding: &[IpNet], snapshot: &Snapshot) -> Vec<IpNet> {
     let mut blocks: Vec<IpNet> = holding.to_vec();
-    // An unreadable handle tells as much as none.
+    // An unreadable handle counts as a missing one.
     let handle = snapshot.handle(&identity.handle).ok().flatten();
     match &handle {
         Some(handle) => blocks.extend(handle.block.keys().filter_map(|text| text.parse::<IpNet>().ok())),

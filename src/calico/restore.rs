@@ -150,7 +150,7 @@ impl Datastore {
         let mut ranges = kept.ranges(identity);
         let mut snapshot = Snapshot::default();
         self.look(&mut snapshot, &ranges).await?;
-        // Of a write whose answer was lost: it may have happened.
+        // The answer to the write was lost: it may have happened.
         let mut perhaps = None;
         for _ in 0..ATTEMPTS {
             if snapshot.readiness() == Err(NotReady::Locked) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 type Labels = BTreeMap<String, String>;
 
-/// Parentheses within parentheses: beyond what anybody writes, far below what a thread's stack holds.
+/// Parentheses within parentheses: beyond any real selector, far below what a thread's stack holds.
 const DEEPEST: u32 = 100;
 /// It ends up in a message to the framework.
 const LONGEST_MESSAGE: usize = 500;
@@ -142,7 +142,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A text in single or double quotes; the language knows no escapes.
+    /// A text in single or double quotes; the language has no escapes.
     fn text(&mut self) -> Result<&'a str, String> {
         let rest = self.rest.trim_start();
         let quote =

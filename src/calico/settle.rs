@@ -6,7 +6,7 @@
 //! that would be new is not made for that, because others may have made one of another size there meanwhile: the
 //! task's handle is moved. A handle goes with its task, though, and a write that rests on its absence could then
 //! happen after all. So the node's affinity for the new block is moved as well, in the state `pending`: the next
-//! launch claims the block, and whatever else makes that affinity go away breaks what the write rests on, too.
+//! launch claims the block, and anything else that removes that affinity invalidates the write, too.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A write that may or may not have happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
-    /// Of the task it was for.
+    /// The identity of the task it was for.
     pub handle: String,
     pub(super) fences: Vec<Fence>,
 }
@@ -96,7 +96,7 @@ impl Datastore {
             match self.store.write(&guards, &changes, &ranges).await {
                 Ok(Written::Done) => return Ok(Settled::Fenced),
                 Ok(Written::Conflict(now)) => answer = now,
-                // Carried out or not, looking again tells; a fence that comes late does no harm.
+                // A new look shows whether it was carried out; a fence that comes late does no harm.
                 Err(StoreError::Lost(_)) => answer = self.read(&ranges).await?,
                 Err(source) => return Err(self.store_error(source)),
             }

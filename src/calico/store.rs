@@ -2,7 +2,7 @@
 //!
 //! The only file that knows etcd-client; all endpoints are tried at the same time, the time limits are in
 //! [`crate::limits`]. A read moves on to the next endpoint when one fails; a write is sent once,
-//! because nobody knows what became of it when no answer comes ([`StoreError::Lost`]).
+//! because its outcome is unknown when no answer comes ([`StoreError::Lost`]).
 //!
 //! A login's token may be refused at any time: a simple one after 300 s or a restart of etcd, a JWT after any change
 //! of users or roles. Such a call was not carried out: it logs in once more, with the password as it is by then, and
@@ -61,7 +61,7 @@ pub enum StoreError {
     /// Certain as well, but a new login may help.
     #[error("etcd refused the token of the login: {0}")]
     Token(String),
-    /// Of a read only: fewer keys at once may fit.
+    /// For reads only: fewer keys at once may fit.
     #[error("the answer is too long: {0}")]
     TooLong(String),
     #[error("etcd failed to answer: {0}")]
@@ -114,7 +114,7 @@ fn no_tls(endpoint: &str, source: &std::io::Error) -> String {
 pub(super) struct Store {
     targets: Vec<Target>,
     current: usize,
-    /// Of the current target.
+    /// The address of the current target.
     address: SocketAddr,
     client: Client,
     config: Etcd,

@@ -35,7 +35,7 @@ pub(super) enum Change {
     Delete { key: String },
 }
 
-/// Entries in the order of the ranges asked for.
+/// Entries in the order of the requested ranges.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub revision: i64,

@@ -1,4 +1,4 @@
-//! `calico-mesos gc`: takes away what is left of tasks that nobody looks after any more.
+//! `calico-mesos gc`: takes away what is left of tasks whose executor is dead.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -194,7 +194,7 @@ fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
     }
 }
 
-/// In its largest unit, as people say it: `2h`, `41d`.
+/// The time in its largest unit: `2h`, `41d`.
 fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86400, "d"), (3600, "h"), (60, "m")];

@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and a closed terminal, counted: the first asks for an end, the second for haste.
 //!
-//! No signal ever ends the program itself, so that whatever was made is always removed.
+//! No signal ever ends the program itself, so that everything that was made is always removed.
 
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Also counts the end of whoever reads our output.
+    /// Also counts the end of the reader of our output.
     pub fn listen(out: &Out) -> std::io::Result<Self> {
         let mut int = signal(SignalKind::interrupt())?;
         let mut term = signal(SignalKind::terminate())?;
@@ -37,17 +37,17 @@ impl Interrupt {
         Ok(Self { count })
     }
 
-    /// How often the end was asked for.
+    /// How often the user interrupted.
     pub fn count(&self) -> u32 {
         *self.count.borrow()
     }
 
-    /// Somebody wants an end.
+    /// Waits for the first interrupt.
     pub async fn asked(&self) {
         self.at_least(1).await;
     }
 
-    /// Somebody wants it now.
+    /// Waits for the second interrupt.
     pub async fn urged(&self) {
         self.at_least(2).await;
     }

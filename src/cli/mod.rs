@@ -85,7 +85,7 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 /// clap's own text for help and versions; for mistakes one line, and where to find help.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // Nobody is left to tell when standard output is closed.
+        // A closed standard output has no reader for the error.
         let _ = error.print();
         return ExitCode::SUCCESS;
     }

@@ -29,7 +29,7 @@ impl Out {
         Self { sink: Arc::new(Mutex::new(io::stdout())), closed: CancellationToken::new() }
     }
 
-    /// One line. When nobody reads any more it is dropped, and [`Out::closed`] tells.
+    /// Prints one line. It is dropped when the reader is gone; see [`Out::closed`].
     pub fn line(&self, text: impl AsRef<str>) {
         self.write(format!("{}\n", text.as_ref()).as_bytes());
     }

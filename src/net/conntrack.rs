@@ -1,9 +1,8 @@
 //! The kernel's memory of connections, where a changed port must not outlive itself.
-//!
-//! Who keeps sending to a port is kept where his first packet went, with or without a translation, for as
-//! long as he does not pause: a sender of statistics over UDP would never notice that the port leads
-//! elsewhere now. Message layout: linux/netfilter/nfnetlink_conntrack.h; deleting by part of an address
-//! exists since Linux 5.8, and older kernels refuse it.
+//! The kernel keeps a sender where its first packet went, with or without a translation, as long as it does not pause:
+//! a sender of statistics over UDP would never notice that the port leads elsewhere now. Message layout:
+//! linux/netfilter/nfnetlink_conntrack.h; deleting by part of an address exists since Linux 5.8, and older kernels
+//! refuse it.
 
 use std::io;
 use std::net::IpAddr;
@@ -27,7 +26,7 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const BY_SOURCE: u32 = 1 << 0;
 const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
 
-/// Forgets whatever is answered by this address, forwarded to it or not.
+/// Deletes the connections that this address answers, forwarded to it or not.
 pub(super) fn forget_address(address: IpAddr) -> io::Result<()> {
     let (family, source) = match address {
         IpAddr::V4(address) => (Family::Ip, attribute(CTA_IP_V4_SRC, &address.octets())),

@@ -19,7 +19,7 @@ use crate::host::resolve::{self, ResolveError};
 use crate::limits::NAME_SERVER;
 
 /// Connects as a process in the namespace would. The socket is made there, by a thread that dies
-/// right after, and stays there; whoever reads and writes it stays here.
+/// right after, and stays there; its reader and writer stay here.
 pub async fn connect(namespace: &Namespace, address: SocketAddr) -> Result<TcpStream, NetError> {
     let failed = |source| NetError::Connect { address, source };
     let socket = enter(namespace, move || match address {

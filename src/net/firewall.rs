@@ -1,7 +1,7 @@
 //! The firewall's part of `dataplane = "local"`: masquerading in an nft table of our own, and accept
 //! rules at the head of foreign forward chains whose policy is "drop" (Docker sets that one).
 //!
-//! A verdict "accept" in our own table would not help: every base chain has its say. No chain is
+//! A verdict "accept" in our own table would not help: every base chain is applied. No chain is
 //! ever made in a foreign table; that is why `iptables` itself is not used: it leaves empty ones.
 
 use ipnet::IpNet;
@@ -26,7 +26,7 @@ pub(super) fn is_present(pools: &[IpNet]) -> bool {
     })
 }
 
-/// Foreign base chains at the forward hook that drop what nobody accepts.
+/// Foreign base chains at the forward hook that drop what no rule accepts.
 pub(super) async fn dropping_chains() -> Result<Vec<Chain>, NetError> {
     let chains = list(&["list", "chains"]).await?;
     let dropping = |chain: &&Value| chain["hook"] == "forward" && chain["policy"] == "drop";

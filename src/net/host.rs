@@ -41,7 +41,7 @@ pub(super) fn is_ready(marker: &Marker, wanted: &Marker) -> bool {
         && firewall::is_present(&active_pools(marker))
 }
 
-/// Brings the host there, from wherever it is: untouched, half done by somebody who died, or done
+/// Brings the host there, from wherever it is: untouched, half done by a process that died, or done
 /// for fewer pools.
 pub(super) async fn prepare(held: &mut Held, wanted: &Marker) -> Result<(), NetError> {
     held.marker.ready = false;

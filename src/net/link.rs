@@ -238,7 +238,7 @@ async fn present(netlink: &Netlink, index: u32) -> Result<Vec<IpNet>, NetError> 
 async fn add_address(netlink: &Netlink, index: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {
     let net = IpNet::from(address);
     let mut add = netlink.handle().address().add(index, address, net.prefix_len()).replace();
-    // The IPAM hands out each address once, so nobody else on the link can have it.
+    // The IPAM hands out each address once, so no other interface on the link can have it.
     add.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     add.execute().await
 }

@@ -7,7 +7,7 @@
 //! ```text
 //!  nothing ──enable──► marker written ──► host changed ──► ready ──last disable──► host restored ──► nothing
 //!                          ▲                  │ (dies)                                  │ (dies)
-//!                          └── next enable or disable mends or undoes ◄─────────────────┘
+//!                          └── next enable or disable repairs or undoes ◄─────────────────┘
 //! ```
 
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ pub struct Local {
 }
 
 /// Makes the task reachable; may be repeated, also with other addresses. A host route that leads to another task's
-/// interface is an error: that task has the address, whatever the datastore says.
+/// interface is an error: that task has the address, independent of the datastore.
 pub async fn enable(local: &Local) -> Result<(), NetError> {
     let mut held = Held::lock(&local.state_dir).await?;
     let here = Netlink::here()?;

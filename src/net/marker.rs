@@ -1,7 +1,7 @@
 //! What `dataplane = "local"` remembers about the host: who uses it, and what was there before.
 //!
 //! One JSON file, replaced as a whole, under a lock file. It is written before each change that it
-//! describes, so whoever dies in between leaves a marker that the next one can mend from. It lies in
+//! describes, so a process that dies in between leaves a marker from which the next one can repair. It lies in
 //! the volatile folder: a reboot undoes the changes and forgets the marker alike.
 
 use std::collections::BTreeMap;

@@ -77,7 +77,7 @@ impl Namespace {
             Err(source) => Err(failed(source)),
         };
         if result.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = Self::unbind(path);
         }
         result
@@ -222,7 +222,7 @@ async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
         .name("netns".to_owned())
         .stack_size(STACK)
         .spawn(move || {
-            // Nobody waits any more: the caller was cancelled.
+            // The caller was cancelled and no longer waits.
             let _ = sender.send(work());
         })
         .map_err(NetError::Thread)?;
@@ -240,8 +240,8 @@ fn ipv6_switches() -> Vec<(&'static str, String)> {
     keys.into_iter().filter_map(|key| Some((key, sysctl::read(key).ok()??))).collect()
 }
 
-/// What every interface of the namespace made later inherits. The kernel's own default for IPv6 is on, whatever this
-/// host's administrator has set.
+/// What every interface of the namespace made later inherits. The kernel's own default for IPv6 is on, independent of
+/// what this host's administrator has set.
 fn set_defaults(ipv6: &[(&'static str, String)]) -> Result<(), NetError> {
     for (key, value) in [
         ("net/ipv4/ip_forward", "0"),

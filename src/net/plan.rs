@@ -36,7 +36,7 @@ pub struct Plan {
     pub stale_routes: Vec<Route>,
 }
 
-/// From the addresses that an interface has to those it shall have.
+/// From the addresses that an interface has to those that it is to have.
 pub fn container(present: &[IpNet], wanted: &[IpAddr]) -> Plan {
     let mut plan = Plan::default();
     let ours: Vec<IpNet> = present.iter().copied().filter(|net| !is_link_local(net.addr())).collect();

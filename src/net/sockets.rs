@@ -27,8 +27,8 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The first of these ports that somebody listens on, at any of this host's addresses. Nobody is looked for with
-/// SCTP, whose sockets belong to programs that no host runs by chance.
+/// The first of these ports that a program listens on, at any of this host's addresses. SCTP is not checked, whose
+/// sockets belong to programs that no host runs by chance.
 pub(super) fn first_listener(ports: &[(Protocol, u16)]) -> Option<(Protocol, u16, Listener)> {
     [Protocol::Tcp, Protocol::Udp].into_iter().find_map(|protocol| {
         let wanted: Vec<u16> =
@@ -39,7 +39,7 @@ pub(super) fn first_listener(ports: &[(Protocol, u16)]) -> Option<(Protocol, u16
 }
 
 fn listener(protocol: Protocol, ports: &[u16]) -> Option<(u16, Listener)> {
-    // The states TCP_LISTEN and, of a UDP socket that talks to nobody in particular, TCP_CLOSE.
+    // The states TCP_LISTEN and, of a UDP socket without a peer, TCP_CLOSE.
     let (files, state) = match protocol {
         Protocol::Tcp => (["tcp", "tcp6"], "0A"),
         Protocol::Udp => (["udp", "udp6"], "07"),
@@ -96,7 +96,7 @@ mod tests {
         let udp = UdpSocket::bind("[::1]:0").unwrap();
         let port = udp.local_addr().unwrap().port();
         assert!(listener(Protocol::Udp, &[1, port]).is_some());
-        // Talks to one peer only: nobody else's packet would reach it.
+        // Talks to one peer only: no other packet would reach it.
         udp.connect(udp.local_addr().unwrap()).unwrap();
         assert_eq!(listener(Protocol::Udp, &[port]), None);
         drop(tcp);

@@ -22,7 +22,7 @@ use crate::workload::Exit;
 use crate::task::request::Description;
 use crate::task::work::docker_host::Chosen;
 
-/// What the way in knows about the task.
+/// What the way in passes on about the task.
 #[derive(Clone)]
 pub struct Order {
     pub container: ContainerId,
@@ -152,7 +152,7 @@ pub struct Link {
 
 impl Link {
     pub(super) fn tell(&self, change: Change) {
-        // Nobody listens any more when the executor is going down: nothing to do about it.
+        // When the executor is going down there is no receiver any more, and nothing to do about it.
         let _ = self.changes.send((self.task_id.clone(), change));
     }
 }

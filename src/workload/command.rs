@@ -67,7 +67,7 @@ pub struct CommandSpec {
 pub enum CommandOutput {
     /// To the executor's own, which the agent has opened in the sandbox.
     Inherited,
-    /// Both to the executor's standard error: what is no part of the task's own words.
+    /// Both to the executor's standard error: output that is not the task's own.
     ToErrors,
 }
 
@@ -94,9 +94,9 @@ pub enum CommandError {
 }
 
 impl CommandSpec {
-    /// Gives the directory to the command's user, as an agent gives a sandbox to the task's: nobody else gets
-    /// into it. Only as long as it is root's: the tasks of one executor share it, and what one of them has been
-    /// given is not taken away.
+    /// Gives the directory to the command's user, as an agent gives a sandbox to the task's: no other user gets into
+    /// it. Only as long as it is root's: the tasks of one executor share it, and what one of them has been given is not
+    /// taken away.
     pub fn give_directory(&self) -> Result<(), CommandError> {
         let Some(user) = &self.user else { return Ok(()) };
         // Who the user is not, and what only root can do, is told by the process that is to become the command.
@@ -182,7 +182,7 @@ impl Held {
         Ok(Self { child, pid, channel })
     }
 
-    /// Of the waiting process, and of the command that it becomes.
+    /// The pid of the waiting process, and of the command that it becomes.
     pub fn pid(&self) -> i32 {
         self.pid
     }
@@ -219,7 +219,7 @@ impl Held {
         (!line.is_empty()).then(read).transpose()
     }
 
-    /// Waits for a child that has said its last word, and tells that one.
+    /// Waits for a child that has sent its last message, and returns that message.
     async fn gone(mut self, obstacle: Obstacle) -> CommandError {
         match self.child.wait().await {
             Ok(_) => CommandError::Obstacle(obstacle),
@@ -238,7 +238,7 @@ fn unless_gone(result: io::Result<()>) -> Result<(), CommandError> {
     }
 }
 
-/// A command that runs. Dropped before its end it is killed, as after a panic of whoever watched it.
+/// A command that runs. Dropped before its end it is killed, as after a panic of its watcher.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -275,7 +275,7 @@ impl Drop for Process {
     }
 }
 
-/// As a shell tells it.
+/// The exit code as a shell reports it.
 fn code(status: ExitStatus) -> i64 {
     let signalled = || status.signal().map(|signal| 128 + signal);
     status.code().or_else(signalled).unwrap_or_default().into()

@@ -67,7 +67,7 @@ impl Credentials {
     }
 }
 
-/// The credentials for pulling this image, if anybody gave some. What is wrong with a file is logged, and
+/// The credentials for pulling this image, if there are some. What is wrong with a file is logged, and
 /// the pull tried without: the registry may not ask.
 pub fn find(image: &str, sandbox: &Path, configured: Option<&Path>) -> Option<Credentials> {
     let in_sandbox = [(".docker/config.json", false), (".dockercfg", true)];

@@ -45,8 +45,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Finds the daemon and agrees on an API version. `set_by` says where the address comes from, so that
-    /// whoever reads the error knows what to change; it may be empty.
+    /// Finds the daemon and agrees on an API version. `set_by` names the source of the address, so that an error shows
+    /// what to change; it may be empty.
     pub async fn connect(host: &DockerHost, set_by: &str) -> Result<Self, DockerError> {
         Self::connect_with(host, None, set_by).await
     }
@@ -202,7 +202,7 @@ impl Docker {
         let call = self.api.stop_container(id, Some(options));
         match self.limited("stop the container", limit, call).await {
             Err(DockerError::NoContainer { .. }) | Ok(()) => Ok(()),
-            // Nobody was asked, so the grace period has not been granted yet: the caller asks again.
+            // No daemon was reached, so the grace period has not begun: the caller asks again.
             Err(error @ DockerError::Away { .. }) => Err(error),
             Err(error) => {
                 tracing::warn!("{}; killing it instead", crate::error::chain(&error));
@@ -226,7 +226,7 @@ impl Docker {
             || self.api.remove_container(id, Some(RemoveContainerOptions { v: true, force, link: false }));
         match self.repeated("remove the container", DOCKER_CALL, remove).await {
             Err(DockerError::NoContainer { .. }) => Ok(()),
-            // Somebody else, most likely the agent, is at it.
+            // Another client, most likely the agent, is removing it.
             Err(DockerError::Daemon { status: Some(409), words, .. }) if words.contains("in progress") => {
                 Ok(())
             }

@@ -1,7 +1,7 @@
 //! What can go wrong with Docker, and whose fault it is.
 //!
 //! Docker tells its reasons in prose only. `of_create` and `of_start` sort that prose into the
-//! kinds that somebody can act on; everything else keeps the daemon's words.
+//! kinds that a reader can act on; everything else keeps the daemon's words.
 
 use std::error::Error;
 use std::time::Duration;
@@ -50,7 +50,7 @@ pub enum DockerError {
     Rejected { doing: String, words: String },
     #[error("Docker could not {doing}: {words}")]
     Daemon { doing: String, status: Option<u16>, words: String },
-    /// The process is gone, but Docker never told its exit code (moby issue 33820).
+    /// The process is gone, but Docker never reported its exit code (moby issue 33820).
     #[error("Failed to get exit status of container")]
     ExitUnknown,
 }

@@ -28,7 +28,7 @@ use crate::limits::DOCKER_CALL;
 
 /// Between two questions about the same exec.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long an exec that nobody waits for any more is hunted.
+/// How long an abandoned exec is looked for, to kill it.
 const HUNT: Duration = Duration::from_secs(30);
 
 /// How long what the command has started may take to die.

@@ -4,7 +4,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Longer frames do not exist (dockerd copies by 32 KiB; a log line split by the json-file driver has
-/// 16 KiB): whoever sends one is no Docker, and must not make us allocate gigabytes.
+/// 16 KiB): a sender of one is not Docker, and must not make us allocate gigabytes.
 const MAX_FRAME: usize = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! `calico-init`: what becomes the command of a task. See `command` for the other side.
 //!
-//! This is the whole of a process of its own, with one thread and no runtime. Whatever is in the way is
-//! told over the channel; nothing is ever printed, because standard output and error are the task's.
+//! This is the whole of a process of its own, with one thread and no runtime. Every obstacle is reported over the
+//! channel; nothing is ever printed, because standard output and error are the task's.
 
 use std::convert::Infallible;
 use std::ffi::CString;
@@ -73,7 +73,7 @@ pub enum Kind {
 
 /// The program. Returns when the command was refused or cannot be.
 pub fn main() -> ExitCode {
-    // Without the channel there is nobody who could be told.
+    // Without the channel there is no receiver for a report.
     let Ok(mut channel) = Channel::open() else { return ExitCode::FAILURE };
     match live(&mut channel) {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,7 +137,7 @@ impl Channel {
                     serde_json::from_slice(&line).map_err(|error| host("read its instructions", error))?;
                 Ok(Some(read))
             }
-            // Cut off, or reset: there is nobody who could be told anything.
+            // Cut off, or reset: there is no receiver for a report.
             _ => Ok(None),
         }
     }
@@ -294,8 +294,8 @@ fn is_text(path: &str) -> bool {
     read.is_ok() && !head.contains(&0)
 }
 
-/// The signals as they are after a boot: Rust ignores SIGPIPE, and whoever started the agent may have
-/// ignored or blocked others.
+/// The signals as they are after a boot: Rust ignores SIGPIPE, and the process that started the agent may have ignored
+/// or blocked others.
 fn reset_signals() -> io::Result<()> {
     SigSet::empty().thread_set_mask()?;
     let caught = Arc::new(AtomicBool::new(false));

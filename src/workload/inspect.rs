@@ -1,7 +1,7 @@
 //! `docker inspect`: the daemon's text as it is, and the few fields that we need ourselves.
 //!
-//! The text becomes the `data` of TASK_RUNNING, so it must hold whatever this daemon tells, not only
-//! what a client library's types know. Fields come and go between Docker releases: each is optional.
+//! The text becomes the `data` of TASK_RUNNING, so it must hold everything that this daemon reports, not only what a
+//! client library's types contain. Fields come and go between Docker releases: each is optional.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
 //! The container's output, on its way into the executor's own stdout and stderr.
 //!
 //! Attached before the start, so that nothing is missed, and written frame by frame: what the workload
-//! wrote at once is written at once. A sink that fails (a logger that died, a full disk) is told once in
-//! the log and the stream goes on being drained: a full pipe would stop the workload.
+//! wrote at once is written at once. A sink that fails (a logger that died, a full disk) is logged once, and the stream
+//! is drained further: a full pipe would stop the workload.
 //!
 //! When dockerd goes away the stream ends although the container may live on (`live-restore`; without
 //! it containers die with their daemon). Then the rest is read through the logs API, from the moment of the
@@ -147,7 +147,7 @@ impl Docker {
 
 impl Output {
     /// Writes everything until the container has ended (or is gone). While the daemon is away it goes on
-    /// trying: whoever learns of the end from elsewhere drops this after a moment of grace.
+    /// trying: a caller that learns of the end from elsewhere drops this after a moment of grace.
     pub async fn pump(mut self, mut stdout: Sink, mut stderr: Sink) {
         loop {
             if let Err(error) = self.drain(&mut stdout, &mut stderr).await {

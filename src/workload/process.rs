@@ -63,7 +63,7 @@ impl HostProcess {
         !id.is_empty() && all_are_seen() && !pids().any(inside)
     }
 
-    /// containerd's shim of a container, which is told its id on the command line.
+    /// containerd's shim of a container, which has its id on the command line.
     pub fn shim(id: &str) -> Option<Self> {
         let is_its_shim = |pid: &i32| {
             let Some(words) = command_line(*pid) else { return false };

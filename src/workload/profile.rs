@@ -1,7 +1,7 @@
 //! Seccomp profiles: the docker CLI reads the file that `security-opt` names and sends the profile itself.
 //!
 //! A file named by a task is read as root. That is no way to its content: the profile goes to Docker
-//! alone, and an error tells no more than that it is not JSON.
+//! alone, and an error reports only that it is not JSON.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;

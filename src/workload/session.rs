@@ -1,4 +1,4 @@
-//! The processes of a command, found in /proc: its session, and whatever descends from it.
+//! The processes of a command, found in /proc: its session, and all its descendants.
 //!
 //! A shell puts jobs into groups of their own, and a program may give its children a session of their
 //! own: one signal to the process group would miss both.
@@ -24,7 +24,7 @@ struct Entry {
 /// Sends the signal to every process of the command once; many programs take a second SIGTERM for haste.
 pub(super) fn signal(leader: i32, signal: Signal) {
     let family = family(leader, processes());
-    // In one call, so that a member that forks meanwhile is not missed. Nobody there is no error.
+    // In one call, so that a member that forks meanwhile is not missed. An empty session is not an error.
     let _ = killpg(Pid::from_raw(leader), signal);
     for entry in family.iter().filter(|entry| entry.group != leader) {
         let _ = send(Pid::from_raw(entry.pid), signal);

@@ -22,7 +22,7 @@ pub struct ContainerSpec {
     pub entrypoint: Option<Vec<String>>,
     /// `None`: the image's own, unless `entrypoint` is set (then Docker drops the image's command too).
     pub command: Option<Vec<String>>,
-    /// `NAME=value`, in the order in which Docker shall see them; a name alone unsets the image's variable.
+    /// `NAME=value`, in the order in which Docker gets them; a name alone unsets the image's variable.
     pub environment: Vec<String>,
     pub labels: BTreeMap<String, String>,
     /// Read by the OCI runtime.

@@ -70,7 +70,7 @@ impl Docker {
     pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<String>, DockerError> {
         let mut users = Vec::new();
         for container in self.containers().await? {
-            // Gone in between: no longer anybody's user.
+            // Gone in between: no longer a user of it.
             if self.runtime_of(&container.id).await?.is_some_and(|its| its == runtime) {
                 users.push(container.name);
             }

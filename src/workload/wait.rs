@@ -39,7 +39,7 @@ const DOING: &str = "wait for the container";
 /// How the container ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// As a shell tells it: 128 + n for signal n.
+    /// The exit code as a shell reports it: 128 + n for signal n.
     pub code: i64,
     /// Known only when the second source had to be asked; else ask [`Docker::oom_killed`].
     pub oom_killed: Option<bool>,
@@ -54,7 +54,7 @@ pub struct Waiting {
 }
 
 impl Docker {
-    /// Asks Docker to tell the next exit. To be called before `start`; returns when Docker has taken note.
+    /// Asks Docker to report the next exit. To be called before `start`; returns when Docker has taken note.
     pub async fn wait(&self, id: &str) -> Result<Waiting, DockerError> {
         let body = self.register_wait(id, "next-exit").await?;
         Ok(Waiting { docker: self.clone(), id: id.to_owned(), body: Some(body) })
@@ -87,7 +87,7 @@ impl Docker {
 }
 
 impl Waiting {
-    /// The exit. `process` brings the container's init as soon as somebody has inspected it; dropping
+    /// The exit. `process` brings the container's init as soon as it has been inspected; dropping
     /// its sender means that there is no second source.
     pub async fn exit(mut self, process: oneshot::Receiver<Arc<HostProcess>>) -> Result<Exit, DockerError> {
         let (docker, id) = (self.docker.clone(), self.id.clone());

@@ -28,7 +28,7 @@ use super::txn::{Change, Guard, Range};
 use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
 use crate::config::Limits;
 
-/// What a launch asks for.
+/// The request of a launch.
 pub(super) struct Request<'a> {
     pub identity: &'a Identity,
     pub wanted: &'a Wanted,
@@ -50,7 +50,7 @@ pub(super) enum Step {
 /// What to write, but for the endpoint's MAC.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
-    /// In the order in which they were asked for.
+    /// In the order of the request.
     pub addresses: Vec<IpAddr>,
     /// Blocks that change, with the revision they were read at (0: new).
     pub drafts: BTreeMap<IpNet, (Block, i64)>,

@@ -48,7 +48,7 @@ impl Plan {
         }
         let key = keys::handle(&identity.handle);
         let revision = view.revision_of(&key);
-        // An unreadable handle is replaced: it is ours by name, and nobody could release by it.
+        // An unreadable handle is replaced: it is ours by name, and no release could use it.
         let mut handle = view.handle(&identity.handle).ok().flatten().unwrap_or_default();
         handle.block = self.held.iter().map(|(cidr, count)| (cidr.to_string(), *count)).collect();
         handle = Handle { deleted: false, ..handle };

@@ -195,7 +195,7 @@ fn tell(done: &Done, out: &Out) {
     }
 }
 
-/// The address that somebody has set; one that cannot be understood is a task's failure, not ours.
+/// The address that is set; one that cannot be understood is a task's failure, not ours.
 fn docker_elsewhere(config: &Path) -> Option<DockerHost> {
     let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_only(config).host)?;
     DockerHost::parse(&address).ok()

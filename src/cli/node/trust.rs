@@ -29,7 +29,7 @@ pub fn look_at(programs: &[&Path]) -> Result<Vec<String>, TrustError> {
 
 fn warning(path: &Path) -> Option<String> {
     let forbidden = if path.is_dir() { 0 } else { WRITABLE };
-    // They run as root, whoever asks.
+    // They run as root for every caller.
     let weakness = weakness(path, forbidden, 0).ok()??;
     Some(format!("warning: {weakness}, so that others than root can become root on this host"))
 }

@@ -50,7 +50,7 @@ pub fn environment(tasks: &[Task], place: &Place, summary: &AppSummary) -> BTree
     environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// Runs it to its end, or until somebody wants an end.
+/// Runs it to its end, or until the user interrupts.
 pub async fn run(
     command: &str,
     environment: BTreeMap<String, String>,

@@ -108,7 +108,7 @@ impl Place {
     pub fn agent(&self, executor: PathBuf) -> AgentOptions {
         let hostname = nix::unistd::gethostname().unwrap_or_default();
         let mut options = AgentOptions::new(self.folder.join("agent"), executor);
-        // Should this program be killed, nobody recovers its executors: they end their tasks soon.
+        // Should this program be killed, no agent recovers its executors: they end their tasks soon.
         options.recovery_timeout = RECOVERY;
         options.hostname = hostname.to_string_lossy().into_owned();
         options.extra_flags = vec![format!("--config={}", self.config_path.display())];

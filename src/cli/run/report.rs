@@ -19,7 +19,7 @@ pub fn dev_banner() -> String {
     }
 }
 
-/// Where the app was told of an executor that is not installed here.
+/// A note where the app names an executor that is not installed here.
 pub fn replaced(missing: &str, program: &Path) -> String {
     format!("  executor {missing} is not on this machine; used instead: {}", program.display())
 }

@@ -67,7 +67,7 @@ fn list(text: &str) -> Vec<String> {
     text.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// `80,https:443`; whatever is wrong in it is the executor's to tell.
+/// `80,https:443`; the executor reports what is wrong in it.
 fn ports(text: &str) -> Vec<u16> {
     list(text).iter().filter_map(|word| word.rsplit(':').next()?.parse().ok()).collect()
 }

@@ -10,7 +10,7 @@ use nix::sys::stat::{fstat, stat, FileStat};
 
 use crate::host::processes::{command_line, pids};
 
-/// Where dockerd looks when nobody names a file.
+/// The file that dockerd reads by default.
 pub const DEFAULT_FILE: &str = "/etc/docker/daemon.json";
 
 /// A running dockerd.

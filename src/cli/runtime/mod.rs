@@ -21,7 +21,7 @@ use crate::host::files;
 pub use dockerd::{Dockerd, DEFAULT_FILE};
 pub use json::{EditError, NAME};
 
-/// How long a daemon gets to read the file that it was told to read again.
+/// How long a daemon gets to reload the file.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// What is asked for on the command line.
@@ -60,7 +60,7 @@ pub struct UninstallArgs {
 pub struct Done {
     /// Was the file changed, or would it be?
     pub changed: bool,
-    /// Daemons that were told.
+    /// Daemons that were signalled.
     pub reloaded: Vec<i32>,
     /// Sentences: what was done, and what is left to do.
     pub sentences: Vec<String>,

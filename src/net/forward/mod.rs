@@ -107,7 +107,7 @@ pub struct Taken {
 pub enum Holder {
     /// It leads to another task.
     Task(ContainerId),
-    /// Somebody listens on the host.
+    /// A program listens on the host.
     Listener(Listener),
 }
 
@@ -227,7 +227,7 @@ async fn tidy() -> Result<(), NetError> {
     Ok(())
 }
 
-/// Which ports lead to which container, whoever's configuration it was made for.
+/// The ports and the containers that they lead to, for every configuration of this host.
 pub async fn all() -> Result<BTreeMap<ContainerId, Vec<Mapping>>, NetError> {
     let mut all: BTreeMap<ContainerId, Vec<Mapping>> = BTreeMap::new();
     for entry in Table::existing().await?.into_iter().flat_map(|table| table.entries) {
@@ -240,8 +240,8 @@ pub async fn all() -> Result<BTreeMap<ContainerId, Vec<Mapping>>, NetError> {
     Ok(all)
 }
 
-/// Restores the entries whenever somebody has taken the tables away, as a reload of the host's firewall does,
-/// until it is told to stop.
+/// Restores the entries whenever the tables have been removed, as by a reload of the host's firewall, until it is
+/// stopped.
 pub fn keep(forward: Forward, stop: CancellationToken) -> impl Future<Output = ()> + Send {
     // As they are now, not when the future is first looked at.
     let known = forward.tables();

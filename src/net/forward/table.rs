@@ -92,7 +92,7 @@ pub(super) struct Entry {
     pub map: &'static str,
     /// As nft writes it: `tcp . 31000`.
     pub key: String,
-    /// Nobody's, if somebody has put it there by hand.
+    /// It belongs to no task, if it was put there by hand.
     pub container: Option<ContainerId>,
     /// What it does, in the map.
     pub mapping: Option<Mapping>,

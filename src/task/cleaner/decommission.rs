@@ -43,7 +43,7 @@ pub enum DecommissionError {
 pub struct Terms {
     /// An endpoint younger than this is a sign of life.
     pub grace: Duration,
-    /// The node is dead whatever its signs say.
+    /// Take the node for dead, even if it shows signs of life.
     pub dead: bool,
     pub dry_run: bool,
 }
@@ -53,7 +53,7 @@ pub struct Decommissioned {
     pub items: Vec<(Item, Fate)>,
     /// Signs of life; only where they did not count, or in a dry run.
     pub signs: Vec<String>,
-    /// What could not be asked for signs of life.
+    /// What could not be checked for signs of life.
     pub silent: Vec<String>,
 }
 

@@ -45,9 +45,9 @@ enum End {
     Reported(Report),
     /// Whether an entry was still missing, and its task still there.
     Registered(Result<bool, String>),
-    /// Somebody else owns the record by now.
+    /// Another process owns the record by now.
     TakenOver,
-    /// Somebody else has finished it.
+    /// Another process has finished it.
     Gone,
     /// There was no time for it.
     Postponed,
@@ -184,7 +184,7 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
         services: trace.services.iter().map(|service| service.id.clone()).collect(),
         ports: trace.ports.clone(),
         local: config.node.dataplane == Dataplane::Local,
-        // Nobody's: what is written down about it is a cleaner's work.
+        // No executor owns it: a cleaner takes down what its record names.
         owner: Owner { pid: 0, ..Owner::current() },
         ..Record::new(container.clone(), identity)
     }

@@ -32,12 +32,12 @@ impl GoneDocker {
         }
     }
 
-    /// Whether the record names this Docker, in whatever form.
+    /// Whether the record names this Docker, in any form.
     pub(super) fn is_named_by(&self, record: &Record) -> bool {
         record.docker.as_deref().is_some_and(|address| self.is_at(address))
     }
 
-    /// Whether this address is that Docker's, in whatever form.
+    /// Whether this address is that Docker's, in any form.
     pub(super) fn is_at(&self, address: &str) -> bool {
         DockerHost::parse(address).is_ok_and(|host| host == self.0)
     }

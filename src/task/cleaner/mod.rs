@@ -181,7 +181,7 @@ pub async fn sweep(config: &Config) -> Result<Sweep, GcError> {
     Ok(Sweep::Done { swept, unreadable })
 }
 
-/// A starting executor's share; whatever goes wrong here is no concern of its own task.
+/// A starting executor's share; what goes wrong here does not affect its own task.
 pub async fn sweep_in_background(config: PathBuf) {
     let config = match Config::load(&config) {
         Ok(config) => config,

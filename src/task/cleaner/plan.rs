@@ -156,7 +156,7 @@ impl Plan {
                 Seen::Unreadable(why) => planner.unreadable(container, why),
             }
         }
-        // Whoever had a record when the survey began has come to his end since.
+        // A task that had a record when the survey began has ended since.
         let known = |container: &ContainerId| {
             survey.records.contains_key(container) || survey.before.contains(container)
         };
@@ -176,9 +176,9 @@ impl Plan {
         plan
     }
 
-    /// For a node that is gone for good: all of ours goes, whatever its age.
+    /// For a node that is gone for good: all of ours goes, at any age.
     pub(super) fn of_dead_node(survey: &Survey, blocks: &[(IpNet, Vec<IpAddr>)]) -> Self {
-        // Age and switch concern what may be mistaken for an orphan; here nobody guesses.
+        // Age and switch concern what may be mistaken for an orphan; here nothing is guessed.
         let rules = Rules { orphans: Orphans::Remove, grace: Duration::ZERO };
         let mut planner = Planner { survey, rules: &rules, plan: Self::default() };
         for (container, trace) in &survey.traces {

@@ -81,7 +81,7 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
 
 /// What executors have left that died before their record stood. Taken over, the old ones go.
 pub(super) fn unfinished(folder: &Path) -> Vec<PathBuf> {
-    // What cannot be listed cannot be cleaned; the survey has told so.
+    // What cannot be listed cannot be cleaned; the survey has reported it.
     let files = files(folder).unwrap_or_default();
     files.into_iter().filter(|path| matches!(Journal::peek(path), Ok(None))).collect()
 }

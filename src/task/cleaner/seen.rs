@@ -19,13 +19,13 @@ use crate::workload::State;
 pub struct Survey {
     pub node: String,
     pub now: SystemTime,
-    /// What the journal says of each container.
+    /// The journal's record of each container.
     pub records: BTreeMap<ContainerId, Seen>,
     /// Files in the journal's folder that are no records.
     pub strangers: Vec<(PathBuf, String)>,
     /// Containers that had a record when the survey began.
     pub before: BTreeSet<ContainerId>,
-    /// Since when there has been a journal; none: it is missing, or nobody can tell.
+    /// Since when there has been a journal; none: it is missing, or its age is unknown.
     pub journal_since: Option<SystemTime>,
     pub traces: BTreeMap<ContainerId, Trace>,
     /// Endpoints of this node with our orchestrator's name that we did not write.
@@ -36,7 +36,7 @@ pub struct Survey {
     pub unreadable_blocks: Vec<(IpNet, String)>,
     /// Blocks of others with addresses of this node; none: only those that were known already were looked at.
     pub borrowed: Option<BTreeSet<IpNet>>,
-    /// Addresses that other endpoints of this node show, whoever made those.
+    /// Addresses that other endpoints of this node show, of any origin.
     pub shown: BTreeSet<IpAddr>,
     pub silent: Vec<Silent>,
 }
@@ -81,7 +81,7 @@ pub struct Trace {
     pub ports: Vec<Mapping>,
     /// In Consul.
     pub services: Vec<Service>,
-    /// What its executor has told Consul before this survey began.
+    /// What its executor had registered in Consul before this survey began.
     pub told: Vec<Service>,
     /// How Calico's datastore differs from what the living task has committed there.
     pub lacking: Option<Lacking>,
@@ -150,7 +150,7 @@ impl Survey {
         self.silent.push(Silent { source, why, essential });
     }
 
-    /// Tells what is ours from what could be taken for it.
+    /// Distinguishes what is ours from what looks like it.
     pub(super) fn sort(&mut self, inventory: Inventory) {
         self.unreadable_blocks = inventory.unreadable;
         for seen in inventory.endpoints {

@@ -217,7 +217,7 @@ impl Survey {
             let mut state = listed.state;
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);
             if !has_record {
-                // It has ended, and is the agent's to remove; or it is none of ours at all.
+                // It has ended, and is the agent's to remove; or it is not ours.
                 if listed.state == State::Exited || !listed.isolated {
                     continue;
                 }

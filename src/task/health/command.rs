@@ -6,11 +6,11 @@ use super::probe::ProbeError;
 use super::{CommandLine, Exec};
 use crate::workload::{CommandOutput, CommandSpec, Docker, Held, Sink};
 
-/// Of one command's output; a check is made thousands of times in a task's life.
+/// The longest output of one command; a check is made thousands of times in a task's life.
 const OUTPUT: usize = 8 << 10;
 
 /// Runs it to its end. `begun` becomes true when only the command is still waited for. Dropped before its end, it is
-/// killed with whatever it has started.
+/// killed with all that it has started.
 pub(super) async fn run(exec: &Exec, line: &CommandLine, begun: &mut bool) -> Result<(), ProbeError> {
     let code = match exec {
         Exec::Docker { docker, id } => in_container(docker, id, line, begun).await?,

@@ -42,7 +42,7 @@ use probe::Prober;
 /// An interval of nothing would keep a processor busy with one task's health.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// A health check as the framework asked for it, understood.
+/// A health check as the framework defines it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
     pub timing: Timing,
@@ -88,7 +88,7 @@ pub struct Target {
     /// The task's network namespace: a bound one of ours, or `/proc/<pid>/ns/net`.
     /// Not known where Docker could not be asked, or runs elsewhere.
     pub namespace: Option<PathBuf>,
-    /// Tried when nobody listens on loopback: a task may be bound to its Calico address alone.
+    /// Tried when no program listens on loopback: a task may be bound to its Calico address alone.
     pub addresses: Vec<IpAddr>,
     pub exec: Exec,
 }
@@ -111,7 +111,7 @@ pub enum Exec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     pub healthy: bool,
-    /// It failed too often: the task shall end.
+    /// It failed too often: the task has to end.
     pub kill: bool,
     /// One sentence for the log and for Consul.
     pub why: String,
@@ -212,7 +212,7 @@ impl Rounds {
 mod tests {
     use super::*;
 
-    /// When checks of one second each begin, and what is told when, in seconds.
+    /// When checks of one second each begin, and what is reported when, in seconds.
     async fn diary(interval: u64, results: &[Option<bool>]) -> (Vec<u64>, Vec<(u64, bool, bool)>) {
         let begun = Instant::now();
         let now = || begun.elapsed().as_secs();

@@ -41,7 +41,7 @@ impl Policy {
         }
     }
 
-    /// Takes one result, `age` after the start; `None` when there is nothing to tell.
+    /// Takes one result, `age` after the start; `None` when there is nothing to report.
     pub fn judge(&mut self, result: Result<(), String>, age: Duration) -> Option<Verdict> {
         if self.over {
             return None;

@@ -69,7 +69,7 @@ impl ProbeError {
 pub(super) struct Prober {
     probe: Probe,
     target: Target,
-    /// Opened once: whatever becomes of the pid in its path, it stays the task's.
+    /// Opened once: it stays the task's, even when the pid in its path is reused.
     namespace: Option<Arc<Namespace>>,
     /// The look under way has reached the task; until then only Docker is at work.
     begun: bool,

@@ -27,7 +27,7 @@ use crate::task::work::{Attached, End, Ready};
 #[derive(Default)]
 pub(super) struct Names {
     pub registrar: Option<Registrar>,
-    /// Consul may know of the task.
+    /// Consul may hold entries of the task.
     registered: bool,
     /// A registration was not answered: it may overtake its removal.
     unheard: bool,
@@ -89,7 +89,7 @@ pub(super) struct Networked {
 }
 
 impl Remains {
-    /// The rest of the output, and what the end means; a task that was asked to stop is killed, whatever its exit code.
+    /// The rest of the output, and what the end means; a task that was asked to stop is killed, with any exit code.
     async fn outcome(&mut self) -> Outcome {
         if let Some(attached) = self.attached.take() {
             match self.end {

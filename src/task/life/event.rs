@@ -68,14 +68,14 @@ pub enum Phase {
     Over,
 }
 
-/// What the gate says.
+/// The gate's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Open,
     Refuse,
 }
 
-/// What the way in has to know.
+/// A change that the way in reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {
     /// Others may start the container now, which they do for an adopted task.

@@ -47,7 +47,7 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// `checked`: the task has a health check, and counts as ill until it is told otherwise.
+    /// `checked`: the task has a health check, and counts as ill until its first success.
     pub fn start(
         config: &Config,
         container: &ContainerId,
@@ -65,7 +65,7 @@ impl Registrar {
         Some(Self { stop, health, work, told })
     }
 
-    /// What the entries of a task with a health check shall say from now on.
+    /// The health that the task's entries are to show from now on.
     pub fn tell(&self, healthy: bool, why: &str) {
         self.health.send_replace(Some(Health { healthy, why: why.to_owned() }));
     }
@@ -145,7 +145,7 @@ async fn keep(
                 return registered;
             }
             let before = matches!(entry.state, State::Told(_));
-            // Made anew each time: most of its life the task has nothing to tell.
+            // Made anew each time: most of its life the task has nothing to report.
             match Client::new(&config) {
                 Ok(client) => {
                     done &= entry.catch_up(&client, &health, &mut registered, &stop).await;
@@ -201,7 +201,7 @@ fn shown_together(services: &[&Service]) -> String {
     text
 }
 
-/// What Consul has been told, with the health that it was told last.
+/// The entries that Consul holds, with the health that it received last.
 fn known(entries: &[Entry]) -> Vec<Service> {
     let known = entries.iter().filter_map(|entry| match &entry.state {
         State::Told(health) => Some(Service { health: health.clone(), ..entry.service.clone() }),
@@ -211,7 +211,7 @@ fn known(entries: &[Entry]) -> Vec<Service> {
 }
 
 impl Entry {
-    /// True when Consul knows all there is to know.
+    /// True when Consul holds the newest state of all entries.
     async fn catch_up(
         &mut self,
         client: &Client,

@@ -48,7 +48,7 @@ pub struct State {
     /// The start failed before the workload came to the gate, so that it is the cause.
     failed_before_gate: bool,
     fate: Option<Fate>,
-    /// The shortest grace period that was asked for.
+    /// The shortest grace period of all kills.
     grace: Duration,
     /// The workload's end, which came while it was being looked at.
     ended: Option<bool>,

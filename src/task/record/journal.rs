@@ -82,7 +82,7 @@ pub enum JournalError {
     },
 }
 
-/// Everything that a teardown needs to know, known before anything is made.
+/// Everything that a teardown needs, written before anything is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub format: u32,
@@ -96,9 +96,9 @@ pub struct Record {
     pub identity: Identity,
     /// Consul ids, registered or not.
     pub services: Vec<String>,
-    /// Ports of the host that lead to the task, or shall. Records of releases before ports were forwarded have none;
-    /// those releases read past the field, and what they do not remove is taken over by the next task that gets
-    /// the port.
+    /// Ports of the host that lead to the task, or are to lead to it. Records of releases before ports were forwarded
+    /// have none; those releases read past the field, and what they do not remove is taken over by the next task that
+    /// gets the port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Mapping>,
     /// Others have made the container, and remove it. Records of earlier releases know no such container.
@@ -135,7 +135,7 @@ impl Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Owner {
     pub pid: u32,
-    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot: tells a reused pid.
+    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot: it reveals a reused pid.
     pub start_time: u64,
     pub boot_id: String,
     pub version: String,
@@ -180,7 +180,7 @@ pub struct Entry {
     pub record: Record,
     /// A write to the datastore that was under way when the owner died.
     pub pending: Option<Box<Pending>>,
-    /// Addresses that the datastore gave, and of which nobody has told yet that they were returned.
+    /// Addresses that the datastore gave, and whose return is not in the audit trail yet.
     held: OnceLock<Vec<IpAddr>>,
     /// How the task ended.
     ending: OnceLock<Ending>,
@@ -188,7 +188,7 @@ pub struct Entry {
     line: Mutex<Vec<u8>>,
     path: PathBuf,
     lock: Flock<File>,
-    /// Of the record alone, in bytes.
+    /// The length of the record alone, in bytes.
     length: u64,
 }
 
@@ -199,16 +199,16 @@ pub enum Peeked {
     Owned(Option<Box<Record>>),
     /// Its owner is dead.
     Orphan(Box<Record>),
-    /// Not ours to touch: a newer format, or not a journal file at all.
+    /// Not ours to touch: a newer format, or not a journal file.
     Unreadable { why: String },
 }
 
 /// What lies in the folder besides what living owners hold.
 #[derive(Debug)]
 pub enum Found {
-    /// Nobody owns it any more; now we do.
+    /// Its owner was dead; this process owns it now.
     Orphan(Box<Entry>),
-    /// Not ours to touch: a newer format, or not a journal file at all.
+    /// Not ours to touch: a newer format, or not a journal file.
     Unreadable { path: PathBuf, why: String },
 }
 
@@ -254,7 +254,7 @@ impl Journal {
             .collect()
     }
 
-    /// Takes a record over if its owner is dead; `None` when somebody owns it, or it has gone.
+    /// Takes a record over if its owner is dead; `None` when it has an owner, or has gone.
     pub fn take_over(path: &Path) -> Result<Option<Found>, JournalError> {
         match adopt(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -270,7 +270,7 @@ impl Journal {
         }
     }
 
-    /// What a record says, whoever owns it; for people.
+    /// Reads a record, owned or not; for people.
     pub fn look(&self, container: &ContainerId) -> Option<Record> {
         fs::read_to_string(self.path(container))
             .ok()
@@ -338,7 +338,7 @@ impl Entry {
         self.settled();
     }
 
-    /// Nobody has heard what became of their release: whoever follows can tell that they went.
+    /// The answer to their release was lost; the next cleaner reports that they went.
     pub fn leave_word(&self) {
         if let Some(held) = self.held.get() {
             // What cannot be written is missing in the audit trail alone.

@@ -76,7 +76,7 @@ impl<'a> From<&'a Order> for Subject<'a> {
 enum By {
     /// The task's own executor.
     Executor,
-    /// Whoever cleans up: `calico-mesos gc`, or the next executor.
+    /// The process that cleans up: `calico-mesos gc`, or the next executor.
     Gc,
 }
 
@@ -113,7 +113,7 @@ struct Address<'a> {
 #[derive(Serialize)]
 struct Conflict<'a> {
     address: IpAddr,
-    /// Of the same address in the datastore.
+    /// The holder of the same address in the datastore.
     holder: &'a str,
 }
 
@@ -166,7 +166,7 @@ pub(in crate::task) fn runs(config: &Config, record: &Record, addresses: &[IpAdd
     write(config, TASKS, "launch", life, record);
 }
 
-/// The launch of a task that never was told to run; nothing about one that was.
+/// The launch of a task that was never started; nothing about one that was.
 pub(in crate::task) fn never_ran(config: &Config, record: &Record, outcome: &Outcome, steps: &Steps) {
     if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
         return;
@@ -206,7 +206,7 @@ pub(in crate::task) fn taken_down(
     }
 }
 
-/// A line of the cleaner's own log, about a task or whatever else there was to do.
+/// A line of the cleaner's own log, about a task or other work.
 pub(in crate::task) fn cleaner_says(config: &Config, about: &str, line: &str) {
     Log::new(&config.paths.log, CLEANER).say(&format!("{about}: {line}"));
 }

@@ -42,7 +42,7 @@ pub struct FiguresError {
     source: io::Error,
 }
 
-/// How full the pools are. Not asked for where nobody wants to know: it reads every block of the cluster.
+/// How full the pools are. Not read where it is not used, because that reads every block of the cluster.
 pub async fn pools(config: &Config) -> Option<Vec<PoolUsage>> {
     config.metrics.textfile.as_ref()?;
     let read = async { Datastore::connect(config).await?.usage().await };
@@ -54,7 +54,7 @@ pub async fn pools(config: &Config) -> Option<Vec<PoolUsage>> {
     None
 }
 
-/// Writes `metrics.textfile`, if there shall be one. A reader finds the old figures or the new ones, never half.
+/// Writes `metrics.textfile`, if it is configured. A reader finds the old figures or the new ones, never half.
 pub fn write(config: &Config, figures: &Figures) -> Result<(), FiguresError> {
     let Some(path) = &config.metrics.textfile else { return Ok(()) };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

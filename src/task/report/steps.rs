@@ -34,7 +34,7 @@ macro_rules! steps {
 steps! {
     /// The journal's record stands, though not yet safely on the disk.
     Recorded = "recorded",
-    /// Somebody listens at the gate.
+    /// The executor listens at the gate.
     Listening = "listening",
     /// The record is safe from a loss of power.
     Synced = "synced",

@@ -21,7 +21,7 @@ pub const CALICO_IP: &str = "CALICO_IP";
 pub const CALICO_PROFILE: &str = "CALICO_PROFILE";
 pub const SERVICE_PORT: &str = "SERVICE_PORT";
 
-/// More than anybody publishes; keeps a Consul registration within reason.
+/// More than any app publishes; keeps a Consul registration within reason.
 const MAX_ITEMS: usize = 64;
 /// Calico's limit for the names of its resources.
 const MAX_PROFILE: usize = 253;
@@ -61,7 +61,7 @@ impl fmt::Display for CalicoRequest {
     }
 }
 
-/// A port of the task that others shall find.
+/// A port of the task that others find in Consul.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
     pub port: u16,
@@ -76,7 +76,7 @@ impl Default for CalicoRequest {
 }
 
 impl CalicoRequest {
-    /// Reads the request out of the task's own variables; `None` when it asks for nothing. With
+    /// Reads the request out of the task's own variables; `None` when there is none. With
     /// `by_network` the task has asked already, by naming the network `calico`.
     pub fn read<'a>(
         variable: impl Fn(&str) -> Option<&'a str>,
@@ -273,7 +273,7 @@ fn ports(text: &str) -> Result<Vec<ServicePort>, Failure> {
         if let Some(name) = name.filter(|name| !is_port_name(name)) {
             return Err(wrong(format!("has an invalid name: {}", shown(name))));
         }
-        // `+80` and `0080` parse in Rust, but nobody means a port by them.
+        // `+80` and `0080` parse in Rust, but they are not meant as a port.
         let plain = number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
         let Some(port) = number.parse().ok().filter(|port: &u16| plain && *port > 0) else {
             return Err(wrong(with_item(number, text, "is not a port between 1 and 65535")));

@@ -40,7 +40,7 @@ pub const USER: &str = "CALICO_USER";
 /// The agent's proof of who an executor is; a task could speak for it.
 const TOKEN: &str = "MESOS_EXECUTOR_AUTHENTICATION_TOKEN";
 
-/// What a custom executor knows besides the TaskInfo.
+/// What a custom executor has besides the TaskInfo.
 #[derive(Debug, Clone, Copy)]
 pub struct Custom<'a> {
     pub executor: &'a ExecutorInfo,
@@ -189,7 +189,7 @@ fn twice(name: &str, value: &str, where_else: &str, other: &str) -> Failure {
     invalid(format!("{name} is {}, but {where_else} says {}", shown(value), shown(other)))
 }
 
-/// The place of a container of ours, told as an agent tells it to its docker executor.
+/// The place of a container of ours, in the form that an agent gives to its docker executor.
 fn flags(custom: &Custom<'_>) -> Result<Flags, Failure> {
     let words = [
         "calico-executor".to_owned(),

@@ -70,7 +70,7 @@ pub(super) fn role(task: &TaskInfo) -> Option<&str> {
     task.resources.first()?.allocation_info.as_ref()?.role.as_deref()
 }
 
-/// Sets one variable, whatever it was before.
+/// Sets one variable, and replaces its old value.
 pub(super) fn insert(
     variables: &mut BTreeMap<String, String>,
     name: &str,

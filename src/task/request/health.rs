@@ -12,7 +12,7 @@ use crate::mesos::messages::{CommandInfo, HealthCheck, TaskInfo};
 use crate::task::health::{Check, CommandLine, Family, Probe, Scheme, Timing};
 use crate::task::request::calico::shown;
 
-/// Mesos counts nanoseconds in 64 bits, which is some 292 years: whoever writes "never" stays below.
+/// Mesos counts nanoseconds in 64 bits, which is some 292 years: a value that means "never" stays below.
 const LONGEST: f64 = 9.2e9;
 /// The path is part of one line of a request.
 const LONGEST_PATH: usize = 8 << 10;

@@ -54,7 +54,7 @@ pub const NETWORK: &str = "calico";
 
 /// The longest name. The agent could not place a longer one in a path.
 const MAX_NAME: usize = 4096;
-/// Of an app's id; Marathon's are paths of DNS labels.
+/// The longest app id that is kept; Marathon's are paths of DNS labels.
 const MAX_APP: usize = 512;
 /// They are copied into the task's endpoint, which every Felix of the cluster holds in memory.
 const MOST_LABELS: usize = 500;
@@ -80,10 +80,10 @@ pub struct Description {
     pub work: Work,
     /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
     pub calico: Option<CalicoRequest>,
-    /// The host's ports that shall lead to a Calico task; those of other tasks are Docker's, in `work`.
+    /// The host's ports that are to lead to a Calico task; those of other tasks are Docker's, in `work`.
     pub host_ports: Vec<HostPort>,
     pub health: Option<Check>,
-    /// How long the task may take to end, if it says so itself.
+    /// How long the task may take to end, if its definition sets that.
     pub kill_grace: Option<Duration>,
     /// Running longer than this is a failure.
     pub max_completion: Option<Duration>,
@@ -97,7 +97,7 @@ pub struct Description {
     pub by_marathon: bool,
     /// The labels of the task, raw.
     pub labels: BTreeMap<String, String>,
-    /// What was asked for and has no effect, a sentence each.
+    /// What the definition contains without effect, a sentence each.
     pub notes: Vec<String>,
 }
 
@@ -157,8 +157,8 @@ impl Description {
                 labels.len()
             )));
         }
-        // Of the whole id, of which the rest is cut: it stands in each block of addresses that the task has one of,
-        // which others share, on one line.
+        // The name derives from the whole id, which is cut below: it stands, on one line, in each block that the task
+        // has an address of, and other tasks share that block.
         let service = service_name(app(task));
         let app = app(task)[..app(task).floor_char_boundary(MAX_APP)].replace(is_deceptive, " ");
         if calico.is_some() && !may_have_host_entry(&service) {
@@ -299,7 +299,7 @@ fn labels(task: &TaskInfo) -> BTreeMap<String, String> {
     labels.map(|label| (label.key.clone(), label.value.clone().unwrap_or_default())).collect()
 }
 
-/// Of the kernel, for a hostname and for a domain name. Docker takes longer ones, and cannot start the container.
+/// The kernel's limit for a hostname and for a domain name. Docker takes longer ones, and cannot start the container.
 const HOSTNAME_MAX: usize = 64;
 
 fn too_long(hostname: &str) -> String {

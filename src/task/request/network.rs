@@ -22,7 +22,7 @@ use crate::mesos::messages::{ContainerInfo, TaskInfo};
 use crate::task::request::calico::{shown, CalicoRequest, CALICO_IP, CALICO_PROFILE, SERVICE_PORT};
 use crate::workload::ContainerSpec;
 
-/// What the task asks of Calico, and whether its other wishes leave room for that.
+/// The task's request to Calico, refused where other fields contradict it.
 pub(super) fn calico_request(
     task: &TaskInfo,
     container: &ContainerInfo,
@@ -69,7 +69,7 @@ fn asks(task: &TaskInfo) -> bool {
     [CALICO_IP, CALICO_PROFILE].iter().any(|name| environment::own(task, name).is_some())
 }
 
-/// Network mode, hostname and ports. Returns the ports of the host that shall lead to a Calico task.
+/// Network mode, hostname and ports. Returns the ports of the host that are to lead to a Calico task.
 pub(super) fn apply(
     task: &TaskInfo,
     container: &ContainerInfo,
@@ -138,7 +138,7 @@ fn network(container: &ContainerInfo, docker: &DockerInfo) -> Result<String, Fai
     })
 }
 
-/// The agent's `--default_container_dns`, for tasks that say nothing about DNS themselves. Calico counts as
+/// The agent's `--default_container_dns`, for tasks that set no DNS themselves. Calico counts as
 /// the `USER` network `calico`.
 pub(super) fn default_dns(
     docker: &DockerInfo,
@@ -176,7 +176,7 @@ pub(super) fn default_dns(
     Ok(())
 }
 
-/// config.toml's `[dns]`, for Calico tasks for which nobody has said anything yet.
+/// config.toml's `[dns]`, for Calico tasks without any other DNS setting.
 pub(super) fn configured_dns(config: &Config, spec: &mut ContainerSpec) {
     if spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty() {
         spec.dns = config.dns.servers.iter().map(ToString::to_string).collect();

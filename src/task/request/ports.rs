@@ -15,7 +15,7 @@ use crate::net::forward::{Mapping, Protocol};
 use crate::task::request::calico::shown;
 use crate::workload::PortBinding;
 
-/// A port of the host that shall lead to the task.
+/// A port of the host that is to lead to the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
     pub mapping: Mapping,

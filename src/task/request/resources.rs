@@ -46,7 +46,7 @@ pub(super) fn apply(
     spec.memory = limit.is_finite().then(|| bytes(limit));
     spec.memory_reservation = Some(bytes(request));
     if let Some(memory) = memory.filter(|memory| *memory > 0 && request < limit) {
-        // Who asked for little and takes more is killed first. Rounded as Mesos does it.
+        // A task that requested little and takes more is killed first. Rounded as Mesos does it.
         let share = (MAX_OOM_SCORE * request * MIB / memory as f64).floor();
         spec.oom_score_adj = Some((MAX_OOM_SCORE - share).clamp(0.0, MAX_OOM_SCORE) as i64);
     }

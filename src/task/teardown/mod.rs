@@ -47,7 +47,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Before a terminal update: an app with a fixed address that starts elsewhere on that update must find it free, but Mesos must not wait long.
+    /// Before a terminal update: an app with a fixed address that starts elsewhere on that update must find it free,
+    /// but Mesos must not wait long.
     pub const BEFORE_UPDATE: Self =
         Self { docker: DOCKER_TEARDOWN, consul: CONSUL_BEFORE_UPDATE, datastore: ETCD_BEFORE_UPDATE };
     /// No update waits for a cleaner.
@@ -95,7 +96,7 @@ pub enum Release {
     NotDone,
     /// It was asked for, and may have happened.
     Unheard,
-    /// The datastore has said that it holds nothing of the task any more.
+    /// The datastore has confirmed that it holds nothing of the task any more.
     Done,
 }
 
@@ -290,7 +291,7 @@ async fn stop(
             }
         }
     }
-    // Whatever Docker says: the workload is gone when no process lives in its namespace.
+    // Independent of Docker: the workload is gone when no process lives in its namespace.
     let namespace = match bound(record, config) {
         Ok(Some(namespace)) => namespace,
         Ok(None) => return !lives_unseen(record, report).await,

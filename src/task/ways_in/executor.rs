@@ -51,7 +51,7 @@ pub trait Way: 'static {
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure>;
     /// How many tasks may live at once.
     fn most_tasks(&self) -> usize;
-    /// Between SIGTERM and SIGKILL, when neither kill nor task says so.
+    /// The time between SIGTERM and SIGKILL, when neither kill nor task sets it.
     fn kill_grace(&self) -> Duration;
     /// What the agent grants between a shutdown and the end of this process.
     fn shutdown_grace(&self) -> Duration;
@@ -149,7 +149,7 @@ struct Executor<W> {
     /// The agent waits for our exit.
     ends_at: Option<Instant>,
     hurried: bool,
-    /// By SIGTERM: what becomes of the tasks is the agent's to tell.
+    /// By SIGTERM: the agent reports the ends of the tasks.
     destroyed: bool,
 }
 
@@ -272,7 +272,7 @@ impl<W: Way> Executor<W> {
 
     fn refuse(&self) -> Option<Failure> {
         if self.hurried {
-            // Nobody would be there to stop it.
+            // There would be no executor left to stop it.
             return Some(Failure::new(Code::Killed, "the executor is shutting down"));
         }
         let (first, _) = self.tasks.first_key_value()?;

@@ -284,7 +284,7 @@ impl Container {
         self.docker.remove(self.id(), true).await
     }
 
-    /// What Docker says of the running container; without it the task runs all the same.
+    /// Docker's description of the running container; without it the task runs all the same.
     pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
         match self.docker.inspect(self.id()).await {
             Ok(inspected) => {
@@ -313,7 +313,7 @@ impl Container {
         }
     }
 
-    /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
+    /// Adds to an exit what only Docker can report: whether the kernel killed for memory.
     pub async fn explain(&self, exit: Exit) -> Exit {
         match exit.oom_killed {
             None if exit.code != 0 => {

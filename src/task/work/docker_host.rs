@@ -12,7 +12,7 @@ use crate::error::{chain, redacted, Code, Failure};
 use crate::tls;
 use crate::workload::DockerHost;
 
-/// Where the address came from, as a failure tells it.
+/// The source of the address, for failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Agent,

@@ -45,7 +45,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Listens at `path` (root only, by its folder); whatever lies there is of an older life.
+    /// Listens at `path` (root only, by its folder); a file that lies there is from an older life.
     pub fn listen(path: &Path) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -140,7 +140,7 @@ async fn serve(
     let (reader, mut writer) = stream.into_split();
     let mut request = String::new();
     if BufReader::new(reader.take(MAX_REQUEST)).read_line(&mut request).await? == 0 {
-        // It only wanted to know who listens.
+        // It only checked who listens.
         return Ok(());
     }
     let verdict = match gate::Request::parse(&request) {

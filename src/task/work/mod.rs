@@ -156,7 +156,7 @@ impl Ready {
         }
     }
 
-    /// Removes a container that no agent knows; no update waits for it.
+    /// Removes a container that no agent removes; no update waits for it.
     pub async fn remove(&self) {
         let Self::Container(container) = self else { return };
         if let Err(error) = container.remove().await {
@@ -164,7 +164,7 @@ impl Ready {
         }
     }
 
-    /// Adds to an exit what only Docker knows: whether the kernel killed for memory.
+    /// Adds to an exit what only Docker can report: whether the kernel killed for memory.
     pub async fn explain(&self, exit: Exit) -> Exit {
         match self {
             Self::Container(container) => container.explain(exit).await,

@@ -24,7 +24,7 @@ use crate::task::work::docker_host::Chosen;
 
 const DAEMON: &str = "dockerd";
 
-/// What a daemon has said.
+/// The answer of a daemon.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Said {
     /// `boot pid start-time` of each process that it may be.

@@ -74,7 +74,7 @@ pub(in crate::task) async fn ask(ready: Arc<Ready>, signals: Signals, until: Opt
 /// True when the container's first process, and with it everything in its pid namespace, is dead.
 pub(in crate::task) async fn kill_process(ready: Arc<Ready>, process: Option<Arc<HostProcess>>) -> bool {
     let Ready::Container(container) = &*ready else { return false };
-    // Never looked at, when the kill came before Docker could tell.
+    // Not inspected yet, when the kill came before Docker answered.
     let process = process.or_else(|| HostProcess::search(container.id()).map(Arc::new));
     // Where no process can be found the container may be over; else Docker alone can tell, and is asked again.
     let Some(process) = process else { return container.is_dead() };

@@ -26,7 +26,7 @@ use steps::{list, plan, strangers, Entry, Mark, Step};
 
 pub use steps::{told, EXECUTOR};
 
-/// Where `--launcher_dir` points when nobody names another folder.
+/// The default folder for `--launcher_dir`.
 pub const DEFAULT_DIR: &str = "/usr/lib/calico-mesos/launcher";
 /// Remembers what the farm was made of.
 const MARK: &str = ".calico-mesos";
@@ -67,7 +67,7 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FarmErro
     move |source| FarmError::File { action, path, source }
 }
 
-/// What a farm shall be.
+/// The farm that is wanted.
 #[derive(Debug)]
 pub struct Farm {
     dir: PathBuf,
@@ -183,7 +183,7 @@ pub fn remove_farm(dir: &Path, dry_run: bool) -> Result<bool, FarmError> {
     remove(&dir.join(MARK))?;
     for folder in dir.ancestors().take_while(|folder| folder.starts_with(&mark.made)) {
         match fs::remove_dir(folder) {
-            // Somebody has put something else beside the farm in the meantime.
+            // Something else has been put into the farm in the meantime.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
             result => result.map_err(file("remove", folder))?,
         }
@@ -243,7 +243,7 @@ fn topmost_missing(dir: &Path) -> PathBuf {
     missing.last().unwrap_or(dir).to_owned()
 }
 
-/// Open to all, whatever the umask: a task's own user starts programs from there.
+/// Open to all, independent of the umask: a task's own user starts programs from there.
 fn make_folders(dir: &Path, topmost: &Path) -> Result<(), FarmError> {
     let missing: Vec<&Path> =
         dir.ancestors().take_while(|folder| folder.starts_with(topmost) && !folder.exists()).collect();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The one program of the launcher folder that is ours.
 pub use crate::mesos::flags::PROGRAM as EXECUTOR;
 
-/// What the file in a farm remembers: with it a link of ours can be told from anybody else's.
+/// What the file in a farm remembers: it distinguishes a link of ours from any other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// The agent's own launcher folder.
@@ -50,7 +50,7 @@ impl Mark {
 }
 
 /// The changes that lead from `found` to one link for each of `programs`, or the names that are in
-/// the way. `old` is the mark that was found, `new` the one that shall be; other entries stay.
+/// the way. `old` is the mark that was found, `new` the one to write; other entries stay.
 pub fn plan(
     found: &BTreeMap<OsString, Entry>,
     programs: &BTreeSet<OsString>,

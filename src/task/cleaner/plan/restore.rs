@@ -104,7 +104,7 @@ impl Planner<'_> {
         }
     }
 
-    /// All that is left of the holder goes, whatever its age: its endpoint shows the address as well.
+    /// All that is left of the holder goes, at any age: its endpoint shows the address as well.
     fn give_way(&mut self, other: &ContainerId, task: &str) {
         if self.plan.remove.contains(other) {
             return;

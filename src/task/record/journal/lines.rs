@@ -34,7 +34,7 @@ pub(super) struct Parsed {
     pub pending: Option<Box<Pending>>,
     pub held: Option<Vec<IpAddr>>,
     pub ending: Option<Ending>,
-    /// Of the record alone, in bytes.
+    /// The length of the record alone, in bytes.
     pub length: u64,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn line(what: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Reads a whole file; an error says why it is left alone.
+/// Reads a whole file; the error is the reason why it is left alone.
 pub(super) fn parse(text: &str) -> Result<Parsed, String> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
     let record = values.next().ok_or("it is empty")?.map_err(|error| error.to_string())?;
@@ -75,7 +75,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
     if (&record.identity.interface, &record.identity.handle)
         != (&record.container.interface(), &record.container.handle())
     {
-        // What it names would be taken down, whoever has it.
+        // What it names would be taken down, even if another task has it.
         return Err("its names are not those of its container".to_owned());
     }
     // With its newline.
@@ -96,7 +96,7 @@ pub(super) fn is_blank(text: &str) -> bool {
     text.chars().all(|char| char == '\0')
 }
 
-/// Whatever it is, as text.
+/// Any value, as text.
 pub(super) fn text(file: &File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;

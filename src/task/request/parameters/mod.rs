@@ -46,7 +46,7 @@ enum WithCalico {
 }
 use WithCalico::{Refused, Same};
 
-/// Changes the container; the error says what is wrong with the value.
+/// Changes the container; the error is what is wrong with the value.
 type Effect = fn(&mut Draft<'_>, &str) -> Result<(), String>;
 
 /// What parameters change.
@@ -58,7 +58,7 @@ struct Draft<'a> {
     always_pull: bool,
     /// How many networks have been named.
     networks: usize,
-    /// What is said about the first network by parameters of their own.
+    /// The settings of the first network that have parameters of their own.
     own: Endpoint,
 }
 
@@ -192,7 +192,7 @@ const TABLE: &[(&str, &str, Again, WithCalico, Effect)] = &[
     ("use-api-socket",      "nothing",                              Last, Same, |_, _| Err("is not supported; mount Docker's socket as a volume".into())),
 ];
 
-/// Whose values may have several lines.
+/// Parameters whose values may have several lines.
 const LINES: &[&str] = &["annotation", "entrypoint", "env", "health-cmd", "label", "log-opt"];
 
 #[cfg(test)]
@@ -231,7 +231,7 @@ pub(super) fn apply(
     Ok(draft.always_pull)
 }
 
-/// What only all of them together can tell.
+/// Checks what depends on several parameters.
 fn finish(draft: &mut Draft<'_>) -> Result<(), String> {
     if draft.spec.health.disabled && draft.spec.health.is_set() {
         return Err("the parameter no-healthcheck contradicts those that begin with health-".into());

@@ -123,7 +123,7 @@ pub(super) fn add_host(draft: &mut Draft<'_>, text: &str) -> Result<(), String> 
     push(&mut draft.spec.extra_hosts, &format!("{host}:{bare}"))
 }
 
-/// A domain; `.` means none at all.
+/// A domain; `.` means none.
 pub(super) fn dns_search(draft: &mut Draft<'_>, text: &str) -> Result<(), String> {
     let domain = text.trim();
     let domain = if domain == "." { domain } else { domain.strip_suffix('.').unwrap_or(domain) };
