@@ -117,7 +117,8 @@ pub struct Docker {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
-    /// This host's Calico node; default: NODENAME's successor file `/var/lib/calico/nodename`, then the host name in lower case.
+    /// This host's Calico node; default: NODENAME's successor file `/var/lib/calico/nodename`, then the host name in
+    /// lower case.
     pub name: Option<String>,
     pub dataplane: Dataplane,
     /// Bytes; default: what Felix wrote to `/var/lib/calico/mtu`, then 1500.
@@ -134,7 +135,7 @@ pub struct Node {
 pub enum Dataplane {
     /// calico/node runs here.
     Felix,
-    /// Nobody else does: host routes, proxy ARP, forwarding and masquerading by us; no policy.
+    /// calico-mesos itself sets up host routes, proxy ARP, forwarding and masquerading; no policy.
     Local,
 }
 
@@ -169,7 +170,7 @@ impl Policy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyWait {
-    /// Wait up to `timeout`, then start all the same: Felix drops what it does not know.
+    /// Wait up to `timeout`, then start all the same: Felix drops packets of interfaces that it has not programmed.
     BestEffort,
     /// Fail the task when Felix is not done within `timeout`.
     Required,
@@ -195,7 +196,7 @@ pub struct Ports {
     pub forward: bool,
 }
 
-/// resolv.conf of Calico tasks that say nothing themselves; empty lists leave it to the Docker daemon.
+/// resolv.conf of Calico tasks that set none themselves; empty lists leave it to the Docker daemon.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
@@ -220,7 +221,7 @@ pub struct Runtime {
 pub struct Limits {
     /// May CALICO_IP name an address?
     pub explicit_addresses: bool,
-    /// Profiles that may be asked for; empty: all but those of Kubernetes.
+    /// Profiles that tasks may request; empty: all but those of Kubernetes.
     pub profiles: Vec<String>,
     /// Names of IP pools that addresses may come from; empty: all.
     pub pools: Vec<String>,
@@ -386,7 +387,7 @@ impl Default for Paths {
 }
 
 impl Config {
-    /// Files that nobody but root may know.
+    /// Files that only root may read.
     pub fn secrets(&self) -> impl Iterator<Item = &Path> {
         let Self { etcd, consul, docker, .. } = self;
         let files = [

@@ -6,11 +6,11 @@
 //! | `<app>` | the host's | each that leads to the task, its name as tag | one a port or, where none leads to the task, one without; unless mesos-consul or the configuration sees to it |
 //!
 //! A task with a health check has one on each entry, which its executor keeps up to date: a TTL check whose time
-//! never comes. So nobody asks anybody anything while nothing changes, an agent that is restarted reads the state
+//! never comes. So there is no request while nothing changes, an agent that is restarted reads the state
 //! back from its disk, and DNS leaves out what is critical.
 //!
 //! Every id begins with [`PREFIX`] and the Mesos ContainerID: instances of one app never overwrite each
-//! other, and whatever does not begin so is somebody else's and left alone. A [`Client`] reads token and
+//! other, and entries with other ids belong to other programs and are left alone. A [`Client`] reads token and
 //! certificates when it is made and keeps no connection: make one when needed, drop it afterwards.
 //! Source of facts: Consul's HTTP API documentation, seen with 1.22.
 
@@ -33,9 +33,9 @@ use crate::tls;
 pub const PREFIX: &str = "calico-mesos-";
 /// How mesos-consul's begin: it registers `<app>` at the hosts itself.
 const MESOS_CONSUL: &str = "mesos-consul:";
-/// Of a ContainerID's text.
+/// The length of a ContainerID's text.
 const UUID_LENGTH: usize = 36;
-/// A state holds until another is told: ten years.
+/// A state holds until the next update: ten years.
 const TTL: &str = "87600h";
 const PASSING: &str = "passing";
 /// Metadata of an entry: the app's id, on which of Calico's nodes the task runs, and since when.
@@ -47,7 +47,7 @@ const REASON_MAX: usize = 400;
 /// Consul's limit for a value of a service's metadata.
 const META_MAX: usize = 512;
 
-/// One entry, as it is or shall be registered with an agent.
+/// One entry, as it is or will be registered with an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Service {
@@ -64,7 +64,7 @@ pub struct Service {
     pub tags: Vec<String>,
     #[serde(default)]
     pub meta: BTreeMap<String, String>,
-    /// What a check of the entry's own says; without one it always counts as well.
+    /// The state of the entry's own check; an entry without one always counts as well.
     #[serde(rename = "Check", default, skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
 }
@@ -158,10 +158,10 @@ impl Instance<'_> {
         services
     }
 
-    /// `<app>` at the host. Whether it is wanted is for [`Client::has_foreign_instance`] and the
-    /// configuration's `consul.host_service` to say.
+    /// `<app>` at the host. [`Client::has_foreign_instance`] and the configuration's `consul.host_service` decide
+    /// whether it is wanted.
     ///
-    /// `ports` of the host that lead to the task; whoever looks for one of several asks for its tag. What ends in
+    /// `ports` of the host that lead to the task; a client that looks for one of several asks for its tag. What ends in
     /// `-direct` is the name of another app's own addresses: there is no entry then.
     pub fn host(&self, host: IpAddr, ports: &BTreeMap<u16, Option<String>>) -> Vec<Service> {
         if !may_have_host_entry(self.name) {
@@ -207,7 +207,7 @@ fn cut(text: &str, most: usize) -> &str {
 
 impl Service {
     /// The container that an entry of ours is for. Ours is what looks like it to the last letter: a cleaner puts
-    /// the id into the path of a request, and whoever may register a service chooses its id.
+    /// the id into the path of a request, and anyone who may register a service chooses its id.
     pub fn container(&self) -> Option<ContainerId> {
         let (text, suffix) = self.id.strip_prefix(PREFIX)?.split_at_checked(UUID_LENGTH)?;
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -217,7 +217,7 @@ impl Service {
         ContainerId::parse(text).ok().filter(|container| container.as_str() == text)
     }
 
-    /// On which node the task runs; entries of older releases do not say.
+    /// On which node the task runs; entries of older releases do not have it.
     pub fn node(&self) -> Option<&str> {
         self.meta.get(NODE).map(String::as_str)
     }
@@ -276,7 +276,7 @@ impl Client {
         self.ask(Method::PUT, "/v1/agent/service/register", Some(service), what).await.map(drop)
     }
 
-    /// Tells the state of an entry's check. `false` when Consul does not know the entry, or its check, (any more).
+    /// Updates the state of an entry's check. `false` when Consul does not have the entry, or its check, (any more).
     pub async fn report(&self, id: &str, health: &Health) -> Result<bool, ConsulError> {
         let path = format!("/v1/agent/check/update/service:{id}");
         let body = BTreeMap::from([("Status", health.status()), ("Output", cut(&health.why, REASON_MAX))]);
@@ -305,8 +305,8 @@ impl Client {
         Ok(with_address(listed))
     }
 
-    /// Somebody else registers this service: it has an entry that is not ours, anywhere in the cluster,
-    /// or mesos-consul is at work on this host.
+    /// Whether another program registers this service: it has an entry that is not ours, anywhere in the cluster, or
+    /// mesos-consul runs on this host.
     pub async fn has_foreign_instance(&self, name: &str) -> Result<bool, ConsulError> {
         let listed = self.list::<Listed>("/v1/agent/services", "list the services").await?;
         if listed.keys().any(|id| id.starts_with(MESOS_CONSUL)) {
@@ -323,7 +323,7 @@ impl Client {
         Ok(entries.iter().any(|entry| !entry.id.starts_with(PREFIX)))
     }
 
-    /// Does the cluster hold a node of this name for alive?
+    /// Whether the cluster reports a node of this name as alive.
     pub async fn node_lives(&self, name: &str) -> Result<bool, ConsulError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -373,7 +373,7 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(text);
         }
-        // What Go's HTTP server says to a client without TLS.
+        // What Go's HTTP server answers to a client without TLS.
         if status == StatusCode::BAD_REQUEST && text.contains("HTTP request to an HTTPS server") {
             return Err(ConsulError::Plain { what, address, status: status.as_u16() });
         }
@@ -382,7 +382,7 @@ impl Client {
     }
 }
 
-/// Entries of an agent by their ids, of whatever kind.
+/// Entries of an agent by their ids, of any kind.
 type Listed = BTreeMap<String, serde_json::Value>;
 
 /// Those that are read as ours would be; mesh gateways and the like have no address.

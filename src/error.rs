@@ -1,7 +1,7 @@
 //! Errors as users read them: one printer for chains of errors, and the failures that reach a framework.
 //!
-//! Inside the library an error says what its own layer was doing and carries its source, which its own text does not
-//! repeat. [`chain`] prints the whole chain once, at the place that logs it. What ends a task is a [`Failure`]: a
+//! Inside the library an error describes what its own layer was doing and carries its source, which its own text does
+//! not repeat. [`chain`] prints the whole chain once, at the place that logs it. What ends a task is a [`Failure`]: a
 //! sentence for the author of the app with a stable [`Code`], which also decides whether the launch is retried.
 
 use std::error::Error;
@@ -36,7 +36,7 @@ pub fn redacted(address: &str) -> String {
     }
 }
 
-/// What would end a line, hide a part of it or turn it around where somebody reads it.
+/// What would end a line, hide a part of it or turn it around on a terminal.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
@@ -64,7 +64,7 @@ impl Failure {
         self.code.blame()
     }
 
-    /// The sentence as it is sent to the framework: one line, whatever names and answers of others it quotes.
+    /// The sentence as it is sent to the framework: one line, for any names and answers of others that it quotes.
     pub fn on(&self, agent: &str) -> String {
         format!("{} [{agent}, {}]", self.message.replace(is_deceptive, " "), self.code)
     }

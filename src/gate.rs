@@ -7,8 +7,7 @@
 //! -> calico-mesos gate 1 start <docker id>\n
 //! <- open\n            or   refused <reason>\n
 //! ```
-//!
-//! It fails closed: nobody listening, end of file before a verdict, an unknown answer and silence
+//! It fails closed: no listener, end of file before a verdict, an unknown answer and silence
 //! until the deadline all mean "refused". No tokio here: `calico-runc` starts in a millisecond.
 //!
 //! While a host is upgraded, or set back, the two are of different releases. The executor answers questions of
@@ -26,7 +25,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::PeerCredentials;
 
-/// Of these words. It grows when the release before would understand something else by them.
+/// The version of these words. It grows when the previous release would misunderstand them.
 pub const VERSION: u32 = 1;
 /// The oldest one that is understood: that of the release before.
 const VERSION_BEFORE: u32 = 1;
@@ -63,7 +62,7 @@ impl Verdict {
         }
     }
 
-    /// Reads a line, with or without its newline. Whatever is not understood is a refusal.
+    /// Reads a line, with or without its newline. A line that is not understood is a refusal.
     pub fn parse(line: &str) -> Self {
         let line = line.strip_suffix('\n').unwrap_or(line);
         if line == "open" {
@@ -77,7 +76,7 @@ impl Verdict {
     }
 }
 
-/// What `calico-runc` asks.
+/// The request of `calico-runc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Docker's id of the container that wants to start.
@@ -120,7 +119,7 @@ pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
     ask_from(VERSION, socket, docker_id, deadline)
 }
 
-/// In this version first, and in those before if the executor does not know it.
+/// In this version first, and in those before if the executor does not speak it.
 fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
     let ends = Instant::now() + deadline;
     let request = Request { docker_id: docker_id.to_owned() };
@@ -165,7 +164,7 @@ fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) ->
     }
 }
 
-/// The process that listens at the gate, as seen from here; `None` when nobody does, or it cannot be seen.
+/// The process that listens at the gate, as seen from here; `None` when there is none, or it cannot be seen.
 pub fn owner(socket: &Path) -> Option<i32> {
     let stream = nearby(socket).and_then(|near| UnixStream::connect(near.path())).ok()?;
     let peer = getsockopt(&stream, PeerCredentials).ok()?;

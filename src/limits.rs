@@ -5,7 +5,7 @@
 //!
 //! | peer | call | limit | | afterwards |
 //! | --- | --- | --- | --- | --- |
-//! | Docker | find its address, connect, say hello | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
+//! | Docker | find its address, connect, ping | 5 s | `DOCKER_HELLO` | retried for `launch.retry_for` |
 //! | Docker | find the process that listens on its socket | 1 s | `DOCKER_LISTENER` | every dockerd of the host counts |
 //! | Docker | create | 120 s | `DOCKER_CREATE` | retried for `launch.retry_for` |
 //! | Docker | its security options, once in its life | 5 s | `DOCKER_INFO` | the launch goes on |

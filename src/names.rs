@@ -119,10 +119,10 @@ pub fn shortened(text: &str, max: usize, whole: &str) -> String {
 
 const FINGERPRINT: usize = 8;
 
-/// Eight hexadecimal digits that tell texts apart; the same in every release, since names are made of them.
+/// Eight hexadecimal digits that distinguish texts; the same in every release, since names are made of them.
 ///
 /// FNV-1a, whose halves are folded together. It protects against chance, not against a search for two texts
-/// of one fingerprint: an app's id can be chosen so that it has another app's name outright.
+/// of one fingerprint: an app's id can be chosen so that it has exactly another app's name.
 pub fn fingerprint(text: &str) -> String {
     let hash = text
         .bytes()
@@ -131,8 +131,7 @@ pub fn fingerprint(text: &str) -> String {
 }
 
 /// Lower-case letters, digits and single inner dashes, at most `max` characters.
-///
-/// Whatever else the text holds becomes a dash, so that nothing a user types can reach a key, a
+/// Every other character becomes a dash, so that nothing a user types can reach a key, a
 /// path or another service's name.
 pub fn dns_label(text: &str, max: usize) -> String {
     let mut label = String::new();

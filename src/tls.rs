@@ -128,7 +128,7 @@ impl Files {
 pub struct Material {
     /// The trusted roots.
     pub ca: Vec<u8>,
-    /// Certificate chain and private key, if the server wants to know who we are.
+    /// Certificate chain and private key, if the server requires a client certificate.
     pub identity: Option<Identity>,
 }
 
@@ -181,18 +181,19 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// For a client that speaks plain HTTP, but whose library wants to be told all the same: trusts nobody.
+/// For a client that speaks plain HTTP, but whose library requires a configuration all the same: it trusts no
+/// certificate.
 pub fn trust_nobody() -> Result<ClientConfig, TlsError> {
     Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
 }
 
-/// For health checks of a task by the host it runs on, where Mesos has always asked curl with `-k`: who can
-/// answer on the task's own loopback is the task, and its certificate names some other place.
+/// For health checks of a task by the host it runs on, where Mesos has always asked curl with `-k`: what answers on the
+/// task's own loopback is the task, and its certificate names some other place.
 pub fn trust_everybody() -> Result<ClientConfig, TlsError> {
     client_with_verifier(Arc::new(AnyCertificate(provider())), None)
 }
 
-/// Accepts whatever it is shown. Nothing secret may be sent on such a connection.
+/// Accepts every certificate. Nothing secret may be sent on such a connection.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -270,7 +271,7 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     Ok(Identity { certificate, key: secret, path: cert.into() })
 }
 
-/// All certificates of a PEM text; none at all, or a broken one, is `None`.
+/// All certificates of a PEM text; `None` when there is none, or a broken one.
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     let all: Vec<_> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok()?;
     (!all.is_empty()).then_some(all)

@@ -258,6 +258,73 @@ fn nothing_unwraps_outside_tests() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The comments and the string literals of a file, without its code and without the tests at its end.
+fn prose(text: &str) -> String {
+    let mut rest = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let mut prose = String::new();
+    while let Some(first) = rest.chars().next() {
+        let raw = rest.strip_prefix('r').map(|rest| rest.trim_start_matches('#'));
+        let taken = if rest.starts_with("//") {
+            let line = rest.lines().next().unwrap();
+            prose.push_str(line.trim_start_matches(['/', '!']));
+            line.len()
+        } else if let Some(body) = raw.and_then(|rest| rest.strip_prefix('"')) {
+            let hashes = rest.len() - body.len() - 2;
+            let length = body.find(&format!("\"{}", "#".repeat(hashes))).unwrap();
+            prose.push_str(&body[..length]);
+            prose.push_str(" | ");
+            length + 2 * hashes + 3
+        } else if let Some(body) = rest.strip_prefix('"') {
+            let mut escaped = false;
+            let ends = |c: char| {
+                let was_escaped = escaped;
+                escaped = c == '\\' && !was_escaped;
+                c == '"' && !was_escaped
+            };
+            let length = body.find(ends).unwrap();
+            prose.push_str(&body[..length].replace("\\n", " "));
+            prose.push_str(" | ");
+            length + 2
+        } else if rest.starts_with("'\"'") || rest.starts_with("'\\") {
+            // A quotation mark as a character begins no text.
+            rest[2..].find('\'').unwrap() + 3
+        } else {
+            prose.push_str(if first == '\n' { " " } else { "" });
+            first.len_utf8()
+        };
+        rest = &rest[taken..];
+    }
+    prose
+}
+
+/// Words that messages and comments avoid; CONTRIBUTING.md lists those that they use.
+const UNWANTED: [&str; 10] =
+    ["nobody", "somebody", "whoever", "mend", "mends", "mended", "shall", "he", "she", "at all"];
+
+fn unwanted(prose: &str) -> Vec<String> {
+    // The account of that name is not a word.
+    let prose = prose.replace("nobody:x:65534:65534:nobody", "").to_lowercase();
+    let bare = |word: &str| word.trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
+    let words: Vec<String> = prose.split_whitespace().map(bare).collect();
+    let pair = |at: usize| format!("{} {}", words[at], words.get(at + 1).map_or("", String::as_str));
+    let is_unwanted =
+        |at: usize| [&words[at], &pair(at)].iter().any(|text| UNWANTED.contains(&text.as_str()));
+    let found = (0..words.len()).filter(|at| is_unwanted(*at));
+    found.map(|at| words[at.saturating_sub(4)..words.len().min(at + 4)].join(" ")).collect()
+}
+
+#[test]
+fn messages_and_comments_are_plain_english() {
+    let sample = "/// Nobody, at\n/// all.\nfn he() { log(\"a \\\"b\\\" shall\"); let (c, r) = ('\"', r#\"at\"#, \"all\"); } // \"he\"\n";
+    assert_eq!(unwanted(&prose(sample)).len(), 4, "{}", prose(sample));
+    let mut wrong = Vec::new();
+    for (file, text) in rust_files("src").into_iter().filter(|(file, _)| !is_of_tests(file)) {
+        let found = unwanted(&prose(&text)).into_iter();
+        wrong.extend(found.map(|words| format!("{}: … {words} …", file.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn the_changelog_keeps_its_form() {
     let text = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();

@@ -17,7 +17,7 @@ use calico_mesos::{logging, task};
 
 /// Bad usage, as sysexits.h has it.
 const USAGE: u8 = 64;
-/// Of the threads beside the first one, which wait for disks and names.
+/// The stack of the threads beside the first one, which wait for disks and names.
 const STACK: usize = 2 << 20;
 /// Every executor gets this one from its agent.
 const STARTED_BY_AGENT: &str = "MESOS_EXECUTOR_ID";
@@ -70,7 +70,7 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     let Ok(arguments) = arguments.collect::<Result<Vec<String>, _>>() else {
         return usage("the task's command line is not valid UTF-8");
     };
-    // Of whom the variable is shows only with the executor's definition; it decides on no more than the log here.
+    // Whether the agent set the variable shows only with the executor's definition; here it selects the log alone.
     let config =
         std::env::var_os(config::VARIABLE).map_or_else(|| config::DEFAULT_PATH.into(), PathBuf::from);
     logging::executor(&Config::log_only(&config), "INFO");

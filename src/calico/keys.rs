@@ -88,7 +88,7 @@ pub(super) fn cidr_of_key(key: &str) -> Option<IpNet> {
     (net.trunc() == net).then_some(net)
 }
 
-/// Leased: only there while the node's Felix lives, and reports at all.
+/// Leased: only there while the node's Felix lives and reports.
 pub(super) fn felix_status(node: &str) -> String {
     format!("/calico/felix/v2/no-region/host/{node}/status")
 }

@@ -182,7 +182,7 @@ impl Snapshot {
             .map_err(|error| CalicoError::Unreadable { key: key.to_owned(), reason: error.to_string() })
     }
 
-    /// Whether Calico's programs may be at work at all.
+    /// Whether Calico's programs may work on the datastore.
     pub(super) fn readiness(&self) -> Result<(), NotReady> {
         let cluster = self.parse::<Resource<ClusterInformationSpec>>(&keys::cluster_information());
         match cluster {

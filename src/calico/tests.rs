@@ -1,4 +1,4 @@
-//! Whatever stands in the datastore: an answer, never a panic, and never an address that is somebody else's.
+//! For any content of the datastore: an answer, never a panic, and never an address that something else holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::UNIX_EPOCH;
@@ -265,7 +265,7 @@ proptest! {
             prop_assert!(draft.allocations.len() <= 1 << 16);
             let text = serde_json::to_vec(draft).unwrap();
             prop_assert_eq!(&Block::parse(&text, cidr).unwrap(), draft, "it is read back as it was written");
-            // Nobody loses an address.
+            // No task loses an address.
             let before = store.get(&keys::block(cidr)).filter(|_| *revision != 0);
             let Some(before) = before.and_then(|text| Block::parse(text, cidr).ok()) else { continue };
             for ordinal in 0..before.allocations.len() {

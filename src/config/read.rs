@@ -1,4 +1,4 @@
-//! From the file's text to a [`Config`], or to one sentence that tells everything that is wrong.
+//! From the file's text to a [`Config`], or to one sentence that lists all mistakes.
 //!
 //! No error quotes a line or a value of a place where a secret might stand: it reaches the framework.
 
@@ -26,7 +26,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the library says about the text, without quoting it.
+    /// The library's message about the text, without a quotation of it.
     pub fn parse(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let at = error.span().map_or(0, |span| span.start.min(text.len()));
         let line = text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -58,7 +58,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Everything that is wrong with the values, so that one look mends it.
+    /// All mistakes in the values, so that the operator can correct them at once.
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.etcd.endpoints.is_empty() {
@@ -86,7 +86,7 @@ impl Config {
         if self.etcd.username.is_some() != self.etcd.password_file.is_some() {
             problems.push("set both etcd.username and etcd.password_file, or neither".to_owned());
         }
-        // An executor stands in its task's sandbox. The path itself is not told: it may be the secret.
+        // An executor stands in its task's sandbox. The path itself is not reported: it may be the secret.
         for (name, path) in self.named_paths() {
             if !path.is_absolute() {
                 problems.push(format!("{name} must be an absolute path"));

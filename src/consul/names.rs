@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Client, ConsulError, Service, APP};
 
-/// An entry of the catalogue, as far as it says whose it is.
+/// An entry of the catalogue, as far as it shows whose it is.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(rename = "ServiceMeta", default)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-/// The kinds that callers tell apart. No text repeats its source.
+/// The kinds that callers distinguish. No text repeats its source.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The host answers that nothing listens there, or there is no such socket.
@@ -45,7 +45,7 @@ impl DialError {
     }
 }
 
-/// For callers whose own error says what was done: the cause alone.
+/// For callers whose own error describes the action: the cause alone.
 impl From<DialError> for io::Error {
     fn from(error: DialError) -> Self {
         match error {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Whether another attempt on this host can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// The app definition asks for something impossible: the task fails at once.
+    /// The app definition requests something impossible: the task fails at once.
     App,
     /// This host or the cluster cannot do it now: retried until `launch.retry_for` has passed, so
     /// that one broken agent does not eat a whole deployment in seconds.
@@ -70,7 +70,7 @@ impl Party {
     }
 }
 
-/// What the table says about one code.
+/// The table's row of one code.
 struct Entry {
     name: &'static str,
     party: Party,

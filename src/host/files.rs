@@ -28,7 +28,7 @@ pub fn make_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Replaces the file by what is written, whole or not at all, with the mode and owner that it had; a new one gets mode
+/// Replaces the file by what is written, as a whole or not, with the mode and owner that it had; a new one gets mode
 /// 0644.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let new = written(path, write)?;
@@ -46,8 +46,8 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     Ok(())
 }
 
-/// Replaces the file by what is written, whole or not at all. It gets this mode and belongs to the process's user,
-/// whatever was there before.
+/// Replaces the file by what is written, as a whole or not. It gets this mode and belongs to the process's user,
+/// also where another file was there before.
 pub fn replace_as(path: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let new = written(path, write)?;
     new.as_file().set_permissions(Permissions::from_mode(mode))?;

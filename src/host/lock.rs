@@ -1,9 +1,8 @@
 //! Lock files that programs of several releases share, as happens on every host while it is upgraded.
-//!
-//! A lock of ours says in its one line which form has what it guards: `calico-mesos lock 1`. The number grows when
-//! a release before would do harm there. Who finds a smaller one raises it, and has to know the older form as
-//! well; who finds a greater one leaves lock and guarded alone, to the release that knows it. Releases before
-//! this rule wrote nothing, which counts as 1.
+//! The one line of a lock states the form of what the lock guards: `calico-mesos lock 1`. The number grows when
+//! a release before would do harm there. A process that finds a smaller number raises it, and has to read the older
+//! form as well; one that finds a greater number leaves the lock and what it guards to the newer release. Releases
+//! before this rule wrote nothing, which counts as 1.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -70,15 +69,15 @@ fn attempt(
         return Err(LockError::Newer { path: path.to_owned(), found, known: form });
     }
     if found < form || text.is_empty() {
-        // A full disk must not keep anybody from cleaning up.
+        // A full disk must not prevent a clean-up.
         let line = format!("{WORDS}{form}\n");
         let _ = lock.set_len(0).and_then(|()| lock.write_all_at(line.as_bytes(), 0));
     }
     Ok(Some(lock))
 }
 
-/// Whoever has a lock may remove its file with what it guards: who has waited for it meanwhile has a lock that
-/// nobody else will ask for, and asks again.
+/// The holder of a lock may remove its file with what it guards. A process that has waited for it meanwhile then has a
+/// lock on a removed file, and tries again.
 fn is_named(lock: &File, path: &Path) -> io::Result<bool> {
     let ours = lock.metadata()?;
     match fs::metadata(path) {

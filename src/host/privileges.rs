@@ -1,4 +1,5 @@
-//! What the drop-in executor gives up before it speaks to anybody: nothing it starts can get it back.
+//! Drops the privileges that the drop-in executor does not need, before its first connection; nothing that it starts
+//! can get them back.
 //!
 //! It keeps what it works with, and what it keeps is still enough to ruin a host: joining network namespaces alone
 //! takes CAP_SYS_ADMIN, and Docker's socket means root. What goes is what a fault in it could be used for without
@@ -27,7 +28,7 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_PTRACE);
 
-/// Of this thread and of all that it starts: call it before there is another.
+/// Applies to this thread and to all that it starts: call it before there is another.
 pub fn give_up() -> io::Result<()> {
     prctl::set_no_new_privs()?;
     let had = capabilities(None)?;
@@ -69,7 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_what_is_needed() {
-        // Privileges are a thread's own; this one has nobody after it.
+        // Privileges are a thread's own; this one has no successor.
         let seen = std::thread::spawn(|| {
             let before = status("CapEff:");
             give_up().unwrap();

@@ -1,4 +1,4 @@
-//! Processes of this host, as `/proc` tells of them.
+//! Processes of this host, read from `/proc`.
 
 use std::fs;
 use std::str::FromStr;

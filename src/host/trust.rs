@@ -6,10 +6,9 @@
 //! | secrets: passwords, tokens, keys | root | writable by others, readable by everybody |
 //! | our own folders | root | writable by others; read by others only after we close them |
 //! | every folder above one of those | root | writable by everybody, unless sticky |
-//!
-//! "Root" is whoever runs the program, too: an executor that is not root can be tricked out of nothing that its
-//! user does not have. A link counts as what it is and as what it leads to. Checked when a configuration is read
-//! and before a Calico task is begun; what runs is taken down all the same.
+//! "Root" includes the user who runs the program: an executor that is not root can lose nothing that its user does not
+//! have. A link counts as what it is and as what it leads to. Checked when a configuration is read and before a Calico
+//! task is begun; what runs is taken down all the same.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io;
@@ -28,8 +27,8 @@ const READABLE_BY_ALL: u32 = 0o004;
 /// What is wrong, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    #[error("{weakness}, so that others than root could take this host over; run: {mend}")]
-    Weak { weakness: Weakness, mend: String },
+    #[error("{weakness}, so that others than root could take this host over; run: {remedy}")]
+    Weak { weakness: Weakness, remedy: String },
     #[error("cannot look at {path}")]
     Look {
         path: PathBuf,
@@ -52,7 +51,7 @@ pub enum Weakness {
 }
 
 impl Weakness {
-    fn mend(&self) -> String {
+    fn remedy(&self) -> String {
         match self {
             Self::Owner { path, .. } => format!("chown -h root:root {}", quoted(path)),
             Self::Writable { path } => format!("chmod go-w {}", quoted(path)),
@@ -62,7 +61,7 @@ impl Weakness {
     }
 }
 
-/// For a shell, should somebody paste it there.
+/// The path, quoted for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
@@ -72,12 +71,12 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// A file that says what is to be done, such as config.toml. One that is not there is no concern of ours.
+/// Checks a file that controls the program, such as config.toml. A missing file is not an error.
 pub fn file(path: &Path) -> Result<(), TrustError> {
     path_with(path, WRITABLE)
 }
 
-/// A file that nobody else may know.
+/// Checks a file that only root may read.
 pub fn secret(path: &Path) -> Result<(), TrustError> {
     path_with(path, WRITABLE | READABLE_BY_ALL)
 }
@@ -87,7 +86,7 @@ pub fn private_folder(path: &Path) -> Result<(), TrustError> {
     shared_folder(path)?;
     let look = |source| TrustError::Look { path: path.into(), source };
     match fs::metadata(path) {
-        // Whoever runs a program of ours without being root may look, and no more.
+        // A user who is not root may run the program to look, and no more.
         Ok(meta) if meta.mode() & 0o077 != 0 && meta.uid() == geteuid().as_raw() => {
             fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(look)
         }
@@ -150,12 +149,12 @@ fn path_with(path: &Path, forbidden: u32) -> Result<(), TrustError> {
 }
 
 fn weak(weakness: Weakness) -> TrustError {
-    let mend = weakness.mend();
-    TrustError::Weak { weakness, mend }
+    let remedy = weakness.remedy();
+    TrustError::Weak { weakness, remedy }
 }
 
-/// Who else than root and `own` can change what lies there. Besides `forbidden`, no folder may be writable by
-/// everybody, unless it is sticky: there nobody can rename or remove what is root's. Debian's /usr/local and
+/// The user besides root and `own` who can change what lies there. Besides `forbidden`, no folder may be writable by
+/// everybody, unless it is sticky: there only root can rename or remove what is root's. Debian's /usr/local and
 /// Ubuntu's /var/log belong to groups of administrators, which is their operator's choice.
 pub fn weakness(path: &Path, forbidden: u32, own: u32) -> io::Result<Option<Weakness>> {
     let meta = fs::symlink_metadata(path)?;
@@ -198,7 +197,7 @@ mod tests {
     fn modes_of_files() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
-        assert!(file(&path).is_ok() && secret(&path).is_ok(), "what is not there is somebody else's error");
+        assert!(file(&path).is_ok() && secret(&path).is_ok(), "a missing file is another check's error");
         fs::write(&path, "").unwrap();
         for (bits, as_file, as_secret) in [
             (0o600, true, true),
@@ -229,7 +228,7 @@ mod tests {
         mode(&folder, 0o777);
         assert!(
             told(file(&path)).contains("folder is writable"),
-            "whoever may write there replaces the file"
+            "a user who may write there can replace the file"
         );
         mode(&folder, 0o1777);
         assert!(file(&path).is_ok(), "sticky");
@@ -243,7 +242,7 @@ mod tests {
         assert!(file(&link).is_ok());
         if geteuid().is_root() {
             std::os::unix::fs::lchown(&link, Some(1234), None).unwrap();
-            assert!(told(file(&link)).contains("chown -h root:root"), "planted by somebody");
+            assert!(told(file(&link)).contains("chown -h root:root"), "planted by another user");
             chown(&path, Some(1234), None).unwrap();
             assert!(told(file(&path)).contains("belongs to user 1234"));
         }

@@ -20,7 +20,7 @@ use super::Rotated;
 /// One file of the folder; nothing is touched before the first line.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// None where there is no writing: custom executors may run as somebody else than root.
+    /// None where there is no writing: custom executors may run as another user than root.
     file: Option<Rotated>,
 }
 

@@ -128,7 +128,7 @@ fn json(writer: &mut Writer<'_>, level: Level, parts: Parts) -> fmt::Result {
     writeln!(writer, "{}", Value::Object(object))
 }
 
-/// One line, whatever the text of other programs holds; a terminal obeys other characters of the kind.
+/// One line, even if the text of other programs has several; a terminal obeys other characters of the kind.
 pub(super) fn one_line(text: &str) -> String {
     text.replace('\n', " | ").replace(is_deceptive, " ")
 }
@@ -138,7 +138,7 @@ fn letter(level: Level) -> char {
         Level::ERROR => 'E',
         Level::WARN => 'W',
         Level::INFO => 'I',
-        // glog knows no letter for what it calls verbose.
+        // glog has no letter for what it calls verbose.
         _ => 'D',
     }
 }

@@ -1,8 +1,8 @@
 //! Logs on standard error: the executor's in the form of the other Mesos programs, the CLI's short.
 //!
-//! How much is written comes from the configuration, the agent's flags or an operator's variable, and not from RUST_LOG,
-//! which a task can set. Other crates say no more than warnings at any level: what they add may hold secrets.
-//! Whatever a task's life spawns names the task: see [`task`] and [`spawn`].
+//! How much is written comes from the configuration, the agent's flags or an operator's variable, and not from
+//! RUST_LOG, which a task can set. Other crates log only warnings at any level: what they add may hold secrets. All
+//! that a task's life spawns names the task: see [`task`] and [`spawn`].
 //!
 //! What has to outlive a sandbox goes to files below `paths.log` besides: [`Log`].
 
@@ -30,7 +30,7 @@ pub use rotated::Rotated;
 static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// For `calico-executor`: one line a step. Nothing happens when a logger is set already. `flag`: the agent's
-/// `--logging_level`, which counts where the configuration says nothing.
+/// `--logging_level`, which counts where the configuration sets none.
 pub fn executor(settings: &Settings, flag: &str) {
     let level = settings.level.map_or_else(|| level_of_flag(flag), level);
     let (filter, handle) = reload::Layer::new(ours(level));

@@ -1,6 +1,6 @@
 //! A file of lines that many processes write at once, kept in pieces: `x.log`, `x.log.1` to `x.log.9`.
 //!
-//! No writer keeps it open. A line is one `write(2)` at the end of whatever the name leads to now, so that lines
+//! No writer keeps it open. A line is one `write(2)` at the end of the file that the name leads to now, so that lines
 //! of several writers never mix, and no writer has to learn of a rotation:
 //!
 //! ```text
@@ -85,7 +85,7 @@ impl Rotated {
                     continue;
                 }
             }
-            // An unfinished line that cannot be waited for is ended: should its writer still be at it, an empty line
+            // An unfinished line that cannot be waited for is ended: if its writer is still at work, an empty line
             // is no harm.
             let begin = if ends_whole(&file, &pause)? { "" } else { "\n" };
             let text = format!("{begin}{line}\n");
@@ -123,7 +123,7 @@ impl Rotated {
         }
     }
 
-    /// Moves every piece on by one, unless somebody is at it or was quicker.
+    /// Moves every piece on by one, unless another process does so or was quicker.
     fn make_room(&self, line: &str) -> io::Result<()> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let lock = self.path.with_file_name(format!(".{name}.lock"));
@@ -158,7 +158,7 @@ impl Rotated {
     }
 }
 
-/// Made where it is missing, and never something else's place or a pipe that nobody reads.
+/// Made where it is missing, and never something else's place or a pipe without a reader.
 fn careful() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.create(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
@@ -273,7 +273,7 @@ mod tests {
         nix::unistd::mkfifo(&pipe.path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(link.append("x").is_err() && pipe.append("x").is_err());
         assert_eq!(read(&elsewhere), "");
-        // Nor does the lock hold anybody up, whatever lies in its place.
+        // Nor does the lock hold a process up, for any kind of file in its place.
         let full = Rotated::new(folder.path().join("full")).bounded(1, 2);
         nix::unistd::mkfifo(&folder.path().join(".full.lock"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         full.append("x").unwrap();

@@ -60,7 +60,7 @@ pub struct Flags {
     pub help: bool,
     /// Our own flag: another configuration file, for private set-ups.
     pub config: Option<PathBuf>,
-    /// Flags nobody here knows, as they were written.
+    /// Flags that are unknown here, as they were written.
     pub unknown: Vec<String>,
     default_container_dns: Option<String>,
     task_environment: Option<String>,
@@ -193,8 +193,8 @@ impl Flags {
             .map_err(|source| FlagsError::Container { name: self.container.clone(), source })
     }
 
-    /// `--default_container_dns`, read when it is needed: a mistake in it must not keep tasks from
-    /// being told what is wrong.
+    /// `--default_container_dns`, read when it is needed: a mistake in it must not keep tasks from a failure that names
+    /// it.
     pub fn default_container_dns(&self) -> Result<Option<DefaultDns>, FlagsError> {
         json("default_container_dns", self.default_container_dns.as_deref())
     }

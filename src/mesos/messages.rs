@@ -11,7 +11,7 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/mesos.rs"));
 }
 pub use generated::*;
-/// Encoding and decoding, for modules that are not to know the library behind it.
+/// Encoding and decoding, for modules that do not depend on the library behind it.
 pub use prost::Message;
 
 /// A message that travels on its own, with its name as it stands in the request's path.
@@ -121,7 +121,7 @@ impl DurationInfo {
 }
 
 impl KillPolicy {
-    /// The grace period; a negative one counts as none at all, i.e. zero.
+    /// The grace period; a negative one counts as zero.
     pub fn grace(&self) -> Option<Duration> {
         self.grace_period.as_ref().map(|grace| grace.to_duration().unwrap_or_default())
     }

@@ -1,7 +1,7 @@
 //! Everything between us and a Mesos agent, versions 0 and 1 of the executor API.
 //!
 //! ```text
-//!  argv, environ ─► flags, environment          what the agent told us when it forked us
+//!  argv, environ ─► flags, environment          what the agent passed when it forked us
 //!  agent ◄── libprocess::link ◄──┐
 //!                                ├─ driver      version 0: registration, reconnection, acknowledgements
 //!  agent ──► libprocess::server ─┘     │

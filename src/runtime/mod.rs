@@ -8,7 +8,7 @@
 //!  anything else, `features` and `--version` too ───────────────────────────────────► exec runc
 //! ```
 //! Docker calls it for every step of every such container, so it starts in about a millisecond and
-//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. What the task says is never
+//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. Nothing from the task is
 //! trusted here: the configuration's place comes from Docker's environment, the namespace from a folder that only root
 //! can write.
 
@@ -95,7 +95,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
     let config = match (load_config(), call.subcommand) {
         (Ok(config), _) => config,
-        // Whatever is wrong with our configuration, containers that run can be listed and stopped.
+        // Even with a broken configuration, containers that run can be listed and stopped.
         (Err(_), Subcommand::Other) => return Ok("runc".into()),
         (Err(error), subcommand) => {
             if subcommand == Subcommand::Start {

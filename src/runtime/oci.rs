@@ -48,7 +48,7 @@ fn set_namespace(spec: &mut Value, path: &str) -> Result<(), OciError> {
         found = true;
     }
     if !found {
-        // A container on the host's network names no network namespace at all.
+        // A container on the host's network names no network namespace.
         namespaces.push(json!({"type": "network", "path": path}));
     }
     Ok(())

@@ -20,7 +20,7 @@ pub fn tell(call: &Call, message: &str) {
         format!("time=\"{time}\" level=error msg={message:?}")
     };
     if let Some(path) = &call.log {
-        // No way to tell anybody that telling failed, but stderr.
+        // When the report itself fails, only stderr is left.
         let log = OpenOptions::new().create(true).append(true).open(path);
         let _ = log.and_then(|mut log| writeln!(log, "{line}"));
     }

@@ -34,7 +34,7 @@ pub fn wait(call: &Call, config: &Config) -> Result<String, RuntimeError> {
 
 /// Kills the init that waits for this start, and returns when Docker's shim has noticed.
 ///
-/// Its failure changes nothing: the refusal is told anyway, and the executor's teardown kills what
+/// Its failure changes nothing: the refusal is reported anyway, and the executor's teardown kills what
 /// lives in the namespace.
 pub fn kill_init(call: &Call, runtime: &Path) {
     let Ok(id) = call.id() else { return };

@@ -178,7 +178,7 @@ impl Held {
         command.kill_on_drop(true);
         let child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let pid = pid.expect("a process that nobody has waited for has a pid");
+        let pid = pid.expect("a process that has not been waited for has a pid");
         Ok(Self { child, pid, channel })
     }
 

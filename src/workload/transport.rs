@@ -158,7 +158,7 @@ pub(super) fn for_bollard(
 }
 
 /// bollard writes credentials in base64's usual alphabet. Docker reads that of URLs, and takes what it
-/// cannot read for no credentials at all.
+/// cannot read for missing credentials.
 fn url_alphabet(headers: &mut HeaderMap) {
     let Some(value) = headers.get_mut("X-Registry-Auth") else { return };
     let text = value.to_str().unwrap_or_default().replace('+', "-").replace('/', "_");

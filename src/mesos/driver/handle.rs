@@ -28,7 +28,7 @@ impl Driver {
         Self { commands, pid }
     }
 
-    /// A driver without an agent, which acknowledges whatever it is given.
+    /// A driver without an agent, which acknowledges every update.
     #[cfg(test)]
     pub(crate) fn recorded() -> (Self, mpsc::UnboundedReceiver<TaskStatus>) {
         let (commands, mut queue) = mpsc::unbounded_channel();
@@ -44,7 +44,7 @@ impl Driver {
         (Self::new(commands, None), recorded)
     }
 
-    /// Queues a status for the agent, with uuid and time filled in, and whatever else the agent wants.
+    /// Queues a status for the agent, with uuid and time filled in, and the other fields that the agent requires.
     ///
     /// Nothing is sent for a task whose terminal update has been queued already: an agent would
     /// retry such an update for ever.
@@ -84,7 +84,7 @@ impl Drains {
     pub fn answer(&mut self, drained: Option<bool>) {
         if let Some(drained) = drained {
             for answer in self.0.drain(..) {
-                // Whoever asked has stopped waiting.
+                // The caller has stopped waiting.
                 let _ = answer.send(drained);
             }
         }

@@ -67,7 +67,7 @@ impl Ledger {
         true
     }
 
-    /// What to tell about an acknowledgement: nothing when nobody waits for it.
+    /// The event for an acknowledgement: none when no update waits for it.
     pub fn acknowledge(&mut self, task_id: &TaskId, uuid: &[u8]) -> Result<Option<Event>, String> {
         let parsed = Uuid::from_slice(uuid)
             .map_err(|_| format!("an acknowledgement for task '{task_id}' without a valid uuid"))?;

@@ -44,14 +44,14 @@ pub enum Event {
         executor: Box<ExecutorInfo>,
         framework: Box<FrameworkInfo>,
         agent: Box<SlaveInfo>,
-        /// The agent's name for this run of the executor; version 0 tells it in other ways.
+        /// The agent's name for this run of the executor; version 0 passes it in other ways.
         container: Option<String>,
     },
     /// The agent is back after a restart; everything pending has been sent to it.
     Reregistered,
     /// A task to start; a second one arrives here too.
     Launch(Box<TaskInfo>),
-    /// Tasks to start together or not at all; only version 1 has them.
+    /// Tasks of which all start or none; only version 1 has them.
     LaunchGroup(Vec<TaskInfo>),
     Kill {
         task_id: String,
@@ -132,7 +132,7 @@ async fn listen(environment: &Environment) -> Result<TcpListener, DriverError> {
     TcpListener::bind(address).await.map_err(|source| DriverError::Listen { address, source })
 }
 
-/// The address we tell the agent. Without LIBPROCESS_IP it is the one by which we reach it: the
+/// The address that the agent receives. Without LIBPROCESS_IP it is the one by which we reach it: the
 /// agent is on this host, and the host's name need not resolve for that.
 fn own_address(
     environment: &Environment,

@@ -118,7 +118,7 @@ impl Shell {
                 }
                 Effect::StartTimer => self.timer = Some(Box::pin(tokio::time::sleep(self.recovery_timeout))),
                 Effect::StopTimer => self.timer = None,
-                // Without a listener nobody is left to act; the driver ends with its handles.
+                // Without a listener nothing can act on an event; the driver ends with its handles.
                 Effect::Emit(event) => drop(self.events.send(event)),
             }
         }

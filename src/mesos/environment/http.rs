@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Environment, EnvironmentError, Reader};
 
-/// What an agent assumes itself when nobody says otherwise.
+/// The agent's own default.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct HttpEnvironment {
     /// Where it listens too, and then is called.
     pub domain_socket: Option<PathBuf>,
     pub token: Option<Token>,
-    /// `None`: plain HTTP. The agent never says so; the operator does.
+    /// `None`: plain HTTP. It is set by the operator, not by the agent.
     pub tls: Option<Tls>,
     /// The longest wait between two subscriptions.
     pub backoff_max: Duration,
@@ -53,7 +53,7 @@ pub struct Tls {
 }
 
 impl HttpEnvironment {
-    /// Takes the variables it knows out of `variables`, usually `std::env::vars_os()`.
+    /// Takes its own variables out of `variables`, usually `std::env::vars_os()`.
     pub fn from(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, EnvironmentError> {
         let mut reader = Reader::new(variables);
         let environment = Self::read(&mut reader);
@@ -68,7 +68,7 @@ impl HttpEnvironment {
         let tls = tls(reader);
         let backoff_max = reader.duration("MESOS_SUBSCRIPTION_BACKOFF_MAX").unwrap_or(BACKOFF_MAX);
         let common = common?;
-        // Both name the same place; agents before 0.28 told only the second.
+        // Both name the same place; agents before 0.28 set only the second.
         let endpoint = endpoint.unwrap_or(common.slave_pid.address);
         Some(Self { common, endpoint, domain_socket, token, tls, backoff_max })
     }

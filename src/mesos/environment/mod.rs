@@ -1,4 +1,4 @@
-//! What the agent says through the environment: `MESOS_*` and `LIBPROCESS_*`, nothing else.
+//! What the agent passes through the environment: `MESOS_*` and `LIBPROCESS_*`, nothing else.
 //!
 //! A task's own variables are merged into ours and win, so these names are the only ones read, and
 //! only before registration. Everything missing or malformed is reported in one error. What only
@@ -17,7 +17,7 @@ pub use self::http::{HttpEnvironment, Tls, Token};
 use super::duration;
 use super::libprocess::Upid;
 
-/// What an agent assumes itself when nobody says otherwise.
+/// The agent's own default.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -43,13 +43,13 @@ pub struct Environment {
     pub bind_ip: Option<IpAddr>,
     /// 0: any free port.
     pub bind_port: u16,
-    /// Replace address and port in what we tell the agent, not in what we bind.
+    /// Replace address and port in what the agent receives, not in what we bind.
     pub advertise_ip: Option<IpAddr>,
     pub advertise_port: Option<u16>,
 }
 
 impl Environment {
-    /// Takes the variables it knows out of `variables`, usually `std::env::vars_os()`.
+    /// Takes its own variables out of `variables`, usually `std::env::vars_os()`.
     pub fn from(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, EnvironmentError> {
         let mut reader = Reader::new(variables);
         let environment = Self::read(&mut reader);

@@ -1,4 +1,4 @@
-//! What an executor says (pure).
+//! The calls of an executor (pure).
 
 use crate::mesos::messages::call::{Subscribe, Type, Update};
 use crate::mesos::messages::task_status::Source;

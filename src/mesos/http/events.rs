@@ -1,4 +1,4 @@
-//! What an agent says (pure): from a record to something to act on, or a sentence about why not.
+//! The events of an agent (pure): from a record to an input of the state, or to the reason why it is ignored.
 
 use crate::mesos::driver::{ledger, Event};
 use crate::mesos::messages::event::Type;

@@ -9,7 +9,7 @@
 //!                     │ └───────────┼─────────────────────────────┴─► waiting ┘
 //!                     │             │ SHUTDOWN and the end of the stream;
 //!   403 to an update ─┘             ▼ or broken, no checkpoint: Event::Shutdown
-//!                                leaving: updates are sent, nobody acknowledges them
+//!                                leaving: updates are sent, none is acknowledged
 //!                                   │ agent away
 //!      401, 403, "cannot be found"  ▼
 //!        ─────────────────────► gone: Event::Shutdown

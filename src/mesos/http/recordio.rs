@@ -1,7 +1,7 @@
 //! RecordIO, the framing of an event stream: a decimal length, a line feed, so many bytes (pure).
 //!
-//! Where HTTP's chunks begin and end means nothing. A length that is none ends the stream: nobody can
-//! tell any more where the next record begins.
+//! Where HTTP's chunks begin and end means nothing. An invalid length ends the stream: the beginning of the next record
+//! is unknown then.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -17,7 +17,7 @@ pub fn encode(record: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Why a stream is no stream of records; it is given up then.
+/// Why a stream is not a stream of records; it is given up then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Garbage {
     #[error("a record's length that is not a decimal number")]

@@ -132,7 +132,7 @@ impl Shell {
                 Effect::StartRecovery => self.recovery = Some(sleep(self.times.recovery)),
                 Effect::StopRecovery => self.recovery = None,
                 Effect::ExpectHeartbeat => self.silence = Some(sleep(SILENCE)),
-                // Without a listener nobody is left to act; the driver ends with its handles.
+                // Without a listener nothing can act on an event; the driver ends with its handles.
                 Effect::Emit(event) => drop(self.events.send(event)),
             }
         }
@@ -175,7 +175,7 @@ async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// One subscription from its call to the end of its stream. Nobody left to tell: it is dropped anyway.
+/// One subscription from its call to the end of its stream. Without a receiver it is dropped anyway.
 async fn follow(transport: Arc<Transport>, body: Bytes, news: mpsc::UnboundedSender<News>) {
     let response = match subscribe(&transport, body).await {
         Ok(response) => response,

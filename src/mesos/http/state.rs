@@ -15,7 +15,7 @@ use crate::mesos::messages::TaskStatus;
 pub(super) enum Input {
     /// The newest subscription (the fate of an older one is no news).
     Stream(News),
-    /// The call under way was answered; an error says why it was not.
+    /// The call under way was answered; an error is the reason why it was not.
     Answer(Result<Answer, String>),
     Update(Box<TaskStatus>),
     /// Time to try again.
@@ -31,7 +31,7 @@ pub(super) enum Input {
 pub(super) enum News {
     Opened,
     Refused(Answer),
-    /// No answer at all, with the reason.
+    /// No answer, with the reason.
     Failed(String),
     Record(Bytes),
     Garbage(String),
@@ -69,7 +69,7 @@ enum Phase {
     Asking,
     /// The next SUBSCRIBE comes with a retry.
     Waiting,
-    /// Events come in; `heard` once the agent has said SUBSCRIBED or SHUTDOWN.
+    /// Events come in; `heard` once the agent has sent SUBSCRIBED or SHUTDOWN.
     Open { heard: bool },
     /// There will be no events any more. Updates are sent all the same, and taken is as good as
     /// acknowledged.
@@ -101,7 +101,7 @@ pub(super) struct State {
     call: Option<Call>,
     /// Calls wait for a retry.
     paused: bool,
-    /// Off for an agent that knows no such call.
+    /// Off for an agent without such a call.
     heartbeats: bool,
 }
 
@@ -162,7 +162,7 @@ impl State {
             }
             Input::RecoveryTimeout => Vec::new(),
             Input::HeartbeatDue => self.heartbeat(),
-            // Whoever hangs does not tell: ask.
+            // An agent that hangs does not report it: subscribe again.
             Input::Silence if matches!(self.phase, Phase::Open { .. }) => self.lost(true),
             Input::Silence => Vec::new(),
         };
@@ -218,12 +218,12 @@ impl State {
                 effects.extend(self.lost(false));
                 effects
             }
-            // It has said its last word to us.
+            // It has sent its last event.
             News::Ended { orderly: true } if self.shutdown => {
                 self.phase = Phase::Leaving;
                 Vec::new()
             }
-            // At once, whatever has happened: what the agent says meanwhile is lost.
+            // At once in every case: what the agent sends meanwhile is lost.
             News::Ended { .. } => self.disconnected(matches!(self.phase, Phase::Open { heard: true })),
         }
     }
@@ -380,7 +380,7 @@ impl State {
     fn subscribed(&mut self, registered: Event) -> Result<Vec<Effect>, String> {
         match self.phase {
             Phase::Open { heard: false } => {}
-            // Told to end before it was welcomed.
+            // A shutdown before the subscription was confirmed.
             Phase::Open { heard: true } if self.shutdown => {}
             _ => return Err("a second SUBSCRIBED".to_owned()),
         }

@@ -68,7 +68,7 @@ impl Transport {
             None => None,
         };
         let (address, tls) = match (&environment.domain_socket, &environment.tls) {
-            // Nobody else can listen in on it: libprocess never encrypts there.
+            // No other process can listen in on it: libprocess never encrypts there.
             (Some(path), _) => (Address::Unix(path.clone()), None),
             (None, Some(tls)) => {
                 let config =

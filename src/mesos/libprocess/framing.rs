@@ -1,7 +1,7 @@
 //! The bytes of a libprocess message: an HTTP/1.1 post with a fixed set of headers (pure).
 //!
 //! Written exactly as Mesos writes it: one chunk in lower-case hex, and for an empty body neither a
-//! length nor an encoding. Read generously: any chunking, Content-Length, or no body at all.
+//! length nor an encoding. Read generously: any chunking, Content-Length, or no body.
 
 use bytes::{Buf, BytesMut};
 
@@ -33,13 +33,13 @@ pub fn encode(from: &Upid, to: &Upid, name: &str, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// One whole request, whatever it is.
+/// One whole request, of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub method: String,
     /// The path with its percent escapes undone, up to a `?`.
     pub path: String,
-    /// What the sender calls itself; `None` for anything that is no libprocess message.
+    /// What the sender calls itself; `None` for anything that is not a libprocess message.
     pub sender: Option<String>,
     /// The sender wants the connection closed afterwards.
     pub close: bool,
@@ -65,7 +65,7 @@ impl Request {
     }
 }
 
-/// Why a connection's bytes are no HTTP that we read; it is closed then.
+/// Why a connection's bytes are not HTTP that is understood here; it is closed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Garbage {
     #[error("not an HTTP/1.1 request")]

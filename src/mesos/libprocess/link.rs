@@ -53,7 +53,7 @@ impl Link {
 }
 
 fn tell(closed: oneshot::Sender<io::Error>, end: io::Error) {
-    // Nobody listens any more: the owner has dropped this link for a newer one.
+    // There is no receiver any more: the owner has dropped this link for a newer one.
     let _ = closed.send(end);
 }
 

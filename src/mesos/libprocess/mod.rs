@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each side opens its own connection, keeps it for life and writes one request after the other.
-//! The answers (202) say only "handed to the actor"; nobody waits for them. A closed link is how one
+//! The answers (202) mean only "handed to the actor"; neither side waits for them. A closed link is how one
 //! side learns of the other's death. [`framing`] is the byte format (pure), [`link`] sends,
 //! [`server`] receives.
 
@@ -61,7 +61,7 @@ impl fmt::Display for Upid {
 /// A message that has arrived, its body not looked at yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
-    /// The sender as it calls itself; `None` when that is no address.
+    /// The sender as it calls itself; `None` when that is not an address.
     pub from: Option<Upid>,
     /// Full protobuf name, `mesos.internal.RunTaskMessage`.
     pub name: String,
@@ -69,7 +69,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The body as `M` when the name says so.
+    /// The body as `M` when the message has that name.
     pub fn decode<M: Wire>(&self) -> Option<Result<M, prost::DecodeError>> {
         (self.name == M::NAME).then(|| M::decode(self.body.as_slice()))
     }

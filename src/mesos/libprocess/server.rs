@@ -43,7 +43,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `actor` on `listener`; ends by itself when nobody takes the messages any more.
+    /// Serves `actor` on `listener`; ends by itself when the messages have no receiver any more.
     pub fn start(listener: TcpListener, actor: &str, messages: mpsc::UnboundedSender<Incoming>) -> Self {
         Self { task: tokio::spawn(accept(listener, actor.to_owned(), messages, None)) }
     }

@@ -1,8 +1,7 @@
 //! The end of a container without a warning.
 //!
-//! A real agent kills whatever is in the executor's cgroup. Here it is the executor's process group and
-//! all its descendants, whatever session they have put themselves into; only who has left the family
-//! altogether gets away.
+//! A real agent kills everything in the executor's cgroup. Here it is the executor's process group and
+//! all its descendants, in any session; only a process that has left the family is missed.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +10,8 @@ use nix::unistd::Pid;
 
 use crate::host::processes::{pids, Stat};
 
-/// The executor's process and everybody of its family. Stops all of them first, so that nobody runs away from a
-/// list that was just made.
+/// The executor's process and all of its family. Stops all of them first, so that none runs away from a list that was
+/// just made.
 pub fn kill_all(leader: i32) {
     // No executor: everybody on this machine descends from these.
     if leader <= 1 {

@@ -41,7 +41,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Without asking the executor first; its tasks end as the reason says.
+    /// Without asking the executor first; its tasks end with that reason.
     fn destroy(&mut self, id: &str, why: Destruction) {
         let knows_gone = self.options.capabilities.contains(&capability::Type::PartitionAware);
         let state = if knows_gone { TaskState::TaskGone } else { TaskState::TaskLost };
@@ -113,7 +113,7 @@ impl Hub {
         });
     }
 
-    /// Its tasks end as its `ending` says.
+    /// Its tasks end as its `ending` determines.
     pub(super) fn end(&mut self, id: &str) {
         let Some(executor) = self.executors.get_mut(id) else { return };
         executor.phase = Phase::Terminated;

@@ -17,7 +17,7 @@ pub(super) enum Phase {
     Running,
     /// After a restart of the agent, until it has re-registered.
     Recovering,
-    /// Told to end, or being ended.
+    /// It was asked to end, or is being ended.
     Terminating,
     Terminated,
 }

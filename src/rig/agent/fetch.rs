@@ -112,7 +112,7 @@ pub fn uris(task: &TaskInfo) -> impl Iterator<Item = &Uri> {
     task.command.iter().chain(executor).flat_map(|command| &command.uris)
 }
 
-/// Puts the URI's file into the folder, and unpacks it there if that is asked for.
+/// Puts the URI's file into the folder, and unpacks it there if the URI wants that.
 pub(super) async fn fetch(uri: &Uri, folder: &Path) -> Result<(), FetchError> {
     fetch_within(FETCH, uri, folder).await
 }

@@ -107,7 +107,7 @@ impl Shared {
 
     pub fn update(&self, update: Update) {
         self.write(|history| history.updates.push(update.clone()));
-        // Nobody has to listen.
+        // A listener is optional.
         let _ = self.updates.send(update);
     }
 

@@ -58,7 +58,7 @@ pub(super) enum Internal {
     Alarm(String, Alarm, u32),
     /// A call over HTTP.
     Asked(Box<Asked>),
-    /// Of the recovery with this number.
+    /// The end of the recovery with this number.
     Recovery(u32, Step),
 }
 
@@ -137,7 +137,7 @@ impl Hub {
     }
 
     async fn command(&mut self, command: Command) {
-        // Whoever asked may have stopped waiting: a reply that finds nobody is no fault.
+        // The caller may have stopped waiting: a reply without a receiver is not an error.
         match command {
             Command::Launch { task, fetched, reply } => {
                 drop(reply.send(self.launch(*task, fetched.as_ref())))
@@ -254,7 +254,7 @@ impl Hub {
         }
     }
 
-    /// To somebody we have no link to.
+    /// Sends a message to a peer without a link.
     pub(super) fn send_to<M: Wire>(&self, to: &Upid, message: &M) {
         let (address, request) = (to.address, self.encode(to, message));
         tokio::spawn(async move {
@@ -295,10 +295,10 @@ pub(super) fn open_socket(
     options.domain_socket.as_ref().map(open).transpose()
 }
 
-/// Below the ephemeral ports: no outgoing connection shall sit on ours while we restart.
+/// Below the ephemeral ports: no outgoing connection may take ours during a restart.
 ///
-/// A port that was free a moment ago may not be: a program that another thread starts holds whatever we had
-/// open, until it runs. Then it is the next one's turn.
+/// A port that was free a moment ago may not be: a program that another thread starts holds everything that was open
+/// here, until it runs. Then it is the next one's turn.
 async fn listen_anywhere(ip: IpAddr) -> Result<TcpListener, AgentError> {
     const TRIES: usize = 20;
     let mut tried = 1;

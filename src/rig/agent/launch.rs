@@ -48,7 +48,7 @@ impl Hub {
         Ok(launched)
     }
 
-    /// Whether the task can be taken on at all; its agent is filled in.
+    /// Whether the task can be taken on; its agent is filled in.
     pub(super) fn admit(&self, task: &mut TaskInfo) -> Result<(), AgentError> {
         let id = &task.task_id.value;
         if self.server.is_none() {

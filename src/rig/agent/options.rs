@@ -35,7 +35,7 @@ pub struct AgentOptions {
     pub recovery_timeout: Duration,
     pub registration_timeout: Duration,
     pub reregistration_timeout: Duration,
-    /// Where executors find the API too; told to all of them.
+    /// Where executors find the API, too; all of them receive it.
     pub domain_socket: Option<PathBuf>,
     /// Executors of version 1 get a token and have to show it.
     pub authenticate_http_executors: bool,
@@ -44,7 +44,7 @@ pub struct AgentOptions {
     /// How long after a restart the containerizer is busy and every call is refused.
     pub containerizer_recovery: Duration,
     pub slave_id: String,
-    /// What the agent offers; only told, never counted.
+    /// What the agent offers; only passed on, never counted.
     pub resources: Vec<Resource>,
     pub framework_id: String,
     pub framework_name: String,

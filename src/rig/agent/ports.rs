@@ -4,16 +4,16 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What an agent offers unless told otherwise.
+/// What an agent offers by default.
 pub const OFFERED: RangeInclusive<u16> = 31000..=32000;
 
-/// Where the agent itself listens unless told otherwise.
+/// Where the agent itself listens by default.
 const OWN: RangeInclusive<u16> = 15051..=16050;
 
 /// A port for an agent; 0 when there is none left.
 ///
 /// A process gives none out twice, and every process begins elsewhere: an agent that is away comes back to
-/// its own port, which nobody shall have taken meanwhile.
+/// its own port, which no other may have taken meanwhile.
 pub fn own() -> u16 {
     static GIVEN: AtomicUsize = AtomicUsize::new(0);
     let ports: Vec<u16> = OWN.collect();

@@ -3,7 +3,7 @@
 //! A returning agent recovers its containers first, and refuses every call meanwhile. The
 //! DockerContainerizer keeps only executors of version 0 whose port answers. Those then get a Reconnect,
 //! over a connection that is closed right after writing; executors of version 1 have to come by
-//! themselves. Whoever is not back within two seconds is destroyed.
+//! themselves. An executor that is not back within two seconds is destroyed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -81,7 +81,7 @@ impl Hub {
             None => self.open().await.map_err(Err),
         };
         if let Err(answer) = opened {
-            // Whoever asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = reply.send(answer);
             return;
         }

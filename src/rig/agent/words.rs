@@ -1,4 +1,4 @@
-//! What an agent tells an executor, in whichever version of the API that executor speaks.
+//! The messages of an agent to an executor, in the version of the API that the executor speaks.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! dockerd's containerd, started by us and not by dockerd.
 //!
 //! dockerd starts one by itself only where the machine has none. Where Docker or Kubernetes runs it
-//! would share the machine's, and its containers and images with whoever else uses that.
+//! would share the machine's, and its containers and images with its other users.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -39,7 +39,7 @@ impl Containerd {
             .and_then(|()| std::fs::write(&file, configuration(&dir, data_root, &socket)))
             .map_err(DevError::io(format!("write {}", file.display())))?;
         let arguments = vec!["--config".into(), file.into()];
-        // dockerd, which is told, still needs it to end its containers. The next sweep finds it.
+        // dockerd, which gets the signal, still needs it to end its containers. The next sweep finds it.
         let parent_death = None;
         let recipe = Recipe { name: "containerd", program, arguments, environment, log, netns, parent_death };
         let daemon = Daemon::start(recipe, LIMIT, || answers(&socket)).await?;

@@ -211,7 +211,7 @@ impl Dockerd {
     /// dockerd alone, with the containerd that runs.
     pub async fn restart_dockerd(&mut self) -> Result<(), DevError> {
         let socket = self.socket.clone();
-        // A pid file of one that was killed, whose number somebody else may have by now.
+        // A pid file of one that was killed, whose number another process may have by now.
         let _ = std::fs::remove_file(self.dir.join("pid"));
         self.daemon.restart(LIMIT, || ready(&socket)).await
     }
@@ -333,7 +333,7 @@ fn arguments(
         }
     }
     if options.network == Network::None {
-        // Docker 27 and later write rules of IPv6 too unless told otherwise.
+        // Docker 27 and later write rules of IPv6 too by default.
         let quiet = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false"];
         arguments.extend(quiet.map(str::to_owned));
     }

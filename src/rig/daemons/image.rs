@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::process::{cache, find_program};
 use super::{http, DevError, Dockerd};
 
-/// What `docker import` is told beside the files, as the published image has it.
+/// What `docker import` gets besides the files, as the published image has it.
 const CHANGES: &str = "changes=CMD%20%5B%22sh%22%5D";
 
 /// Makes `busybox:latest` known to this dockerd, unless it has an image of that name.

@@ -10,9 +10,9 @@
 //!              └─────► drop       SIGKILL and the same sweep
 //! ```
 //!
-//! Should our own process be killed, the kernel ends the daemons (`setpriv --pdeathsig`); whatever
-//! even that leaves behind, such as containerd, is found by the next [`Stack`], see [`sweep`]. [`Stack`] puts all three
-//! together with a `config.toml` that names them.
+//! Should our own process be killed, the kernel ends the daemons (`setpriv --pdeathsig`); what even that leaves behind,
+//! such as containerd, is found by the next [`Stack`], see [`sweep`]. [`Stack`] puts all three together with a
+//! `config.toml` that names them.
 
 mod consul;
 mod containerd;
@@ -66,7 +66,7 @@ impl DevError {
         move |source| Self::Io { what, source }
     }
 
-    /// Somebody took the port between our look and the daemon's bind: worth another try.
+    /// Another program took the port between our look and the daemon's bind: worth another try.
     fn port_was_taken(&self) -> bool {
         matches!(self, Self::Exited { tail, .. } if tail.contains("address already in use"))
     }

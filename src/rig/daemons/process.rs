@@ -51,7 +51,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it and waits until `ready` says so; an early end or a missed limit is told with the log's end.
+    /// Starts it and waits until `ready` is true; an early end or a missed limit is reported with the log's end.
     pub async fn start<F, R>(recipe: Recipe, limit: Duration, ready: F) -> Result<Self, DevError>
     where
         F: Fn() -> R,

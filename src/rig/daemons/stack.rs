@@ -158,7 +158,7 @@ impl Stack {
         self.remove()
     }
 
-    /// Ends all three and leaves logs and data where they are, for people; nobody sweeps them.
+    /// Ends all three and leaves logs and data where they are, for people; no sweep removes them.
     pub async fn stop_and_keep(mut self) -> PathBuf {
         self.docker.stop().await;
         if let Some(consul) = &mut self.consul {
@@ -208,7 +208,7 @@ impl Drop for Stack {
             }
             folder => {
                 self.folder = folder;
-                // Nobody is left to tell; the next start sweeps what could not be removed.
+                // There is no caller to report to; the next start sweeps what could not be removed.
                 let _ = self.remove();
             }
         }

@@ -118,7 +118,7 @@ fn lock_of_the_dead(dir: &Path) -> Option<File> {
     text.starts_with(LOCKED).then_some(file)
 }
 
-/// Of the folders below `base`, this one included, those that private daemons of this user use or have left. `base` is
+/// The folders below `base`, this one included, that private daemons of this user use or have left. `base` is
 /// open to all users as a rule: what another one put there would decide what is removed.
 fn siblings(base: &Path) -> Vec<PathBuf> {
     let user = geteuid().as_raw();
@@ -171,8 +171,8 @@ fn remove_cgroup(dir: &Path) {
     }
 }
 
-/// dockerd and containerd make a few folders at fixed places, whatever they are told. Who finds them
-/// missing notes that, and the last one that notes it removes them.
+/// dockerd and containerd make a few folders at fixed places, independent of their configuration. A process that finds
+/// them missing notes that, and the last one that noted it removes them.
 pub(super) mod footprint {
     use super::*;
 

@@ -15,7 +15,7 @@ use crate::net::NetError;
 use crate::task::record::journal::{Journal, Record};
 use crate::task::retry::host_faults;
 
-/// Nobody else has the task's ports. A port that is about to be given up is waited for, like all that is the
+/// Checks that the task's ports are free. A port that is about to be given up is waited for, like all that is the
 /// host's fault.
 pub(in crate::task) async fn available(config: &Config, record: &Record) -> Result<(), Failure> {
     if record.ports.is_empty() {

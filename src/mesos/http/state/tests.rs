@@ -199,7 +199,7 @@ fn the_first_subscription_waits_for_the_agent_too() {
     let mut waiting = state(false);
     assert_eq!(waiting.handle(refused(503, NOT_READY)), [Effect::StartRecovery, Effect::RetryLater]);
     subscription(&waiting.handle(Input::Retry));
-    // Without checkpoints a dead agent knows nobody when it comes back.
+    // Without checkpoints an agent that restarts has no executors.
     assert_eq!(shutdowns(&waiting.handle(Input::Stream(News::Failed("refused".into())))), 1);
 }
 
@@ -447,7 +447,7 @@ proptest! {
             world.shut += shutdowns(&effects);
             prop_assert!(world.shut <= 1);
             prop_assert!(state.drained() != Some(true) || pending.is_empty() || state.phase == Phase::Leaving);
-            // Whoever waits for the agent has asked for an end of it.
+            // A state that waits for the agent has set an end to the wait.
             prop_assert!(state.phase != Phase::Waiting || state.recovering);
         }
     }

@@ -15,7 +15,7 @@ use crate::rig::agent::hub::Internal;
 /// Connections are read into buffers that grow by this much.
 const READ: usize = 4 << 10;
 
-/// Until the peer goes, or writes what is no HTTP.
+/// Until the peer goes, or writes what is not HTTP.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     mut decoder: Decoder,

@@ -22,7 +22,7 @@ use super::hub::Internal;
 use crate::mesos::libprocess::server::{Api, Foreign};
 use crate::mesos::messages::Call;
 
-/// A call that stands for itself; whose it is, only the hub can tell.
+/// A call that stands for itself; only the hub finds whose it is.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub call: Call,

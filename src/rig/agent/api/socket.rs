@@ -20,7 +20,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// In place of whatever an earlier agent has left there; everybody may connect.
+    /// Replaces what an earlier agent has left there; everybody may connect.
     pub fn start(path: &Path, hub: mpsc::UnboundedSender<Internal>) -> io::Result<Self> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

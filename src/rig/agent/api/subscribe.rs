@@ -17,7 +17,7 @@ impl Hub {
         let Asked { call, token, reply } = asked;
         let name = format!("Call.{}", call.r#type().as_str_name());
         self.note(Direction::FromExecutor, &name, &call.encode_to_vec());
-        // Whoever asked may have hung up.
+        // The caller may have hung up.
         let _ = reply.send(self.call(call, token.as_deref()));
     }
 
@@ -124,7 +124,7 @@ impl Hub {
             status,
             latest_state: None,
         });
-        // For a task that nobody knows there is never an acknowledgement.
+        // For an unknown task there is never an acknowledgement.
         if known {
             self.say(id, Word::Acknowledge { task, uuid });
         }

@@ -49,7 +49,7 @@ pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<Network, 
     }
 }
 
-/// An app that says nothing about mappings gets one port, and as many as it has ports of the host's kind.
+/// An app without mappings gets one port, and as many as it has ports of the host's kind.
 fn complete(mappings: Option<Vec<Port>>, definitions: Option<Vec<Port>>) -> Vec<Port> {
     let any = |name| Port { container: Some(0), ..Port::new(name, HostPort::None) };
     let mut ports = mappings.unwrap_or_else(|| vec![any(Some(DEFAULT))]);

@@ -36,7 +36,7 @@ impl App {
         Self::read(json.as_bytes(), &Choice::default())
     }
 
-    /// Reads the app that is meant out of a file, whatever encoding the file has.
+    /// Reads the chosen app out of a file, in any encoding.
     pub fn read(file: &[u8], choice: &Choice<'_>) -> Result<App, AppError> {
         let value: Value = serde_json::from_str(&source::text(file)?).map_err(AppError::Json)?;
         let value = source::choose(value, choice.app)?;

@@ -10,7 +10,7 @@ use super::AppError;
 /// So many ids are listed in an error.
 const LISTED: usize = 20;
 
-/// What a file's bytes say: UTF-8, or UTF-16 as Windows writes it, with or without a byte order mark.
+/// The text of a file: UTF-8, or UTF-16 as Windows writes it, with or without a byte order mark.
 pub(super) fn text(bytes: &[u8]) -> Result<String, AppError> {
     let utf_16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();

@@ -164,7 +164,7 @@ fn discovery_ports(port: &Port, host: Option<u16>, network: Option<&str>) -> Vec
             host
         }
         (None, Some(container)) => {
-            // One entry for each named network; without a name there is nothing to tell.
+            // One entry for each named network; without a name there is nothing to report.
             let Some(network) = network else { return Vec::new() };
             own.insert("network-scope".into(), "container".into());
             own.insert("network-name".into(), network.to_owned());

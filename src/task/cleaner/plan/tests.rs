@@ -284,14 +284,14 @@ fn what_keeps_an_orphan() {
 fn a_container_that_never_started_and_has_nothing_else_goes() {
     let mut survey = survey();
     let created = |age| Trace { container: Some(container(State::NeverStarted, age)), ..Trace::default() };
-    // Somebody else may be about to start it.
+    // Another client may be about to start it.
     survey.traces.insert(id(1), created(LAUNCHING - Duration::from_secs(1)));
     assert_eq!(Plan::make(&survey, &REMOVE).count(Verdict::is_work), 0);
     let created = created(LAUNCHING);
     survey.traces.insert(id(1), created.clone());
     let plan = Plan::make(&survey, &REPORT);
     assert_eq!(lines(&plan), ["remove container mesos-x: created and never started, in no journal"]);
-    // Whoever has wiped the journal may have wiped the record of its launch.
+    // With the journal, the record of its launch may have been deleted.
     survey.journal_since = Some(now() + DAY);
     assert_eq!(Plan::make(&survey, &REPORT).count(Verdict::is_work), 0);
     survey.journal_since = None;
@@ -426,7 +426,7 @@ proptest! {
         let worked: Vec<&Item> = plan.items.iter().filter(|item| item.verdict.is_work()).collect();
         for item in &worked {
             let Some(container) = &item.container else {
-                return Err(TestCaseError::fail(format!("of nobody: {item:?}")));
+                return Err(TestCaseError::fail(format!("without a task: {item:?}")));
             };
             let trace = &survey.traces[container];
             match survey.records.get(container) {
@@ -451,7 +451,7 @@ proptest! {
                 }
             }
         }
-        // Every removal has its line, and what is to be done names nobody twice.
+        // Every removal has its line, and the work names no task twice.
         for container in plan.remove.iter().chain(&plan.finish).chain(&plan.register) {
             prop_assert!(worked.iter().any(|item| item.container.as_ref() == Some(container)));
         }
@@ -460,7 +460,7 @@ proptest! {
         prop_assert_eq!(strangers.count(), 4);
     }
 
-    /// Whoever has a record without an owner is finished, whatever else is the matter.
+    /// A record without an owner is finished in every case.
     #[test]
     fn the_dead_are_always_finished(survey in any_survey()) {
         let dead = survey.records.iter().filter(|(_, seen)| matches!(seen, Seen::Dead(..)));

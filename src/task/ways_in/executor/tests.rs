@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::Code;
 
-/// Refuses with a sentence, as for a TaskInfo that nobody can run.
+/// Refuses with a sentence, as for a TaskInfo that cannot run.
 struct Refusing;
 
 impl Way for Refusing {
