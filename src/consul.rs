@@ -87,7 +87,7 @@ impl Health {
     }
 }
 
-/// Of a check's definition, what makes a difference.
+/// The part of a check's definition that makes a difference.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Check {

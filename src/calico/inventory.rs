@@ -1,6 +1,6 @@
 //! What the datastore holds of a node: for cleaners, who compare it with what lives on a host.
 //!
-//! Nothing here decides what goes. What is ours is told from what others have written by its form: all of it
+//! Nothing here decides what goes. What is ours differs from what others have written by its form: all of it
 //! has to be as [`super::plan`] writes it.
 
 use std::collections::BTreeSet;

@@ -56,7 +56,7 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
 }
 
 /// Prefixes of keys below which all blocks inside a block stand. Others may stand there as well: an address's text
-/// tells no more than its last number.
+/// shows only its last number.
 pub(super) fn prefixes_inside(cidr: &IpNet) -> Vec<String> {
     let blocks = keys::blocks(Family::of(cidr.addr()));
     match cidr {

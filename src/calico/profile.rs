@@ -56,7 +56,7 @@ pub(super) fn new(name: &str, allow_nets: &[IpNet], uid: String, created: String
     )
 }
 
-/// A key that is legal for every profile name; long names are cut and told apart by a checksum.
+/// A key that is legal for every profile name; long names are cut and distinguished by a checksum.
 fn membership_label(name: &str) -> String {
     if name.len() <= LABEL_MAX {
         return format!("{MEMBERSHIP}{name}");

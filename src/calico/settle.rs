@@ -1,6 +1,6 @@
 //! What became of a write whose answer never came.
 //!
-//! Endpoint and addresses are written together, so the endpoint's uid tells whether the write happened.
+//! Endpoint and addresses are written together, so the endpoint's uid shows whether the write happened.
 //! When it did not, it may still be on its way. It rests on the revisions of the records it changes:
 //! moving one of them to a new revision makes sure that it never will. A block that exists is such a record. A block
 //! that would be new is not made for that, because others may have made one of another size there meanwhile: the

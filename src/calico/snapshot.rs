@@ -196,7 +196,7 @@ impl Snapshot {
         }
     }
 
-    /// The labels of a node, or nothing when Calico does not know it.
+    /// The labels of a node, or none when the datastore does not have it.
     pub(super) fn node_labels(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, CalicoError> {
         #[derive(serde::Deserialize)]
         struct Node {

@@ -50,7 +50,7 @@ enum Verb {
     Node(node::Verb),
 }
 
-/// How a verb can fail; every variant knows its own cause.
+/// How a verb can fail; every variant carries its own cause.
 type Failed = Box<dyn std::error::Error>;
 
 /// Runs the program and returns its exit code.

@@ -87,7 +87,7 @@ fn level(level: LogLevel) -> Level {
     }
 }
 
-/// An agent's words; what it does not know counts as INFO, as the stock executor's default.
+/// An agent's words; an unknown one counts as INFO, as the stock executor's default.
 fn level_of_flag(flag: &str) -> Level {
     match flag {
         "WARNING" => Level::WARN,

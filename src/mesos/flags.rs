@@ -1,8 +1,8 @@
 //! The command line that an agent gives to `mesos-docker-executor`.
 //!
-//! Flags come as `--name=value`, `--name` (true) or `--no-name` (false). One that we do not know is
-//! kept in [`Flags::unknown`] and otherwise ignored, so that a newer agent can start us. The agent
-//! alone writes this command line; a task has no part in it, which is why `--config` is safe here.
+//! Flags come as `--name=value`, `--name` (true) or `--no-name` (false). An unknown one is kept in [`Flags::unknown`]
+//! and otherwise ignored, so that a newer agent can start us. The agent alone writes this command line; a task has no
+//! part in it, which is why `--config` is safe here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,7 +1,7 @@
 //! The Mesos messages (generated), their names on the wire, and small conveniences.
 //!
 //! Enums are plain `i32` fields with typed accessors, so a value that a newer agent made up never
-//! keeps a TaskInfo from being read. Fields that we do not know are dropped when decoding.
+//! keeps a TaskInfo from being read. Unknown fields are dropped when decoding.
 
 use std::fmt;
 use std::time::Duration;

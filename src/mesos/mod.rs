@@ -7,7 +7,7 @@
 //!  agent ──► libprocess::server ─┘     │
 //!                                      │ ┌──── http ◄─► agent      version 1: subscription, updates
 //!                                      ▼ ▼ Event, update()
-//!                                    task       (knows what to do about them, not which version it was)
+//!                                    task       (decides what to do about them, in either version)
 //! ```
 //!
 //! The messages are in [`messages`] (generated from `messages.proto`). The embedded agent of

@@ -117,7 +117,7 @@ pub async fn exists(link: &str) -> Result<bool, NetError> {
 
 /// Does this host reach the address through the link by a route of its own (/32, /128)?
 ///
-/// One lookup in place of a listing: a host with BGP may know very many routes.
+/// One lookup in place of a listing: a host with BGP may have very many routes.
 pub async fn has_host_route(link: &str, address: IpAddr) -> Result<bool, NetError> {
     let here = Netlink::here()?;
     let Some(found) = find(&here, link).await? else { return Ok(false) };

@@ -129,7 +129,7 @@ impl Namespace {
                 return Ok(killed.len());
             }
             for pid in &living {
-                // It may have died by itself meanwhile; the next look tells.
+                // It may have died by itself meanwhile; the next look shows it.
                 if kill(Pid::from_raw(*pid), Signal::SIGKILL).is_ok() {
                     killed.insert(*pid);
                 }
@@ -171,8 +171,7 @@ pub(super) fn inhabitants() -> BTreeMap<u64, i32> {
 }
 
 /// Does the open file belong to the kernel's namespace file system, and is it a network one?
-///
-/// The kernel tells the kind only by accepting it: a thread that dies right after tries to enter.
+/// The kernel shows the kind only by accepting it: a thread that dies right after tries to enter.
 pub fn is_network_namespace(file: &File) -> io::Result<bool> {
     // The constant's type differs between C libraries.
     if fstatfs(file)?.filesystem_type().0 as i64 != NSFS_MAGIC {

@@ -22,7 +22,7 @@ const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_HANDLE: u16 = 4;
 
-/// Does the table exist in this program's network namespace? If so, the number that the kernel knows it by:
+/// Does the table exist in this program's network namespace? If so, returns its number in the kernel:
 /// a table that was taken away and made again has another one.
 pub(super) fn table(family: Family, name: &str) -> io::Result<Option<u64>> {
     let text = [name.as_bytes(), &[0]].concat();

@@ -86,7 +86,7 @@ async fn stranger(here: &Netlink, name: &str, link: &Link) -> Result<Option<Stri
     Ok(None)
 }
 
-/// The number by which this namespace knows another one; `None` where it has none.
+/// The number of another namespace within this one; `None` where it has none.
 async fn number_of(here: &Netlink, other: NsidAttribute) -> Result<Option<i32>, rtnetlink::Error> {
     let mut question = NsidMessage::default();
     question.attributes.push(other);

@@ -39,7 +39,7 @@ pub(super) async fn run(program: &str, arguments: &[&str], input: &str) -> Resul
         .spawn()
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // It may have ended without reading; its status and words tell more.
+        // It may have ended without reading; its status and output show more.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     let output = child.wait_with_output().await.map_err(failed)?;

@@ -22,7 +22,7 @@ const MAC_PAUSE: Duration = Duration::from_millis(100);
 pub struct Veth {
     pub host: String,
     pub container: String,
-    /// Of the container end, read back from the kernel: Felix makes it a permanent neighbour, so a
+    /// The hardware address of the container end, read back from the kernel: Felix makes it a permanent neighbour, so a
     /// wrong one would cut the task off for good.
     pub mac: String,
     pub mtu: u32,
@@ -51,7 +51,7 @@ pub async fn create_veth(
     match complete(&here, namespace, host, container).await {
         Ok(veth) => Ok(veth),
         Err(error) => {
-            // The first error is the one to tell; a later attempt deletes the link as a stale one.
+            // The first error is the one to report; a later attempt deletes the link as a stale one.
             let _ = delete(&here, host).await;
             Err(error)
         }

@@ -99,7 +99,7 @@ impl CommandSpec {
     /// taken away.
     pub fn give_directory(&self) -> Result<(), CommandError> {
         let Some(user) = &self.user else { return Ok(()) };
-        // Who the user is not, and what only root can do, is told by the process that is to become the command.
+        // The process that is to become the command reports an unknown user, and what only root can do.
         let Ok(account) = accounts::find(user) else { return Ok(()) };
         let failed = |source| CommandError::Directory { user: user.clone(), source };
         let owner = fs::symlink_metadata(&self.directory).map_err(failed)?.uid();

@@ -38,7 +38,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What one registry wants to see. Never printed: [`fmt::Debug`] tells the server only.
+/// The credentials of one registry. Never printed: [`fmt::Debug`] shows the server only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     server: String,

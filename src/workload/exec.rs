@@ -5,8 +5,7 @@
 //!              │
 //!              └─ dropped ─► inspect: pid ─► the process and its descendants are killed
 //! ```
-//!
-//! Docker cannot end an exec; what it tells is the pid as the host sees it.
+//! Docker cannot end an exec; it only reports the pid as the host sees it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -118,7 +117,7 @@ async fn pass_on(
     most: usize,
 ) {
     let mut room = most;
-    // A stream that breaks has told what it could: the exit code decides.
+    // A stream that breaks has delivered what it could: the exit code decides.
     while let Some(Ok(chunk)) = output.next().await {
         let chunk = chunk.into_bytes();
         let Some(sink) = &mut sink else { continue };
@@ -146,7 +145,7 @@ impl Drop for Running {
     }
 }
 
-/// Kills what the exec has started, as soon as Docker knows its pid.
+/// Kills what the exec has started, as soon as Docker has its pid.
 async fn hunt(docker: &Docker, container: &str, id: &str) {
     let begun = Instant::now();
     while begun.elapsed() < HUNT {

@@ -92,7 +92,7 @@ fn with_tag(image: &str) -> String {
     }
 }
 
-/// A full image id, which no registry knows but the host may.
+/// A full image id, which no registry has but the host may.
 fn is_id(image: &str) -> bool {
     image.len() == 64 && image.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -118,7 +118,7 @@ fn wants_credentials(words: &str) -> bool {
         .any(|phrase| lower.contains(phrase))
 }
 
-/// A name that no registry knows stays wrong; a registry that cannot be reached may come back.
+/// A name that no registry has stays wrong; a registry that cannot be reached may come back.
 fn blame_of_pull(status: Option<u16>, words: &str) -> Blame {
     let apps = ["not found", "manifest unknown", "invalid reference", "no matching manifest"];
     let lower = words.to_ascii_lowercase();

@@ -95,7 +95,7 @@ impl HostProcess {
         // A pidfd becomes readable when its process ends. Nothing is ever read, so tokio's pipe serves as
         // the one type that waits for any descriptor without unsafe code.
         let pipe = fd.try_clone().and_then(tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked);
-        // An error cannot tell anything about the process: then Docker alone is asked.
+        // An error shows nothing about the process: then Docker alone is asked.
         match pipe {
             Ok(pipe) if pipe.readable().await.is_ok() => {}
             _ => std::future::pending().await,
@@ -108,7 +108,7 @@ impl HostProcess {
         }
     }
 
-    /// SIGKILL; tells whether it was sent.
+    /// Sends SIGKILL; returns whether it was sent.
     pub fn kill(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| pidfd_send_signal(fd, Signal::KILL).is_ok())
     }

@@ -43,7 +43,7 @@ pub(super) async fn kill(leader: i32, patience: Duration) -> Vec<i32> {
             return left;
         }
         for pid in &left {
-            // It may have died by itself meanwhile; the next look tells.
+            // It may have died by itself meanwhile; the next look shows it.
             let _ = send(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         tokio::time::sleep(PAUSE).await;

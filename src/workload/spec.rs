@@ -147,7 +147,7 @@ pub struct Mount {
     pub labels: BTreeMap<String, String>,
     pub driver: Option<String>,
     pub driver_options: BTreeMap<String, String>,
-    /// Of a volume or an image.
+    /// The folder inside a volume or an image.
     pub subpath: Option<String>,
     pub tmpfs_size: Option<i64>,
     pub tmpfs_mode: Option<i64>,
@@ -248,7 +248,7 @@ pub enum Throttled {
 pub struct Device {
     pub host: String,
     pub container: String,
-    /// Of `r`, `w` and `m`.
+    /// A combination of `r`, `w` and `m`.
     pub permissions: String,
 }
 
@@ -292,7 +292,7 @@ impl ContainerSpec {
         }
     }
 
-    /// What an older daemon would leave out without a word, and the API version that knows it.
+    /// What an older daemon would leave out silently, and the API version that has it.
     pub fn needs(&self) -> Option<(&'static str, (u32, u32))> {
         let mount = |wanted: fn(&Mount) -> bool| self.mounts.iter().any(wanted);
         let asked = [

@@ -97,7 +97,7 @@ impl Planner<'_> {
     }
 }
 
-/// As much as the block itself tells; attributes of other programs name a pod or nothing.
+/// The holder, as far as the block itself names it; attributes of other programs name a pod or nothing.
 pub(in crate::calico) fn holder_of(attribute: &Attribute) -> Holder {
     let secondary = attribute.secondary.clone().unwrap_or_default();
     let text = |key: &str| secondary.get(key).filter(|value| !value.is_empty()).cloned();

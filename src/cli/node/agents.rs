@@ -1,4 +1,4 @@
-//! The Mesos agents that run on this host, as /proc tells: their flags, given as words or variables.
+//! The Mesos agents that run on this host, found in /proc: their flags, given as words or variables.
 
 use std::fs;
 use std::path::{Path, PathBuf};

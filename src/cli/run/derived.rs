@@ -7,7 +7,7 @@ use toml::{Table, Value};
 
 use crate::config::{ConfigError, DEFAULT_PATH};
 
-/// The text of the copy. Everything else stays as it is, values that this release does not know included.
+/// The text of the copy. Everything else stays as it is, unknown values included.
 pub fn without_consul(path: &Path) -> Result<String, ConfigError> {
     let text = match std::fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) => String::new(),

@@ -37,7 +37,7 @@ impl Kind {
 
 pub struct Task {
     pub id: String,
-    /// A few characters that tell it from the other instances.
+    /// A few characters that distinguish it from the other instances.
     pub short: String,
     pub kind: Kind,
     /// Everything of the task is named after it. The agent makes it for its own executors; an executor of the
@@ -164,7 +164,7 @@ pub fn variable<'a>(info: &'a TaskInfo, name: &str) -> Option<&'a str> {
     variables.rev().find(|variable| variable.name == name)?.value.as_deref()
 }
 
-/// The image of the task's container, where it has one: the app's own, or what the app's executor is told.
+/// The image of the task's container, where it has one: the app's own, or the one that the app's executor gets.
 pub fn image(info: &TaskInfo) -> Option<&str> {
     let docker = info.container.as_ref().and_then(|container| container.docker.as_ref());
     let labels = info.labels.iter().flat_map(|labels| &labels.labels);
@@ -189,7 +189,7 @@ fn instance(id: &str) -> Option<(usize, &str)> {
     Some((start, uuid))
 }
 
-/// The shortest beginnings that tell the tasks apart.
+/// The shortest beginnings that distinguish the tasks.
 pub fn short_ids(ids: &[&str]) -> Vec<String> {
     let keys: Vec<&str> = ids
         .iter()

@@ -1,4 +1,4 @@
-//! The Docker daemons that run on this host, as their command lines in /proc tell.
+//! The Docker daemons that run on this host, found by their command lines in /proc.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

@@ -65,7 +65,7 @@ impl Driver {
         matches!(tokio::time::timeout(limit, drained).await, Ok(Ok(true)))
     }
 
-    /// The address under which an agent knows us; none with version 1, where we only call.
+    /// The address under which an agent reaches the executor; none with version 1, where we only call.
     pub fn pid(&self) -> Option<&Upid> {
         self.pid.as_ref()
     }

@@ -234,7 +234,7 @@ impl State {
             return self.lost(at_once);
         }
         if self.registered {
-            // It may be there all the same, and then wants to know how the tasks ended.
+            // It may be there all the same, and then needs the ends of the tasks.
             self.phase = Phase::Leaving;
             return self.shut_down("the agent is gone and the framework does not checkpoint");
         }
@@ -405,9 +405,9 @@ enum Verdict {
     Again,
     /// To be asked for a subscription first.
     Unsubscribed,
-    /// The agent knows no such framework or executor.
+    /// The agent has no such framework or executor.
     Forgotten,
-    /// It knows us, and does not trust us.
+    /// The agent has this executor, and does not trust it.
     Forbidden,
     /// Our own fault.
     Bad,

@@ -88,7 +88,7 @@ pub struct Mapping {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Forward {
     pub container: ContainerId,
-    /// Of each family the first is forwarded to.
+    /// Ports are forwarded to the first address of each family.
     pub addresses: Vec<IpAddr>,
     pub mappings: Vec<Mapping>,
     /// 127.0.0.1 too: the tasks' interfaces have `route_localnet`.

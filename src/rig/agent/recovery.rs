@@ -206,7 +206,7 @@ impl Hub {
         self.end(id);
     }
 
-    /// Frameworks that do not know the finer states get TASK_LOST.
+    /// Frameworks without the finer states get TASK_LOST.
     fn lost_or(&self, state: TaskState) -> TaskState {
         match self.options.capabilities.contains(&Capability::PartitionAware) {
             true => state,

@@ -96,7 +96,7 @@ pub(super) fn argv(options: &AgentOptions, container: &str, sandbox: &Path) -> V
 }
 
 /// The whole environment; the variables of the executor's command, which are a Docker task's own, come
-/// last and win. Only the MesosContainerizer tells the sandbox by that name.
+/// last and win. Only the MesosContainerizer passes the sandbox by that name.
 pub(super) fn environment(
     options: &AgentOptions,
     agent: &Upid,

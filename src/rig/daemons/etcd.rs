@@ -70,7 +70,7 @@ impl Etcd {
         arguments.extend(options.arguments.iter().map(Into::into));
         let mut environment = std::collections::BTreeMap::new();
         if cfg!(target_arch = "aarch64") {
-            // etcd 3.4 refuses to start there unless told that one knows.
+            // etcd 3.4 refuses to start there without this confirmation.
             environment.insert("ETCD_UNSUPPORTED_ARCH".to_owned(), "arm64".into());
         }
         let recipe = Recipe {

@@ -124,7 +124,7 @@ fn lives_here(config: &Config, node: &str) -> Option<String> {
     if !journal.exists() {
         return None;
     }
-    // What cannot be read here is for the cleaner of this host to tell.
+    // The cleaner of this host reports what cannot be read here.
     let files = records::files(&journal).unwrap_or_default();
     let mut records = files.iter().filter_map(|path| match Journal::peek(path) {
         Ok(Some(Peeked::Owned(record))) => record,

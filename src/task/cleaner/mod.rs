@@ -46,7 +46,7 @@ pub use survey::SurveyError;
 
 use seen::Seen;
 
-/// Of the journal folder, which the lock guards; its records have a format of their own each.
+/// The format of the journal folder, which the lock guards; each record has a format of its own.
 const FORM: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]

@@ -30,7 +30,7 @@ use words::{age, service_name, short, why_dead};
 
 /// After this long a launch has made its interface, by which it is known to live.
 const LAUNCHING: Duration = Duration::from_secs(15);
-/// How much of a ContainerID people need to tell two of them apart.
+/// How much of a ContainerID distinguishes it for a reader.
 const SHORT: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

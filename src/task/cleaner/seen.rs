@@ -131,7 +131,7 @@ impl Survey {
         self.records.values().filter(|seen| matches!(seen, Seen::Living(_))).count()
     }
 
-    /// Since when the longest-lived task of ours lives, whether a journal knows it or not.
+    /// Since when the longest-lived task of ours lives, in a journal or not.
     pub(super) fn oldest_living(&self) -> Option<SystemTime> {
         let lives = |trace: &Trace| {
             let may_live = [State::NeverStarted, State::Living];

@@ -39,7 +39,7 @@ impl Survey {
         survey.folders(config);
         let dockers = survey.journal(config, gone)?;
         survey.docker(dockers, config).await;
-        // Behind all that tells of containers: one of another configuration is known by its interface alone.
+        // After all that shows containers: one of another configuration is known by its interface alone.
         survey.kernel(config).await;
         // The records say which Dockers there are, so they were read before; a launch that began meanwhile has
         // its record by now.
@@ -99,7 +99,7 @@ impl Survey {
                         self.trace(container).veth = Some(name.clone());
                     }
                 }
-                // Of another configuration of this host, or of a release that wrote down no purpose.
+                // It belongs to another configuration of this host, or to a release that wrote no purpose.
                 for (container, trace) in &mut self.traces {
                     let name = container.interface();
                     if purposes.contains_key(&name) {
@@ -266,7 +266,7 @@ fn files(config: &Config) -> Result<Vec<PathBuf>, SurveyError> {
     Journal::open(&folder).and_then(|journal| journal.files()).map_err(SurveyError::Journal)
 }
 
-/// Since when the folder has been there, as far as its file system tells; in whole seconds, like the times that it
+/// Since when the folder has been there, as far as its file system shows; in whole seconds, like the times that it
 /// is compared with: a host's first task makes it.
 fn journal_since(folder: &Path) -> Option<SystemTime> {
     let made = fs::metadata(folder).and_then(|meta| meta.created()).ok()?;

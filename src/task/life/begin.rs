@@ -86,8 +86,8 @@ fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -
     record
 }
 
-/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal
-/// knows them before the addresses are chosen.
+/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal has them
+/// before the addresses are chosen.
 pub(super) fn services(
     order: &Order,
     request: &CalicoRequest,

@@ -143,8 +143,8 @@ fn no_gate() -> Failure {
     )
 }
 
-/// The end of a task that stock Mesos could have run: the container is the agent's to remove, unless only this
-/// executor knows it.
+/// The end of a task that stock Mesos could have run: the container is the agent's to remove, unless only this executor
+/// can find it.
 pub(super) async fn plain(
     mut remains: Remains,
     started: bool,

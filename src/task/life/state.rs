@@ -376,7 +376,7 @@ impl State {
     }
 }
 
-/// What the teardown has to know of a workload that is over.
+/// What the teardown needs about a workload that is over.
 fn ended(known: bool) -> Workload {
     if known {
         Workload::Exited

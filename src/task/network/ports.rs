@@ -53,7 +53,7 @@ pub(in crate::task) fn failure(config: &Config, error: &NetError) -> Failure {
     Failure::new(Code::PortTaken, sentence(config, taken))
 }
 
-/// The journal knows the tasks' names.
+/// The journal has the tasks' names.
 fn sentence(config: &Config, taken: &Taken) -> String {
     let Holder::Task(container) = &taken.holder else { return taken.to_string() };
     let journal = Journal::open(&config.paths.journal()).ok();

@@ -92,7 +92,7 @@ pub struct Record {
     /// The Docker that has it, as `unix:///path` or `tcp://host:port`; none for a command.
     pub docker: Option<String>,
     pub framework: String,
-    /// What Calico knows the task by.
+    /// The task's identity in Calico.
     pub identity: Identity,
     /// Consul ids, registered or not.
     pub services: Vec<String>,
@@ -101,7 +101,7 @@ pub struct Record {
     /// gets the port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Mapping>,
-    /// Others have made the container, and remove it. Records of earlier releases know no such container.
+    /// Others have made the container, and remove it. Records of earlier releases have no such container.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
     /// `dataplane = "local"`: routes and sysctls are ours to restore.

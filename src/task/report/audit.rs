@@ -181,7 +181,7 @@ pub(in crate::task) fn refused(config: &Config, order: &Order, outcome: &Outcome
     write_about(config, TASKS, "launch", life, order.into(), By::Executor);
 }
 
-/// The teardown is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not know it
+/// The teardown is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not have it
 /// where the executor died before.
 pub(in crate::task) fn taken_down(
     config: &Config,

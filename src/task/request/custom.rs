@@ -52,7 +52,7 @@ pub struct Custom<'a> {
     pub container: &'a ContainerId,
 }
 
-/// Names of containers begin so. An agent that starts kills what it does not know under a name of its own kind,
+/// Names of containers begin so. An agent that starts kills unknown containers with a name of its own kind,
 /// `mesos-<ContainerID>`.
 pub const CONTAINER_PREFIX: &str = "calico-mesos-";
 
@@ -61,7 +61,7 @@ pub fn container_name(container: &ContainerId) -> String {
     format!("{CONTAINER_PREFIX}{container}")
 }
 
-/// Is it a custom executor's container, which no agent knows and would ever remove?
+/// Is it a custom executor's container, which no agent would ever remove?
 pub fn is_named_by_us(name: &str, container: &ContainerId) -> bool {
     name == container_name(container)
 }
@@ -186,7 +186,7 @@ fn setting(task: &TaskInfo, name_of_it: &str) -> Result<Option<String>, Failure>
 }
 
 fn twice(name: &str, value: &str, where_else: &str, other: &str) -> Failure {
-    invalid(format!("{name} is {}, but {where_else} says {}", shown(value), shown(other)))
+    invalid(format!("{name} is {}, but {where_else} has {}", shown(value), shown(other)))
 }
 
 /// The place of a container of ours, in the form that an agent gives to its docker executor.

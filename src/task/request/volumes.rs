@@ -154,7 +154,7 @@ pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Resul
     Ok(())
 }
 
-/// What a mount shows of the host. Docker's own volumes can be told to bind a folder, or to lay an overlay
+/// What a mount shows of the host. Docker's own volumes can be made to bind a folder, or to lay an overlay
 /// over some; those on a file server have paths that are not this host's.
 fn sources(mount: &Mount) -> Vec<&str> {
     let option = |name: &str| mount.driver_options.get(name).map_or("", String::as_str);

@@ -62,12 +62,12 @@ const NAMESPACE_LAG: Duration = Duration::from_secs(1);
 /// Whether Docker has to be asked about the container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Workload {
-    /// Docker said that it has exited; a stopped container that an agent knows is the agent's to remove.
+    /// Docker reported that it has exited; the agent removes its own stopped containers.
     Exited,
     /// Its process is gone, or dies with its namespace, but Docker has not reported that: Docker is asked when
     /// nothing waits any more, and made to see it.
     Unconfirmed,
-    /// Created and never started, or not even created: the agent does not know it, so it is removed here.
+    /// Created and never started, or not even created: the agent has no record of it, so it is removed here.
     NeverStarted,
     /// Docker has not answered the create or the start, and would not answer now either: what it makes of it one day
     /// is removed by a cleaner. It cannot run: its gate is closed.

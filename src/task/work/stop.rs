@@ -76,7 +76,7 @@ pub(in crate::task) async fn kill_process(ready: Arc<Ready>, process: Option<Arc
     let Ready::Container(container) = &*ready else { return false };
     // Not inspected yet, when the kill came before Docker answered.
     let process = process.or_else(|| HostProcess::search(container.id()).map(Arc::new));
-    // Where no process can be found the container may be over; else Docker alone can tell, and is asked again.
+    // Where no process can be found the container may be over; otherwise only Docker can report it, and is asked again.
     let Some(process) = process else { return container.is_dead() };
     process.kill() && timeout(DYING, process.gone()).await.is_ok()
 }

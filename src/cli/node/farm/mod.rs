@@ -105,7 +105,7 @@ impl Farm {
         let found = Found::at(&self.dir)?;
         let mut new = self.mark(&found);
         if found.mark.is_none() {
-            // First, so that an interrupted run knows its own links again.
+            // First, so that an interrupted run recognises its own links.
             new.made = made;
             write_mark(&self.dir, &new)?;
         }

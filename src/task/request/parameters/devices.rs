@@ -127,7 +127,7 @@ pub(super) fn throttle(draft: &mut Draft<'_>, what: Throttled, text: &str) -> Re
     Ok(())
 }
 
-/// The kernel's names, as Docker knows them.
+/// The kernel's names, as Docker spells them.
 const ULIMITS: &[&str] = &[
     "core",
     "cpu",
