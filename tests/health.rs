@@ -322,7 +322,7 @@ async fn tcp_of_both_families() {
 #[tokio::test]
 async fn a_task_bound_to_its_own_address_alone_is_found() {
     let mut inside = Inside::new().await;
-    net::create_veth(&inside.namespace, "calihealth", "eth0", None).await.unwrap();
+    net::create_veth(&inside.namespace, "calihealth", "eth0", None, None).await.unwrap();
     inside.addresses = netlab::addresses(&["10.9.0.1", "fd80::9"]);
     net::assign(&inside.namespace, "eth0", &inside.addresses).await.unwrap();
     for (own, family) in [("10.9.0.1", Family::V4), ("[fd80::9]", Family::V6)] {

@@ -120,15 +120,31 @@ async fn a_stale_link_is_replaced() {
     let lab = Lab::new();
     let (first, veth) = lab.container("calistale", Some(1400)).await;
     assert_eq!((veth.mtu, veth.host.as_str()), (1400, "calistale"));
-    let again = net::create_veth(&first, "calistale", "eth0", None).await.unwrap();
+    let again = net::create_veth(&first, "calistale", "eth0", None, None).await.unwrap();
     assert_eq!(again.mtu, 1500);
     // Of an attempt that has made another namespace, in which nothing has ever run.
     let second = Namespace::create(&lab.path("second")).await.unwrap();
-    let once_more = net::create_veth(&second, "calistale", "eth0", Some(1300)).await.unwrap();
+    let once_more = net::create_veth(&second, "calistale", "eth0", Some(1300), None).await.unwrap();
     assert_eq!(once_more.mtu, 1300);
     assert_eq!(ip_inside(&second, &["link", "show", "eth0"])[0]["mtu"], 1300);
     assert!(net::delete_veth("calistale", Some(&second)).await.unwrap());
     assert!(!net::delete_veth("calistale", Some(&second)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_link_bears_its_purpose() {
+    let lab = Lab::new();
+    let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
+    let (fits, too_long) = ("x".repeat(254), "x".repeat(255));
+    for (purpose, kept) in [(None, None), (Some(&fits), Some(&fits)), (Some(&too_long), None)] {
+        let purpose = purpose.map(String::as_str);
+        net::create_veth(&namespace, "calipurpose", "eth0", None, purpose).await.unwrap();
+        let link = &ip(&["link", "show", "calipurpose"])[0];
+        assert_eq!(link["ifalias"].as_str(), kept.map(String::as_str), "{link}");
+        assert_eq!(net::purposes().await.unwrap()["calipurpose"].as_ref(), kept);
+        assert!(link["flags"].as_array().unwrap().contains(&json!("UP")), "{link}");
+    }
+    assert!(net::delete_veth("calipurpose", Some(&namespace)).await.unwrap());
 }
 
 /// Neither by a launch nor by a teardown.
@@ -138,7 +154,7 @@ async fn an_interface_that_may_be_anothers_is_not_taken_over() {
     let own = Namespace::create(&lab.path("own")).await.unwrap();
     let refused = async |name: &str, wanted: &str| {
         let before = ip(&["link", "show", name]);
-        let launch = net::create_veth(&own, name, "eth0", None).await.unwrap_err().to_string();
+        let launch = net::create_veth(&own, name, "eth0", None, None).await.unwrap_err().to_string();
         let teardown = net::delete_veth(name, Some(&own)).await.unwrap_err().to_string();
         for error in [launch, teardown] {
             assert!(error.contains(wanted) && error.contains(name), "{error}");

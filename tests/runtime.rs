@@ -208,7 +208,7 @@ fn containers_start_only_through_the_gate() {
 fn whole_life(docker: &Docker) {
     let task = docker.prepared("life", &["--hostname", "web"]);
     docker.tokio.block_on(async {
-        net::create_veth(&task.namespace, "calilife", "eth0", Some(1440)).await.unwrap();
+        net::create_veth(&task.namespace, "calilife", "eth0", Some(1440), None).await.unwrap();
         net::assign(&task.namespace, "eth0", &["10.9.0.7".parse().unwrap()]).await.unwrap();
     });
     let gate = task.gate(Some("open\n"));

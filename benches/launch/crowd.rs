@@ -1,4 +1,4 @@
-//! A hundred at once: executors with a Calico task each, and `docker run -d` on the host's network.
+//! Many at once: executors with a Calico task each, and `docker run -d` on the host's network.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -8,22 +8,23 @@ use tokio::process::Command;
 
 use super::world::{memory, World};
 
-const CROWD: usize = 100;
-/// When a hundred executors have come to rest.
+pub const CROWD: usize = 100;
+/// When the executors have come to rest.
 const AT_REST: Duration = Duration::from_secs(10);
 
 /// What a crowd of executors took.
 pub struct Crowd {
     /// From the first launch to the last RUNNING.
     pub took: Duration,
-    /// Memory of all executors together (PSS), in units of 1024 KiB.
-    pub memory: f64,
+    /// PSS and private memory of each executor at rest, while all others live, in units of 1024 KiB.
+    pub memory: Vec<(f64, f64)>,
 }
 
-pub async fn executors(world: &World) -> Crowd {
+/// Launches so many tasks at the same time, lets their executors come to rest, and kills them.
+pub async fn executors(world: &World, count: usize) -> Crowd {
     let begin = Instant::now();
     let mut tasks = Vec::new();
-    for _ in 0..CROWD {
+    for _ in 0..count {
         tasks.push(world.launch_sleeper().await);
     }
     let mut last = begin;
@@ -31,7 +32,7 @@ pub async fn executors(world: &World) -> Crowd {
         last = last.max(world.reached(id, TaskState::TaskRunning).await);
     }
     tokio::time::sleep(AT_REST).await;
-    let memory = tasks.iter().map(|(_, launched)| memory(launched.executor_pid).0).sum();
+    let memory = tasks.iter().map(|(_, launched)| memory(launched.executor_pid)).collect();
     for (id, _) in &tasks {
         world.kill(id).await;
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use calico_mesos::config::{self, Config};
@@ -51,7 +52,7 @@ fn drop_in(arguments: Vec<OsString>) -> ExitCode {
     }
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match Environment::from(variables.clone()) {
-        Ok(environment) => run(task::ways_in::drop_in::run(flags, environment, variables)),
+        Ok(environment) => run(Box::pin(task::ways_in::drop_in::run(flags, environment, variables))),
         Err(error) => usage(&chain(&error)),
     }
 }
@@ -76,13 +77,14 @@ fn custom(arguments: Vec<OsString>) -> ExitCode {
     logging::executor(&Config::log_only(&config), "INFO");
     let variables: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     match HttpEnvironment::from(variables.clone()) {
-        Ok(environment) => run(task::ways_in::custom::run(arguments, environment, variables)),
+        Ok(environment) => run(Box::pin(task::ways_in::custom::run(arguments, environment, variables))),
         Err(error) => usage(&chain(&error)),
     }
 }
 
-/// On one thread: an executor waits nearly all its life, and there may be hundreds on a host.
-fn run(executor: impl Future<Output = ExitCode>) -> ExitCode {
+/// On one thread: an executor waits nearly all its life, and there may be hundreds on a host. `executor` comes boxed:
+/// a stack that was deep once keeps its memory.
+fn run(executor: Pin<Box<impl Future<Output = ExitCode>>>) -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     // Otherwise RUST_MIN_STACK decides, which a task can set.
     builder.enable_all().thread_stack_size(STACK);

@@ -269,7 +269,7 @@ impl Store {
     async fn send_once(&mut self, txn: Txn) -> Result<TxnResponse, StoreError> {
         self.requests += 1;
         let mut kv = self.client.kv_client().max_decoding_message_size(ANSWER_LIMIT);
-        match timeout(ETCD_REQUEST, kv.txn(txn)).await {
+        match timeout(ETCD_REQUEST, Box::pin(kv.txn(txn))).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(StoreError::from(&error)),
             Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),
@@ -314,7 +314,8 @@ impl Options {
             options = options.with_tls(tls);
         }
         let scheme = if target.https { "https" } else { "http" };
-        match timeout(ETCD_REQUEST, Client::connect([format!("{scheme}://{address}")], Some(options))).await {
+        let connect = Box::pin(Client::connect([format!("{scheme}://{address}")], Some(options)));
+        match timeout(ETCD_REQUEST, connect).await {
             Ok(Ok(client)) => Ok(client),
             Ok(Err(error)) => Err(StoreError::from(&error)),
             Err(_) => Err(StoreError::Timeout(ETCD_REQUEST)),

@@ -12,7 +12,7 @@ use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage}
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use rtnetlink::{LinkUnspec, RouteMessageBuilder};
+use rtnetlink::RouteMessageBuilder;
 
 use super::netlink::{errno, Netlink};
 use super::netns::{self, Namespace};
@@ -81,15 +81,6 @@ pub async fn assign(namespace: &Namespace, container: &str, addresses: &[IpAddr]
 /// Deletes a link of this host, and with it its other end; `false` when it is gone already.
 pub async fn delete_link(name: &str) -> Result<bool, NetError> {
     delete(&Netlink::here()?, name).await
-}
-
-/// Writes down what a link is for; the kernel keeps it for as long as the link lives, and `ip link` shows it.
-pub async fn name_purpose(link: &str, purpose: &str) -> Result<(), NetError> {
-    let here = Netlink::here()?;
-    let found = find(&here, link).await?.ok_or_else(|| NetError::NoLink(link.to_owned()))?;
-    let alias = LinkAttribute::IfAlias(purpose.to_owned());
-    let message = LinkUnspec::new_with_index(found.index).append_extra_attribute(alias).build();
-    here.handle().link().set(message).execute().await.map_err(|source| failed("name", link, source))
 }
 
 /// Every link of this host, with what it is for where that is written down.

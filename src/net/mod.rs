@@ -28,6 +28,6 @@ mod veth;
 
 pub use dial::{connect, lookup};
 pub use error::NetError;
-pub use link::{assign, delete_link, exists, has_host_route, mtu, name_purpose, purposes, task_with_route};
+pub use link::{assign, delete_link, exists, has_host_route, mtu, purposes, task_with_route};
 pub use netns::Namespace;
 pub use veth::{create_veth, delete_veth, enable_ipv6, Veth};

@@ -72,7 +72,7 @@ impl Namespace {
                     source: Box::new(source),
                 });
                 serving.abort();
-                settings.and(up).and_then(|()| Self::open(path))
+                settings.and(up).and_then(|()| Self::made(path))
             }
             Err(source) => Err(failed(source)),
         };
@@ -90,7 +90,17 @@ impl Namespace {
         if !is_network_namespace(&file).map_err(failed)? {
             return Err(NetError::NotANamespace(path.into()));
         }
-        let inode = file.metadata().map_err(failed)?.ino();
+        Self::of(file, path).map_err(failed)
+    }
+
+    /// Opens what has just been bound, and needs no thread to find out what it is.
+    fn made(path: &Path) -> Result<Self, NetError> {
+        let opened = File::open(path).and_then(|file| Self::of(file, path));
+        opened.map_err(|source| NetError::Namespace { action: "open", path: path.into(), source })
+    }
+
+    fn of(file: File, path: &Path) -> io::Result<Self> {
+        let inode = file.metadata()?.ino();
         Ok(Self { file, inode, path: path.into() })
     }
 

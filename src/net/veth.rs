@@ -3,16 +3,19 @@
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use netlink_packet_route::link::{InfoData, InfoVeth};
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use nix::errno::Errno;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
 use super::link::{delete, failed, find, mac_text};
-use super::netlink::Netlink;
+use super::netlink::{errno, Netlink};
 use super::netns::Namespace;
 use super::peer::delete_own;
 use super::plan::HOST_MAC;
 use super::{sysctl, NetError};
 
+/// Bytes, with the final NUL: the longest alias of an interface that the kernel takes.
+const ALIAS_LIMIT: usize = 255;
 /// How often the kernel is asked to take a hardware address, and how long it is left alone between.
 const MAC_ATTEMPTS: usize = 50;
 const MAC_PAUSE: Duration = Duration::from_millis(100);
@@ -29,15 +32,43 @@ pub struct Veth {
 }
 
 /// Makes the pair, `container` in the namespace and `host` here, both up. A link `host` from an
-/// earlier attempt is deleted first; one that may be another's is an error.
+/// earlier attempt is replaced; one that may be another's is an error.
+///
+/// `purpose` says what the pair is for: the kernel keeps it as the host end's alias for as long as the link lives, and
+/// `ip link` shows it. One that is too long for the kernel is left out.
 pub async fn create_veth(
     namespace: &Namespace,
     host: &str,
     container: &str,
     mtu: Option<u32>,
+    purpose: Option<&str>,
 ) -> Result<Veth, NetError> {
     let here = Netlink::here()?;
-    delete_own(&here, host, Some(namespace)).await?;
+    let make = || make(&here, namespace, host, container, mtu);
+    if let Err(source) = make().await {
+        if errno(&source) != Some(Errno::EEXIST) {
+            return Err(failed("make", host, source));
+        }
+        delete_own(&here, host, Some(namespace)).await?;
+        make().await.map_err(|source| failed("make", host, source))?;
+    }
+    match complete(&here, namespace, host, container, purpose).await {
+        Ok(veth) => Ok(veth),
+        Err(error) => {
+            // The first error is the one to report; a later attempt deletes the link as a stale one.
+            let _ = delete(&here, host).await;
+            Err(error)
+        }
+    }
+}
+
+async fn make(
+    here: &Netlink,
+    namespace: &Namespace,
+    host: &str,
+    container: &str,
+    mtu: Option<u32>,
+) -> Result<(), rtnetlink::Error> {
     let file = namespace.file();
     let mut inner = LinkUnspec::new_with_name(container);
     let mut outer = LinkVeth::new(host, container).address(HOST_MAC.to_vec());
@@ -47,15 +78,7 @@ pub async fn create_veth(
     }
     let inner = inner.setns_by_fd(file.as_raw_fd()).build();
     let outer = outer.set_info_data(InfoData::Veth(InfoVeth::Peer(inner))).build();
-    here.handle().link().add(outer).execute().await.map_err(|source| failed("make", host, source))?;
-    match complete(&here, namespace, host, container).await {
-        Ok(veth) => Ok(veth),
-        Err(error) => {
-            // The first error is the one to report; a later attempt deletes the link as a stale one.
-            let _ = delete(&here, host).await;
-            Err(error)
-        }
-    }
+    here.handle().link().add(outer).execute().await
 }
 
 /// Deletes the pair whose one end is `host`; false when there is none. An error when that link leads to another
@@ -78,13 +101,17 @@ async fn complete(
     namespace: &Namespace,
     host: &str,
     container: &str,
+    purpose: Option<&str>,
 ) -> Result<Veth, NetError> {
     let index = ensure_mac(here, host).await?;
     // Before the link is up: a tentative link-local address would be no next hop for a second.
     sysctl::write(&format!("net/ipv6/conf/{host}/accept_dad"), "0")?;
     sysctl::write(&format!("net/ipv6/conf/{host}/accept_ra"), "0")?;
-    let up = LinkUnspec::new_with_index(index).up().build();
-    here.handle().link().set(up).execute().await.map_err(|source| failed("set up", host, source))?;
+    let mut up = LinkUnspec::new_with_index(index).up();
+    if let Some(purpose) = purpose.filter(|purpose| purpose.len() < ALIAS_LIMIT) {
+        up = up.append_extra_attribute(LinkAttribute::IfAlias(purpose.to_owned()));
+    }
+    here.handle().link().set(up.build()).execute().await.map_err(|source| failed("set up", host, source))?;
     let inside = Netlink::inside(namespace).await?;
     let link = find(&inside, container).await?.ok_or_else(|| NetError::NoLink(container.to_owned()))?;
     // A veth end cannot be made up: it has no peer yet at that moment.

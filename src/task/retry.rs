@@ -36,7 +36,8 @@ where
     let mut pause = FIRST_PAUSE;
     let mut told = String::new();
     loop {
-        let failure = match attempt().await {
+        // Boxed: what an attempt is made of would otherwise lie on the stack of all that waits for it.
+        let failure = match Box::pin(attempt()).await {
             Ok(value) => return Ok(value),
             Err(failure) if failure.blame() == Blame::App => return Err(failure),
             Err(failure) => failure,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  executor                               child: this program again, as `calico-init`
-//!  Held::start ─── instructions ────────► session, namespace, user, directory
+//!  Blank::spawn ────────────────────────► program, without a task
+//!  instruct    ─── instructions ────────► session, namespace, user, directory
 //!              ◄── ready, or why not ────
 //!  release     ─── go ──────────────────► exec: the command
 //!              ◄── end of file, or why not
@@ -125,46 +126,21 @@ impl CommandError {
     }
 }
 
-/// A process that is ready to become the command, and waits. Dropped, it ends without having done so.
+/// A process that has no instructions yet. Dropped, it ends.
+///
+/// To load the program takes milliseconds, in which other parts of a launch are made.
 #[derive(Debug)]
-pub struct Held {
-    child: Child,
-    pid: i32,
-    channel: BufReader<UnixStream>,
-}
+pub struct Blank(Held);
 
-impl Held {
-    /// Returns when the process is in its session, in `namespace` (`None`: the executor's own), is the
-    /// command's user and stands in its directory.
-    pub async fn start(
-        spec: &CommandSpec,
-        namespace: Option<&Path>,
-        output: CommandOutput,
-    ) -> Result<Self, CommandError> {
-        Self::start_by(Path::new(OWN_PROGRAM), spec, namespace, output).await
-    }
-
-    /// [`Held::start`] for a process that is not `calico-executor` itself, such as a test.
-    pub async fn start_by(
-        executor: &Path,
-        spec: &CommandSpec,
-        namespace: Option<&Path>,
-        output: CommandOutput,
-    ) -> Result<Self, CommandError> {
-        let instructions = Instructions { command: spec.clone(), namespace: namespace.map(Path::to_owned) };
-        let mut line = serde_json::to_vec(&instructions).map_err(CommandError::Instructions)?;
-        line.push(b'\n');
-        let mut held = Self::spawn(executor, output).map_err(CommandError::Start)?;
-        held.say(&line).await?;
-        match held.listen().await? {
-            Some(Answer::Ready) => Ok(held),
-            Some(Answer::Failed(obstacle)) => Err(held.gone(obstacle).await),
-            None => Err(CommandError::Died(held.child.wait().await.map_err(CommandError::ExitUnknown)?)),
-        }
-    }
-
+impl Blank {
+    /// `executor`: [`OWN_PROGRAM`], or the file of `calico-executor` in a process that is not.
+    ///
     /// The child's end of the socket is closed here by the way out, or its end would never be seen.
-    fn spawn(executor: &Path, output: CommandOutput) -> io::Result<Self> {
+    pub fn spawn(executor: &Path, output: CommandOutput) -> Result<Self, CommandError> {
+        Self::spawn_with(executor, output).map_err(CommandError::Start)
+    }
+
+    fn spawn_with(executor: &Path, output: CommandOutput) -> io::Result<Self> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let channel = BufReader::new(UnixStream::from_std(ours)?);
@@ -179,7 +155,42 @@ impl Held {
         let child = command.spawn()?;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         let pid = pid.expect("a process that has not been waited for has a pid");
-        Ok(Self { child, pid, channel })
+        Ok(Self(Held { child, pid, channel }))
+    }
+
+    /// Returns when the process is in its session, in `namespace` (`None`: the executor's own), is the
+    /// command's user and stands in its directory.
+    pub async fn instruct(self, spec: &CommandSpec, namespace: Option<&Path>) -> Result<Held, CommandError> {
+        let instructions = Instructions { command: spec.clone(), namespace: namespace.map(Path::to_owned) };
+        let mut line = serde_json::to_vec(&instructions).map_err(CommandError::Instructions)?;
+        line.push(b'\n');
+        let Self(mut held) = self;
+        held.say(&line).await?;
+        match held.listen().await? {
+            Some(Answer::Ready) => Ok(held),
+            Some(Answer::Failed(obstacle)) => Err(held.gone(obstacle).await),
+            None => Err(CommandError::Died(held.child.wait().await.map_err(CommandError::ExitUnknown)?)),
+        }
+    }
+}
+
+/// A process that is ready to become the command, and waits. Dropped, it ends without having done so.
+#[derive(Debug)]
+pub struct Held {
+    child: Child,
+    pid: i32,
+    channel: BufReader<UnixStream>,
+}
+
+impl Held {
+    /// A new process, with its instructions: see [`Blank`].
+    pub async fn start_by(
+        executor: &Path,
+        spec: &CommandSpec,
+        namespace: Option<&Path>,
+        output: CommandOutput,
+    ) -> Result<Self, CommandError> {
+        Blank::spawn(executor, output)?.instruct(spec, namespace).await
     }
 
     /// The pid of the waiting process, and of the command that it becomes.

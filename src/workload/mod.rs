@@ -41,7 +41,7 @@ mod transport;
 mod users;
 mod wait;
 
-pub use command::{CommandError, CommandOutput, CommandSpec, Held, Process, OWN_PROGRAM};
+pub use command::{Blank, CommandError, CommandOutput, CommandSpec, Held, Process, OWN_PROGRAM};
 pub use credentials::{find as find_credentials, Credentials};
 pub use docker::Docker;
 pub use error::DockerError;

@@ -1,8 +1,11 @@
 //! What a task with CALICO variables gets, and that nothing of it is left.
 
 use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::task::report::steps::Step;
 use serde_json::json;
+use tokio::net::UnixListener;
 
+use crate::faults::reached;
 use crate::world::{app, calico, sh, with, World};
 
 const TESTAPP: &str = include_str!("../../marathon-examples/testapp.json");
@@ -248,6 +251,33 @@ async fn many_at_once() {
         assert_eq!(task.ends().await.state(), TaskState::TaskKilled);
         task.executor_exit().await;
     }
+    world.nothing_left().await;
+}
+
+/// The interface gets its planned address while that is written; another task may have been quicker.
+#[tokio::test]
+async fn a_task_whose_planned_address_is_taken_has_only_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let steps = folder.path().join("steps");
+    let listener = UnixListener::bind(&steps).unwrap();
+    let setting = ("paths.steps".to_owned(), format!("{:?}", steps.display().to_string()));
+    let world = World::with(|stack| stack.config.extend([setting]), |_| ()).await;
+    let script = "ip -o -4 addr show eth0 > /mnt/mesos/sandbox/eth0; exec sleep 1000";
+    let slow = world.launch(&app("/slow", script, calico())).await;
+    let held = reached(&listener, Step::Chosen).await;
+    // No other step is held up any more.
+    drop(listener);
+    let quick = world.running(&app("/quick", "sleep 1000", calico())).await;
+    drop(held);
+    slow.reaches(TaskState::TaskRunning).await;
+    let address = |list: Vec<String>| list[0].parse::<std::net::IpAddr>().unwrap();
+    // The lowest free address is chosen.
+    assert!(address(quick.addresses()) < address(slow.addresses()), "{}", slow.log());
+    let eth0 = slow.file("eth0").await;
+    assert_eq!(eth0.lines().count(), 1, "{eth0}");
+    assert!(eth0.contains(&format!("{}/32", slow.addresses()[0])), "{eth0}");
+    assert_eq!(quick.kill().await.state(), TaskState::TaskKilled);
+    assert_eq!(slow.kill().await.state(), TaskState::TaskKilled);
     world.nothing_left().await;
 }
 

@@ -31,7 +31,7 @@ impl Lab {
 
     pub async fn container(&self, link: &str, mtu: Option<u32>) -> (Namespace, Veth) {
         let namespace = Namespace::create(&self.path(link)).await.unwrap();
-        let veth = net::create_veth(&namespace, link, "eth0", mtu).await.unwrap();
+        let veth = net::create_veth(&namespace, link, "eth0", mtu, None).await.unwrap();
         (namespace, veth)
     }
 }

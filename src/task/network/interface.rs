@@ -38,27 +38,20 @@ pub(in crate::task) async fn make_interface(
         let started = Instant::now();
         let namespace = Namespace::create(&path).await.map_err(failure)?;
         steps.pass(Step::Namespace).await;
-        let veth = net::create_veth(&namespace, &container.interface(), ENDPOINT, net::mtu(&config))
-            .await
-            .map_err(failure)?;
+        let (link, purpose) = (container.interface(), purpose(&config, &container));
+        let veth = net::create_veth(&namespace, &link, ENDPOINT, net::mtu(&config), Some(&purpose));
+        let veth = veth.await.map_err(failure)?;
         if ipv6 {
             net::enable_ipv6(&veth.host).map_err(failure)?;
         }
-        mark(&config, &container, &veth).await;
         steps.pass(Step::Interface).await;
         Ok(Interface { namespace, veth, took: started.elapsed() })
     })
     .await
 }
 
-/// What the task's interface is for; distinguishes it from those of other tools and other configurations.
+/// What the task's interface is for; distinguishes it from those of other tools and other configurations. It is for
+/// cleaners that have no journal any more.
 pub fn purpose(config: &Config, container: &ContainerId) -> String {
     config.paths.task_run(container).display().to_string()
-}
-
-/// A mark is for cleaners that have no journal any more; a task runs as well without.
-async fn mark(config: &Config, container: &ContainerId, veth: &Veth) {
-    if let Err(error) = net::name_purpose(&veth.host, &purpose(config, container)).await {
-        tracing::debug!("cannot mark {} as made by calico-mesos: {}", veth.host, chain(&error));
-    }
 }

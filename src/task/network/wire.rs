@@ -102,7 +102,11 @@ impl Choice {
             patience: config.launch.retry_for.min(ETCD_AT_THE_GATE),
             give_up: give_up.clone(),
         };
-        let committed = datastore.commit(claim, &veth.mac, terms).await;
+        // Beside the write: nothing leads into the namespace before the host's side is set up, which waits for it.
+        let planned = claim.addresses.clone();
+        let assign = |addresses| net::assign(&namespace, &veth.container, addresses);
+        let commit = Box::pin(datastore.commit(claim, &veth.mac, terms));
+        let (committed, mut assigned) = tokio::join!(commit, assign(&planned));
         match &committed {
             Ok(committed) => {
                 audit::given(config, &entry.record, &committed.addresses, &profiles);
@@ -117,21 +121,14 @@ impl Choice {
         drop(datastore);
         steps.pass(Step::Claimed).await;
         timing.address += started.elapsed();
-        let pool = |address| committed.pools.iter().find(|pool| pool.contains(address));
-        tracing::info!(
-            "address {}{}, profile {} ({})",
-            join(&committed.addresses),
-            committed
-                .addresses
-                .iter()
-                .find_map(pool)
-                .map_or(String::new(), |pool| format!(" from pool {pool}")),
-            profiles.join(", "),
-            if committed.profiles_created.is_empty() { "existing" } else { "new" },
-        );
+        log_addresses(&committed, &profiles);
 
         let started = Instant::now();
-        net::assign(&namespace, &veth.container, &committed.addresses).await.map_err(|error| {
+        if committed.addresses != planned {
+            // Another task took a planned address first.
+            assigned = assign(&committed.addresses).await;
+        }
+        assigned.map_err(|error| {
             Failure::new(Code::Net, format!("cannot configure the task's interface: {}", chain(&error)))
         })?;
         if config.node.dataplane == Dataplane::Local {
@@ -168,4 +165,16 @@ impl Choice {
         let calico::Committed { addresses, profiles_created, .. } = committed;
         Ok(Wired { addresses, profiles_created, forward, timing })
     }
+}
+
+fn log_addresses(committed: &calico::Committed, profiles: &[String]) {
+    let pool = |address| committed.pools.iter().find(|pool| pool.contains(address));
+    let pool = committed.addresses.iter().find_map(pool);
+    tracing::info!(
+        "address {}{}, profile {} ({})",
+        join(&committed.addresses),
+        pool.map_or(String::new(), |pool| format!(" from pool {pool}")),
+        profiles.join(", "),
+        if committed.profiles_created.is_empty() { "existing" } else { "new" },
+    );
 }

@@ -1,6 +1,7 @@
 //! A command as a task's workload: a process of the executor's own, in the task's network namespace.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -12,13 +13,15 @@ use crate::gate::Verdict;
 use crate::logging;
 use crate::task::health::Exec;
 use crate::task::work::gate::Gate;
-use crate::workload::{CommandOutput, CommandSpec, Held, HostProcess, Process, OWN_PROGRAM};
+use crate::workload::{Blank, CommandOutput, CommandSpec, HostProcess, Process, OWN_PROGRAM};
 
 /// A command that has not been started.
 pub(in crate::task) struct CommandLine {
-    pub(super) spec: CommandSpec,
+    spec: CommandSpec,
     /// `None`: the executor's own network.
-    pub(super) namespace: Option<PathBuf>,
+    namespace: Option<PathBuf>,
+    /// The process that is to become the command, until the start takes it.
+    blank: Mutex<Option<Blank>>,
 }
 
 /// The two lines to the one that waits for the command's end, and owns the process.
@@ -28,6 +31,14 @@ pub(super) struct Control {
 }
 
 impl CommandLine {
+    /// Starts the process that is to become the command. It does nothing before it has its instructions, and ends
+    /// with this value.
+    pub fn create(spec: &CommandSpec, namespace: Option<PathBuf>) -> Result<Self, Failure> {
+        let blank = Blank::spawn(Path::new(OWN_PROGRAM), CommandOutput::Inherited);
+        let blank = Mutex::new(Some(blank.map_err(|error| error.failure())?));
+        Ok(Self { spec: spec.clone(), namespace, blank })
+    }
+
     /// The output is not read here: the command inherits the executor's own.
     pub fn attach(&self) -> Attached {
         let (started, process) = oneshot::channel();
@@ -53,9 +64,10 @@ impl CommandLine {
     /// Returns when the first instruction has run; before that the process waits at the gate, if there is one.
     pub async fn start(&self, attached: &mut Attached, gate: Option<&Gate>) -> Result<(), Failure> {
         self.spec.give_directory().map_err(|error| error.failure())?;
-        let held = Held::start(&self.spec, self.namespace.as_deref(), CommandOutput::Inherited)
-            .await
-            .map_err(|error| error.failure())?;
+        let blank = self.blank.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let blank = blank.ok_or_else(|| Failure::new(Code::Internal, "the command was started already"))?;
+        let held = blank.instruct(&self.spec, self.namespace.as_deref()).await;
+        let held = held.map_err(|error| error.failure())?;
         if let Some(gate) = gate {
             if let Verdict::Refused(reason) = gate.pass().await {
                 held.refuse().await;

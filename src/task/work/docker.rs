@@ -225,13 +225,13 @@ impl Container {
 
     pub async fn attach(&self, cancel: &CancellationToken) -> Result<Attached, Failure> {
         let listened = tokio::select! {
-            listened = self.listen() => listened,
+            listened = Box::pin(self.listen()) => listened,
             () = cancel.cancelled() => return Err(Failure::new(Code::Killed, "the task was killed")),
         };
         let listened = match listened {
             Err(gone @ DockerError::NoContainer { .. }) => {
-                self.make_again(gone).await?;
-                self.listen().await
+                Box::pin(self.make_again(gone)).await?;
+                Box::pin(self.listen()).await
             }
             other => other,
         };
@@ -253,7 +253,7 @@ impl Container {
         let begun = Instant::now();
         let started = match self.docker.start(self.id(), limit).await {
             Err(gone @ DockerError::NoContainer { .. }) => {
-                self.make_again(gone).await?;
+                Box::pin(self.make_again(gone)).await?;
                 *attached = self.attach(&CancellationToken::new()).await?;
                 self.docker.start(self.id(), limit.saturating_sub(begun.elapsed())).await
             }

@@ -57,7 +57,7 @@ pub(super) async fn create(
             docker::create(&order, spec, retry_for, cancel).await.map(Ready::Container)
         }
         Work::Foreign(id) => docker::find(&order, id, retry_for, cancel).await.map(Ready::Container),
-        Work::Command(spec) => Ok(Ready::Command(CommandLine { spec: spec.clone(), namespace })),
+        Work::Command(spec) => CommandLine::create(spec, namespace).map(Ready::Command),
     }
 }
 
