@@ -9,6 +9,7 @@ mod made;
 mod node;
 mod reload;
 mod run;
+mod scripts;
 mod usage;
 
 use kit::netlab;
