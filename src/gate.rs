@@ -372,8 +372,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate");
         let _listener = UnixListener::bind(&path).unwrap();
-        let began = Instant::now();
-        assert!(refusal(ask(&path, "abc", Duration::from_millis(100))).contains("within"));
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(refusal(ask(&path, "abc", Duration::from_secs(1))).contains("within 1 s"));
     }
 }

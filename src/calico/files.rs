@@ -5,11 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::{CalicoError, Identity};
 use crate::config::Config;
@@ -113,6 +114,7 @@ pub(super) fn write_hint(path: &Path, node: &str, hint: &Hint) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{IPAM_LOCK, IPAM_LOCK_RELEASE};
 
     #[test]
     fn the_node_is_named_in_calicos_order() {
@@ -156,12 +158,20 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_lock_is_waited_for_but_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ipam.lock");
         let held = ipam_lock(&path, Duration::ZERO).await.unwrap();
-        assert!(ipam_lock(&path, Duration::from_millis(20)).await.is_none());
+        for limit in [IPAM_LOCK, IPAM_LOCK_RELEASE] {
+            let begun = Instant::now();
+            assert!(ipam_lock(&path, limit).await.is_none());
+            let took = begun.elapsed();
+            assert!(
+                (limit..limit + Duration::from_millis(50)).contains(&took),
+                "{took:?} instead of {limit:?}"
+            );
+        }
         drop(held);
         assert!(ipam_lock(&path, Duration::ZERO).await.is_some());
         assert!(ipam_lock(&dir.path().join("no/such/folder"), Duration::ZERO).await.is_none());

@@ -77,7 +77,7 @@ async fn best_effort_starts_without_felix() {
         let begun = Instant::now();
         let task = lab.world.running(&app("/loose", "sleep 1000", calico())).await;
         let took = begun.elapsed();
-        assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(6), "{took:?}");
+        assert!(took >= Duration::from_secs(1), "{took:?}");
         assert!(task.log().contains("did not program"), "{}", task.log());
         // Felix, when it comes, takes the task over.
         let mut felix = lab.felix().await;

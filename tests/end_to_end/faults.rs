@@ -228,9 +228,8 @@ async fn a_container_that_is_pruned_before_it_starts_is_made_again() {
         assert_eq!(task.file("address").await.trim(), task.addresses()[0], "{}", task.log());
         assert_eq!(task.log().matches("it is made again").count(), 1, "{}", task.log());
         // Docker stops the container that runs, not the one that is gone.
-        let killed = std::time::Instant::now();
         assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
-        assert!(killed.elapsed() < Duration::from_secs(10), "{:?}\n{}", killed.elapsed(), task.log());
+        assert!(!task.log().contains("killed without Docker"), "{}", task.log());
         world.stack.docker.request("POST", "/containers/prune", b"").await.unwrap();
     }
     world.nothing_left().await;

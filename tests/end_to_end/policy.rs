@@ -1,7 +1,7 @@
 //! `policy.wait` on a host with Felix, whose part the tests play: they write its reports and routes.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::calico::Datastore;
 use calico_mesos::mesos::messages::TaskState;
@@ -128,9 +128,9 @@ async fn a_kill_ends_the_wait_for_felix_at_once() {
     let task = world.launch(&app("/web", "sleep 1000", calico())).await;
     endpoint(&world).await;
     still_waits(&task).await;
-    let begun = Instant::now();
     assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}\n{}", begun.elapsed(), task.log());
+    // At its end the wait says so.
+    assert!(!task.log().contains("starting all the same"), "{}", task.log());
     world.nothing_left().await;
 }
 

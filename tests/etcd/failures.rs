@@ -1,6 +1,6 @@
 //! What is refused, in which words, and that nothing is left behind.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms};
 use calico_mesos::error::{Blame, Code};
@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
 use crate::datastore::*;
+use crate::kit::wait::LIMIT;
 use crate::proxy::Proxy;
 
 const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#);
@@ -182,9 +183,9 @@ async fn an_etcd_that_is_away_is_named() {
     let mut config = world.config("a");
     // Nobody listens on the first, nothing is routed to the second.
     config.etcd.endpoints = vec!["http://127.0.0.1:1".into(), "http://192.0.2.1:2379".into()];
-    let started = Instant::now();
-    let error = Datastore::connect(&config).await.err().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(6));
+    // Long before the kernel gives up.
+    let connected = tokio::time::timeout(LIMIT, Datastore::connect(&config)).await;
+    let error = connected.expect("the connection has no limit").err().unwrap();
     let failure = error.failure();
     assert_eq!((failure.code, failure.blame()), (Code::Etcd, Blame::Host));
     assert!(failure.message.contains("http://127.0.0.1:1, http://192.0.2.1:2379"), "{}", failure.message);
@@ -194,11 +195,11 @@ async fn an_etcd_that_is_away_is_named() {
     datastore.prepare(&task("a"), &auto()).await.unwrap();
     // One that accepts connections and never answers.
     world.etcd.freeze();
-    let started = Instant::now();
-    let error = datastore.prepare(&task("a"), &auto()).await.err().unwrap();
+    let identity = task("a");
+    let prepared = tokio::time::timeout(LIMIT, datastore.prepare(&identity, &auto())).await;
     world.etcd.thaw();
+    let error = prepared.expect("the request has no limit").err().unwrap();
     assert_eq!(error.failure().code, Code::Etcd);
-    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
 }
 
 /// A task that is killed meanwhile does not wait for etcd; what became of the write is for its teardown to find out.
@@ -212,29 +213,26 @@ async fn a_write_without_an_answer_is_given_up_soon_after_a_kill() {
     let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
     proxy.silence();
     let give_up = CancellationToken::new();
-    let terms = Terms { patience: Duration::from_secs(15), give_up: give_up.clone(), ..Terms::default() };
+    let terms = Terms { patience: 100 * LIMIT, give_up: give_up.clone(), ..Terms::default() };
     let killed = async {
         // The write is under way by then: the kill comes into its wait.
         tokio::time::sleep(Duration::from_millis(200)).await;
         give_up.cancel();
-        Instant::now()
     };
-    let (result, killed) = tokio::join!(datastore.commit(prepared, MAC, terms), killed);
+    let committed = tokio::time::timeout(LIMIT, datastore.commit(prepared, MAC, terms));
+    let (result, ()) = tokio::join!(committed, killed);
+    let result = result.expect("the kill is not heard");
     assert!(matches!(result, Err(CalicoError::Lost { .. })), "{result:?}");
-    assert!(killed.elapsed() < Duration::from_secs(3), "{:?}", killed.elapsed());
 }
 
-/// Calico's lock is a courtesy; a release has a second in all.
+/// Calico's lock is a courtesy: it stays held.
 #[tokio::test]
-async fn a_release_does_not_wait_long_for_calicos_lock() {
+async fn a_release_goes_on_without_calicos_lock() {
     let world = World::new(&["a"], &[POOL]).await;
     let identity = task("a");
     world.launch(&identity, &auto()).await.unwrap();
     let file = std::fs::File::open(world.config("a").paths.ipam_lock).unwrap();
     let _lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap();
     let mut datastore = world.connect("a").await;
-    let begun = Instant::now();
     assert_eq!(datastore.release(&identity).await.unwrap().addresses.len(), 1);
-    let took = begun.elapsed();
-    assert!((Duration::from_millis(190)..Duration::from_millis(600)).contains(&took), "{took:?}");
 }
