@@ -27,7 +27,7 @@ pub struct Arguments {
     /// The age from which things that are in no journal are removed, such as 5m; default: gc.grace of the configuration
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
-    #[arg(long, value_enum, default_value = "table")]
+    #[arg(long, short, value_enum, default_value = "table")]
     output: Format,
     /// Print nothing when there was nothing to do, for timers
     #[arg(long)]

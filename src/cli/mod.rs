@@ -1,7 +1,8 @@
 //! `calico-mesos`, the operator's program: one file a verb.
 //!
 //! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line cannot be parsed. An error is
-//! one line on standard error, `calico-mesos: message: cause`. A reader that closes our output (`| head`) is no error.
+//! one line on standard error, `calico-mesos: message: cause`, a warning is `calico-mesos: warning: message`. A reader
+//! that closes our output (`| head`) is no error.
 
 mod explain;
 mod gc;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config;
 use crate::error::chain;
+use crate::logging;
 
 use output::Out;
 
@@ -59,6 +61,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    logging::cli();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),

@@ -161,7 +161,7 @@ impl Config {
 fn section(path: &Path, name: &str) -> Option<toml::Value> {
     let text = std::fs::read_to_string(path).ok()?;
     if let Err(error) = trust::file(path) {
-        tracing::warn!("{path:?} is ignored: {}", crate::error::chain(&error));
+        tracing::warn!("the configuration {} is ignored: {}", path.display(), crate::error::chain(&error));
         return None;
     }
     text.parse::<toml::Table>().ok()?.remove(name)

@@ -8,7 +8,7 @@
 //! Level and date as glog writes them (in UTC: the time zone's file would be looked up by a variable that a task can
 //! set), process id, the task that the line is about, message, fields.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -54,6 +54,28 @@ struct Parts {
 }
 
 impl Parts {
+    /// The task is the event's own, else that of the innermost span that names one.
+    fn of<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>) -> Self
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        let mut parts = Self::default();
+        event.record(&mut parts);
+        let mut spans = context.event_scope().into_iter().flatten();
+        if parts.task.is_none() {
+            parts.task = spans.find_map(|span| span.extensions().get::<TaskName>().map(|it| it.0.clone()));
+        }
+        parts
+    }
+
+    /// Task, message and fields in one line.
+    fn line(&self) -> String {
+        let task = self.task.iter().map(|task| format!("{task}: "));
+        let fields = self.fields.iter().map(|(name, value)| format!(" {name}={value}"));
+        one_line(&task.chain([self.message.clone()]).chain(fields).collect::<String>())
+    }
+
     fn take(&mut self, field: &Field, text: String) {
         match field.name() {
             "message" => self.message = text,
@@ -87,12 +109,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut parts = Parts::default();
-        event.record(&mut parts);
-        let mut spans = context.event_scope().into_iter().flatten();
-        if parts.task.is_none() {
-            parts.task = spans.find_map(|span| span.extensions().get::<TaskName>().map(|it| it.0.clone()));
-        }
+        let parts = Parts::of(context, event);
         match self.0 {
             LogFormat::Text => text(&mut writer, *event.metadata().level(), &parts),
             LogFormat::Json => json(&mut writer, *event.metadata().level(), parts),
@@ -100,17 +117,28 @@ where
     }
 }
 
+/// Writes events as a command reports its errors: `calico-mesos: warning: web.1: cannot…`.
+pub(super) struct Message;
+
+impl<S, N> FormatEvent<S, N> for Message
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let kind = if *event.metadata().level() == Level::WARN { "warning: " } else { "" };
+        writeln!(writer, "calico-mesos: {kind}{}", Parts::of(context, event).line())
+    }
+}
+
 fn text(writer: &mut Writer<'_>, level: Level, parts: &Parts) -> fmt::Result {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let mut line = String::new();
-    if let Some(task) = &parts.task {
-        write!(line, "{task}: ")?;
-    }
-    line.push_str(&parts.message);
-    for (name, value) in &parts.fields {
-        write!(line, " {name}={value}")?;
-    }
-    writeln!(writer, "{}{} {} {}", letter(level), stamp(since_epoch), std::process::id(), one_line(&line))
+    writeln!(writer, "{}{} {} {}", letter(level), stamp(since_epoch), std::process::id(), parts.line())
 }
 
 fn json(writer: &mut Writer<'_>, level: Level, parts: Parts) -> fmt::Result {
@@ -164,6 +192,7 @@ fn month_and_day(days_since_epoch: u64) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::fmt::format::DefaultFields;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::super::tests::Sink;
@@ -180,12 +209,24 @@ mod tests {
 
     /// What is written of `log`.
     fn written(format: LogFormat, log: impl FnOnce()) -> String {
+        written_as(Line(format), log)
+    }
+
+    fn written_as<F>(form: F, log: impl FnOnce()) -> String
+    where
+        F: FormatEvent<
+                tracing_subscriber::layer::Layered<Tasks, tracing_subscriber::Registry>,
+                DefaultFields,
+            > + Send
+            + Sync
+            + 'static,
+    {
         let sink = Sink::default();
         let writer = sink.clone();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(Line(format));
+            .event_format(form);
         let logger = tracing_subscriber::registry().with(Tasks).with(lines);
         tracing::subscriber::with_default(logger, log);
         sink.text()
@@ -201,6 +242,20 @@ mod tests {
         assert!(!line.trim_end().contains(is_deceptive), "{line:?}");
         let (_, rest) = line.split_once(&format!(" {} ", std::process::id())).unwrap();
         assert_eq!(rest, "testapp.1: two | lines E1123  [2J  forged address=10.0.0.1\n");
+    }
+
+    #[test]
+    fn a_message_of_a_command_has_its_shape() {
+        let lines = written_as(Message, || {
+            let _span = super::super::task("testapp.1").entered();
+            tracing::warn!(address = %"10.0.0.1", "two\nlines");
+            tracing::error!("it failed");
+        });
+        assert_eq!(
+            lines,
+            "calico-mesos: warning: testapp.1: two | lines address=10.0.0.1\n\
+             calico-mesos: testapp.1: it failed\n"
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Logs on standard error: the executor's in the form of the other Mesos programs, the CLI's short.
+//! Logs on standard error: the executor's in the form of the other Mesos programs, the warnings of `calico-mesos` in the
+//! form of its error messages.
 //!
 //! How much is written comes from the configuration, the agent's flags or an operator's variable, and not from
 //! RUST_LOG, which a task can set. Other crates log only warnings at any level: what they add may hold secrets. All
@@ -11,7 +12,6 @@ mod line;
 mod rotated;
 
 use std::future::Future;
-use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use tokio::task::JoinHandle;
@@ -59,16 +59,15 @@ pub fn follow_verbosity(value: Option<&str>) {
     }
 }
 
-/// For `calico-mesos`: warnings only, with `verbose` every step; no time stamps.
-pub fn cli(verbose: bool) {
-    let logger = fmt()
+/// For `calico-mesos`: warnings and errors alone, in the form of its own messages. Nothing happens when a logger is set
+/// already.
+pub fn cli() {
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
-        .with_max_level(if verbose { Level::DEBUG } else { Level::WARN })
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(false)
         .log_internal_errors(false)
-        .with_target(false)
-        .without_time()
-        .finish();
+        .event_format(line::Message);
+    let logger = registry().with(ours(Level::WARN)).with(line::Tasks).with(lines);
     let _ = tracing::subscriber::set_global_default(logger);
 }
 

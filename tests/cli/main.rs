@@ -11,5 +11,6 @@ mod reload;
 mod run;
 mod scripts;
 mod usage;
+mod warnings;
 
 use kit::netlab;

@@ -20,12 +20,12 @@ until grep -q ^mesos-agent /proc/$agent/cmdline; do :; done
 "#;
 
 /// An agent's own launcher folder, and where everything is to be installed.
-struct Host {
+pub struct Host {
     dir: tempfile::TempDir,
 }
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let host = Self { dir: tempfile::Builder::new().prefix("cm-node-").tempdir_in("/tmp").unwrap() };
         fs::create_dir(host.path("libexec")).unwrap();
         for name in ["mesos-containerizer", "mesos-docker-executor", "mesos-executor", "mesos-fetcher"] {
@@ -34,7 +34,7 @@ impl Host {
         host
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -66,7 +66,7 @@ impl Host {
         Outcome::of(command.env("FLAGS", flags).env_remove("DOCKER_HOST"))
     }
 
-    fn install(&self, arguments: &[&str]) -> Outcome {
+    pub fn install(&self, arguments: &[&str]) -> Outcome {
         let from = self.path("libexec");
         self.node("install", &[&["--from", from.to_str().unwrap()], arguments].concat())
     }

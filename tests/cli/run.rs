@@ -17,6 +17,7 @@ fn two_instances_with_addresses_names_and_output() {
     machine.wait_for("| hello from");
     let outcome = machine.finish();
     outcome.expect(0);
+    assert_eq!(outcome.stderr, "", "{outcome:#?}");
     outcome.says("/hello  busybox  2 instances  profile dev (will be created)");
     outcome.says("STARTING > RUNNING");
     outcome.says("TASK ");

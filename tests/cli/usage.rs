@@ -95,7 +95,7 @@ fn gc_where_nobody_can_be_asked() {
         assert!(outcome.stdout.contains("nothing to clean up"), "{outcome:?}");
         assert!(outcome.stdout.contains("cannot query Calico"), "{outcome:?}");
     }
-    let outcome = plain(&["gc", "--output", "json", "--grace", "2m", "--config", config]);
+    let outcome = plain(&["gc", "-o", "json", "--grace", "2m", "--config", config]);
     let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!((&json["busy"], &json["items"]), (&false.into(), &serde_json::json!([])), "{json}");
     assert_eq!(json["grace_seconds"], 120);

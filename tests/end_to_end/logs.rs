@@ -6,6 +6,7 @@ use calico_mesos::mesos::messages::{CommandInfo, TaskState};
 use serde_json::Value;
 
 use crate::custom::{environment, executor, task, CALICO};
+use crate::gc::executor_dies;
 use crate::world::{app, calico, tell_custom_executors, with, World, LIMIT};
 
 /// Lines of the executor's own, each without level, time and process: what a task writes stands beside them.
@@ -113,6 +114,40 @@ async fn each_line_names_its_task_among_three() {
         }
     }
     no_line_twice(&lines, &log);
+    world.nothing_left().await;
+}
+
+/// With Consul away, the cleaner that an executor runs at its start cannot finish a dead executor's task.
+#[tokio::test]
+async fn a_cleaner_warns_once_of_what_it_could_not_do() {
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
+    let dead = world.running(&app("/dead", "sleep 1000", with(calico(), "SERVICE_PORT", "80"))).await;
+    world.registered("dead-direct").await;
+    executor_dies(&dead).await;
+    world.configure("consul.address", "\"http://127.0.0.1:1\"");
+    let next = world.running(&app("/next", "sleep 1000", calico())).await;
+    next.logs("could not clean up after ", 1).await;
+    let log = next.log();
+    let about = |line: &&str| line.contains(&*dead.id) || line.contains("dead-direct");
+    let warnings: Vec<_> = log.lines().filter(about).collect();
+    let [warning] = warnings[..] else { panic!("{warnings:#?}\n{log}") };
+    let words = format!("could not clean up after {}: consul: ", dead.id);
+    assert!(warning.starts_with('W') && warning.contains(&words), "{warning}");
+
+    // A command's table names it, and no warning beside it.
+    let cleaned = world.gc();
+    let table = String::from_utf8(cleaned.stdout).unwrap();
+    let failed: Vec<_> = table.lines().filter(|line| line.starts_with("could not")).collect();
+    assert!(
+        cleaned.status.code() == Some(1) && failed.iter().any(|line| line.contains("consul: ")),
+        "{table}"
+    );
+    assert_eq!(String::from_utf8(cleaned.stderr).unwrap(), "", "{table}");
+
+    let address = format!("{:?}", world.stack.consul.as_ref().unwrap().url());
+    world.configure("consul.address", &address);
+    next.kill().await;
+    assert!(world.gc().status.success());
     world.nothing_left().await;
 }
 

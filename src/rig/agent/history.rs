@@ -126,7 +126,7 @@ impl Shared {
     }
 
     pub fn problem(&self, text: String) {
-        tracing::warn!("{text}");
+        tracing::warn!("the embedded agent: {text}");
         self.write(|history| history.problems.push(text));
     }
 

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use crate::config::Config;
 use crate::error::chain;
+use crate::logging;
 
 use super::{GcError, GoneDocker, Swept};
 use crate::task::record::journal::{Found, Journal};
@@ -71,7 +73,8 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
             let ending = entry.ending().cloned();
             let claim = entry.pending.take().map_or(Claim::Possible, Claim::Lost);
             let (workload, patience) = (Workload::Unknown, Patience::CLEANER);
-            let report = teardown::take_down(*entry, &config, workload, claim, patience, &steps).await;
+            let down = teardown::take_down(*entry, &config, workload, claim, patience, &steps);
+            let report = down.instrument(logging::task(&record.identity.task_id)).await;
             audit::taken_down(&config, &record, ending.as_ref(), &report, &steps);
             let (task_id, container) = (record.identity.task_id, record.container);
             Some(Record::Swept(Box::new(Swept { task_id, container, report })))

@@ -42,7 +42,11 @@ impl Names {
     pub async fn leave(mut self, begun: Arc<Begun>) -> Self {
         let left = self.settle(Patience::BEFORE_UPDATE.consul).await;
         if self.registered {
-            self.removed = teardown::deregister(&begun.entry.record, &begun.config, left).await.is_some();
+            match teardown::deregister(&begun.entry.record, &begun.config, left).await {
+                Ok(_) => self.removed = true,
+                // Tried again in the teardown, which reports it.
+                Err(why) => tracing::debug!("the task's entries stay in Consul for now: {why}"),
+            }
         }
         self
     }

@@ -182,10 +182,8 @@ pub async fn give_back(
     // A login takes etcd some time; the address itself is not touched before everything else is done.
     let login = (claim != Claim::None).then(|| EarlyLogin::begin(config));
     match deregister(record, config, patience.consul).await {
-        Some(removed) => report.services = removed,
-        None => {
-            report.errors.push("consul: it does not answer; consul.enabled = false if there is none".into())
-        }
+        Ok(removed) => report.services = removed,
+        Err(why) => report.errors.push(format!("consul: {why}")),
     }
     steps.pass(Step::Deregistered).await;
     let at_rest = stop(record, config, workload, patience.docker, &mut report).await;
@@ -246,12 +244,12 @@ pub async fn restore_host(record: &Record, config: &Config, report: &mut Report)
     }
 }
 
-/// Takes the task's names out of Consul; how many were there, or `None` when Consul did not answer in time.
+/// Removes the task's entries from Consul and returns how many there were, or why they stay.
 ///
 /// An address is never held back for Consul: then the journal's record stays, and a cleaner asks again.
-pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Option<usize> {
+pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Result<usize, String> {
     if record.services.is_empty() || !config.consul.enabled {
-        return Some(0);
+        return Ok(0);
     }
     let work = async {
         let client = consul::Client::new(config)?;
@@ -262,13 +260,10 @@ pub async fn deregister(record: &Record, config: &Config, limit: Duration) -> Op
         Ok::<_, consul::ConsulError>(removed)
     };
     match tokio::time::timeout(limit, work).await {
-        Ok(Ok(removed)) => return Some(removed),
-        Ok(Err(error)) => tracing::warn!("the task's entries stay in Consul for now: {}", chain(&error)),
-        Err(_) => {
-            tracing::warn!("the task's entries stay in Consul for now: it did not answer within {limit:?}")
-        }
+        Ok(Ok(removed)) => Ok(removed),
+        Ok(Err(error)) => Err(format!("{}; consul.enabled = false if this host has none", chain(&error))),
+        Err(_) => Err("it did not answer in time; consul.enabled = false if this host has none".to_owned()),
     }
-    None
 }
 
 /// True when nothing of the workload lives any more.
