@@ -6,7 +6,7 @@ mod kit;
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use calico_mesos::net::local::{disable, enable, Local};
+use calico_mesos::net::local::{abandon, disable, enable, Local};
 use calico_mesos::net::{self, Namespace};
 use kit::netlab::{addresses, run, Lab};
 use kit::wait;
@@ -212,6 +212,60 @@ async fn local_mends_what_a_dead_one_left_half_done() {
     disable(&second).await.unwrap();
     similar(&before, &host_state());
     run("nft", &["flush", "ruleset"]);
+}
+
+/// All tasks and executors of one configuration were killed, as those of a private cluster are.
+#[tokio::test]
+async fn local_is_restored_in_place_of_the_dead() {
+    let lab = plain_host();
+    run("iptables-nft", &["-P", "FORWARD", "DROP"]);
+    let before = host_state();
+    let (_one, first) = lab.task("calione", &["10.66.0.1", "fd66::1"]).await;
+    enable(&first).await.unwrap();
+    net::delete_link("calione").await.unwrap();
+    abandon(&first.state_dir, &[lab.path("nobody")]).await.unwrap();
+    similar(&before, &host_state());
+    assert!(!first.state_dir.join("host.json").exists() && !lab.path("nobody").exists());
+    abandon(&first.state_dir, &[]).await.unwrap();
+    similar(&before, &host_state());
+
+    // Another configuration's tasks need the same settings: they restore them.
+    let (_one, first) = lab.task("calione", &["10.66.0.1"]).await;
+    let (two, second) = lab.task("calitwo", &["10.66.0.2"]).await;
+    let second = Local { state_dir: lab.path("other"), ..second };
+    enable(&first).await.unwrap();
+    enable(&second).await.unwrap();
+    net::delete_link("calione").await.unwrap();
+    abandon(&first.state_dir, &[lab.path("nobody"), second.state_dir.clone()]).await.unwrap();
+    assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
+    drop(two);
+    net::delete_link("calitwo").await.unwrap();
+    disable(&second).await.unwrap();
+    similar(&before, &host_state());
+    run("nft", &["flush", "ruleset"]);
+}
+
+/// After a boot, settings are what the host's administrator has made them.
+#[tokio::test]
+async fn settings_of_another_boot_are_not_restored() {
+    let lab = plain_host();
+    let (_one, first) = lab.task("calione", &["10.66.0.1"]).await;
+    let path = first.state_dir.join("host.json");
+    for boot in [json!("another"), json!("")] {
+        enable(&first).await.unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        let mut marker: Value = serde_json::from_str(&written).unwrap();
+        assert_eq!(marker["boot"].as_str().unwrap().len(), 36);
+        marker["boot"] = boot;
+        std::fs::write(&path, marker.to_string()).unwrap();
+        let now = host_state();
+        abandon(&first.state_dir, &[]).await.unwrap();
+        assert_eq!(host_state(), now);
+        assert!(!path.exists());
+        std::fs::write(&path, written).unwrap();
+        disable(&first).await.unwrap();
+    }
+    net::delete_link("calione").await.unwrap();
 }
 
 #[tokio::test]

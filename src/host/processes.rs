@@ -7,6 +7,11 @@ use std::str::FromStr;
 /// name (`MAX_ARG_STRLEN`).
 pub const MAX_STRING: usize = 128 << 10;
 
+/// Another one after each boot of this host.
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// Every process that can be seen from here, by its leader's pid.
 pub fn pids() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -11,7 +11,7 @@
 //! ```
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -87,6 +87,26 @@ pub async fn disable(local: &Local) -> Result<(), NetError> {
     } else {
         held.save()
     }
+}
+
+/// Restores the host in place of users that are all dead, whose `state_dir` is about to be removed. Where tasks of one of
+/// the `others` (their `state_dir`s) rely on the same settings, that one restores them when its own tasks are over.
+pub async fn abandon(state_dir: &Path, others: &[PathBuf]) -> Result<(), NetError> {
+    let Some(mut held) = Held::existing(state_dir).await? else { return Ok(()) };
+    // Of another namespace, or of a boot that nothing is known of: the values are not this host's.
+    if held.marker.boot.is_empty() || !(held.marker.ipv4 || held.marker.ipv6) {
+        return held.clear();
+    }
+    for other in others {
+        // One that cannot be read, or has just ended, needs nothing.
+        let Ok(Some(mut heir)) = Held::existing(other).await else { continue };
+        if heir.marker.is_used() {
+            heir.marker.inherit(&held.marker);
+            heir.save()?;
+            return held.clear();
+        }
+    }
+    host::restore(&mut held).await
 }
 
 /// Drops tasks from the marker whose links no longer exist, up to the first living one.

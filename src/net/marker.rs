@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{lock, NetError};
 use crate::host::files::{self, make_private};
+use crate::host::processes::boot_id;
 
 /// A chain that got our accept rules, as nft names it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -37,6 +38,8 @@ pub(super) struct Saved {
 pub(super) struct Marker {
     /// The network namespace that all this is about; a marker of another one says nothing here.
     pub namespace: u64,
+    /// The boot of the host that all this is about; the release before wrote none.
+    pub boot: String,
     /// Link and addresses of every task that relies on the host-wide part.
     pub tasks: BTreeMap<String, Vec<IpAddr>>,
     pub pools: Vec<IpNet>,
@@ -51,6 +54,32 @@ pub(super) struct Marker {
     pub legacy: Vec<String>,
 }
 
+impl Marker {
+    /// Whether tasks rely on the host-wide part.
+    pub fn is_used(&self) -> bool {
+        !self.tasks.is_empty() && (self.ipv4 || self.ipv6)
+    }
+
+    /// Takes over what another one has changed on the host, to restore it in its place.
+    pub fn inherit(&mut self, other: &Self) {
+        for saved in &other.sysctls {
+            if !self.sysctls.iter().any(|own| own.key == saved.key) {
+                self.sysctls.push(saved.clone());
+            }
+        }
+        for chain in &other.chains {
+            if !self.chains.contains(chain) {
+                self.chains.push(chain.clone());
+            }
+        }
+        for program in &other.legacy {
+            if !self.legacy.contains(program) {
+                self.legacy.push(program.clone());
+            }
+        }
+    }
+}
+
 /// The marker, held alone until this is dropped.
 pub(super) struct Held {
     pub marker: Marker,
@@ -59,6 +88,14 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// The marker that lies in `state_dir`, if there is one.
+    pub async fn existing(state_dir: &Path) -> Result<Option<Self>, NetError> {
+        match state_dir.join("host.json").exists() {
+            true => Self::lock(state_dir).await.map(Some),
+            false => Ok(None),
+        }
+    }
+
     pub async fn lock(state_dir: &Path) -> Result<Self, NetError> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -69,10 +106,11 @@ impl Held {
         let path = state_dir.join("host.json");
         let own = Path::new("/proc/self/ns/net");
         let namespace = fs::metadata(own).map_err(failed("look at", own))?.ino();
+        let boot = boot_id();
         let marker = read(&path).map_err(failed("read", &path))?;
-        let marker = marker
-            .filter(|marker| marker.namespace == namespace)
-            .unwrap_or_else(|| Marker { namespace, ..Marker::default() });
+        let is_of_now = |it: &Marker| it.namespace == namespace && (it.boot.is_empty() || it.boot == boot);
+        let marker =
+            marker.filter(is_of_now).unwrap_or_else(|| Marker { namespace, boot, ..Marker::default() });
         Ok(Self { marker, path, _lock: lock })
     }
 
@@ -85,7 +123,8 @@ impl Held {
 
     /// Forgets everything: the host is as it was.
     pub fn clear(&mut self) -> Result<(), NetError> {
-        self.marker = Marker { namespace: self.marker.namespace, ..Marker::default() };
+        let Marker { namespace, boot, .. } = std::mem::take(&mut self.marker);
+        self.marker = Marker { namespace, boot, ..Marker::default() };
         match fs::remove_file(&self.path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(NetError::State { action: "remove", path: self.path.clone(), source })

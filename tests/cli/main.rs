@@ -2,6 +2,7 @@
 
 mod definitions;
 mod explain;
+mod killed;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod machine;

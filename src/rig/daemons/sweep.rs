@@ -18,6 +18,10 @@ use nix::unistd::{geteuid, Pid};
 
 use super::dockerd::Folders;
 use super::members;
+use crate::config::Config;
+use crate::error::chain;
+use crate::names::ContainerId;
+use crate::net::{self, NetError};
 
 /// The file in a private folder that its owner holds locked.
 const OWNER: &str = "owner";
@@ -101,12 +105,48 @@ pub fn abandoned(base: &Path) -> Vec<PathBuf> {
         rest(&dir);
         daemon(&dir.join(super::stack::DOCKER));
         unmount_below(&dir);
+        if let Err(error) = restore_host(&dir) {
+            // The next sweep tries again.
+            tracing::warn!(
+                "cannot restore what the tasks of {} changed on this host: {error}",
+                dir.display()
+            );
+            continue;
+        }
         footprint::remove(&dir);
         if fs::remove_dir_all(&dir).is_ok() {
             removed.push(dir);
         }
     }
     removed
+}
+
+/// Restores the host's network settings that tasks of the dead cluster changed, and removes their forwarded ports.
+/// Settings that another cluster needs are left to that one.
+fn restore_host(dir: &Path) -> Result<(), String> {
+    let local = |run: &Path| run.join("local");
+    let clusters = siblings(dir.parent().unwrap_or(dir)).into_iter().filter(|other| other != dir);
+    let mut others: Vec<PathBuf> = clusters.map(|other| local(&other.join("run"))).collect();
+    others.push(local(&Config::default().paths.run));
+    let restore = async {
+        net::local::abandon(&local(&dir.join("run")), &others).await?;
+        for record in fs::read_dir(dir.join("state/tasks")).into_iter().flatten().flatten() {
+            let path = record.path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            if let Some(container) = stem.and_then(|stem| ContainerId::parse(stem).ok()) {
+                net::forward::remove(&container).await?;
+            }
+        }
+        Ok::<_, NetError>(())
+    };
+    // The caller's runtime cannot be blocked on: a thread with its own.
+    std::thread::scope(|scope| {
+        let blocking = scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map_err(|error| error.to_string())?.block_on(restore).map_err(|error| chain(&error))
+        });
+        blocking.join().unwrap_or_else(|_| Err("the sweep's own fault".to_owned()))
+    })
 }
 
 /// The lock of an owner that no longer holds it.

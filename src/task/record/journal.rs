@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calico::{Identity, Pending};
 use crate::host::files::make_private;
-use crate::host::processes::Stat;
+use crate::host::processes::{boot_id, Stat};
 use crate::host::trust::{self, TrustError};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
@@ -161,11 +161,6 @@ impl Owner {
 
 fn start_time(pid: u32) -> Option<u64> {
     Stat::of(i32::try_from(pid).ok()?)?.start_time()
-}
-
-/// Another one after each boot of this host.
-pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The folder `<paths.state>/tasks`.

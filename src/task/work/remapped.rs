@@ -15,11 +15,10 @@ use tokio::net::UnixStream;
 use crate::config::Config;
 use crate::error::{chain, Code, Failure};
 use crate::host::files;
-use crate::host::processes::{pids, Stat};
+use crate::host::processes::{boot_id, pids, Stat};
 use crate::limits::DOCKER_LISTENER;
 use crate::workload::{Docker, DockerHost, UserNamespace};
 
-use crate::task::record::journal::boot_id;
 use crate::task::work::docker_host::Chosen;
 
 const DAEMON: &str = "dockerd";
