@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::record::journal::{Found, Journal, Record};
+use calico_mesos::task::record::journal::{Backing, Found, Journal, Record};
 
 const CONTAINER: &str = "3f6b8f4e-0f0a-4c58-9d8c-0c8c8f8f7a11";
 
@@ -61,14 +61,35 @@ fn read(text: &str) -> Record {
 #[test]
 fn journals_of_format_1_are_read() {
     let container = read(&record("\"unix:///var/run/docker.sock\""));
-    assert_eq!(container.docker.as_deref(), Some("unix:///var/run/docker.sock"));
+    let docker = "unix:///var/run/docker.sock".to_owned();
+    let name = format!("mesos-{CONTAINER}");
+    assert_eq!(container.backing, Backing::Container { docker, name, adopted: false });
     assert_eq!((container.container, container.ports), (ContainerId::parse(CONTAINER).unwrap(), Vec::new()));
     // A command.
     let command = read(&record("null"));
-    assert_eq!((command.docker, command.identity.app.as_str()), (None, "/web"));
+    assert_eq!((command.backing, command.identity.app.as_str()), (Backing::Process, "/web"));
+    let adopted =
+        read(&record("\"tcp://127.0.0.1:2375\"").replace("\"local\"", "\"adopted\": true,\n  \"local\""));
+    assert!(matches!(adopted.backing, Backing::Container { adopted: true, .. }), "{:?}", adopted.backing);
     // What a later release adds without a new format is read past, so that the way back to this one is open.
     let later = record("null").replace("\"local\"", "\"later\": {\"a\": [1]},\n  \"local\"");
     assert_eq!(read(&later).identity.workload, format!("web.{CONTAINER}"));
+}
+
+/// The releases that read format 1 need each of its fields, by these names and of these types.
+#[test]
+fn journals_are_written_in_format_1() {
+    for docker in ["\"unix:///var/run/docker.sock\"", "null"] {
+        let text = record(docker);
+        let mut earlier: serde_json::Value = serde_json::from_str(&text).unwrap();
+        if docker == "null" {
+            // Which they read of a container alone.
+            earlier["container_name"] = "".into();
+        }
+        assert_eq!(serde_json::to_value(read(&text)).unwrap(), earlier);
+    }
+    let adopted = record("\"unix:///d\"").replace("\"local\"", "\"adopted\": true,\n  \"local\"");
+    assert_eq!(serde_json::to_value(read(&adopted)).unwrap()["adopted"], true);
 }
 
 /// A host with nothing but folders.

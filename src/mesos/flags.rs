@@ -14,7 +14,8 @@ use serde::Deserialize;
 use super::duration;
 use crate::names::{ContainerId, InvalidContainerId};
 
-const MAPPED_DIRECTORY: &str = "/mnt/mesos/sandbox";
+/// Where a sandbox appears in a container when no flag names another folder.
+pub const MAPPED_DIRECTORY: &str = "/mnt/mesos/sandbox";
 /// Where the agent and its executors look for Docker when no flag names another socket.
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The stock executor's name, by which an agent starts it.

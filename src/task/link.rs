@@ -15,12 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use crate::error::{Code, Failure};
+use crate::error::Failure;
 use crate::names::ContainerId;
 use crate::workload::Exit;
 
 use crate::task::request::Description;
-use crate::task::work::docker_host::Chosen;
 
 /// What the way in passes on about the task.
 #[derive(Clone)]
@@ -29,21 +28,10 @@ pub struct Order {
     /// Docker's name of the container, which the agent goes by.
     pub name: String,
     pub description: Description,
-    /// `None`: the task is a command.
-    pub docker: Option<Chosen>,
     pub config_path: PathBuf,
     pub framework: String,
     /// The agent's address, under which `<app>` is registered.
     pub host_address: Option<IpAddr>,
-}
-
-impl Order {
-    /// The Docker of a task that is a container.
-    pub(super) fn docker(&self) -> Result<&Chosen, Failure> {
-        self.docker
-            .as_ref()
-            .ok_or_else(|| Failure::new(Code::Internal, "no Docker was chosen for a container"))
-    }
 }
 
 /// What the way in asks for: the end of the task.

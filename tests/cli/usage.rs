@@ -4,7 +4,7 @@ use std::fs;
 
 use calico_mesos::calico::Identity;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::record::journal::{Journal, Record};
+use calico_mesos::task::record::journal::{Backing, Journal, Record};
 
 use crate::machine::{plain, private_config, testapp, App};
 
@@ -130,8 +130,11 @@ fn orphan() -> Record {
     let container = ContainerId::random();
     let identity = Identity::new("agent-1", &container, "/web", "web.instance-1._app.1");
     Record {
-        container_name: format!("mesos-{container}"),
-        docker: Some("unix:///nowhere/docker.sock".into()),
+        backing: Backing::Container {
+            docker: "unix:///nowhere/docker.sock".into(),
+            name: format!("mesos-{container}"),
+            adopted: false,
+        },
         framework: "fw-0".into(),
         ..Record::new(container, identity)
     }

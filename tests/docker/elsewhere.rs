@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use calico_mesos::config::Config;
 use calico_mesos::error::{Blame, Code};
 use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions};
-use calico_mesos::task::work::docker_host::{Chosen, Source};
+use calico_mesos::task::request::docker_host::{Chosen, Source};
 use calico_mesos::task::work::remapped;
 use calico_mesos::workload::{resolver_fallback, Docker, DockerHost, UserNamespace};
 use serde_json::json;

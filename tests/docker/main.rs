@@ -24,11 +24,22 @@ use calico_mesos::error::{Blame, Code};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
-use calico_mesos::task::request::{describe, total_memory};
+use calico_mesos::task::request::{describe, docker_host, total_memory, Context, Work};
 use calico_mesos::workload::{ContainerSpec, DockerError, ImageRequest, PortBinding, Sink, Ulimit};
 use tokio::sync::oneshot;
 
 use daemon::{run, shared, shell, unique, Ran};
+
+/// The container that the drop-in makes of a task.
+fn described(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> ContainerSpec {
+    let docker = || docker_host::choose(None, false, Path::new("/nowhere"), None);
+    let context = Context::of_agent(flags, memory, &docker).unwrap();
+    let description = describe(task, &context).unwrap();
+    match description.task.work() {
+        Work::Docker(task) => task.container.clone(),
+        other => panic!("not a container: {other:?}"),
+    }
+}
 
 #[tokio::test]
 async fn a_life_from_create_to_exit() {
@@ -135,8 +146,7 @@ async fn a_task_of_marathon_runs_as_described() {
         }),
         ..Default::default()
     };
-    let description = describe(&task, &flags, total_memory()).unwrap();
-    let ran = run(&docker, description.container().unwrap()).await.unwrap();
+    let ran = run(&docker, &described(&task, &flags, total_memory())).await.unwrap();
     let expected = "hello from web-1\n50331648\n99\nmesos-1087382a-40ba-4fa3-9eda-41fed69a9a91\n";
     assert_eq!(ran.stdout, expected, "{}", ran.stderr);
     assert_eq!(std::fs::read_to_string(sandbox.path().join("result")).unwrap(), "done\n");

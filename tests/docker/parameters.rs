@@ -10,10 +10,10 @@ use std::path::Path;
 use calico_mesos::error::Code;
 use calico_mesos::mesos::flags::Flags;
 use calico_mesos::mesos::messages::*;
-use calico_mesos::task::request::describe;
 use serde_json::{json, Map, Value};
 
 use crate::daemon::{run, shared, unique, Shared};
+use crate::described;
 
 const SCRIPT: &str = "echo hello";
 
@@ -68,9 +68,9 @@ impl<'a> Case<'a> {
 
     /// As the executor makes it. Returns what inspect says.
     async fn ours(&self, parameters: &[(&str, &str)]) -> Value {
-        let description = describe(&self.task(parameters), &self.flags(), None).unwrap();
+        let spec = described(&self.task(parameters), &self.flags(), None);
         let docker = self.daemon.connect().await;
-        let id = docker.create(&unique("ours"), description.container().unwrap()).await.unwrap();
+        let id = docker.create(&unique("ours"), &spec).await.unwrap();
         let seen = docker.inspect(&id).await.unwrap();
         docker.remove(&id, true).await.unwrap();
         serde_json::from_str::<Value>(&seen.text).unwrap()[0].clone()
@@ -336,7 +336,7 @@ async fn the_mac_address_is_seen_inside() {
     let case = Case::new(&daemon, sandbox.path());
     let mut task = case.task(&[("mac-address", "02:42:ac:11:00:aa")]);
     task.command.as_mut().unwrap().value = Some("cat /sys/class/net/eth0/address".into());
-    let spec = describe(&task, &case.flags(), None).unwrap().container().unwrap().clone();
+    let spec = described(&task, &case.flags(), None);
     let ran = run(&daemon.connect().await, &spec).await.unwrap();
     assert_eq!(ran.stdout, "02:42:ac:11:00:aa\n", "{}", ran.stderr);
 }
@@ -349,8 +349,7 @@ async fn what_an_old_daemon_does_not_know_is_said() {
     let case = Case::new(&daemon, sandbox.path());
     let docker = daemon.connect().await;
     for (key, value, api) in [("annotation", "a=b", (1, 43)), ("health-start-interval", "1s", (1, 44))] {
-        let spec =
-            describe(&case.task(&[(key, value)]), &case.flags(), None).unwrap().container().unwrap().clone();
+        let spec = described(&case.task(&[(key, value)]), &case.flags(), None);
         match docker.create(&unique("mesos"), &spec).await {
             Ok(id) => docker.remove(&id, true).await.unwrap(),
             Err(error) => {

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use calico_mesos::mesos::messages::ExecutorInfo;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::link::{Cause, Change, Ended, Kill, Link, Order, Outcome};
-use calico_mesos::task::work::docker_host;
+use calico_mesos::task::request::{docker_host, CalicoTask, Context, ForeignContainer, Task, Work};
 use calico_mesos::task::{life, request};
 use serde_json::{json, Value};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -32,21 +33,18 @@ impl Adopted {
         let docker_id = post(world, "/containers/create", &body).await["Id"].as_str().unwrap().to_owned();
         let info = task_info(&app("/adopted", script, with(calico(), "SERVICE_PORT", "80")));
         let container = ContainerId::random();
-        let custom = request::Custom {
-            executor: &ExecutorInfo::default(),
-            arguments: &[],
-            sandbox: Path::new("/sandbox"),
-            container: &container,
-        };
-        let mut description = request::describe_custom(&info, &custom, None).unwrap();
-        description.work = request::Work::Foreign(docker_id.clone());
         let socket = world.stack.docker.socket.display().to_string();
-        let docker = docker_host::choose(None, false, &world.stack.config, Some(&socket)).unwrap();
+        let choose = || docker_host::choose(None, false, &world.stack.config, Some(&socket));
+        let context = Context::of_custom(&container, Path::new("/sandbox"), None, &choose);
+        let custom = request::Custom { executor: &ExecutorInfo::default(), arguments: &[] };
+        let mut description = request::describe_custom(&info, &custom, &context).unwrap();
+        let work = Work::Foreign(ForeignContainer { docker: choose().unwrap(), id: docker_id.clone() });
+        let task = CalicoTask::clone(description.task.calico().unwrap());
+        description.task = Task::Calico(Arc::new(CalicoTask { work, ..task }));
         let order = Order {
             container,
             name: docker_id.clone(),
             description,
-            docker: Some(docker),
             config_path: world.stack.config.clone(),
             framework: "docker".to_owned(),
             host_address: None,

@@ -228,7 +228,6 @@ async fn an_etcd_that_stops_answering_leaves_it_open_until_settled() {
 /// The record of a task whose container is none of Docker's.
 fn record(identity: &Identity) -> Record {
     Record {
-        container_name: format!("mesos-{}", identity.container_id),
         framework: "fw-0".into(),
         ..Record::new(ContainerId::parse(&identity.container_id).unwrap(), identity.clone())
     }

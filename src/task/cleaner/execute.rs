@@ -10,7 +10,7 @@ use crate::consul;
 use crate::error::chain;
 use crate::limits::ORPHANS;
 use crate::names::ContainerId;
-use crate::task::record::journal::{self, Journal, Owner, Peeked, Record};
+use crate::task::record::journal::{self, Backing, Journal, Owner, Peeked, Record};
 use crate::task::record::published::Told;
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
@@ -179,8 +179,11 @@ pub(super) fn record(config: &Config, survey: &Survey, container: &ContainerId, 
         ..Identity::new(&survey.node, container, trace.app().unwrap_or_default(), &task_id)
     };
     Record {
-        container_name: trace.container.as_ref().map(|its| its.name.clone()).unwrap_or_default(),
-        docker: trace.container.as_ref().map(|its| its.docker.clone()),
+        backing: trace.container.as_ref().map_or(Backing::Process, |its| Backing::Container {
+            docker: its.docker.clone(),
+            name: its.name.clone(),
+            adopted: false,
+        }),
         services: trace.services.iter().map(|service| service.id.clone()).collect(),
         ports: trace.ports.clone(),
         local: config.node.dataplane == Dataplane::Local,

@@ -34,7 +34,7 @@ impl GoneDocker {
 
     /// Whether the record names this Docker, in any form.
     pub(super) fn is_named_by(&self, record: &Record) -> bool {
-        record.docker.as_deref().is_some_and(|address| self.is_at(address))
+        record.backing.docker().is_some_and(|address| self.is_at(address))
     }
 
     /// Whether this address is that Docker's, in any form.

@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::logging;
 
 use super::{GcError, GoneDocker, Swept};
-use crate::task::record::journal::{Found, Journal};
+use crate::task::record::journal::{Backing, Found, Journal};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
 use crate::task::teardown::{self, Claim, Patience, Workload};
@@ -65,8 +65,8 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
         Err(error) => Some(Record::Unreadable(path, chain(&error))),
         Ok(Some(Found::Orphan(mut entry))) => {
             if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
-                // In memory only: should the record stay, the next cleaner needs the option again.
-                entry.record.docker = None;
+                // Nothing of Docker's is left to take down. In memory only: should the record stay, the next cleaner needs the option again.
+                entry.record.backing = Backing::Process;
             }
             let record = entry.record.clone();
             let steps = Steps::begin(&config, &record.identity.task_id);

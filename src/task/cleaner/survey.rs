@@ -171,7 +171,9 @@ impl Survey {
             };
             match &seen {
                 Seen::Dead(record, _) if gone.is_some_and(|gone| gone.is_named_by(record)) => {}
-                Seen::Living(Some(record)) | Seen::Dead(record, _) => dockers.extend(record.docker.clone()),
+                Seen::Living(Some(record)) | Seen::Dead(record, _) => {
+                    dockers.extend(record.backing.docker().map(str::to_owned))
+                }
                 _ => {}
             }
             match (container_of(&path), seen) {

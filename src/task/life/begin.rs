@@ -14,18 +14,20 @@ use crate::host::trust::{self, TrustError};
 use crate::task::life::services::Services;
 use crate::task::link::{Order, Outcome};
 use crate::task::network::EarlyLogin;
-use crate::task::record::journal::{Entry, Journal, Record};
+use crate::task::record::journal::{Backing, Entry, Journal, Record};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
 use crate::task::request::calico::CalicoRequest;
-use crate::task::request::{HostPort, Work};
+use crate::task::request::docker_host::Chosen;
+use crate::task::request::{CalicoTask, HostPort, Task, Work};
 use crate::task::retry::host_faults;
 
 /// What a life rests on.
 pub(super) struct Begun {
     pub config: Arc<Config>,
     pub order: Arc<Order>,
-    pub request: CalicoRequest,
+    /// The order's, held against the configuration.
+    pub task: Arc<CalicoTask>,
     pub entry: Entry,
     pub steps: Steps,
     /// Taken by the first reads.
@@ -33,18 +35,18 @@ pub(super) struct Begun {
 }
 
 /// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
-pub(super) async fn begin_patiently(order: Order) -> Result<Begun, Failure> {
-    match begin(order.clone()) {
+pub(super) async fn begin_patiently(order: &Order, task: &Arc<CalicoTask>) -> Result<Begun, Failure> {
+    match begin(order, task) {
         Err(failure) if failure.blame() == Blame::Host => {}
         begun => return begun,
     }
-    let launch = load_config(&order).map_or_else(|_| Default::default(), |config| config.launch);
-    host_faults(launch.retry_for, || std::future::ready(begin(order.clone()))).await
+    let launch = load_config(order).map_or_else(|_| Default::default(), |config| config.launch);
+    host_faults(launch.retry_for, || std::future::ready(begin(order, task))).await
 }
 
 /// Holds the request against the configuration and takes ownership of the container's names.
-fn begin(mut order: Order) -> Result<Begun, Failure> {
-    let config = load_config(&order)?;
+fn begin(order: &Order, task: &Arc<CalicoTask>) -> Result<Begun, Failure> {
+    let config = load_config(order)?;
     trust::everything(&config).map_err(|error| unsafe_host(&error))?;
     if let Err(error) = trust::shared_folder(&config.paths.log) {
         // What is written there decides nothing.
@@ -53,51 +55,64 @@ fn begin(mut order: Order) -> Result<Begun, Failure> {
     let steps = Steps::begin(&config, &order.description.task_id);
     // Not before the configuration is trusted, and as soon as it is: see `EarlyLogin`.
     let early = EarlyLogin::begin(&config);
-    order.description = order.description.within(&config)?;
-    let request = order.description.calico.clone().unwrap_or_default();
+    let task = Arc::new(CalicoTask::clone(task).within(&config)?);
+    let mut order = order.clone();
+    order.description.task = Task::Calico(task.clone());
     let node = calico::node_name(&config).map_err(|error| error.failure())?;
-    let record = record(&order, &request, &config, &node);
+    let record = record(&order, &task, &config, &node);
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
         .map_err(|error| Failure::new(Code::Journal, chain(&error)))?;
     Ok(Begun {
         config: Arc::new(config),
         order: Arc::new(order),
-        request,
+        task,
         entry,
         steps,
         early: Mutex::new(Some(early)),
     })
 }
 
-fn record(order: &Order, request: &CalicoRequest, config: &Config, node: &str) -> Record {
+fn record(order: &Order, task: &CalicoTask, config: &Config, node: &str) -> Record {
     let description = &order.description;
     let identity = Identity::new(node, &order.container, &description.app, &description.task_id);
     let mut record = Record {
-        container_name: order.name.clone(),
-        docker: order.docker.as_ref().map(|docker| docker.host.to_string()),
+        backing: backing(&task.work, &order.name),
         framework: order.framework.clone(),
-        adopted: matches!(description.work, Work::Foreign(_)),
-        ports: forwarded(order, config).map(|port| port.mapping).collect(),
+        ports: forwarded(task, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
         ..Record::new(order.container.clone(), identity)
     };
-    record.services = services(order, request, config, &record, &placeholders(request)).ids();
+    record.services = services(order, task, config, &record, &placeholders(&task.request)).ids();
     record
 }
 
-/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal has them
-/// before the addresses are chosen.
+/// What teardowns find the workload by.
+fn backing(work: &Work, name: &str) -> Backing {
+    let container = |docker: &Chosen, adopted| Backing::Container {
+        docker: docker.host.to_string(),
+        name: name.to_owned(),
+        adopted,
+    };
+    match work {
+        Work::Docker(task) => container(&task.docker, false),
+        Work::Foreign(foreign) => container(&foreign.docker, true),
+        Work::Command(_) => Backing::Process,
+    }
+}
+
+/// The task's Consul entries at these addresses. Their ids depend on the families only, so that the journal has
+/// them before the addresses are chosen.
 pub(super) fn services(
     order: &Order,
-    request: &CalicoRequest,
+    task: &CalicoTask,
     config: &Config,
     record: &Record,
     addresses: &[IpAddr],
 ) -> Services {
     let description = &order.description;
     let ports: Vec<(u16, Option<String>)> =
-        request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
+        task.request.ports.iter().map(|port| (port.port, port.name.clone())).collect();
     let instance = consul::Instance {
         name: &description.service,
         app_id: &description.app,
@@ -109,15 +124,15 @@ pub(super) fn services(
         ports: &ports,
     };
     let host = config.node.host_address.or(order.host_address).filter(|_| config.consul.host_service);
-    let forwarded = forwarded(order, config).map(|port| (port.mapping.host, port.name.clone())).collect();
+    let forwarded = forwarded(task, config).map(|port| (port.mapping.host, port.name.clone())).collect();
     let host = host.map(|host| instance.host(host, &forwarded));
     Services { direct: instance.direct(), host: host.unwrap_or_default() }
 }
 
 /// The host's ports that lead to the task.
-fn forwarded<'a>(order: &'a Order, config: &Config) -> std::slice::Iter<'a, HostPort> {
+fn forwarded<'a>(task: &'a CalicoTask, config: &Config) -> std::slice::Iter<'a, HostPort> {
     if config.ports.forward {
-        order.description.host_ports.iter()
+        task.host_ports.iter()
     } else {
         [].iter()
     }
@@ -142,14 +157,14 @@ fn placeholders(request: &CalicoRequest) -> Vec<IpAddr> {
 impl Begun {
     /// What the datastore is asked for.
     pub fn wanted(&self) -> Wanted {
-        let named = self.request.ports.iter().filter_map(|port| {
+        let named = self.task.request.ports.iter().filter_map(|port| {
             let name = port.name.clone()?;
             Some(NamedPort { name, protocol: "TCP".into(), port: port.port })
         });
         Wanted {
-            addresses: self.request.addresses.clone(),
-            profiles: self.request.profiles.clone(),
-            labels: self.order.description.labels.clone(),
+            addresses: self.task.request.addresses.clone(),
+            profiles: self.task.request.profiles.clone(),
+            labels: self.task.labels.clone(),
             ports: named.collect(),
         }
     }

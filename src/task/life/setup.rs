@@ -15,6 +15,7 @@ use crate::task::link::Order;
 use crate::task::network::felix;
 use crate::task::network::{self, Choice, Interface, Wired};
 use crate::task::report::steps::{Step, Steps};
+use crate::task::request::CalicoTask;
 use crate::task::work::gate::Gate;
 use crate::task::work::remapped;
 use crate::task::work::{self, Attached, Ready, Seen};
@@ -68,10 +69,9 @@ async fn pass(steps: Option<&Steps>, step: Step) {
     }
 }
 
-pub(super) async fn record(order: Arc<Order>, cancel: CancellationToken) -> Ending {
-    let made = unless_cancelled(cancel, async {
-        Ok(Made::Begun(Box::new(begin_patiently((*order).clone()).await?)))
-    });
+pub(super) async fn record(order: Arc<Order>, task: Arc<CalicoTask>, cancel: CancellationToken) -> Ending {
+    let made =
+        unless_cancelled(cancel, async { Ok(Made::Begun(Box::new(begin_patiently(&order, &task).await?))) });
     let made = made.await?;
     if let Made::Begun(begun) = &made {
         begun.steps.pass(Step::Recorded).await;
@@ -101,14 +101,14 @@ pub(super) async fn read(begun: Arc<Begun>, cancel: CancellationToken) -> Ending
     let choice = unless_cancelled(cancel, async {
         let Begun { config, entry, steps, .. } = &*begun;
         let choice = network::choose(config, &entry.record, &begun.wanted(), early, steps).await?;
-        Ok(Made::Choice(Box::new(choice)))
+        Ok(Made::Choice(choice))
     });
     choice.await
 }
 
 pub(super) async fn interface(begun: Arc<Begun>, cancel: CancellationToken) -> Ending {
     let (config, steps) = (begun.config.clone(), begun.steps.clone());
-    let (container, ipv6) = (begun.order.container.clone(), begun.request.wants_ipv6());
+    let (container, ipv6) = (begun.order.container.clone(), begun.task.request.wants_ipv6());
     // The record is not held: a kernel that hangs would keep it from the teardown.
     drop(begun);
     network::make_interface(config, container, ipv6, steps, cancel)
@@ -141,7 +141,7 @@ const RETRY_NOTHING: Duration = Duration::ZERO;
 
 pub(super) async fn examine(begun: Arc<Begun>, cancel: CancellationToken) -> Ending {
     let examined = unless_cancelled(cancel, async {
-        if let Some(docker) = &begun.order.docker {
+        if let Some(docker) = begun.task.work.docker() {
             remapped::refuse(&begun.config, docker).await?;
         }
         Ok(Made::Nothing)

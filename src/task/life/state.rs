@@ -23,8 +23,8 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::event::{Effect, Event, Fate, Phase, Timer, Verdict, Word};
-use super::table::{needs, Clock, Job, Kind};
-use crate::limits::{CONSUL_BEFORE_UPDATE, DOCKER_KILLED, STOP_PATIENCE, TEARDOWN};
+use super::table::{needs, Job, Kind};
+use crate::limits::{CONSUL_BEFORE_UPDATE, DOCKER_KILLED, START_WITHOUT_GATE, STOP_PATIENCE, TEARDOWN};
 use crate::task::link::Kill;
 use crate::task::teardown::Workload;
 
@@ -32,9 +32,6 @@ use crate::task::teardown::Workload;
 #[derive(Debug, Clone)]
 pub struct State {
     kind: Kind,
-    clock: Clock,
-    /// How long a start may take.
-    start_limit: Duration,
     phase: Phase,
     /// Jobs that have begun and not ended.
     in_flight: BTreeSet<Job>,
@@ -59,12 +56,10 @@ pub struct State {
 type Effects = Vec<Effect>;
 
 impl State {
-    /// The first jobs. `start_limit`: how long a start may take.
-    pub fn begin(kind: Kind, clock: Clock, start_limit: Duration) -> (Self, Effects) {
+    /// The first jobs.
+    pub fn begin(kind: Kind) -> (Self, Effects) {
         let mut state = Self {
             kind,
-            clock,
-            start_limit,
             phase: Phase::Preparing,
             in_flight: BTreeSet::new(),
             begun: BTreeSet::new(),
@@ -185,7 +180,9 @@ impl State {
             Phase::Starting => {
                 self.failed_before_gate =
                     job == Job::Start && !self.knocked && self.in_flight.contains(&Job::Wire);
-                self.give_up(Fate::Failed(job), self.start_limit, effects);
+                // What calico-runc may wait for at the gate is known with the configuration; this is for a start that
+                // fails.
+                self.give_up(Fate::Failed(job), START_WITHOUT_GATE, effects);
             }
             // A runtime that waits too long at the gate fails the start, but the network was the cause.
             Phase::Settling
@@ -278,7 +275,7 @@ impl State {
         let until = now + self.grace;
         self.phase = Phase::Stopping { until: Some(until) };
         effects.push(Effect::AskToStop(until));
-        if self.clock == Clock::Executor {
+        if self.kind.ends_grace_itself() {
             effects.push(Effect::Arm(Timer::Grace, self.grace));
         }
         effects.push(Effect::Arm(Timer::Patience, self.grace + STOP_PATIENCE));
@@ -343,8 +340,8 @@ impl State {
     fn settled(&mut self, now: Instant, effects: &mut Effects) {
         let started = self.done.contains(&Job::Start);
         let runs = match self.kind {
-            Kind::Plain => started,
-            Kind::Calico | Kind::Command => started && self.passed,
+            Kind::PlainContainer | Kind::PlainCommand => started,
+            Kind::CalicoContainer | Kind::CalicoCommand => started && self.passed,
             Kind::Adopted => self.passed,
         };
         match self.fate {

@@ -1,31 +1,45 @@
 //! The jobs of a life's set-up, and what each of them needs.
 
+use crate::task::request::{Task, Work};
+
 /// What a life is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A task that stock Mesos could run just as well.
-    Plain,
+    /// A container that stock Mesos could run just as well.
+    PlainContainer,
+    /// A command that stock Mesos could run just as well.
+    PlainCommand,
     /// A container with an interface of Calico's.
-    Calico,
+    CalicoContainer,
     /// A command with one. It is this executor's own child, so that it may stand at the gate while the datastore is
     /// read; Docker would hold a lock on its container meanwhile.
-    Command,
-    /// The same for a container that others make and start, as clients of the Docker API do.
+    CalicoCommand,
+    /// A container with one, which others make and start, as clients of the Docker API do.
     Adopted,
+}
+
+impl From<&Task> for Kind {
+    fn from(task: &Task) -> Self {
+        match (task, task.work()) {
+            (Task::Plain(_), Work::Docker(_) | Work::Foreign(_)) => Self::PlainContainer,
+            (Task::Plain(_), Work::Command(_)) => Self::PlainCommand,
+            (Task::Calico(_), Work::Docker(_)) => Self::CalicoContainer,
+            (Task::Calico(_), Work::Command(_)) => Self::CalicoCommand,
+            (Task::Calico(_), Work::Foreign(_)) => Self::Adopted,
+        }
+    }
 }
 
 impl Kind {
     /// It has a record in the journal, a gate, an address and names.
     pub(super) fn is_networked(self) -> bool {
-        self != Self::Plain
+        !matches!(self, Self::PlainContainer | Self::PlainCommand)
     }
-}
 
-/// Whose clock ends the first grace period.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clock {
-    Docker,
-    Executor,
+    /// Whether this executor ends the grace period. Docker does it for a container.
+    pub(super) fn ends_grace_itself(self) -> bool {
+        matches!(self, Self::PlainCommand | Self::CalicoCommand)
+    }
 }
 
 /// A part of the set-up.
@@ -82,23 +96,24 @@ impl Job {
 /// What has to be done before `job` can begin; `None`: a life of this kind has no such job.
 pub fn needs(job: Job, kind: Kind) -> Option<&'static [Job]> {
     use Job::*;
+    use Kind::*;
     Some(match (job, kind) {
-        (Create, Kind::Plain) => &[],
-        (Attach, Kind::Plain) => &[Create],
-        (Start, Kind::Plain) => &[Attach],
-        (Look, Kind::Plain) => &[Start],
-        (_, Kind::Plain) | (Start, Kind::Adopted) | (Publish, Kind::Command) => return None,
+        (Create, PlainContainer | PlainCommand) => &[],
+        (Attach, PlainContainer | PlainCommand) => &[Create],
+        (Start, PlainContainer | PlainCommand) => &[Attach],
+        (Look, PlainContainer | PlainCommand) => &[Start],
+        (_, PlainContainer | PlainCommand) => return None,
+        (Start, Adopted) | (Publish | Examine, CalicoCommand) => return None,
         (Record, _) => &[],
         (Listen, _) => &[Record],
-        (Examine, Kind::Command) => return None,
         (Sync | Read | Interface | Create | Examine, _) => &[Listen],
         (Publish, _) => &[Sync, Read, Interface, Create, Examine],
-        (Attach, Kind::Command) => &[Create],
+        (Attach, CalicoCommand) => &[Create],
         (Attach, _) => &[Publish],
-        (Wire, Kind::Command) => &[Sync, Read, Interface, Create],
-        (Start, Kind::Command) => &[Attach, Interface],
+        (Wire, CalicoCommand) => &[Sync, Read, Interface, Create],
+        (Start, CalicoCommand) => &[Attach, Interface],
         (Wire | Start, _) => &[Attach],
-        (Look, Kind::Calico | Kind::Command) => &[Wire, Start],
-        (Look, Kind::Adopted) => &[Wire],
+        (Look, CalicoContainer | CalicoCommand) => &[Wire, Start],
+        (Look, Adopted) => &[Wire],
     })
 }

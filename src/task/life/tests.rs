@@ -11,7 +11,8 @@ use super::table::*;
 use crate::task::link::{Cause, Kill};
 use crate::task::teardown::Workload;
 
-const START_LIMIT: Duration = Duration::from_secs(70);
+const KINDS: [Kind; 5] =
+    [Kind::PlainContainer, Kind::PlainCommand, Kind::CalicoContainer, Kind::CalicoCommand, Kind::Adopted];
 
 fn kill(grace: u64) -> Event {
     Event::Kill(Kill { grace: Duration::from_secs(grace), announce: true, cause: Cause::Asked })
@@ -38,8 +39,8 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind, clock: Clock) -> Self {
-        let (state, effects) = State::begin(kind, clock, START_LIMIT);
+    fn new(kind: Kind) -> Self {
+        let (state, effects) = State::begin(kind);
         let mut world = Self {
             kind,
             state,
@@ -106,7 +107,7 @@ impl World {
                 Effect::TearDown { .. } => {
                     let runs: Vec<_> = self.in_flight.iter().filter(|job| **job != Job::Look).collect();
                     assert!(runs.is_empty() || self.unwatched, "a teardown while {runs:?} run");
-                    let gated = self.kind != Kind::Plain;
+                    let gated = self.kind.is_networked();
                     assert!(!gated || self.gate != Some(Verdict::Open), "the gate is open in a teardown");
                     self.torn += 1;
                 }
@@ -140,7 +141,7 @@ impl World {
             Kind::Adopted => self.told.contains(&Word::Prepared),
             _ => self.in_flight.contains(&Job::Start),
         };
-        if self.kind != Kind::Plain && starts && !self.knocked {
+        if self.kind.is_networked() && starts && !self.knocked {
             events.push(Event::Knocked);
         }
         if self.gate == Some(Verdict::Open) && !self.passed {
@@ -180,17 +181,15 @@ impl World {
     }
 }
 
-fn kinds() -> impl Strategy<Value = (Kind, Clock)> {
-    let kind = prop_oneof![Just(Kind::Plain), Just(Kind::Calico), Just(Kind::Command), Just(Kind::Adopted)];
-    (kind, prop_oneof![Just(Clock::Docker), Just(Clock::Executor)])
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn promises_hold_in_any_order((kind, clock) in kinds(), choices in prop::collection::vec(any::<prop::sample::Index>(), 1..60)) {
-        let mut world = World::new(kind, clock);
+    fn promises_hold_in_any_order(
+        kind in prop::sample::select(&KINDS[..]),
+        choices in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
+    ) {
+        let mut world = World::new(kind);
         for choice in choices {
             let possible = world.possible();
             world.handle(choice.get(&possible).clone());
@@ -206,12 +205,12 @@ proptest! {
 
 /// What a world does in which everything goes well, up to the phase that is asked for.
 fn at(kind: Kind, phase: Phase) -> World {
-    let mut world = World::new(kind, Clock::Docker);
+    let mut world = World::new(kind);
     for _ in 0..40 {
         if world.state.phase() == phase && !world.in_flight.contains(&Job::Look) {
             return world;
         }
-        let waits = kind != Kind::Plain && !world.passed;
+        let waits = kind.is_networked() && !world.passed;
         let next = world.possible().into_iter().find(|event| match event {
             Event::Done(Job::Start) => !waits,
             Event::Done(_) | Event::Passed => true,
@@ -225,7 +224,7 @@ fn at(kind: Kind, phase: Phase) -> World {
 
 #[test]
 fn every_kind_runs_and_ends() {
-    for kind in [Kind::Plain, Kind::Calico, Kind::Command, Kind::Adopted] {
+    for kind in KINDS {
         let mut world = at(kind, Phase::Running);
         assert!(world.told.contains(&Word::Running), "{kind:?}");
         let jobs = Job::ALL.into_iter().filter(|job| needs(*job, kind).is_some());
@@ -234,7 +233,7 @@ fn every_kind_runs_and_ends() {
         let fate = Fate::Ended;
         assert!(world.all.contains(&Effect::TearDown {
             workload: Workload::Exited,
-            claimed: kind != Kind::Plain,
+            claimed: kind.is_networked(),
             fate
         }));
         world.handle(Event::TornDown);
@@ -244,13 +243,13 @@ fn every_kind_runs_and_ends() {
 
 #[test]
 fn a_kill_during_the_start_never_tells_that_it_runs() {
-    for kind in [Kind::Plain, Kind::Calico] {
-        let mut world = World::new(kind, Clock::Docker);
+    for kind in [Kind::PlainContainer, Kind::CalicoContainer] {
+        let mut world = World::new(kind);
         while !world.in_flight.contains(&Job::Start) {
             let job = *world.in_flight.iter().next().unwrap();
             world.handle(Event::Done(job));
         }
-        if kind == Kind::Calico {
+        if kind == Kind::CalicoContainer {
             world.handle(Event::Done(Job::Wire));
             world.handle(Event::Knocked);
             world.handle(Event::Passed);
@@ -270,7 +269,7 @@ fn a_kill_during_the_start_never_tells_that_it_runs() {
 #[test]
 fn the_first_cause_is_told() {
     let failed = |events: &[Event]| {
-        let mut world = at(Kind::Calico, Phase::Starting);
+        let mut world = at(Kind::CalicoContainer, Phase::Starting);
         for event in events {
             world.handle(event.clone());
         }
@@ -293,7 +292,7 @@ fn the_first_cause_is_told() {
 
 #[test]
 fn a_later_kill_only_shortens_the_grace_period() {
-    let mut world = at(Kind::Plain, Phase::Running);
+    let mut world = at(Kind::PlainContainer, Phase::Running);
     world.handle(kill(60));
     let Phase::Stopping { until: Some(first) } = world.state.phase() else { panic!() };
     world.handle(kill(90));
@@ -306,13 +305,25 @@ fn a_later_kill_only_shortens_the_grace_period() {
 
 #[test]
 fn consul_takes_nothing_from_the_grace_period() {
-    let mut world = at(Kind::Calico, Phase::Running);
+    let mut world = at(Kind::CalicoContainer, Phase::Running);
     world.handle(kill(60));
     assert_eq!(world.state.phase(), Phase::Stopping { until: None });
     world.now += Duration::from_secs(1);
     world.handle(Event::Due(Timer::Leave));
     let until = world.now + Duration::from_secs(60);
     assert_eq!(world.state.phase(), Phase::Stopping { until: Some(until) });
+}
+
+#[test]
+fn only_a_commands_grace_period_is_ended_here() {
+    for kind in KINDS {
+        let mut world = at(kind, Phase::Running);
+        world.handle(kill(60));
+        world.handle(Event::Left);
+        let armed = world.all.iter().any(|effect| matches!(effect, Effect::Arm(Timer::Grace, _)));
+        let command = matches!(kind, Kind::PlainCommand | Kind::CalicoCommand);
+        assert_eq!(armed, command, "{kind:?}");
+    }
 }
 
 /// The drawing in the module's documentation has the phases that there are, and they are reached.

@@ -29,7 +29,7 @@ pub(in crate::task) async fn choose(
     wanted: &Wanted,
     early: Option<EarlyLogin>,
     steps: &Steps,
-) -> Result<Choice, Failure> {
+) -> Result<Box<Choice>, Failure> {
     let choice = async {
         felix::can_report(config).await?;
         let choice = read(config, &record.identity, wanted, early).await?;
@@ -64,13 +64,20 @@ impl EarlyLogin {
     }
 }
 
+/// What the reads of the datastore lead to.
+enum Read {
+    Chosen(Box<Choice>),
+    /// Another task still has the address.
+    Held(CalicoError),
+}
+
 /// The datastore's reads and the choice, retried; an address that is still held is waited for.
 async fn read(
     config: &Config,
     identity: &Identity,
     wanted: &Wanted,
     early: Option<EarlyLogin>,
-) -> Result<Choice, Failure> {
+) -> Result<Box<Choice>, Failure> {
     let waiting_since = Instant::now();
     let early = Mutex::new(early);
     loop {
@@ -94,15 +101,15 @@ async fn read(
                 result = datastore.prepare(identity, wanted).await;
             }
             match result {
-                Ok(claim) => Ok(Ok(Choice { datastore, claim, took: started.elapsed() })),
-                Err(error) if error.is_held() => Ok(Err(error)),
+                Ok(claim) => Ok(Read::Chosen(Box::new(Choice { datastore, claim, took: started.elapsed() }))),
+                Err(error) if error.is_held() => Ok(Read::Held(error)),
                 Err(error) => Err(error.failure()),
             }
         })
         .await?;
         let held = match result {
-            Ok(ready) => return Ok(ready),
-            Err(held) => held,
+            Read::Chosen(choice) => return Ok(choice),
+            Read::Held(held) => held,
         };
         let waited = waiting_since.elapsed();
         if waited >= config.launch.ip_wait {

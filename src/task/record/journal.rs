@@ -14,6 +14,7 @@
 //! while its owner lives. It is never renamed. A process that has locked a file compares it with the file at its path:
 //! a different inode means that another process was faster.
 
+mod backing;
 mod lines;
 
 use std::fs::{self, File, OpenOptions};
@@ -36,6 +37,7 @@ use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 
 use crate::task::link::Ending;
+pub use backing::Backing;
 use lines::{is_blank, parse, text, Held, Parsed};
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
@@ -87,10 +89,9 @@ pub enum JournalError {
 pub struct Record {
     pub format: u32,
     pub container: ContainerId,
-    /// Docker's name of the container.
-    pub container_name: String,
-    /// The Docker that has it, as `unix:///path` or `tcp://host:port`; none for a command.
-    pub docker: Option<String>,
+    /// What runs the workload.
+    #[serde(flatten)]
+    pub backing: Backing,
     pub framework: String,
     /// The task's identity in Calico.
     pub identity: Identity,
@@ -101,9 +102,6 @@ pub struct Record {
     /// gets the port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Mapping>,
-    /// Others have made the container, and remove it. Records of earlier releases have no such container.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub adopted: bool,
     /// `dataplane = "local"`: routes and sysctls are ours to restore.
     pub local: bool,
     pub owner: Owner,
@@ -117,13 +115,11 @@ impl Record {
         Self {
             format: FORMAT,
             container,
-            container_name: String::new(),
-            docker: None,
+            backing: Backing::Process,
             framework: String::new(),
             identity,
             services: Vec::new(),
             ports: Vec::new(),
-            adopted: false,
             local: false,
             owner: Owner::current(),
             written: timestamp(),

@@ -18,12 +18,10 @@
 //! environment is in it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::{as_argument, environment, invalid, name, network, ports, refuse_unsupported, resources};
-use super::{describe, labels, Description, Work};
-use crate::error::{chain, Code, Failure};
-use crate::mesos::flags::Flags;
+use super::{describe, kind, labels, Context, Description, Work};
+use crate::error::{Code, Failure};
 use crate::mesos::messages::container_info::{self, DockerInfo};
 use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::{CommandInfo, ContainerInfo, Environment, ExecutorInfo, TaskInfo};
@@ -46,10 +44,6 @@ pub struct Custom<'a> {
     pub executor: &'a ExecutorInfo,
     /// What it was started with, after its own name and options.
     pub arguments: &'a [String],
-    pub sandbox: &'a Path,
-    /// Made for this task: an executor may have several, and what one has left must not bear the name of
-    /// another, so the executor's own ContainerID serves for none of them.
-    pub container: &'a ContainerId,
 }
 
 /// Names of containers begin so. An agent that starts kills unknown containers with a name of its own kind,
@@ -66,31 +60,31 @@ pub fn is_named_by_us(name: &str, container: &ContainerId) -> bool {
     name == container_name(container)
 }
 
-/// Understands a task of a custom executor; `memory` as for [`describe`].
+/// Understands a task of a custom executor.
 pub fn describe_custom(
     task: &TaskInfo,
     custom: &Custom<'_>,
-    memory: Option<u64>,
+    context: &Context<'_>,
 ) -> Result<Description, Failure> {
     refuse_executor_in_image(custom.executor)?;
     let task = whole(task, custom)?;
     match &task.container {
-        Some(_) => describe(&task, &flags(custom)?, memory),
-        None => command(&task, custom),
+        Some(_) => describe(&task, context),
+        None => command(&task, context),
     }
 }
 
-fn command(task: &TaskInfo, custom: &Custom<'_>) -> Result<Description, Failure> {
+fn command(task: &TaskInfo, context: &Context<'_>) -> Result<Description, Failure> {
     refuse_unsupported(task)?;
     resources::check(task)?;
     let mut notes = Vec::new();
     let calico = network::request_of_variables(task, false)?;
-    let spec = command_spec(task, custom, &mut notes)?;
+    let spec = command_spec(task, context, &mut notes)?;
     let host_ports = match calico {
         Some(_) => ports::own(task),
         None => Vec::new(),
     };
-    Description::of(task, Work::Command(spec), calico, host_ports, notes)
+    Description::of(task, kind(task, Work::Command(spec), calico, host_ports), notes)
 }
 
 /// With `--executor` or `executor` and a Docker app of Marathon, Mesos starts us in the app's image.
@@ -189,19 +183,9 @@ fn twice(name: &str, value: &str, where_else: &str, other: &str) -> Failure {
     invalid(format!("{name} is {}, but {where_else} has {}", shown(value), shown(other)))
 }
 
-/// The place of a container of ours, in the form that an agent gives to its docker executor.
-fn flags(custom: &Custom<'_>) -> Result<Flags, Failure> {
-    let words = [
-        "calico-executor".to_owned(),
-        format!("--container={}", container_name(custom.container)),
-        format!("--sandbox_directory={}", custom.sandbox.display()),
-    ];
-    Flags::parse(words).map_err(|error| Failure::new(Code::Internal, chain(&error)))
-}
-
 fn command_spec(
     task: &TaskInfo,
-    custom: &Custom<'_>,
+    context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> Result<CommandSpec, Failure> {
     let command = task.command.clone().unwrap_or_default();
@@ -213,9 +197,9 @@ fn command_spec(
     Ok(CommandSpec {
         program,
         arguments,
-        environment: variables(task, custom.sandbox, notes)?,
+        environment: variables(task, context, notes)?,
         user: user.map(str::to_owned),
-        directory: custom.sandbox.to_owned(),
+        directory: context.sandbox.clone(),
     })
 }
 
@@ -250,7 +234,7 @@ fn words(command: &CommandInfo, notes: &mut Vec<String>) -> Result<(String, Vec<
 /// Everything the command finds in its environment.
 fn variables(
     task: &TaskInfo,
-    sandbox: &Path,
+    context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::from([("PATH".to_owned(), DEFAULT_PATH.to_owned())]);
@@ -268,7 +252,7 @@ fn variables(
             )?;
         }
     }
-    environment::insert(&mut variables, "MESOS_SANDBOX", &sandbox.display().to_string())?;
+    environment::insert(&mut variables, "MESOS_SANDBOX", &context.sandbox.display().to_string())?;
     if let Some(role) = environment::role(task) {
         environment::insert(&mut variables, "MESOS_ALLOCATION_ROLE", role)?;
     }

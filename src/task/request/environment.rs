@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::invalid;
-use crate::error::{Code, Failure};
+use super::{invalid, Context};
+use crate::error::Failure;
 use crate::host::processes::MAX_STRING;
-use crate::mesos::flags::Flags;
 use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::environment::Variable;
 use crate::mesos::messages::TaskInfo;
@@ -31,7 +30,7 @@ pub(super) fn listed(task: &TaskInfo) -> &[Variable] {
 
 pub(super) fn variables(
     task: &TaskInfo,
-    flags: &Flags,
+    context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> Result<BTreeMap<String, String>, Failure> {
     let mut variables = BTreeMap::new();
@@ -48,17 +47,11 @@ pub(super) fn variables(
         };
         insert(&mut variables, &variable.name, value)?;
     }
-    let hooks = flags.task_environment().map_err(|error| {
-        Failure::new(
-            Code::AgentFlags,
-            format!("the agent's flags are wrong: {}", crate::error::chain(&error)),
-        )
-    })?;
-    for (name, value) in hooks {
-        insert(&mut variables, &name, &value)?;
+    for (name, value) in &context.hooks {
+        insert(&mut variables, name, value)?;
     }
-    insert(&mut variables, "MESOS_SANDBOX", &flags.mapped_directory)?;
-    insert(&mut variables, "MESOS_CONTAINER_NAME", &flags.container)?;
+    insert(&mut variables, "MESOS_SANDBOX", &context.mapped_directory)?;
+    insert(&mut variables, "MESOS_CONTAINER_NAME", &context.name)?;
     if let Some(role) = role(task) {
         insert(&mut variables, "MESOS_ALLOCATION_ROLE", role)?;
     }

@@ -12,16 +12,20 @@
 //! | `health_check` | a check beside the task | `health` |
 //! | `container.docker.parameters` | nearly anything; applied last, as on a command line | `parameters` |
 //!
-//! A custom executor's task can be a command as well; `custom` decides which it is.
+//! A custom executor's task can be a command as well; `custom` tells which it is, and `kinds` has a type for each. What
+//! does not stand in the TaskInfo comes in the [`Context`], which each way in fills. `docker_host` chooses the Docker.
 //!
 //! Pure: nothing is looked up or written. A mistake in a task becomes one sentence in one [`Failure`]. What the stock
 //! executor ignores, too, is listed in [`Description::notes`], for the log.
 
 pub mod calico;
 mod command;
+mod context;
 mod custom;
+pub mod docker_host;
 mod environment;
 mod health;
+mod kinds;
 mod network;
 mod parameters;
 mod ports;
@@ -29,21 +33,23 @@ mod resources;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::consul::may_have_host_entry;
 use crate::error::{is_deceptive, Code, Failure};
 use crate::host::processes::MAX_STRING;
-use crate::mesos::flags::Flags;
 use crate::mesos::messages::{container_info, ContainerInfo, DurationInfo, TaskInfo};
 use crate::names::service_name;
 use crate::task::health::Check;
 use crate::task::request::calico::{shown, CalicoRequest};
-use crate::workload::{find_credentials, CommandSpec, ContainerSpec, Credentials};
+use crate::workload::{find_credentials, ContainerSpec, Credentials};
 
+pub use context::Context;
 pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
+pub use kinds::{CalicoTask, DockerTask, ForeignContainer, Task, Work};
 pub use ports::HostPort;
 pub use resources::total_memory;
 pub use volumes::missing_folders;
@@ -59,29 +65,10 @@ const MAX_APP: usize = 512;
 /// They are copied into the task's endpoint, which every Felix of the cluster holds in memory.
 const MOST_LABELS: usize = 500;
 
-/// What is to run.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Work {
-    Docker {
-        container: Box<ContainerSpec>,
-        /// The image is pulled even if it is there.
-        force_pull: bool,
-        /// Where the task's URIs are, credentials for its image among them.
-        sandbox: PathBuf,
-    },
-    Command(CommandSpec),
-    /// A container that others make and start, by Docker's id.
-    Foreign(String),
-}
-
 /// A task, understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Description {
-    pub work: Work,
-    /// `None`: a task like any other, which must not touch Calico, Consul, journal and runtime.
-    pub calico: Option<CalicoRequest>,
-    /// The host's ports that are to lead to a Calico task; those of other tasks are Docker's, in `work`.
-    pub host_ports: Vec<HostPort>,
+    pub task: Task,
     pub health: Option<Check>,
     /// How long the task may take to end, if its definition sets that.
     pub kill_grace: Option<Duration>,
@@ -95,15 +82,12 @@ pub struct Description {
     pub task_id: String,
     /// Marathon ordered it, by its variable MARATHON_APP_ID.
     pub by_marathon: bool,
-    /// The labels of the task, raw.
-    pub labels: BTreeMap<String, String>,
     /// What the definition contains without effect, a sentence each.
     pub notes: Vec<String>,
 }
 
-/// Understands a task. `memory` is the host's in bytes ([`total_memory`]); only tasks with a memory limit of
-/// their own need it.
-pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<Description, Failure> {
+/// Understands a task that is a container.
+pub fn describe(task: &TaskInfo, context: &Context<'_>) -> Result<Description, Failure> {
     refuse_unsupported(task)?;
     let (container, docker) = docker_container(task)?;
     let mut notes = Vec::new();
@@ -111,19 +95,19 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
     let mut spec =
         ContainerSpec { image: image(docker)?, privileged: docker.privileged(), ..Default::default() };
     command::apply(task, &mut spec, &mut notes)?;
-    let mut variables = environment::variables(task, flags, &mut notes)?;
-    resources::apply(task, flags, memory, &mut spec)?;
-    volumes::apply(container, docker, flags, &mut spec, &mut notes)?;
+    let mut variables = environment::variables(task, context, &mut notes)?;
+    resources::apply(task, context, &mut spec)?;
+    volumes::apply(container, docker, context, &mut spec, &mut notes)?;
     let host_ports = network::apply(task, container, docker, calico.is_some(), &mut spec)?;
     let always_pull = parameters::apply(
         &docker.parameters,
         calico.is_some(),
-        &flags.sandbox_directory,
+        &context.sandbox,
         &mut spec,
         &mut variables,
         &mut notes,
     )?;
-    network::default_dns(docker, container, flags, calico.is_some(), &mut spec)?;
+    network::default_dns(docker, container, context, calico.is_some(), &mut spec)?;
     // What a parameter only names takes the image's variable away, unless the task has one of that name.
     spec.environment.retain(|name| !variables.contains_key(name));
     spec.environment.extend(environment::lines(variables));
@@ -131,46 +115,48 @@ pub fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<D
         spec.runtime = Some(RUNTIME.to_owned());
     }
     ignored(container, &mut notes);
-    let work = Work::Docker {
-        container: Box::new(spec),
+    let work = Work::Docker(Arc::new(DockerTask {
+        docker: (context.docker)()?,
+        container: spec,
         force_pull: docker.force_pull_image() || always_pull,
-        sandbox: flags.sandbox_directory.clone(),
-    };
-    Description::of(task, work, calico, host_ports, notes)
+        sandbox: context.sandbox.clone(),
+    }));
+    Description::of(task, kind(task, work, calico, host_ports), notes)
+}
+
+/// The ports are those of a Calico task; a plain one has none.
+fn kind(info: &TaskInfo, work: Work, calico: Option<CalicoRequest>, host_ports: Vec<HostPort>) -> Task {
+    match calico {
+        None => Task::Plain(work),
+        Some(request) => {
+            Task::Calico(Arc::new(CalicoTask { work, request, host_ports, labels: labels(info) }))
+        }
+    }
 }
 
 impl Description {
-    /// With what does not depend on the kind of work.
-    fn of(
-        task: &TaskInfo,
-        work: Work,
-        calico: Option<CalicoRequest>,
-        host_ports: Vec<HostPort>,
-        mut notes: Vec<String>,
-    ) -> Result<Self, Failure> {
-        let health = health::read(task, &work, &mut notes)?;
+    /// With what does not depend on the kind of task.
+    fn of(task: &TaskInfo, kind: Task, mut notes: Vec<String>) -> Result<Self, Failure> {
+        let health = health::read(task, kind.work(), &mut notes)?;
         let kill_grace = task.kill_policy.as_ref().and_then(|policy| policy.grace_period.as_ref());
-        let labels = labels(task);
-        if calico.is_some() && labels.len() > MOST_LABELS {
+        let labels = kind.calico().map_or(0, |calico| calico.labels.len());
+        if labels > MOST_LABELS {
             return Err(invalid(format!(
-                "the task has {} labels; a Calico task can have at most {MOST_LABELS}",
-                labels.len()
+                "the task has {labels} labels; a Calico task can have at most {MOST_LABELS}"
             )));
         }
         // The name derives from the whole id, which is cut below: it stands, on one line, in each block that the task
         // has an address of, and other tasks share that block.
         let service = service_name(app(task));
         let app = app(task)[..app(task).floor_char_boundary(MAX_APP)].replace(is_deceptive, " ");
-        if calico.is_some() && !may_have_host_entry(&service) {
+        if kind.calico().is_some() && !may_have_host_entry(&service) {
             notes.push(match service.is_empty() {
                 true => format!("the app's id {} has no character that a name in Consul can have; the task is not registered", shown(&app)),
                 false => format!("another app's addresses have the name {service} in Consul; the task is registered as {service}-direct only"),
             });
         }
         Ok(Self {
-            work,
-            calico,
-            host_ports,
+            task: kind,
             health,
             kill_grace: duration("the kill policy's grace period", kill_grace)?,
             max_completion: duration("max_completion_time", task.max_completion_time.as_ref())?,
@@ -178,49 +164,29 @@ impl Description {
             service,
             by_marathon: environment::own(task, "MARATHON_APP_ID").is_some_and(|id| !id.is_empty()),
             task_id: name("the task id", &task.task_id.value)?.to_owned(),
-            labels,
             notes,
         })
     }
 
     /// What it is, for the log: `Docker, Calico: auto, profile dev`.
     pub fn summary(&self) -> String {
-        let work = match &self.work {
-            Work::Docker { .. } => "Docker",
+        let work = match self.task.work() {
+            Work::Docker(_) => "Docker",
             Work::Command(_) => "command",
             Work::Foreign(_) => "adopted",
         };
-        match &self.calico {
-            Some(request) => format!("{work}, Calico: {request}"),
-            None => work.to_owned(),
+        match &self.task {
+            Task::Calico(task) => format!("{work}, Calico: {}", task.request),
+            Task::Plain(_) => work.to_owned(),
         }
     }
+}
 
-    /// The container that is to run, if it is one.
-    pub fn container(&self) -> Option<&ContainerSpec> {
-        match &self.work {
-            Work::Docker { container, .. } => Some(container),
-            Work::Command(_) | Work::Foreign(_) => None,
-        }
-    }
-
+impl DockerTask {
     /// The credentials for the image's registry: the task's own, else the operator's in `config`.
     pub fn credentials(&self, config: &Path) -> Option<Credentials> {
-        let Work::Docker { container, sandbox, .. } = &self.work else { return None };
         let configured = Config::docker_only(config).config_file;
-        find_credentials(&container.image, sandbox, configured.as_deref())
-    }
-
-    /// Applies the operator's configuration: limits, default profile and DNS, folders that no task may see.
-    /// Only for tasks with a Calico request; looks at the file system to see through links.
-    pub fn within(mut self, config: &Config) -> Result<Self, Failure> {
-        let Some(request) = self.calico.take() else { return Ok(self) };
-        self.calico = Some(request.within(config)?);
-        if let Work::Docker { container, .. } = &mut self.work {
-            volumes::refuse_our_folders(container, config)?;
-            network::configured_dns(config, container);
-        }
-        Ok(self)
+        find_credentials(&self.container.image, &self.sandbox, configured.as_deref())
     }
 }
 

@@ -11,11 +11,11 @@
 //! The parameter `network` (or `net`) replaces the first column for tasks without Calico.
 
 use super::ports::{self, HostPort};
-use super::{environment, invalid, name, parameters, too_long};
+use super::{environment, invalid, name, parameters, too_long, Context};
 use super::{Failure, HOSTNAME_MAX, NETWORK};
 use crate::config::Config;
 use crate::error::Code;
-use crate::mesos::flags::{DockerDns, Flags};
+use crate::mesos::flags::DockerDns;
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::DockerInfo;
 use crate::mesos::messages::{ContainerInfo, TaskInfo};
@@ -143,7 +143,7 @@ fn network(container: &ContainerInfo, docker: &DockerInfo) -> Result<String, Fai
 pub(super) fn default_dns(
     docker: &DockerInfo,
     container: &ContainerInfo,
-    flags: &Flags,
+    context: &Context<'_>,
     calico: bool,
     spec: &mut ContainerSpec,
 ) -> Result<(), Failure> {
@@ -157,13 +157,7 @@ pub(super) fn default_dns(
         (false, Network::User) => ("USER", network(container, docker)?),
         (false, Network::Host | Network::None) => return Ok(()),
     };
-    let defaults = flags.default_container_dns().map_err(|error| {
-        Failure::new(
-            Code::AgentFlags,
-            format!("the agent's flags are wrong: {}", crate::error::chain(&error)),
-        )
-    })?;
-    let entries = defaults.map(|defaults| defaults.docker).unwrap_or_default();
+    let entries = context.default_dns.as_ref().map_err(Clone::clone)?;
     let of_mode = |entry: &&DockerDns| entry.network_mode.as_deref() == Some(mode);
     let named = |entry: &&DockerDns| mode == "BRIDGE" || entry.network_name.as_deref() == Some(&network);
     let nameless = |entry: &&DockerDns| entry.network_name.is_none();

@@ -1,9 +1,8 @@
 //! CPU and memory. Mesos counts memory in MiB and Docker in bytes; CPU quotas are microseconds for each
 //! period of 100 ms.
 
-use super::invalid;
+use super::{invalid, Context};
 use crate::error::Failure;
-use crate::mesos::flags::Flags;
 use crate::mesos::messages::TaskInfo;
 use crate::task::request::calico::shown;
 use crate::workload::ContainerSpec;
@@ -19,18 +18,13 @@ const MAX_CPUS: f64 = 1e6;
 const MAX_MEMORY_MIB: f64 = 1e9;
 const MAX_OOM_SCORE: f64 = 1000.0;
 
-pub(super) fn apply(
-    task: &TaskInfo,
-    flags: &Flags,
-    memory: Option<u64>,
-    spec: &mut ContainerSpec,
-) -> Result<(), Failure> {
+pub(super) fn apply(task: &TaskInfo, context: &Context<'_>, spec: &mut ContainerSpec) -> Result<(), Failure> {
     let cpus = requested(task, "cpus", MAX_CPUS)?;
     let cpu_limit = limit(task, "cpus", MAX_CPUS)?;
     spec.cpu_shares = cpus.map(|cpus| (SHARES_PER_CPU * cpus).max(MIN_SHARES) as i64);
     let quota = match cpu_limit {
         Some(limit) => limit.is_finite().then_some(limit),
-        None => cpus.filter(|_| flags.cgroups_enable_cfs),
+        None => cpus.filter(|_| context.cfs_quota),
     };
     spec.cpu_quota = quota.map(|cpus| (PERIOD_US * cpus).max(MIN_QUOTA_US) as i64);
 
@@ -45,7 +39,7 @@ pub(super) fn apply(
     }
     spec.memory = limit.is_finite().then(|| bytes(limit));
     spec.memory_reservation = Some(bytes(request));
-    if let Some(memory) = memory.filter(|memory| *memory > 0 && request < limit) {
+    if let Some(memory) = context.memory.filter(|memory| *memory > 0 && request < limit) {
         // A task that requested little and takes more is killed first. Rounded as Mesos does it.
         let share = (MAX_OOM_SCORE * request * MIB / memory as f64).floor();
         spec.oom_score_adj = Some((MAX_OOM_SCORE - share).clamp(0.0, MAX_OOM_SCORE) as i64);

@@ -3,10 +3,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{invalid, name, unsupported};
+use super::{invalid, name, unsupported, Context};
 use crate::config::Config;
 use crate::error::{Code, Failure};
-use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::DockerInfo;
 use crate::mesos::messages::volume::source::{DockerVolume, Type};
 use crate::mesos::messages::volume::Mode;
@@ -18,16 +17,16 @@ use crate::workload::{ContainerSpec, Mount, MountKind};
 pub(super) fn apply(
     container: &ContainerInfo,
     docker: &DockerInfo,
-    flags: &Flags,
+    context: &Context<'_>,
     spec: &mut ContainerSpec,
     notes: &mut Vec<String>,
 ) -> Result<(), Failure> {
     let mut driver = docker.volume_driver.clone();
     for volume in &container.volumes {
-        let target = target(volume, flags)?;
+        let target = target(volume, context)?;
         let mode = if volume.mode() == Mode::Ro { "ro" } else { "rw" };
         let source = match (&volume.host_path, &volume.source) {
-            (Some(path), _) => host_path(path, volume, driver.is_some(), flags)?,
+            (Some(path), _) => host_path(path, volume, driver.is_some(), context)?,
             (None, Some(source)) => match (source.r#type(), &source.docker_volume) {
                 (Type::DockerVolume, Some(named)) => named_volume(named, &mut driver, notes)?,
                 _ => return Err(unsupported("a volume that is neither a host path nor a Docker volume")),
@@ -43,10 +42,10 @@ pub(super) fn apply(
         }
     }
     spec.volume_driver = driver;
-    let sandbox = flags.sandbox_directory.display().to_string();
+    let sandbox = context.sandbox.display().to_string();
     match sandbox.contains(':') {
-        false => spec.binds.push(format!("{sandbox}:{}", flags.mapped_directory)),
-        true => spec.mounts.push(in_sandbox_with_colon(&sandbox, &flags.mapped_directory, false)),
+        false => spec.binds.push(format!("{sandbox}:{}", context.mapped_directory)),
+        true => spec.mounts.push(in_sandbox_with_colon(&sandbox, &context.mapped_directory, false)),
     }
     Ok(())
 }
@@ -69,16 +68,21 @@ pub fn missing_folders<'a>(spec: &'a ContainerSpec, sandbox: &'a Path) -> impl I
 }
 
 /// A relative path of the container lies in its sandbox.
-fn target(volume: &Volume, flags: &Flags) -> Result<String, Failure> {
+fn target(volume: &Volume, context: &Context<'_>) -> Result<String, Failure> {
     let path = plain("the container path of a volume", &volume.container_path)?;
     match path.starts_with('/') {
         true => Ok(path.to_owned()),
-        false => Ok(format!("{}/{path}", flags.mapped_directory.trim_end_matches('/'))),
+        false => Ok(format!("{}/{path}", context.mapped_directory.trim_end_matches('/'))),
     }
 }
 
 /// A relative path of the host lies in the sandbox, unless a volume driver makes a volume's name of it.
-fn host_path(path: &str, volume: &Volume, has_driver: bool, flags: &Flags) -> Result<String, Failure> {
+fn host_path(
+    path: &str,
+    volume: &Volume,
+    has_driver: bool,
+    context: &Context<'_>,
+) -> Result<String, Failure> {
     let path = plain("the host path of a volume", path)?;
     if path.starts_with('/') {
         return Ok(path.to_owned());
@@ -92,7 +96,7 @@ fn host_path(path: &str, volume: &Volume, has_driver: bool, flags: &Flags) -> Re
     }
     match has_driver {
         true => Ok(path.to_owned()),
-        false => Ok(format!("{}/{path}", flags.sandbox_directory.display())),
+        false => Ok(format!("{}/{path}", context.sandbox.display())),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::limits::DOCKER_INSPECT;
 use crate::workload::{end_remains, Docker, DockerError, HostProcess};
 
 use super::{stop_container, Report, Workload};
-use crate::task::record::journal::Record;
+use crate::task::record::journal::{Backing, Record};
 use crate::task::request::is_named_by_us;
 
 /// How long Docker may take to see an end that containerd has just reported.
@@ -61,7 +61,9 @@ async fn runs(docker: &Docker, id: &str) -> Result<bool, String> {
 /// Docker. Where something else is left already, a cleaner does all of it.
 /// `limit` is for all of Docker's answers together.
 pub async fn settle(record: &Record, config: &Config, limit: Duration, report: &mut Report) {
-    let to_remove = is_named_by_us(&record.container_name, &record.container) && !report.container;
+    let named_by_us =
+        matches!(&record.backing, Backing::Container { name, .. } if is_named_by_us(name, &record.container));
+    let to_remove = named_by_us && !report.container;
     if report.complete() && (report.unconfirmed || to_remove) {
         let workload = if report.unconfirmed { Workload::Unknown } else { Workload::Exited };
         if let Err(error) = stop_container(record, config, workload, limit, report).await {

@@ -28,7 +28,7 @@ use crate::workload::{Docker, DockerError, DockerHost};
 
 use crate::task::network::holds;
 use crate::task::network::{self, EarlyLogin};
-use crate::task::record::journal::{Entry, Record};
+use crate::task::record::journal::{Backing, Entry, Record};
 use crate::task::record::published;
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
@@ -358,24 +358,24 @@ async fn ask_docker(
     workload: Workload,
     report: &mut Report,
 ) -> Result<(), String> {
-    let Some(address) = &record.docker else { return Ok(()) };
+    let Backing::Container { docker: address, name, adopted } = &record.backing else { return Ok(()) };
     let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, config.docker.tls(), "the journal")
         .await
         .map_err(|error| chain(&error))?;
-    let container = match docker.inspect(&record.container_name).await {
+    let container = match docker.inspect(name).await {
         Ok(container) => container,
         Err(DockerError::NoContainer { .. }) => return Ok(()),
         Err(error) => return Err(chain(&error)),
     };
-    let remove = !record.adopted
+    let remove = !adopted
         && (workload == Workload::NeverStarted
             || !container.started
-            || is_named_by_us(&record.container_name, &record.container));
+            || is_named_by_us(name, &record.container));
     report.docker_id = Some(container.id.clone());
     if container.running {
         // Also before a removal: Docker removes what it cannot end, and leaves processes behind.
-        container::end(&docker, &container.id, &record.container_name).await?;
+        container::end(&docker, &container.id, name).await?;
     }
     if remove {
         docker.remove(&container.id, true).await.map_err(|error| chain(&error))?;

@@ -19,9 +19,8 @@ use crate::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 
 use crate::task::link::Order;
-use crate::task::request::{self, Work};
+use crate::task::request::{self, docker_host, Context};
 use crate::task::ways_in::executor::{self, Way};
-use crate::task::work::docker_host;
 
 /// Serves tasks until none is left. `arguments`: what follows the program's name on the command line, which is
 /// the command of Marathon's path executors.
@@ -69,35 +68,29 @@ impl Way for Custom {
 
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
         logging::follow_verbosity(self.operators(logging::VERBOSITY, info));
+        // For this task alone: an executor may have several, and what one has left must not bear the name of another.
         let container = ContainerId::random();
-        let custom = request::Custom {
-            executor: &self.executor,
-            arguments: &self.arguments,
-            sandbox: &self.environment.common.directory,
-            container: &container,
+        let config_path =
+            self.operators(config::VARIABLE, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
+        let docker = || {
+            let host = self.operators("DOCKER_HOST", info);
+            let task_sets_it = self.variables.contains_key(OsStr::new("DOCKER_HOST")) && host.is_none();
+            docker_host::choose(host, task_sets_it, &config_path, None)
         };
-        let description = request::describe_custom(info, &custom, request::total_memory())?;
-        if description.calico.is_some() && !nix::unistd::geteuid().is_root() {
+        let sandbox = &self.environment.common.directory;
+        let context = Context::of_custom(&container, sandbox, request::total_memory(), &docker);
+        let custom = request::Custom { executor: &self.executor, arguments: &self.arguments };
+        let description = request::describe_custom(info, &custom, &context)?;
+        if description.task.calico().is_some() && !nix::unistd::geteuid().is_root() {
             return Err(Failure::new(
                 Code::Root,
                 "the executor does not run as root, which it needs for network namespaces; set the app's user to root, or run the agent with --no-switch_user",
             ));
         }
-        let config_path =
-            self.operators(config::VARIABLE, info).map_or(config::DEFAULT_PATH.into(), PathBuf::from);
-        let docker = match description.work {
-            Work::Command(_) => None,
-            Work::Docker { .. } | Work::Foreign(_) => {
-                let host = self.operators("DOCKER_HOST", info);
-                let task_sets_it = self.variables.contains_key(OsStr::new("DOCKER_HOST")) && host.is_none();
-                Some(docker_host::choose(host, task_sets_it, &config_path, None)?)
-            }
-        };
         Ok(Order {
-            name: request::container_name(&container),
+            name: context.name,
             container,
             description,
-            docker,
             config_path,
             framework: self.environment.common.framework_id.clone(),
             host_address: Some(self.environment.endpoint.ip()).filter(|ip| !ip.is_unspecified()),

@@ -16,9 +16,8 @@ use crate::mesos::messages::{ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 
 use crate::task::link::Order;
-use crate::task::request;
+use crate::task::request::{self, docker_host, Context};
 use crate::task::ways_in::executor::{self, Way};
-use crate::task::work::docker_host;
 
 /// Serves one task and returns when it is over.
 pub async fn run(
@@ -68,24 +67,22 @@ impl Way for DropIn {
         if !carries(logging::VERBOSITY) {
             logging::follow_verbosity(own(logging::VERBOSITY));
         }
-        let description = request::describe(info, &self.flags, request::total_memory())?;
         let config_path = self.flags.config.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
-        let docker = docker_host::choose(
-            own("DOCKER_HOST"),
-            carries("DOCKER_HOST"),
-            &config_path,
-            Some(&self.flags.docker_socket),
-        )?;
+        let docker = || {
+            let socket = Some(self.flags.docker_socket.as_str());
+            docker_host::choose(own("DOCKER_HOST"), carries("DOCKER_HOST"), &config_path, socket)
+        };
+        let context = Context::of_agent(&self.flags, request::total_memory(), &docker)?;
+        let description = request::describe(info, &context)?;
         let container = match self.flags.container_id() {
             // Names are made from it for Calico tasks only.
-            Err(_) if description.calico.is_none() => ContainerId::random(),
+            Err(_) if description.task.calico().is_none() => ContainerId::random(),
             id => id.map_err(|error| Failure::new(Code::AgentFlags, chain(&error)))?,
         };
         Ok(Order {
             container,
-            name: self.flags.container.clone(),
+            name: context.name,
             description,
-            docker: Some(docker),
             config_path,
             framework: self.environment.framework_id.clone(),
             host_address: self.host_address(),

@@ -252,10 +252,10 @@ impl<W: Way> Executor<W> {
                     order.container,
                     description.summary()
                 );
-                if matches!(description.work, Work::Command(_)) {
+                if matches!(description.task.work(), Work::Command(_)) {
                     statuses = statuses.of_command();
                 }
-                let calico = description.calico.is_some().then(|| order.config_path.clone());
+                let calico = description.task.calico().is_some().then(|| order.config_path.clone());
                 if let Some(limit) = description.max_completion {
                     in_task.in_scope(|| logging::spawn(overdue(kills.clone(), limit)));
                 }

@@ -14,25 +14,54 @@ use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::task::health::Exec;
 use crate::task::link::Order;
-use crate::task::request::{self, Work};
+use crate::task::request::docker_host::Chosen;
+use crate::task::request::{self, DockerTask, ForeignContainer};
 use crate::task::retry::host_faults_until;
-use crate::task::work::docker_host::Chosen;
 use crate::workload::{
-    resolver_fallback, resolvers_of_host, ContainerSpec, Docker, DockerError, Exit, HostProcess, Output,
-    Sink, Waiting,
+    resolver_fallback, resolvers_of_host, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting,
 };
 
 /// A container that exists and has not been started.
 pub(in crate::task) struct Container {
     docker: Docker,
     order: Arc<Order>,
+    maker: Maker,
     /// The id of the one that was made first; see [`Container::id`].
     first: String,
     /// The id of the container that was made again in its place.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
-    /// The host name of an adopted container, whose definition is not known here.
-    hostname: Option<String>,
+}
+
+/// Who has made a container.
+enum Maker {
+    /// This executor, for this task.
+    Us(Arc<DockerTask>),
+    /// Others, by a definition of which only the host name is known here.
+    Others { hostname: String },
+}
+
+/// Why there is no container.
+enum NotCreated {
+    /// This is Docker's answer to the creation.
+    Refused(DockerError),
+    /// There is no image for it.
+    Unprepared(Failure),
+}
+
+impl From<Failure> for NotCreated {
+    fn from(failure: Failure) -> Self {
+        Self::Unprepared(failure)
+    }
+}
+
+impl NotCreated {
+    fn failure(self) -> Failure {
+        match self {
+            Self::Refused(error) => error.failure(),
+            Self::Unprepared(failure) => failure,
+        }
+    }
 }
 
 /// Lets Docker's runtime find the task by the container's id.
@@ -41,45 +70,42 @@ type Publish = Box<dyn Fn(&str) -> Result<(), Failure> + Send + Sync>;
 /// Connects to Docker and creates the container, for which the image is brought where it is missing.
 pub(super) async fn create(
     order: &Arc<Order>,
-    spec: (&ContainerSpec, bool),
+    task: &Arc<DockerTask>,
     retry_for: Duration,
     cancel: CancellationToken,
 ) -> Result<Container, Failure> {
-    let (container, force_pull) = spec;
-    let chosen = order.docker()?;
-    let calico = order.description.calico.is_some();
-    if let Work::Docker { sandbox, .. } = &order.description.work {
-        for folder in request::missing_folders(container, sandbox) {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::new(
-                    Code::Host,
-                    format!("cannot make the folder {} for a volume: {error}", folder.display()),
-                )
-            })?;
-        }
+    let calico = order.description.task.calico().is_some();
+    for folder in request::missing_folders(&task.container, &task.sandbox) {
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::new(
+                Code::Host,
+                format!("cannot make the folder {} for a volume: {error}", folder.display()),
+            )
+        })?;
     }
     let lost = AtomicBool::new(false);
     host_faults_until(&cancel, retry_for, || async {
-        let docker = connect(chosen, calico).await?;
-        if force_pull {
-            bring_image(&docker, order, container, true, &cancel).await?;
+        let docker = connect(&task.docker, calico).await?;
+        if task.force_pull {
+            bring_image(&docker, order, task, true, &cancel).await?;
         }
-        let id = match create_with_image(&docker, order, (container, force_pull), &cancel).await? {
+        let id = match create_with_image(&docker, order, task, task.force_pull, &cancel).await {
             // The answer to an earlier try was lost; what it made is ours.
-            Err(DockerError::NameTaken { name }) if lost.load(Ordering::Relaxed) => {
-                docker.inspect(&name).await.and_then(|seen| match seen.started {
+            Err(NotCreated::Refused(DockerError::NameTaken { name })) if lost.load(Ordering::Relaxed) => {
+                let seen = docker.inspect(&name).await.map_err(NotCreated::Refused);
+                seen.and_then(|seen| match seen.started {
                     false => Ok(seen.id),
-                    true => Err(DockerError::NameTaken { name }),
+                    true => Err(NotCreated::Refused(DockerError::NameTaken { name })),
                 })
             }
             created => created,
         };
-        if matches!(id, Err(DockerError::Away { .. } | DockerError::Slow { .. })) {
+        if matches!(id, Err(NotCreated::Refused(DockerError::Away { .. } | DockerError::Slow { .. }))) {
             lost.store(true, Ordering::Relaxed);
         }
-        let id = id.map_err(|error| error.failure())?;
+        let id = id.map_err(NotCreated::failure)?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container::new(docker, order, id))
+        Ok(Container::new(docker, order, Maker::Us(task.clone()), id))
     })
     .await
 }
@@ -87,20 +113,20 @@ pub(super) async fn create(
 /// Connects to Docker and finds the container that others have made and not started yet.
 pub(super) async fn find(
     order: &Arc<Order>,
-    id: &str,
+    foreign: &ForeignContainer,
     retry_for: Duration,
     cancel: CancellationToken,
 ) -> Result<Container, Failure> {
-    let chosen = order.docker()?;
+    let id = &foreign.id;
     host_faults_until(&cancel, retry_for, || async {
-        let docker = connect(chosen, true).await?;
+        let docker = connect(&foreign.docker, true).await?;
         let found = docker.inspect(id).await.map_err(|error| error.failure())?;
         if found.started {
             let message =
                 format!("the container {} runs already, but without its Calico interface", short(id));
             return Err(Failure::new(Code::Docker, message));
         }
-        Ok(Container { hostname: Some(found.hostname), ..Container::new(docker, order, found.id) })
+        Ok(Container::new(docker, order, Maker::Others { hostname: found.hostname }, found.id))
     })
     .await
 }
@@ -120,16 +146,18 @@ async fn connect(chosen: &Chosen, calico: bool) -> Result<Docker, Failure> {
 async fn create_with_image(
     docker: &Docker,
     order: &Order,
-    (container, brought): (&ContainerSpec, bool),
+    task: &DockerTask,
+    brought: bool,
     cancel: &CancellationToken,
-) -> Result<Result<String, DockerError>, Failure> {
-    match docker.create(&order.name, container).await {
+) -> Result<String, NotCreated> {
+    let created = match docker.create(&order.name, &task.container).await {
         Err(DockerError::Image { .. }) if !brought => {
-            bring_image(docker, order, container, false, cancel).await?;
-            Ok(docker.create(&order.name, container).await)
+            bring_image(docker, order, task, false, cancel).await?;
+            docker.create(&order.name, &task.container).await
         }
-        created => Ok(created),
-    }
+        created => created,
+    };
+    created.map_err(NotCreated::Refused)
 }
 
 /// A namespace made here is of no use to a daemon elsewhere.
@@ -147,12 +175,12 @@ fn remote(docker: &Docker) -> Failure {
 async fn bring_image(
     docker: &Docker,
     order: &Order,
-    container: &ContainerSpec,
+    task: &DockerTask,
     force: bool,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let credentials = order.description.credentials(&order.config_path);
-    let request = container.image_request(force, credentials.as_ref());
+    let credentials = task.credentials(&order.config_path);
+    let request = task.container.image_request(force, credentials.as_ref());
     let mut progress = |line: &str| tracing::info!("{line}");
     tokio::select! {
         pulled = docker.ensure_image(request, &mut progress) => {
@@ -167,14 +195,14 @@ fn short(id: &str) -> &str {
 }
 
 impl Container {
-    fn new(docker: Docker, order: &Arc<Order>, id: String) -> Self {
+    fn new(docker: Docker, order: &Arc<Order>, maker: Maker, id: String) -> Self {
         Self {
             docker,
             order: order.clone(),
+            maker,
             first: id,
             again: OnceLock::new(),
             publish: OnceLock::new(),
-            hostname: None,
         }
     }
 
@@ -193,7 +221,7 @@ impl Container {
     /// Makes the container again that something else has removed before it was started: `docker system prune` takes
     /// what is merely created, and the image with it. Once: what removes it again will not stop.
     async fn make_again(&self, gone: DockerError) -> Result<(), Failure> {
-        let (None, Work::Docker { container, .. }) = (self.again.get(), &self.order.description.work) else {
+        let (None, Maker::Us(task)) = (self.again.get(), &self.maker) else {
             return Err(gone.failure());
         };
         tracing::warn!(
@@ -201,8 +229,8 @@ impl Container {
             short(&self.first)
         );
         let cancel = CancellationToken::new();
-        let made = create_with_image(&self.docker, &self.order, (container, false), &cancel).await?;
-        let id = made.map_err(|error| error.failure())?;
+        let made = create_with_image(&self.docker, &self.order, task, false, &cancel).await;
+        let id = made.map_err(NotCreated::failure)?;
         if let Some(publish) = self.publish.get() {
             publish(&id)?;
         }
@@ -212,11 +240,10 @@ impl Container {
 
     /// The container's names for its hosts file.
     pub fn host_names(&self) -> String {
-        if let Some(name) = &self.hostname {
-            return name.clone();
+        match &self.maker {
+            Maker::Us(task) => task.container.host_names(self.id()),
+            Maker::Others { hostname } => hostname.clone(),
         }
-        let spec = self.order.description.container();
-        spec.map_or_else(String::new, |spec| spec.host_names(self.id()))
     }
 
     async fn listen(&self) -> Result<(Output, Waiting), DockerError> {
@@ -304,9 +331,9 @@ impl Container {
     /// One line in the log where Docker has replaced the host's name servers, and neither the task nor config.toml
     /// names any.
     fn note_name_servers(&self, resolv_conf: Option<&Path>) {
-        let description = &self.order.description;
-        let left = description.container().is_some_and(|spec| spec.dns.is_empty());
-        let Some(path) = resolv_conf.filter(|_| left && description.calico.is_some()) else { return };
+        let calico = self.order.description.task.calico().is_some();
+        let left = matches!(&self.maker, Maker::Us(task) if task.container.dns.is_empty());
+        let Some(path) = resolv_conf.filter(|_| left && calico) else { return };
         let files = std::fs::read_to_string(path).ok().zip(resolvers_of_host());
         if let Some(note) = files.and_then(|(container, host)| resolver_fallback(&container, &host)) {
             tracing::warn!("{note}");

@@ -11,7 +11,6 @@
 
 mod command;
 mod docker;
-pub mod docker_host;
 pub(super) mod gate;
 pub mod remapped;
 mod stop;
@@ -51,12 +50,11 @@ pub(super) async fn create(
     retry_for: Duration,
     cancel: CancellationToken,
 ) -> Result<Ready, Failure> {
-    match &order.description.work {
-        Work::Docker { container, force_pull, .. } => {
-            let spec = (&**container, *force_pull);
-            docker::create(&order, spec, retry_for, cancel).await.map(Ready::Container)
+    match order.description.task.work() {
+        Work::Docker(task) => docker::create(&order, task, retry_for, cancel).await.map(Ready::Container),
+        Work::Foreign(container) => {
+            docker::find(&order, container, retry_for, cancel).await.map(Ready::Container)
         }
-        Work::Foreign(id) => docker::find(&order, id, retry_for, cancel).await.map(Ready::Container),
         Work::Command(spec) => CommandLine::create(spec, namespace).map(Ready::Command),
     }
 }

@@ -19,7 +19,7 @@ use crate::host::processes::{boot_id, pids, Stat};
 use crate::limits::DOCKER_LISTENER;
 use crate::workload::{Docker, DockerHost, UserNamespace};
 
-use crate::task::work::docker_host::Chosen;
+use crate::task::request::docker_host::Chosen;
 
 const DAEMON: &str = "dockerd";
 

@@ -36,19 +36,25 @@ pub(super) fn read(
         let at = format!("healthChecks[{index}]");
         index += 1;
         match (one(check, ports)?, &first) {
-            (Err(protocol), _) => notes.push(format!(
+            (Checker::Marathon(protocol), _) => notes.push(format!(
                 "{at} is left out: Marathon itself makes {protocol} checks; MESOS_{protocol} is what the executor makes"
             )),
-            (Ok(check), None) => first = Some(check),
-            (Ok(_), Some(_)) => notes.push(format!("{at} is left out: a task has one health check of Mesos'")),
+            (Checker::Executor(check), None) => first = Some(*check),
+            (Checker::Executor(_), Some(_)) => notes.push(format!("{at} is left out: a task has one health check of Mesos'")),
         }
         Ok(())
     })?;
     Ok(first)
 }
 
-/// Or the protocol that only Marathon speaks.
-fn one(check: Fields<'_>, ports: &[Port]) -> Result<Result<Check, &'static str>, AppError> {
+/// Who makes a check.
+enum Checker {
+    Executor(Box<Check>),
+    /// By this protocol, which only Marathon speaks.
+    Marathon(&'static str),
+}
+
+fn one(check: Fields<'_>, ports: &[Port]) -> Result<Checker, AppError> {
     let protocol = check.word("protocol", &PROTOCOLS)?.unwrap_or("HTTP");
     let mut health = HealthCheck {
         delay_seconds: Some(check.number("delaySeconds")?.unwrap_or(15.0)),
@@ -83,9 +89,9 @@ fn one(check: Fields<'_>, ports: &[Port]) -> Result<Result<Check, &'static str>,
             health.r#type = Some(health_check::Type::Http.into());
             port(check, ports)?
         }
-        marathons => return Ok(Err(marathons)),
+        marathons => return Ok(Checker::Marathon(marathons)),
     };
-    Ok(Ok(Check { check: health, port }))
+    Ok(Checker::Executor(Box::new(Check { check: health, port })))
 }
 
 /// The check runs in the task's network namespace: the container's port is looked for there, or the host's where

@@ -10,7 +10,7 @@ use crate::calico::{Allocation, Endpoint, Identity, SeenEndpoint};
 use crate::consul::Service;
 use crate::net::forward::{Mapping, Protocol};
 use crate::task::cleaner::seen::{Folder, SeenContainer, Silent};
-use crate::task::record::journal::Owner;
+use crate::task::record::journal::{Backing, Owner};
 
 const NODE: &str = "agent-17";
 const DAY: Duration = Duration::from_secs(86400);
@@ -32,8 +32,11 @@ fn id(number: u8) -> ContainerId {
 fn record(container: &ContainerId) -> Box<Record> {
     let identity = Identity { uid: "u".into(), ..Identity::new(NODE, container, "cart", "cart.1") };
     Box::new(Record {
-        container_name: format!("mesos-{container}"),
-        docker: Some("unix:///d".into()),
+        backing: Backing::Container {
+            docker: "unix:///d".into(),
+            name: format!("mesos-{container}"),
+            adopted: false,
+        },
         framework: "f".into(),
         owner: Owner { pid: 4121, start_time: 1, boot_id: "b".into(), version: "0.1.0".into() },
         written: humantime::format_rfc3339_seconds(now() - Duration::from_secs(7300)).to_string(),
@@ -143,7 +146,7 @@ fn a_dead_executors_task_goes_whatever_its_age() {
 #[test]
 fn why_it_is_dead_is_told() {
     let trace = |state| Trace { container: Some(container(state, DAY)), ..Trace::default() };
-    let command = || Box::new(Record { docker: None, ..*record(&id(1)) });
+    let command = || Box::new(Record { backing: Backing::Process, ..*record(&id(1)) });
     let living = Trace { folder: Some(folder(true, DAY)), ..Trace::default() };
     for (record, death, trace, told) in [
         (record(&id(1)), Death::Rebooted, Trace::default(), "host rebooted since, no container"),

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::names::ContainerId;
 use crate::task::cleaner::seen::{Death, Survey, Trace};
-use crate::task::record::journal::Record;
+use crate::task::record::journal::{Backing, Record};
 use crate::workload::State;
 
 use super::SHORT;
@@ -16,10 +16,12 @@ pub(super) fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
         Death::Rebooted => "host rebooted since".to_owned(),
         Death::LetGo => format!("executor pid {pid} has given it up"),
     };
-    let workload = match (&record.docker, trace.container.as_ref().map(|its| its.state)) {
-        (None, _) if trace.folder.as_ref().is_some_and(|folder| folder.inhabited) => "command runs",
-        (None, _) => "command over",
-        (_, None) => "no container",
+    let workload = match (&record.backing, trace.container.as_ref().map(|its| its.state)) {
+        (Backing::Process, _) if trace.folder.as_ref().is_some_and(|folder| folder.inhabited) => {
+            "command runs"
+        }
+        (Backing::Process, _) => "command over",
+        (Backing::Container { .. }, None) => "no container",
         (_, Some(State::NeverStarted)) => "container never started",
         (_, Some(State::Living)) => "container runs",
         (_, Some(State::Lost)) => "container ended, which Docker has missed",

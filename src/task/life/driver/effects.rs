@@ -86,7 +86,10 @@ impl Driver {
     /// The work of a job; `None` when something that it needs is missing, which the states rule out.
     fn work(&mut self, job: Job, cancel: CancellationToken) -> Option<setup::Job> {
         Some(match job {
-            Job::Record => Box::pin(setup::record(self.order.clone(), cancel)),
+            Job::Record => {
+                let task = self.order.description.task.calico()?.clone();
+                Box::pin(setup::record(self.order.clone(), task, cancel))
+            }
             Job::Listen => Box::pin(setup::listen(self.begun.clone()?)),
             Job::Sync => Box::pin(setup::sync(self.begun.clone()?)),
             Job::Read => Box::pin(setup::read(self.begun.clone()?, cancel)),
@@ -144,8 +147,8 @@ impl Driver {
     /// Names and ports of a task that runs.
     fn serve(&mut self) {
         let (Some(begun), Some(wired)) = (&self.begun, &mut self.wired) else { return };
-        let Begun { config, order, request, entry, .. } = &**begun;
-        let services = begin::services(order, request, config, &entry.record, &wired.addresses);
+        let Begun { config, order, task, entry, .. } = &**begun;
+        let services = begin::services(order, task, config, &entry.record, &wired.addresses);
         let checked = order.description.health.is_some();
         self.names.registrar = Registrar::start(config, &order.container, services, checked);
         self.keeper = wired.forward.take().map(Keeper::start);

@@ -17,16 +17,14 @@ use super::ending::{Leaving, Names};
 use super::event::{Event, Timer};
 use super::setup::{Ending, Made, Stopped};
 use super::state::State;
-use super::table::{Clock, Job, Kind};
+use super::table::{Job, Kind};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
-use crate::limits::START_WITHOUT_GATE;
 use crate::task::health::{self, Checks};
 use crate::task::link::{Ended, Link, Order, Outcome};
 use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
 use crate::task::report::steps::Step;
-use crate::task::request::Work;
 use crate::task::work::gate::Gate;
 use crate::task::work::{Attached, End, Ready, Seen};
 use crate::workload::Exit;
@@ -38,7 +36,6 @@ type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// One life's resources. Each is set by the job that makes it, and taken by the one that uses it up.
 struct Driver {
-    kind: Kind,
     order: Arc<Order>,
     link: Link,
     jobs: JoinSet<(Job, Ending)>,
@@ -80,19 +77,8 @@ struct Driver {
 
 /// Lives a task to its end.
 pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
-    let kind = match (&order.description.work, &order.description.calico) {
-        (Work::Foreign(_), _) => Kind::Adopted,
-        (Work::Command(_), Some(_)) => Kind::Command,
-        (_, Some(_)) => Kind::Calico,
-        (_, None) => Kind::Plain,
-    };
-    let clock = match order.description.work {
-        Work::Command(_) => Clock::Executor,
-        Work::Docker { .. } | Work::Foreign(_) => Clock::Docker,
-    };
-    // What calico-runc may wait for at the gate is known with the configuration; this is for a start that fails.
-    let (mut state, effects) = State::begin(kind, clock, START_WITHOUT_GATE);
-    let mut driver = Driver::new(kind, order, link);
+    let (mut state, effects) = State::begin(Kind::from(&order.description.task));
+    let mut driver = Driver::new(order, link);
     driver.follow(effects);
     loop {
         if let Some(over) = driver.over.take() {
@@ -106,9 +92,8 @@ pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
 }
 
 impl Driver {
-    fn new(kind: Kind, order: Arc<Order>, link: Link) -> Self {
+    fn new(order: Arc<Order>, link: Link) -> Self {
         Self {
-            kind,
             order,
             link,
             jobs: JoinSet::new(),
@@ -186,7 +171,7 @@ impl Driver {
                 () = done(&mut self.asking), if self.asking.is_some() => self.ask(Some(self.until)),
                 gone = done(&mut self.dying), if self.dying.is_some() => {
                     self.dying = None;
-                    if gone || self.kind != Kind::Plain {
+                    if gone || self.order.description.task.calico().is_some() {
                         self.end = Some(Ok(Exit { code: SIGKILLED, oom_killed: None }));
                     }
                     return Event::Killed { gone };

@@ -11,8 +11,11 @@ pub(crate) fn record() -> Record {
     let container = ContainerId::random();
     let identity = Identity::new("agent-1", &container, "/web", "web.1");
     Record {
-        container_name: format!("mesos-{container}"),
-        docker: Some("unix:///var/run/docker.sock".into()),
+        backing: Backing::Container {
+            docker: "unix:///var/run/docker.sock".into(),
+            name: format!("mesos-{container}"),
+            adopted: false,
+        },
         framework: "fw-0".into(),
         local: true,
         ..Record::new(container, identity)

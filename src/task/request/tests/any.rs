@@ -78,8 +78,8 @@ proptest! {
         match describe(&task, &flags(), Some(1 << 30)) {
             Ok(description) => {
                 let spec = description.container().unwrap();
-                prop_assert_eq!(description.calico.is_some(), spec.runtime.as_deref() == Some("calico"));
-                prop_assert!(description.calico.is_none() || spec.network == "none");
+                prop_assert_eq!(description.task.calico().is_some(), spec.runtime.as_deref() == Some("calico"));
+                prop_assert!(description.task.calico().is_none() || spec.network == "none");
                 prop_assert!(!spec.network.is_empty());
                 prop_assert!(spec.environment.iter().all(|line| !line.contains('\0')));
                 prop_assert!(spec.memory.is_none_or(|memory| memory >= 32 << 20));

@@ -52,9 +52,8 @@ fn describe_at(
 ) -> Result<Description, Failure> {
     let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
     let container = ContainerId::parse(CONTAINER).unwrap();
-    let custom =
-        Custom { executor, arguments: &arguments, sandbox: Path::new(sandbox), container: &container };
-    describe_custom(task, &custom, Some(1 << 30))
+    let context = Context::of_custom(&container, Path::new(sandbox), Some(1 << 30), &chosen);
+    describe_custom(task, &Custom { executor, arguments: &arguments }, &context)
 }
 
 fn described(task: &TaskInfo, executor: &ExecutorInfo, arguments: &[&str]) -> Result<Description, Failure> {
@@ -62,9 +61,9 @@ fn described(task: &TaskInfo, executor: &ExecutorInfo, arguments: &[&str]) -> Re
 }
 
 fn command_of(description: &Description) -> &CommandSpec {
-    match &description.work {
+    match description.task.work() {
         Work::Command(spec) => spec,
-        Work::Docker { .. } | Work::Foreign(_) => panic!("not a command: {description:?}"),
+        Work::Docker(_) | Work::Foreign(_) => panic!("not a command: {description:?}"),
     }
 }
 
@@ -117,10 +116,10 @@ fn the_app_of_the_readme_without_a_container() {
             "SERVICE_PORT=8080",
         ]
     );
-    let calico = found.calico.unwrap();
-    assert_eq!((calico.profiles[0].as_str(), calico.ports[0].port), ("web", 8080));
+    let calico = found.task.calico().unwrap();
+    assert_eq!((calico.request.profiles[0].as_str(), calico.request.ports[0].port), ("web", 8080));
     assert_eq!((found.app.as_str(), found.task_id.as_str()), ("/prod/web", "testapp.instance-7d0f._app.1"));
-    assert_eq!(found.labels["team"], "blue");
+    assert_eq!(calico.labels["team"], "blue");
     assert!(found.notes.is_empty());
 }
 
@@ -178,7 +177,7 @@ fn the_tasks_variables_win_and_secrets_stay_out() {
     assert_eq!((environment["A"].as_str(), environment["B"].as_str()), ("task", "executor"));
     assert_eq!((environment["PATH"].as_str(), environment.get("PASSWORD")), ("/opt/bin", None));
     assert!(found.notes[0].contains("'PASSWORD'"));
-    assert_eq!(found.calico, None);
+    assert!(matches!(found.task, Task::Plain(_)));
     let mut secret = executor(&[("CALICO_IP", ""), ("SERVICE_PORT", "")]);
     secret.command.as_mut().unwrap().environment.as_mut().unwrap().variables[0].r#type = Some(2);
     assert_eq!(described(&bare(), &secret, &["x"]).unwrap_err().code, Code::IpInvalid);
@@ -377,7 +376,8 @@ proptest! {
         let variables: Vec<(&str, &str)> = named.iter().map(|user| ("CALICO_USER", user.as_str())).collect();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         match described(&task, &executor(&variables), &arguments) {
-            Ok(Description { work: Work::Command(spec), .. }) => {
+            Ok(found) if matches!(found.task.work(), Work::Command(_)) => {
+                let spec = command_of(&found);
                 prop_assert!(bare && !spec.arguments.is_empty() && !spec.program.is_empty());
                 prop_assert!(spec.arguments.iter().all(|word| !word.contains('\0')));
                 let mut texts = spec.environment.iter().flat_map(|(name, value)| [name, value]);

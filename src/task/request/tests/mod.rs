@@ -8,13 +8,16 @@ mod health;
 mod parameters;
 mod parts;
 
+use super::docker_host::{Chosen, Source};
 use super::*;
 use crate::error::{Blame, Code};
+use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::{DockerInfo, Type};
 use crate::mesos::messages::environment::Variable;
 use crate::mesos::messages::*;
 use crate::task::request::calico::{AddressRequest, Family};
+use crate::workload::DockerHost;
 
 fn flags() -> Flags {
     with_flags(&[])
@@ -109,6 +112,34 @@ fn user_network(task: &mut TaskInfo, name: &str) {
     container(task).network_infos = vec![NetworkInfo { name: Some(name.into()), ..Default::default() }];
 }
 
+impl Description {
+    /// The container that is to be made, if it is one.
+    fn container(&self) -> Option<&ContainerSpec> {
+        match self.task.work() {
+            Work::Docker(task) => Some(&task.container),
+            Work::Command(_) | Work::Foreign(_) => None,
+        }
+    }
+
+    /// As a life holds it against the configuration.
+    fn within(mut self, config: &Config) -> Result<Self, Failure> {
+        if let Task::Calico(task) = &self.task {
+            self.task = Task::Calico(Arc::new(CalicoTask::clone(task).within(config)?));
+        }
+        Ok(self)
+    }
+}
+
+fn chosen() -> Result<Chosen, Failure> {
+    let host = DockerHost::parse(DockerHost::DEFAULT).unwrap();
+    Ok(Chosen { host, tls: None, source: Source::Socket })
+}
+
+/// As the drop-in understands it.
+fn describe(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> Result<Description, Failure> {
+    super::describe(task, &Context::of_agent(flags, memory, &chosen)?)
+}
+
 fn understood(task: &TaskInfo) -> Description {
     describe(task, &flags(), Some(1 << 30)).unwrap()
 }
@@ -144,7 +175,7 @@ fn the_app_of_the_readme() {
             "SERVICE_PORT=3000"
         ]
     );
-    let calico = description.calico.unwrap();
+    let calico = &description.task.calico().unwrap().request;
     assert_eq!(calico.addresses, [AddressRequest::Auto(Family::V4)]);
     assert_eq!((calico.profiles.as_slice(), calico.ports[0].port), (&["dev".to_owned()][..], 3000));
     assert_eq!((description.app.as_str(), description.kill_grace), ("/testapp", None));
@@ -154,7 +185,7 @@ fn the_app_of_the_readme() {
 #[test]
 fn a_task_without_the_variables_is_left_alone() {
     let description = understood(&plain());
-    assert_eq!(description.calico, None);
+    assert!(matches!(description.task, Task::Plain(_)));
     let spec = description.container().unwrap();
     assert_eq!((spec.network.as_str(), spec.runtime.as_deref()), ("host", None));
     assert_eq!(description.app, "testapp");
@@ -166,7 +197,7 @@ fn which_network_it_is() {
         let mut task = task;
         change(&mut task);
         describe(&task, &flags(), None)
-            .map(|found| (found.container().unwrap().network.clone(), found.calico.is_some()))
+            .map(|found| (found.container().unwrap().network.clone(), found.task.calico().is_some()))
     };
     let mode = |mode: Network| move |task: &mut TaskInfo| docker(task).network = Some(mode as i32);
     let named = |name: &'static str| move |task: &mut TaskInfo| user_network(task, name);

@@ -186,7 +186,7 @@ fn forwarded(description: &Description) -> Vec<String> {
         let (mapping, name) = (port.mapping, port.name.as_deref().unwrap_or("-"));
         format!("{}/{} {} {name}", mapping.host, mapping.protocol.name(), mapping.task)
     };
-    description.host_ports.iter().map(shown).collect()
+    description.task.calico().map_or(&[][..], |task| &task.host_ports).iter().map(shown).collect()
 }
 
 /// With HOST networking a task listens on $PORT0 and so on itself.
@@ -216,7 +216,11 @@ fn a_calico_task_that_believes_to_be_on_the_hosts_network_keeps_its_ports() {
     );
     // Nonsense from a framework takes no time.
     task.resources = vec![ports(0, u64::MAX), ports(70000, 80000), ports(5, 4)];
-    assert_eq!(understood(&task).host_ports.len(), 65536, "one of them for two protocols");
+    assert_eq!(
+        understood(&task).task.calico().unwrap().host_ports.len(),
+        65536,
+        "one of them for two protocols"
+    );
     task.resources.clear();
     assert_eq!(forwarded(&understood(&task)), [""; 0]);
 }

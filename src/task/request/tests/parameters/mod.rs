@@ -378,7 +378,8 @@ fn whose_credentials_a_pull_uses() {
         let mut task = plain();
         docker(&mut task).image = image.into();
         let description = describe(&task, &with_flags(&[&sandbox]), None).unwrap();
-        description.credentials(&config).is_some()
+        let Work::Docker(task) = description.task.work() else { panic!("not a container: {description:?}") };
+        task.credentials(&config).is_some()
     };
     assert!(found("r.example/app") && !found("s.example/app"));
     std::fs::create_dir(dir.path().join(".docker")).unwrap();
@@ -391,7 +392,7 @@ fn when_the_image_is_pulled() {
     let pull = |values: &[&str]| {
         let parameters: Vec<_> = values.iter().map(|value| ("pull", *value)).collect();
         let description = understood(&with(plain(), &parameters));
-        (matches!(description.work, Work::Docker { force_pull: true, .. }), description.notes.len())
+        (matches!(description.task.work(), Work::Docker(task) if task.force_pull), description.notes.len())
     };
     assert_eq!(pull(&["always"]), (true, 0));
     assert_eq!(pull(&["always", "missing"]), (false, 0));
