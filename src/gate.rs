@@ -37,14 +37,14 @@ pub const MAX_LINE: usize = 4096;
 
 /// What the executor decided about a container that waits for its first instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateVerdict {
     /// Address, routes, hosts file and endpoint are there: start.
     Open,
     /// Do not start, and why; the reason reaches the framework through Docker.
     Refused(String),
 }
 
-impl Verdict {
+impl GateVerdict {
     /// The verdict as one line with its newline; control characters of the reason become spaces.
     pub fn line(&self) -> String {
         match self {
@@ -78,7 +78,7 @@ impl Verdict {
 
 /// The request of `calico-runc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct GateRequest {
     /// Docker's id of the container that wants to start.
     pub docker_id: String,
 }
@@ -92,7 +92,7 @@ pub enum RequestError {
     Malformed(String),
 }
 
-impl Request {
+impl GateRequest {
     pub fn parse(line: &str) -> Result<Self, RequestError> {
         let malformed = || RequestError::Malformed(shown(line));
         let words: Vec<&str> = line.strip_suffix('\n').unwrap_or(line).split(' ').collect();
@@ -115,18 +115,18 @@ impl Request {
 }
 
 /// Asks whether the container may start and waits for the verdict, at most until `deadline` has passed.
-pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
+pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> GateVerdict {
     ask_from(VERSION, socket, docker_id, deadline)
 }
 
 /// In this version first, and in those before if the executor does not speak it.
-fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> Verdict {
+fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> GateVerdict {
     let ends = Instant::now() + deadline;
-    let request = Request { docker_id: docker_id.to_owned() };
+    let request = GateRequest { docker_id: docker_id.to_owned() };
     let mut version = newest;
     loop {
         match ask_once(socket, &request.line(version), deadline, ends) {
-            Verdict::Refused(reason) if reason.starts_with(OTHER_VERSION) && version > VERSION_BEFORE => {
+            GateVerdict::Refused(reason) if reason.starts_with(OTHER_VERSION) && version > VERSION_BEFORE => {
                 version -= 1;
             }
             verdict => return verdict,
@@ -134,7 +134,7 @@ fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> 
     }
 }
 
-fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) -> Verdict {
+fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) -> GateVerdict {
     let answer = nearby(socket).and_then(|near| UnixStream::connect(near.path())).and_then(|mut stream| {
         stream.set_write_timeout(Some(left(ends)?))?;
         // In one piece; an executor that refuses without listening may have closed its end already,
@@ -145,9 +145,11 @@ fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) ->
         }
     });
     match answer {
-        Ok(line) if line.ends_with('\n') => Verdict::parse(&line),
-        Ok(_) => Verdict::Refused("the executor of this container died before its network was ready".into()),
-        Err(error) => Verdict::Refused(match error.kind() {
+        Ok(line) if line.ends_with('\n') => GateVerdict::parse(&line),
+        Ok(_) => {
+            GateVerdict::Refused("the executor of this container died before its network was ready".into())
+        }
+        Err(error) => GateVerdict::Refused(match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 "no executor waits for this container to start (it has ended, or this is not the first start)"
                     .into()
@@ -232,27 +234,27 @@ mod tests {
     proptest! {
         #[test]
         fn every_reason_survives_as_one_line(reason in ".{0,6000}") {
-            let line = Verdict::Refused(reason).line();
+            let line = GateVerdict::Refused(reason).line();
             prop_assert!(line.len() <= MAX_LINE && line.ends_with('\n') && line.matches('\n').count() == 1);
-            prop_assert!(matches!(Verdict::parse(&line), Verdict::Refused(_)));
+            prop_assert!(matches!(GateVerdict::parse(&line), GateVerdict::Refused(_)));
         }
 
         #[test]
         fn only_the_exact_word_opens(line in "\\PC{0,40}") {
             if line != "open" {
-                prop_assert_ne!(Verdict::parse(&line), Verdict::Open);
+                prop_assert_ne!(GateVerdict::parse(&line), GateVerdict::Open);
             }
         }
 
         #[test]
         fn requests_round_trip(id in "[0-9a-f]{64}") {
-            let request = Request { docker_id: id };
-            prop_assert_eq!(Request::parse(&format!("{}\n", request.line(VERSION))), Ok(request));
+            let request = GateRequest { docker_id: id };
+            prop_assert_eq!(GateRequest::parse(&format!("{}\n", request.line(VERSION))), Ok(request));
         }
 
         #[test]
         fn no_line_upsets_the_parser(line in ".{0,200}") {
-            let _ = Request::parse(&line);
+            let _ = GateRequest::parse(&line);
         }
     }
 
@@ -268,11 +270,14 @@ mod tests {
     #[test]
     fn another_version_is_told_apart() {
         assert_eq!(
-            Request::parse("calico-mesos gate 2 start abc\n"),
+            GateRequest::parse("calico-mesos gate 2 start abc\n"),
             Err(RequestError::Version("2".to_owned()))
         );
-        assert!(matches!(Request::parse("GET / HTTP/1.1\r\n"), Err(RequestError::Malformed(_))));
-        assert!(matches!(Request::parse("calico-mesos gate 1 start \n"), Err(RequestError::Malformed(_))));
+        assert!(matches!(GateRequest::parse("GET / HTTP/1.1\r\n"), Err(RequestError::Malformed(_))));
+        assert!(matches!(
+            GateRequest::parse("calico-mesos gate 1 start \n"),
+            Err(RequestError::Malformed(_))
+        ));
     }
 
     /// A runtime of a later release, and an executor of this one.
@@ -288,30 +293,30 @@ mod tests {
                 let mut line = [0; 512];
                 let count = stream.read(&mut line).unwrap();
                 let line = String::from_utf8_lossy(&line[..count]).into_owned();
-                let verdict = match Request::parse(&line) {
-                    Ok(_) => Verdict::Open,
-                    Err(reason) => Verdict::Refused(reason.to_string()),
+                let verdict = match GateRequest::parse(&line) {
+                    Ok(_) => GateVerdict::Open,
+                    Err(reason) => GateVerdict::Refused(reason.to_string()),
                 };
                 stream.write_all(verdict.line().as_bytes()).unwrap();
                 asked.push(line);
             }
             asked
         });
-        assert_eq!(ask_from(VERSION + 1, &path, "abc", Duration::from_secs(5)), Verdict::Open);
+        assert_eq!(ask_from(VERSION + 1, &path, "abc", Duration::from_secs(5)), GateVerdict::Open);
         assert_eq!(
             server.join().unwrap(),
             ["calico-mesos gate 2 start abc\n", "calico-mesos gate 1 start abc\n"]
         );
     }
 
-    fn refusal(verdict: Verdict) -> String {
+    fn refusal(verdict: GateVerdict) -> String {
         match verdict {
-            Verdict::Refused(reason) => reason,
-            Verdict::Open => panic!("open"),
+            GateVerdict::Refused(reason) => reason,
+            GateVerdict::Open => panic!("open"),
         }
     }
 
-    fn served(answer: &'static str) -> Verdict {
+    fn served(answer: &'static str) -> GateVerdict {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate");
         let listener = UnixListener::bind(&path).unwrap();
@@ -329,8 +334,8 @@ mod tests {
 
     #[test]
     fn verdicts_of_a_living_executor() {
-        assert_eq!(served("open\n"), Verdict::Open);
-        assert_eq!(served("refused pool is empty\n"), Verdict::Refused("pool is empty".into()));
+        assert_eq!(served("open\n"), GateVerdict::Open);
+        assert_eq!(served("refused pool is empty\n"), GateVerdict::Refused("pool is empty".into()));
         assert!(refusal(served("perhaps\n")).contains("'perhaps'"));
     }
 

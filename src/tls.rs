@@ -129,10 +129,10 @@ pub struct Material {
     /// The trusted roots.
     pub ca: Vec<u8>,
     /// Certificate chain and private key, if the server requires a client certificate.
-    pub identity: Option<Identity>,
+    pub identity: Option<ClientIdentity>,
 }
 
-pub struct Identity {
+pub struct ClientIdentity {
     pub certificate: Vec<u8>,
     pub key: Vec<u8>,
     path: PathBuf,
@@ -241,7 +241,7 @@ fn store(ca: &[u8]) -> RootCertStore {
 
 fn with_identity(
     builder: ConfigBuilder<ClientConfig, WantsClientCert>,
-    identity: Option<&Identity>,
+    identity: Option<&ClientIdentity>,
 ) -> Result<ClientConfig, TlsError> {
     let Some(identity) = identity else { return Ok(builder.with_no_client_auth()) };
     let path = &identity.path;
@@ -260,7 +260,7 @@ fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
         .map_err(|source| TlsError::Setup(Box::new(source)))
 }
 
-fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
+fn identity(cert: &Path, key: &Path) -> Result<ClientIdentity, TlsError> {
     let (certificate, secret) = (file(cert)?, file(key)?);
     if certificates(&certificate).is_none() {
         return Err(TlsError::Pem { path: cert.into(), what: "certificate" });
@@ -268,7 +268,7 @@ fn identity(cert: &Path, key: &Path) -> Result<Identity, TlsError> {
     if PrivateKeyDer::from_pem_slice(&secret).is_err() {
         return Err(TlsError::Pem { path: key.into(), what: "private key" });
     }
-    Ok(Identity { certificate, key: secret, path: cert.into() })
+    Ok(ClientIdentity { certificate, key: secret, path: cert.into() })
 }
 
 /// All certificates of a PEM text; `None` when there is none, or a broken one.

@@ -1,5 +1,8 @@
 //! What the project promises about its own shape: who imports whom, sizes, documentation, forms.
 
+#[path = "architecture/types.rs"]
+mod types;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

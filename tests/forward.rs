@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use calico_mesos::names::ContainerId;
-use calico_mesos::net::forward::{add, check, keep, remove, Forward, Holder, Mapping, Protocol};
+use calico_mesos::net::forward::{add, check, keep, remove, Forward, Mapping, PortHolder, Protocol};
 use calico_mesos::net::local::{disable, enable, Local};
 use calico_mesos::net::{self, netns, Namespace, NetError};
 use futures_util::future::join_all;
@@ -311,7 +311,7 @@ async fn many_tasks_at_once() {
     net::delete_link("wire0").await.unwrap();
 }
 
-fn holder(result: Result<(), NetError>) -> (Holder, String) {
+fn holder(result: Result<(), NetError>) -> (PortHolder, String) {
     match result {
         Err(NetError::PortTaken(taken)) => (taken.holder.clone(), taken.to_string()),
         other => panic!("{other:?}"),
@@ -332,7 +332,7 @@ async fn a_port_of_a_living_task_is_refused_and_a_dead_ones_taken_over() {
     let added = add(&second).await;
     for refused in [check(&two.container, &second.mappings).await, added] {
         let (holder, text) = holder(refused);
-        assert_eq!(holder, Holder::Task(one.container.clone()));
+        assert_eq!(holder, PortHolder::Task(one.container.clone()));
         assert!(text.contains("31000/tcp") && text.contains(one.container.as_str()), "{text}");
     }
     // Killed with everything that could have cleaned up.
@@ -362,7 +362,7 @@ async fn a_port_that_somebody_listens_on_is_refused_by_name() {
     let mapping = |protocol| [Mapping { protocol, host: PORT, task: 80 }];
     check(&container, &mapping(Protocol::Tcp)).await.unwrap();
     let (found, text) = holder(check(&container, &mapping(Protocol::Udp)).await);
-    let Holder::Listener(listener) = found else { panic!("{found:?}") };
+    let PortHolder::Listener(listener) = found else { panic!("{found:?}") };
     assert_eq!(listener.process.unwrap().0, i32::try_from(std::process::id()).unwrap());
     assert!(text.contains("31000/udp") && text.contains(&std::process::id().to_string()), "{text}");
     drop(udp);

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use calico_mesos::net::{self, netns, Namespace};
-use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Family, Probe, Scheme, Target, Timing};
+use calico_mesos::task::health::{
+    Check, CheckFamily, CheckTiming, Checks, CommandLine, Exec, Probe, Scheme, Target,
+};
 use calico_mesos::workload::CommandSpec;
 use kit::netlab::{self, Lab};
 use kit::wait::within;
@@ -81,7 +83,7 @@ impl Inside {
     }
 
     async fn get(&self, port: u16, path: &str) -> Result<(), String> {
-        self.look(http(Scheme::Http, port, path, Family::V4)).await
+        self.look(http(Scheme::Http, port, path, CheckFamily::V4)).await
     }
 }
 
@@ -117,7 +119,7 @@ async fn converse(
 }
 
 fn check(probe: Probe) -> Check {
-    let timing = Timing {
+    let timing = CheckTiming {
         delay: Duration::ZERO,
         interval: Duration::ZERO,
         timeout: Some(Duration::from_secs(20)),
@@ -127,7 +129,7 @@ fn check(probe: Probe) -> Check {
     Check { timing, probe }
 }
 
-fn http(scheme: Scheme, port: u16, path: &str, family: Family) -> Probe {
+fn http(scheme: Scheme, port: u16, path: &str, family: CheckFamily) -> Probe {
     Probe::Http { scheme, port, path: path.into(), family }
 }
 
@@ -231,7 +233,7 @@ async fn names_are_looked_up_from_within() {
 async fn who_is_silent_is_ill_when_the_time_is_up() {
     let inside = Inside::new().await;
     let (silent, port) = inside.listen("127.0.0.1:0").await;
-    let mut check = check(http(Scheme::Http, port, "/", Family::V4));
+    let mut check = check(http(Scheme::Http, port, "/", CheckFamily::V4));
     check.timing.timeout = Some(Duration::from_millis(300));
     let verdict = Checks::begin(check, inside.target()).verdict().await;
     assert_eq!(verdict.why, "no answer within 0.3 s");
@@ -245,7 +247,7 @@ async fn who_is_silent_is_ill_when_the_time_is_up() {
 async fn a_probe_ends_with_the_checks() {
     let inside = Inside::new().await;
     let (listener, port) = inside.listen("127.0.0.1:0").await;
-    let checks = Checks::begin(check(http(Scheme::Http, port, "/", Family::V4)), inside.target());
+    let checks = Checks::begin(check(http(Scheme::Http, port, "/", CheckFamily::V4)), inside.target());
     let (mut stream, _) = listener.accept().await.unwrap();
     drop(checks);
     stream.read_to_end(&mut Vec::new()).await.unwrap();
@@ -289,7 +291,7 @@ async fn any_certificate_will_do() {
                 }
             }
         });
-        inside.look(http(Scheme::Https, port, "/", Family::V4)).await.unwrap();
+        inside.look(http(Scheme::Https, port, "/", CheckFamily::V4)).await.unwrap();
         let (plain, _heads) =
             inside.serve("127.0.0.1:0", move |_| redirect(&format!("https://localhost:{port}/"))).await;
         inside.get(plain, "/").await.unwrap();
@@ -300,7 +302,7 @@ async fn any_certificate_will_do() {
         let (mut stream, _) = listener.accept().await.unwrap();
         stream.write_all(OK.as_bytes()).await.unwrap();
     });
-    let why = inside.look(http(Scheme::Https, port, "/", Family::V4)).await.unwrap_err();
+    let why = inside.look(http(Scheme::Https, port, "/", CheckFamily::V4)).await.unwrap_err();
     assert!(why.contains("secure connection"), "{why}");
 }
 
@@ -308,7 +310,7 @@ async fn any_certificate_will_do() {
 async fn tcp_of_both_families() {
     let inside = Inside::new().await;
     for (loopback, family, other) in
-        [("127.0.0.1:0", Family::V4, Family::V6), ("[::1]:0", Family::V6, Family::V4)]
+        [("127.0.0.1:0", CheckFamily::V4, CheckFamily::V6), ("[::1]:0", CheckFamily::V6, CheckFamily::V4)]
     {
         let (_listener, port) = inside.listen(loopback).await;
         inside.look(Probe::Tcp { port, family }).await.unwrap();
@@ -316,7 +318,7 @@ async fn tcp_of_both_families() {
         assert!(why.ends_with("Connection refused (os error 111)"), "{why}");
     }
     let (port, _heads) = inside.serve("[::1]:0", |_| OK.into()).await;
-    inside.look(http(Scheme::Http, port, "/", Family::V6)).await.unwrap();
+    inside.look(http(Scheme::Http, port, "/", CheckFamily::V6)).await.unwrap();
 }
 
 #[tokio::test]
@@ -325,7 +327,7 @@ async fn a_task_bound_to_its_own_address_alone_is_found() {
     net::create_veth(&inside.namespace, "calihealth", "eth0", None, None).await.unwrap();
     inside.addresses = netlab::addresses(&["10.9.0.1", "fd80::9"]);
     net::assign(&inside.namespace, "eth0", &inside.addresses).await.unwrap();
-    for (own, family) in [("10.9.0.1", Family::V4), ("[fd80::9]", Family::V6)] {
+    for (own, family) in [("10.9.0.1", CheckFamily::V4), ("[fd80::9]", CheckFamily::V6)] {
         let (port, mut heads) = inside.serve(&format!("{own}:0"), |_| OK.into()).await;
         inside.look(http(Scheme::Http, port, "/", family)).await.unwrap();
         let head = heads.recv().await.unwrap();
@@ -334,7 +336,7 @@ async fn a_task_bound_to_its_own_address_alone_is_found() {
         let (_listener, closed) = inside.listen("127.0.0.1:0").await;
         drop(_listener);
         let why = inside.look(Probe::Tcp { port: closed, family }).await.unwrap_err();
-        let loopback = if family == Family::V4 { "127.0.0.1" } else { "[::1]" };
+        let loopback = if family == CheckFamily::V4 { "127.0.0.1" } else { "[::1]" };
         assert!(why.starts_with(&format!("cannot connect to {loopback}:{closed}: ")), "{why}");
     }
     assert!(net::delete_link("calihealth").await.unwrap());
@@ -346,11 +348,11 @@ async fn the_host_is_not_asked_in_place_of_the_task() {
     let outside = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = outside.local_addr().unwrap().port();
     let before = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-    inside.look(Probe::Tcp { port, family: Family::V4 }).await.unwrap_err();
+    inside.look(Probe::Tcp { port, family: CheckFamily::V4 }).await.unwrap_err();
     assert_eq!(std::fs::read_link("/proc/thread-self/ns/net").unwrap(), before);
     // A task on the host's network is looked at there.
     let host = Target { namespace: Some("/proc/self/ns/net".into()), ..inside.target() };
-    let verdict = Checks::begin(check(Probe::Tcp { port, family: Family::V4 }), host).verdict().await;
+    let verdict = Checks::begin(check(Probe::Tcp { port, family: CheckFamily::V4 }), host).verdict().await;
     assert!(verdict.healthy, "{}", verdict.why);
 }
 
@@ -399,11 +401,11 @@ async fn a_command_that_hangs_is_killed_with_its_children() {
 async fn where_nobody_knows_the_task_nothing_is_said() {
     let inside = Inside::new().await;
     let nowhere = Target { namespace: None, ..inside.target() };
-    let mut checks = Checks::begin(check(Probe::Tcp { port: 1, family: Family::V4 }), nowhere);
+    let mut checks = Checks::begin(check(Probe::Tcp { port: 1, family: CheckFamily::V4 }), nowhere);
     let limit = Duration::from_millis(500);
     assert!(tokio::time::timeout(limit, checks.verdict()).await.is_err());
     // But a namespace that is gone is the task's end.
     let gone = Target { namespace: Some(inside.lab.path("gone")), ..inside.target() };
-    let verdict = Checks::begin(check(Probe::Tcp { port: 1, family: Family::V4 }), gone).verdict().await;
+    let verdict = Checks::begin(check(Probe::Tcp { port: 1, family: CheckFamily::V4 }), gone).verdict().await;
     assert!(verdict.kill && verdict.why.contains("gone"), "{}", verdict.why);
 }

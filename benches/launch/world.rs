@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use calico_mesos::mesos::messages::TaskState;
-use calico_mesos::rig::agent::marathon::{App, Instance};
+use calico_mesos::rig::agent::marathon::{App, AppInstance};
 use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
 use calico_mesos::rig::daemons::{Network, Stack, StackOptions};
 use tokio::task::JoinHandle;
@@ -48,7 +48,7 @@ impl World {
 
     /// A task that needs no hand held; its id.
     pub async fn launch_sleeper(&self) -> (String, Launched) {
-        let info = self.sleeper.task_info(&Instance::new("localhost", Vec::new()));
+        let info = self.sleeper.task_info(&AppInstance::new("localhost", Vec::new()));
         let id = info.task_id.value.clone();
         let launched = self.agent.launch(info).await.expect("the executor starts");
         (id, launched)
@@ -85,7 +85,7 @@ impl World {
     }
 
     async fn launch_app(&self, app: &App) -> Task {
-        let info = app.task_info(&Instance::new("localhost", Vec::new()));
+        let info = app.task_info(&AppInstance::new("localhost", Vec::new()));
         let id = info.task_id.value.clone();
         let launched = self.agent.launch(info).await.expect("the executor starts");
         // In time: the container starts tens of milliseconds later.

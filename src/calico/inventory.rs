@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::block::{self, Attribute, Block};
 use super::query::{self, Endpoint};
-use super::snapshot::{Seen, Snapshot};
-use super::txn::{Change, Entry, Guard, Range, Written};
+use super::snapshot::{SeenBlock, Snapshot};
+use super::txn::{Change, Guard, Range, ReadKey, Written};
 use super::{clock, keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
 use crate::names::{ContainerId, ORCHESTRATOR};
 
@@ -72,7 +72,7 @@ pub struct Signs {
 
 impl Inventory {
     /// Adds what a block holds: all of it in a block of the node, and what the node has in one of others.
-    fn look_into(&mut self, entry: &Entry, node: &str) {
+    fn look_into(&mut self, entry: &ReadKey, node: &str) {
         let Some(cidr) = keys::cidr_of_key(&entry.key) else { return };
         let own = self.blocks.contains(&cidr);
         let block = match Block::parse(&entry.value, &cidr) {
@@ -120,7 +120,7 @@ impl Allocation {
 }
 
 impl SeenEndpoint {
-    fn of(entry: &Entry, node: &str) -> Option<Self> {
+    fn of(entry: &ReadKey, node: &str) -> Option<Self> {
         let endpoint = query::parse(&entry.value)?;
         let container = container_of(&endpoint, node).filter(|_| entry.key == keys::endpoint(&endpoint.name));
         Some(Self { endpoint, revision: entry.revision, container })
@@ -186,7 +186,7 @@ impl Datastore {
     }
 
     /// Everything below a prefix, however much that is.
-    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, CalicoError> {
+    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<ReadKey>, CalicoError> {
         match self.store.scan(prefix).await {
             Ok(entries) => Ok(entries),
             Err(source) => Err(self.store_error(source)),
@@ -214,13 +214,13 @@ impl Datastore {
             }
             let mut gone = Vec::new();
             match snapshot.block(cidr) {
-                Seen::There(seen, _) if seen.is_affine_to(node) => match seen.is_empty() {
+                SeenBlock::There(seen, _) if seen.is_affine_to(node) => match seen.is_empty() {
                     true => gone.push(&block),
                     false => return Ok(false),
                 },
                 // It belongs to another node by now; only this node's affinity still names it.
-                Seen::There(..) | Seen::Absent | Seen::Unknown => {}
-                Seen::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
+                SeenBlock::There(..) | SeenBlock::Absent | SeenBlock::Unknown => {}
+                SeenBlock::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
             }
             gone.extend(snapshot.entry(&affinity).map(|_| &affinity));
             if gone.is_empty() {
@@ -266,7 +266,7 @@ mod tests {
 
     fn container(value: &Value) -> Option<ContainerId> {
         let name = value["metadata"]["name"].as_str().unwrap_or_default();
-        let entry = Entry { key: keys::endpoint(name), value: value.to_string().into(), revision: 7 };
+        let entry = ReadKey { key: keys::endpoint(name), value: value.to_string().into(), revision: 7 };
         SeenEndpoint::of(&entry, "a").unwrap().container
     }
 

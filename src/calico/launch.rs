@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Hint;
 use super::overlap::{prefixes_beside, Lengths};
-use super::plan::{self, Plan, Request, Step};
+use super::plan::{self, Plan, PlanRequest, PlanStep};
 use super::restore::Kept;
 use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
@@ -35,7 +35,7 @@ pub struct Prepared {
 }
 
 /// See [`Terms::note`].
-pub type Note<'a> = Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>;
+pub type PendingNote<'a> = Box<dyn Fn(&Pending) -> io::Result<()> + Send + Sync + 'a>;
 
 /// Addresses that other tasks of this host have, with those tasks.
 pub type HeldHere = Vec<(IpAddr, Holder)>;
@@ -47,7 +47,7 @@ pub type Hold<'a> = Box<dyn Fn(Vec<IpAddr>) -> BoxFuture<'a, io::Result<HeldHere
 pub struct Terms<'a> {
     /// Receives every write before it is sent. If this process dies before the answer, its successor rules the write
     /// out. An error keeps the write from being sent.
-    pub note: Note<'a>,
+    pub note: PendingNote<'a>,
     /// Takes the planned addresses on this host before they are written, all of them or none; returns those that other
     /// tasks here hold, independent of the datastore. An error keeps the write from being sent.
     pub hold: Hold<'a>,
@@ -224,8 +224,8 @@ impl Datastore {
         loop {
             let step = plan::make(&self.request(identity, wanted, hint, excluded), snapshot);
             match step {
-                Ok(Step::Ready(plan)) => return Ok(plan),
-                Ok(Step::More(ranges)) => self.look(snapshot, &ranges).await?,
+                Ok(PlanStep::Ready(plan)) => return Ok(plan),
+                Ok(PlanStep::More(ranges)) => self.look(snapshot, &ranges).await?,
                 Err(CalicoError::Taken { address, holder }) => {
                     let holder = self.complete(address, holder).await;
                     return Err(CalicoError::Taken { address, holder });
@@ -241,8 +241,8 @@ impl Datastore {
         wanted: &'a Wanted,
         hint: &'a Hint,
         excluded: &'a [IpAddr],
-    ) -> Request<'a> {
-        Request { identity, wanted, limits: &self.limits, hint, excluded, now: SystemTime::now() }
+    ) -> PlanRequest<'a> {
+        PlanRequest { identity, wanted, limits: &self.limits, hint, excluded, now: SystemTime::now() }
     }
 
     /// Names are checked before they become part of a key. Which ones a task may use has been decided before.

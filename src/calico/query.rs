@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::model::{EndpointSpec, Resource};
 use super::overlap::Lengths;
 use super::plan::holder_of;
-use super::snapshot::{Seen, Snapshot};
+use super::snapshot::{SeenBlock, Snapshot};
 use super::txn::Range;
 use super::{block, keys, CalicoError, Datastore, Holder};
 
@@ -72,8 +72,8 @@ impl Datastore {
         let mut snapshot = Snapshot::default();
         self.look(&mut snapshot, &ranges).await?;
         let holder = possible.iter().find_map(|cidr| match snapshot.block(cidr) {
-            Seen::There(block, _) => block.holder(block::ordinal(cidr, address)?).map(holder_of),
-            Seen::Absent | Seen::Broken(_) | Seen::Unknown => None,
+            SeenBlock::There(block, _) => block.holder(block::ordinal(cidr, address)?).map(holder_of),
+            SeenBlock::Absent | SeenBlock::Broken(_) | SeenBlock::Unknown => None,
         });
         match holder {
             Some(holder) => Ok(Some(self.complete(address, holder).await)),

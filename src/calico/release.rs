@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::block::{self, Block};
 use super::model::to_json;
 use super::overlap::Lengths;
-use super::snapshot::{Question, Seen, Snapshot};
+use super::snapshot::{Question, SeenBlock, Snapshot};
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
 use super::{files, keys, pool, query, CalicoError, Datastore, Family, Identity, NotReady, ATTEMPTS};
@@ -138,7 +138,7 @@ fn blocks_to_search(identity: &Identity, holding: &[IpNet], snapshot: &Snapshot)
     }
     let mut held: BTreeSet<IpAddr> = BTreeSet::new();
     for cidr in &blocks {
-        if let Seen::There(block, _) = snapshot.block(cidr) {
+        if let SeenBlock::There(block, _) = snapshot.block(cidr) {
             held.extend(block.held_by(&identity.handle).iter().map(|ordinal| block::address(cidr, *ordinal)));
         }
     }
@@ -191,8 +191,8 @@ impl Undo {
     fn free(&mut self, identity: &Identity, snapshot: &Snapshot, cidr: &IpNet) -> Result<(), CalicoError> {
         let key = keys::block(cidr);
         let mut block = match snapshot.block(cidr) {
-            Seen::There(block, _) => *block,
-            Seen::Broken(reason) => {
+            SeenBlock::There(block, _) => *block,
+            SeenBlock::Broken(reason) => {
                 let entry = snapshot.entry(&key);
                 let concerns_us = entry
                     .is_some_and(|entry| String::from_utf8_lossy(&entry.value).contains(&identity.handle));
@@ -202,7 +202,7 @@ impl Undo {
                     false => Ok(()),
                 };
             }
-            Seen::Absent | Seen::Unknown => return Ok(()),
+            SeenBlock::Absent | SeenBlock::Unknown => return Ok(()),
         };
         let freed = block.release(&identity.handle);
         if freed.is_empty() {

@@ -19,7 +19,7 @@ use super::block::{self, Attribute, Block};
 use super::model::{to_json, Affinity, Extra, Handle};
 use super::overlap::overlap;
 use super::plan::{holder_of, Plan, Transaction};
-use super::snapshot::{Seen, Snapshot};
+use super::snapshot::{SeenBlock, Snapshot};
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
 use super::{
@@ -210,7 +210,8 @@ enum Home {
 
 /// What has to be read besides the kept keys: where a block is gone, its pool may have been cut anew.
 fn blocks_to_read(node: &str, kept: &Kept, snapshot: &Snapshot) -> Vec<Range> {
-    let gone = |place: &&Place| matches!(snapshot.block(&place.block), Seen::Absent | Seen::Unknown);
+    let gone =
+        |place: &&Place| matches!(snapshot.block(&place.block), SeenBlock::Absent | SeenBlock::Unknown);
     let mut more = Vec::new();
     for place in kept.places.iter().filter(gone) {
         let family = Family::of(place.address);
@@ -385,19 +386,19 @@ struct Draft {
 
 fn home(place: &Place, snapshot: &Snapshot) -> Home {
     match snapshot.block(&place.block) {
-        Seen::There(block, revision) => return Home::There(place.block, block, revision),
-        Seen::Broken(reason) => return unusable(&place.block, &reason),
-        Seen::Absent | Seen::Unknown => {}
+        SeenBlock::There(block, revision) => return Home::There(place.block, block, revision),
+        SeenBlock::Broken(reason) => return unusable(&place.block, &reason),
+        SeenBlock::Absent | SeenBlock::Unknown => {}
     }
     for cidr in overlapping(place, snapshot) {
         match snapshot.block(&cidr) {
-            Seen::There(block, revision) if cidr.contains(&place.address) => {
+            SeenBlock::There(block, revision) if cidr.contains(&place.address) => {
                 return Home::There(cidr, block, revision);
             }
-            Seen::Broken(reason) => return unusable(&cidr, &reason),
+            SeenBlock::Broken(reason) => return unusable(&cidr, &reason),
             // Gone since its name was read.
-            Seen::Absent => {}
-            Seen::There(..) | Seen::Unknown => {
+            SeenBlock::Absent => {}
+            SeenBlock::There(..) | SeenBlock::Unknown => {
                 return Home::Blocked(format!("the block {cidr}, which overlaps the task's {}", place.block));
             }
         }

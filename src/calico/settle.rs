@@ -19,7 +19,7 @@ use super::block::Block;
 use super::launch::Terms;
 use super::model::{to_json, Affinity, Handle};
 use super::store::StoreError;
-use super::txn::{Change, Entry, Guard, Range, Written};
+use super::txn::{Change, Guard, Range, ReadKey, Written};
 use super::{keys, CalicoError, Datastore, Identity, ATTEMPTS};
 
 /// Between two attempts to find out.
@@ -136,13 +136,13 @@ impl Datastore {
 }
 
 /// The addresses of an endpoint if it carries our uid.
-fn addresses_of_ours(entry: &Entry, uid: &str) -> Option<Vec<IpAddr>> {
+fn addresses_of_ours(entry: &ReadKey, uid: &str) -> Option<Vec<IpAddr>> {
     let endpoint = super::query::parse(&entry.value)?;
     (endpoint.uid.as_deref() == Some(uid)).then_some(endpoint.addresses)
 }
 
 /// A harmless change of the guarded key: the same content, a block's number one higher.
-fn moved(fence: &Fence, now: Option<&Entry>) -> Vec<u8> {
+fn moved(fence: &Fence, now: Option<&ReadKey>) -> Vec<u8> {
     // A handle that does not exist: written and thus moved; release removes it.
     let Some(entry) = now else { return to_json(&Handle::default()) };
     match fence.block.map(|cidr| Block::parse(&entry.value, &cidr)) {

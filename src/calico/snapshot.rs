@@ -11,7 +11,7 @@ use super::model::{
     Affinity, ClusterInformationSpec, Handle, IpamConfig, Metadata, ReservationSpec, Resource,
 };
 use super::pool::Pool;
-use super::txn::{Answer, Entry, Range};
+use super::txn::{Answer, Range, ReadKey};
 use super::{keys, CalicoError, Family, NotReady};
 
 /// A consistent-enough view: every entry carries its own revision, and `revision` is that of the last
@@ -19,7 +19,7 @@ use super::{keys, CalicoError, Family, NotReady};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Snapshot {
     pub revision: i64,
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, ReadKey>,
     asked: BTreeSet<String>,
     names: BTreeMap<String, Names>,
 }
@@ -33,7 +33,7 @@ struct Names {
 
 /// A block as far as it is known.
 #[derive(Debug, Clone)]
-pub(super) enum Seen {
+pub(super) enum SeenBlock {
     /// Not read yet.
     Unknown,
     Absent,
@@ -160,7 +160,7 @@ impl Snapshot {
         self.asked.contains(key)
     }
 
-    pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn entry(&self, key: &str) -> Option<&ReadKey> {
         self.entries.get(key)
     }
 
@@ -169,7 +169,7 @@ impl Snapshot {
         self.entry(key).map_or(0, |entry| entry.revision)
     }
 
-    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+    fn below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a ReadKey> {
         let from = self.entries.range(prefix.to_owned()..);
         from.take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
     }
@@ -254,15 +254,15 @@ impl Snapshot {
         parsed.collect()
     }
 
-    pub(super) fn block(&self, cidr: &IpNet) -> Seen {
+    pub(super) fn block(&self, cidr: &IpNet) -> SeenBlock {
         let key = keys::block(cidr);
         match self.entry(&key) {
             Some(entry) => match Block::parse(&entry.value, cidr) {
-                Ok(block) => Seen::There(Box::new(block), entry.revision),
-                Err(reason) => Seen::Broken(reason),
+                Ok(block) => SeenBlock::There(Box::new(block), entry.revision),
+                Err(reason) => SeenBlock::Broken(reason),
             },
-            None if self.is_asked(&key) => Seen::Absent,
-            None => Seen::Unknown,
+            None if self.is_asked(&key) => SeenBlock::Absent,
+            None => SeenBlock::Unknown,
         }
     }
 }

@@ -18,7 +18,7 @@ use etcd_client::{
 use tokio::time::timeout;
 
 use super::dial::{self, Target};
-use super::txn::{Answer, Change, Entry, Guard, Range, Written};
+use super::txn::{Answer, Change, Guard, Range, ReadKey, Written};
 use crate::config::Etcd;
 use crate::dial::probe;
 use crate::limits::{ETCD_CONNECT, ETCD_REQUEST, ETCD_TLS_PROBE};
@@ -159,8 +159,8 @@ impl Store {
     }
 
     /// Everything below a prefix at one instant, in pages: each answer has to come within the time limit.
-    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        let mut found: Vec<Entry> = Vec::new();
+    pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<ReadKey>, StoreError> {
+        let mut found: Vec<ReadKey> = Vec::new();
         let (mut from, end) = (prefix.as_bytes().to_vec(), behind(prefix));
         let (mut revision, mut limit) = (0, PAGE);
         loop {
@@ -421,8 +421,8 @@ fn answer(response: TxnResponse) -> Answer {
     Answer { revision, ranges: ranges.collect() }
 }
 
-fn entry(found: etcd_client::KeyValue) -> Entry {
+fn entry(found: etcd_client::KeyValue) -> ReadKey {
     let revision = found.mod_revision();
     let (key, value) = found.into_key_value();
-    Entry { key: String::from_utf8_lossy(&key).into_owned(), value, revision }
+    ReadKey { key: String::from_utf8_lossy(&key).into_owned(), value, revision }
 }

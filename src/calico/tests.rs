@@ -8,9 +8,9 @@ use serde_json::{json, Value};
 
 use super::block::Block;
 use super::files::Hint;
-use super::plan::{make, Request, Step};
-use super::snapshot::{Question, Seen};
-use super::txn::{Change, Entry};
+use super::plan::{make, PlanRequest, PlanStep};
+use super::snapshot::{Question, SeenBlock};
+use super::txn::{Change, ReadKey};
 use super::*;
 use crate::any_json::nested;
 use crate::error::Code;
@@ -150,7 +150,7 @@ fn identity() -> Identity {
 
 fn answer(store: &Store, ranges: &[Range]) -> Answer {
     let entry =
-        |(key, value): (&String, &Vec<u8>)| Entry { key: key.clone(), value: value.clone(), revision: 7 };
+        |(key, value): (&String, &Vec<u8>)| ReadKey { key: key.clone(), value: value.clone(), revision: 7 };
     let found = |range: &Range| match range {
         Range::Key(key) => store.get_key_value(key).map(entry).into_iter().collect(),
         Range::Prefix(prefix) | Range::Names(prefix) => {
@@ -163,7 +163,7 @@ fn answer(store: &Store, ranges: &[Range]) -> Answer {
 /// A launch and its release, as [`Datastore`] does them; `None` where it is refused.
 fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::Plan>> {
     let identity = identity();
-    let request = Request {
+    let request = PlanRequest {
         identity: &identity,
         wanted,
         limits,
@@ -183,8 +183,8 @@ fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::
     for _ in 0..50 {
         view.absorb(&ranges, answer(store, &ranges));
         match make(&request, &view) {
-            Ok(Step::More(more)) => ranges = more,
-            Ok(Step::Ready(plan)) => {
+            Ok(PlanStep::More(more)) => ranges = more,
+            Ok(PlanStep::Ready(plan)) => {
                 let write = plan.transaction(&request, &view, &[], "02:42:0a:41:00:05");
                 assert!(write.changes.iter().all(|change| match change {
                     Change::Put { key, value } => key.starts_with("/calico/") && is_json(value),
@@ -299,7 +299,7 @@ proptest! {
         for family in [Family::V4, Family::V6] {
             for (cidr, _) in view.affinities(NODE, family) {
                 prop_assert_eq!(cidr, cidr.trunc());
-                if let Seen::There(block, _) = view.block(&cidr) {
+                if let SeenBlock::There(block, _) = view.block(&cidr) {
                     let mut block = *block;
                     let before = block.held_by("other").len();
                     prop_assert_eq!(block.release("other").len(), before);

@@ -2,7 +2,7 @@
 
 /// One key as it was read.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct ReadKey {
     pub key: String,
     pub value: Vec<u8>,
     pub revision: i64,
@@ -39,7 +39,7 @@ pub(super) enum Change {
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
     pub revision: i64,
-    pub ranges: Vec<Vec<Entry>>,
+    pub ranges: Vec<Vec<ReadKey>>,
 }
 
 #[derive(Debug)]

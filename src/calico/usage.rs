@@ -9,7 +9,7 @@ use super::block::{self, Block};
 use super::overlap::overlap;
 use super::pool::Pool;
 use super::snapshot::Snapshot;
-use super::txn::{Entry, Range};
+use super::txn::{Range, ReadKey};
 use super::{keys, CalicoError, Datastore, Family};
 
 /// One pool. The addresses' three numbers add up to its size, unless there are blocks that cannot be read: what these
@@ -38,7 +38,7 @@ impl Datastore {
         let ranges = [Range::Prefix(keys::pools()), Range::Prefix(keys::reservations())];
         let mut snapshot = Snapshot::default();
         self.look(&mut snapshot, &ranges).await?;
-        let mut blocks: BTreeMap<IpNet, Entry> = BTreeMap::new();
+        let mut blocks: BTreeMap<IpNet, ReadKey> = BTreeMap::new();
         for family in [Family::V4, Family::V6] {
             let all = self.scan(&keys::blocks(family)).await?;
             blocks.extend(all.into_iter().filter_map(|entry| Some((keys::cidr_of_key(&entry.key)?, entry))));
@@ -49,7 +49,7 @@ impl Datastore {
 }
 
 /// `reserved` without overlaps.
-fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> PoolUsage {
+fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, ReadKey>) -> PoolUsage {
     let kept: Vec<IpNet> = reserved.iter().filter_map(|net| common(net, &pool.cidr)).collect();
     let is_kept = |address: IpAddr| kept.iter().any(|net| net.contains(&address));
     let mut usage = PoolUsage {
@@ -63,7 +63,7 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, Entry>) -> Po
         loose_blocks: 0,
         free_blocks: 0,
     };
-    let ours: Vec<(&IpNet, &Entry)> = blocks.iter().filter(|(cidr, _)| overlap(&pool.cidr, cidr)).collect();
+    let ours: Vec<(&IpNet, &ReadKey)> = blocks.iter().filter(|(cidr, _)| overlap(&pool.cidr, cidr)).collect();
     let shared = shared(ours.iter().map(|(cidr, _)| **cidr));
     let mut counted = BTreeSet::new();
     let mut unreadable = 0;
@@ -106,7 +106,7 @@ fn shared(nets: impl Iterator<Item = IpNet>) -> BTreeSet<IpNet> {
 }
 
 /// In how many places of a pool no block can be claimed: something is there, or all of the place is reserved.
-fn places(pool: &Pool, reserved: &[IpNet], blocks: &[(&IpNet, &Entry)]) -> u128 {
+fn places(pool: &Pool, reserved: &[IpNet], blocks: &[(&IpNet, &ReadKey)]) -> u128 {
     let whole = reserved.iter().filter(|net| net.prefix_len() <= pool.block_length).copied();
     let there = blocks.iter().filter_map(|(cidr, _)| match cidr.prefix_len() < pool.block_length {
         true => common(cidr, &pool.cidr),
@@ -142,14 +142,14 @@ mod tests {
     }
 
     /// A block with so many addresses in use, from the first one on.
-    fn block(cidr: &str, node: &str, used: usize) -> (IpNet, Entry) {
+    fn block(cidr: &str, node: &str, used: usize) -> (IpNet, ReadKey) {
         let cidr: IpNet = cidr.parse().unwrap();
         let mut block = Block::new(&cidr, node, 1, String::new());
         (0..used).for_each(|ordinal| block.assign(ordinal, block::Attribute::default()));
         if node.is_empty() {
             block.affinity = None;
         }
-        (cidr, Entry { key: keys::block(&cidr), value: serde_json::to_vec(&block).unwrap(), revision: 1 })
+        (cidr, ReadKey { key: keys::block(&cidr), value: serde_json::to_vec(&block).unwrap(), revision: 1 })
     }
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_block_that_cannot_be_read_gives_nothing() {
         let (cidr, entry) = block("10.0.0.0/29", "a", 0);
-        let blocks = BTreeMap::from([(cidr, Entry { value: b"{}".to_vec(), ..entry })]);
+        let blocks = BTreeMap::from([(cidr, ReadKey { value: b"{}".to_vec(), ..entry })]);
         let usage = usage(&pool("10.0.0.0/28"), &[], &blocks);
         assert_eq!((usage.allocated, usage.free, usage.free_blocks), (0, 8, 1));
     }

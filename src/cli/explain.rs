@@ -13,7 +13,7 @@ const SIMILAR: f64 = 0.8;
 const MOST_SIMILAR: usize = 3;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct ExplainArguments {
     /// The code that ends a failure message, with or without CM-, in any case; without one all codes are listed
     #[arg(value_parser = find)]
     code: Option<Code>,
@@ -21,7 +21,7 @@ pub struct Arguments {
     output: Format,
 }
 
-pub fn explain(arguments: &Arguments, out: &Out) -> ExitCode {
+pub fn explain(arguments: &ExplainArguments, out: &Out) -> ExitCode {
     match (arguments.code, arguments.output) {
         (Some(code), Format::Table) => out.line(text(code)),
         (Some(code), Format::Json) => out.line(as_json(code).to_string()),

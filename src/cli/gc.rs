@@ -9,7 +9,7 @@ use serde_json::{json, Value};
 use crate::config::Config;
 use crate::error::chain;
 use crate::task::cleaner::{
-    self, Cleaned, Decommissioned, Fate, GoneDocker, Item, Kind, Silent, Terms, Verdict,
+    self, Cleaned, DecommissionTerms, Decommissioned, Fate, GoneDocker, Item, ItemKind, Silent, Verdict,
 };
 use crate::task::report::figures::{self, Figures};
 
@@ -20,7 +20,7 @@ use super::Failed;
 const FOUND: u8 = 3;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct GcArguments {
     /// Only print what would be done; exit code 3 when there is something to do
     #[arg(long)]
     dry_run: bool,
@@ -48,12 +48,12 @@ pub struct Arguments {
 }
 
 /// Exit code 1 when something could not be looked at or done: the next run tries again.
-pub async fn gc(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+pub async fn gc(arguments: GcArguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
     let config = Config::load(config)?;
     let grace = arguments.grace.unwrap_or(config.gc.grace);
     let dry_run = arguments.dry_run;
     if let Some(node) = &arguments.node {
-        let terms = Terms { grace, dead: arguments.yes, dry_run };
+        let terms = DecommissionTerms { grace, dead: arguments.yes, dry_run };
         let done = cleaner::decommission(&config, node, terms).await?;
         tell_decommissioned(node, &done, &arguments, out);
         let complete = !done.items.iter().any(|(_, fate)| fate.is_left());
@@ -111,7 +111,7 @@ fn tell(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool, out: &Out) 
     tell_items(&cleaned.items, dry_run, cleaned.silent.is_empty(), out);
 }
 
-fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments, out: &Out) {
+fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &GcArguments, out: &Out) {
     if arguments.output == Format::Json {
         let items: Vec<Value> = done.items.iter().map(item_as_json).collect();
         let told = json!({
@@ -134,7 +134,7 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &Arguments,
 fn tell_items(items: &[(Item, Fate)], dry_run: bool, all_seen: bool, out: &Out) {
     let shown = |(item, _): &&(Item, Fate)| {
         // What cannot be read wants an operator.
-        dry_run || item.verdict != Verdict::Keep || matches!(item.kind, Kind::Journal | Kind::Block)
+        dry_run || item.verdict != Verdict::Keep || matches!(item.kind, ItemKind::Journal | ItemKind::Block)
     };
     let rows: Vec<Vec<String>> = items.iter().filter(shown).map(row).collect();
     if !rows.is_empty() {

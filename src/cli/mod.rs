@@ -42,11 +42,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Launch a Marathon app definition on this machine, as a Mesos agent would.
-    Run(run::Arguments),
+    Run(run::RunArguments),
     /// Remove what dead executors left behind.
-    Gc(gc::Arguments),
+    Gc(gc::GcArguments),
     /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Prepare this host.
     #[command(subcommand)]
     Node(node::Verb),

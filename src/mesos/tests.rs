@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use proptest::prelude::*;
 
-use super::driver::state::{Identity, Input, State};
+use super::driver::state::{ActorIdentity, DriverState, Input};
 use super::duration;
 use super::environment::HttpEnvironment;
 use super::flags::Flags;
@@ -94,13 +94,13 @@ proptest! {
 
     #[test]
     fn any_message_is_handled(name in prop::sample::select(&NAMES[..]), body in mangled(run_task())) {
-        let identity = Identity {
+        let identity = ActorIdentity {
             framework_id: "f".into(),
             executor_id: "e".into(),
             slave_id: "s".into(),
             pid: "executor(1)@127.0.0.1:2".parse().unwrap(),
         };
-        let mut state = State::new(identity, true);
+        let mut state = DriverState::new(identity, true);
         let from = "slave(1)@127.0.0.1:1".parse().ok();
         let registered = Incoming { from, name: ExecutorRegisteredMessage::NAME.to_owned(), body: Vec::new() };
         let message = Incoming { name: name.to_owned(), body, ..registered.clone() };

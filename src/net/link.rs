@@ -27,7 +27,7 @@ const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EIN
 
 /// A link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct KernelLink {
     pub index: u32,
     pub mac: Vec<u8>,
     pub mtu: u32,
@@ -166,7 +166,7 @@ pub fn mtu(config: &Config) -> Option<u32> {
     config.node.mtu.or_else(from_felix)
 }
 
-pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<Link>, NetError> {
+pub(super) async fn find(netlink: &Netlink, name: &str) -> Result<Option<KernelLink>, NetError> {
     let mut answers = netlink.handle().link().get().match_name(name).execute();
     match answers.next().await {
         Some(Ok(message)) => Ok(Some(as_link(&message))),
@@ -275,9 +275,9 @@ fn family(address: IpAddr) -> AddressFamily {
     }
 }
 
-fn as_link(message: &LinkMessage) -> Link {
+fn as_link(message: &LinkMessage) -> KernelLink {
     let index = message.header.index;
-    let mut link = Link { index, mac: Vec::new(), mtu: 0, veth: false, peer: None };
+    let mut link = KernelLink { index, mac: Vec::new(), mtu: 0, veth: false, peer: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.clone(),

@@ -18,7 +18,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload, NLM_F_REQUEST};
 
-use super::link::{failed, find, mac_text, Link};
+use super::link::{failed, find, mac_text, KernelLink};
 use super::netlink::{errno, Netlink};
 use super::netns::{self, Namespace};
 use super::plan::HOST_MAC;
@@ -47,7 +47,7 @@ pub(super) async fn delete_own(
 async fn leads_to(
     here: &Netlink,
     name: &str,
-    link: &Link,
+    link: &KernelLink,
     namespace: Option<&Namespace>,
 ) -> Result<bool, NetError> {
     let (Some(namespace), Some(peer)) = (namespace, link.peer) else { return Ok(false) };
@@ -57,7 +57,7 @@ async fn leads_to(
 }
 
 /// Why the link is not one that an earlier attempt has left; `None` when it is.
-async fn stranger(here: &Netlink, name: &str, link: &Link) -> Result<Option<String>, NetError> {
+async fn stranger(here: &Netlink, name: &str, link: &KernelLink) -> Result<Option<String>, NetError> {
     if !link.veth {
         return Ok(Some("it is not a veth".to_owned()));
     }

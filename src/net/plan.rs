@@ -25,7 +25,7 @@ pub struct Route {
 
 /// What has to be done to a container's interface, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
+pub struct InterfacePlan {
     /// New addresses come first: the kernel drops all IPv4 routes with the last IPv4 address.
     pub add: Vec<IpAddr>,
     pub remove: Vec<IpNet>,
@@ -37,8 +37,8 @@ pub struct Plan {
 }
 
 /// From the addresses that an interface has to those that it is to have.
-pub fn container(present: &[IpNet], wanted: &[IpAddr]) -> Plan {
-    let mut plan = Plan::default();
+pub fn container(present: &[IpNet], wanted: &[IpAddr]) -> InterfacePlan {
+    let mut plan = InterfacePlan::default();
     let ours: Vec<IpNet> = present.iter().copied().filter(|net| !is_link_local(net.addr())).collect();
     for address in wanted {
         if !ours.contains(&IpNet::from(*address)) && !plan.add.contains(address) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{prepared, Call, RuntimeError};
 use crate::config::Config;
-use crate::gate::{self, Verdict};
+use crate::gate::{self, GateVerdict};
 
 /// How long the shim may take to reap the killed init.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
@@ -22,8 +22,8 @@ const SHIM_PAUSE: Duration = Duration::from_millis(100);
 pub fn wait(call: &Call, config: &Config) -> Result<String, RuntimeError> {
     let verdict = prepared(call, config).and_then(|folder| {
         match gate::ask(&folder.join("gate"), call.id()?, config.runtime.gate_timeout) {
-            Verdict::Open => Ok("the gate opened".to_owned()),
-            Verdict::Refused(reason) => Err(RuntimeError::Refused(reason)),
+            GateVerdict::Open => Ok("the gate opened".to_owned()),
+            GateVerdict::Refused(reason) => Err(RuntimeError::Refused(reason)),
         }
     });
     if verdict.is_err() {

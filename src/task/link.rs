@@ -131,14 +131,14 @@ impl From<Outcome> for Ended {
 }
 
 /// The two ends of a life that talk to the way in.
-pub struct Link {
+pub struct LifeLink {
     /// Marks what goes out: one way in may hear several lives.
     pub task_id: String,
     pub kills: UnboundedReceiver<Kill>,
     pub changes: UnboundedSender<(String, Change)>,
 }
 
-impl Link {
+impl LifeLink {
     pub(super) fn tell(&self, change: Change) {
         // When the executor is going down there is no receiver any more, and nothing to do about it.
         let _ = self.changes.send((self.task_id.clone(), change));

@@ -198,7 +198,7 @@ fn throttles(spec: &ContainerSpec, what: Throttled) -> Option<Vec<ThrottleDevice
     )
 }
 
-fn health(health: &spec::Health) -> Option<HealthConfig> {
+fn health(health: &spec::HealthSpec) -> Option<HealthConfig> {
     if health.disabled {
         return Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..Default::default() });
     }
@@ -214,8 +214,9 @@ fn health(health: &spec::Health) -> Option<HealthConfig> {
 
 /// Said only where there is something to say: a daemon before API 1.44 takes no more than one network.
 fn networking(spec: &ContainerSpec) -> Option<NetworkingConfig> {
-    let plain =
-        |end: &spec::Endpoint| *end == spec::Endpoint { network: end.network.clone(), ..Default::default() };
+    let plain = |end: &spec::NetworkEndpoint| {
+        *end == spec::NetworkEndpoint { network: end.network.clone(), ..Default::default() }
+    };
     if spec.endpoints.len() < 2 && spec.endpoints.iter().all(plain) {
         return None;
     }
@@ -223,7 +224,7 @@ fn networking(spec: &ContainerSpec) -> Option<NetworkingConfig> {
     Some(NetworkingConfig { endpoints_config: Some(endpoints.collect()) })
 }
 
-fn endpoint(end: &spec::Endpoint) -> EndpointSettings {
+fn endpoint(end: &spec::NetworkEndpoint) -> EndpointSettings {
     let addressed = end.ipv4.is_some() || end.ipv6.is_some() || !end.link_local.is_empty();
     EndpointSettings {
         aliases: some_list(&end.aliases),
@@ -302,7 +303,7 @@ fn bind_options(mount: &spec::Mount) -> MountBindOptions {
 
 #[cfg(test)]
 mod tests {
-    use super::super::spec::{Endpoint, PortBinding, Ulimit};
+    use super::super::spec::{NetworkEndpoint, PortBinding, Ulimit};
     use super::*;
 
     fn json(spec: &ContainerSpec, api: (u32, u32)) -> serde_json::Value {
@@ -348,7 +349,7 @@ mod tests {
     #[test]
     fn an_old_daemon_reads_the_mac_address_elsewhere() {
         let mac_address = Some("02:42:ac:11:00:02".to_owned());
-        let first = Endpoint { network: "mine".into(), mac_address, ..Default::default() };
+        let first = NetworkEndpoint { network: "mine".into(), mac_address, ..Default::default() };
         let spec = ContainerSpec { network: "mine".into(), endpoints: vec![first], ..Default::default() };
         let (old, new) = (json(&spec, (1, 41)), json(&spec, (1, 44)));
         assert_eq!(old["MacAddress"], "02:42:ac:11:00:02");
@@ -361,8 +362,8 @@ mod tests {
 
     #[test]
     fn one_plain_network_is_left_to_its_name() {
-        let plain = |network: &str| Endpoint { network: network.into(), ..Default::default() };
-        let spec = |endpoints: Vec<Endpoint>| ContainerSpec { endpoints, ..Default::default() };
+        let plain = |network: &str| NetworkEndpoint { network: network.into(), ..Default::default() };
+        let spec = |endpoints: Vec<NetworkEndpoint>| ContainerSpec { endpoints, ..Default::default() };
         assert!(json(&spec(vec![plain("a")]), (1, 44)).get("NetworkingConfig").is_none());
         let two = json(&spec(vec![plain("a"), plain("b")]), (1, 44));
         assert_eq!(two["NetworkingConfig"]["EndpointsConfig"].as_object().unwrap().len(), 2);

@@ -39,7 +39,7 @@ use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
 use super::accounts;
-use super::init::{Answer, Instructions, Kind, Obstacle, GO, NAME};
+use super::init::{Answer, Instructions, Obstacle, ObstacleKind, GO, NAME};
 use super::session;
 use super::wait::Exit;
 use crate::error::{chain, Code, Failure};
@@ -116,10 +116,10 @@ impl CommandError {
     pub fn failure(&self) -> Failure {
         match self {
             Self::Obstacle(Obstacle { kind, text }) => match kind {
-                Kind::Command => Failure::new(Code::Command, text.clone()),
-                Kind::User => Failure::new(Code::User, text.clone()),
-                Kind::Privilege => Failure::new(Code::Root, text.clone()),
-                Kind::Host => Failure::new(Code::Host, text.clone()),
+                ObstacleKind::Command => Failure::new(Code::Command, text.clone()),
+                ObstacleKind::User => Failure::new(Code::User, text.clone()),
+                ObstacleKind::Privilege => Failure::new(Code::Root, text.clone()),
+                ObstacleKind::Host => Failure::new(Code::Host, text.clone()),
             },
             _ => Failure::new(Code::Host, chain(self)),
         }

@@ -54,13 +54,13 @@ pub(super) enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{text}")]
 pub struct Obstacle {
-    pub kind: Kind,
+    pub kind: ObstacleKind,
     pub text: String,
 }
 
 /// Whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Kind {
+pub enum ObstacleKind {
     /// The command or its directory.
     Command,
     /// The command's user.
@@ -104,7 +104,7 @@ fn live(channel: &mut Channel) -> Result<(), Obstacle> {
     }
     unistd::chdir(&command.directory).map_err(|errno| {
         obstacle(
-            Kind::Command,
+            ObstacleKind::Command,
             format!("cannot start the command in {}: {}", command.directory.display(), errno.desc()),
         )
     })?;
@@ -173,7 +173,7 @@ fn enter(namespace: &Path) -> Result<(), Obstacle> {
         Some(Errno::EPERM | Errno::EACCES) => not_root("join a network namespace"),
         // What is not a network namespace the kernel calls an invalid argument.
         Some(Errno::EINVAL) => {
-            obstacle(Kind::Host, format!("{} is not a network namespace", namespace.display()))
+            obstacle(ObstacleKind::Host, format!("{} is not a network namespace", namespace.display()))
         }
         _ => host(&format!("enter the network namespace {}", namespace.display()), error),
     };
@@ -186,7 +186,7 @@ fn enter(namespace: &Path) -> Result<(), Obstacle> {
     setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
     if fs::read_link(NETWORK).map_err(failed)? == before {
         return Err(obstacle(
-            Kind::Host,
+            ObstacleKind::Host,
             format!("{} is the network namespace of the host", namespace.display()),
         ));
     }
@@ -194,7 +194,7 @@ fn enter(namespace: &Path) -> Result<(), Obstacle> {
 }
 
 fn become_user(user: &str) -> Result<(), Obstacle> {
-    let account = accounts::find(user).map_err(|text| obstacle(Kind::User, text))?;
+    let account = accounts::find(user).map_err(|text| obstacle(ObstacleKind::User, text))?;
     if !geteuid().is_root() {
         return match geteuid().as_raw() == account.uid {
             true => Ok(()),
@@ -220,8 +220,12 @@ struct Target {
 impl Target {
     fn of(command: &CommandSpec) -> Result<Self, Obstacle> {
         let text = |text: &str| {
-            let nul =
-                |_| obstacle(Kind::Command, "the command or its environment contains a NUL character".into());
+            let nul = |_| {
+                obstacle(
+                    ObstacleKind::Command,
+                    "the command or its environment contains a NUL character".into(),
+                )
+            };
             CString::new(text).map_err(nul)
         };
         let path = command.environment.get("PATH").map_or(DEFAULT_PATH, String::as_str);
@@ -248,7 +252,8 @@ impl Target {
     /// Becomes the command. The file is looked for as execvp(3) does it, in the task's own PATH.
     fn exec(&self) -> Result<Infallible, Obstacle> {
         let program = &self.program;
-        let wrong = |text: String| Err(obstacle(Kind::Command, format!("cannot start the command: {text}")));
+        let wrong =
+            |text: String| Err(obstacle(ObstacleKind::Command, format!("cannot start the command: {text}")));
         reset_signals().map_err(|error| host("reset signals", error))?;
         let mut denied = None;
         for candidate in &self.candidates {
@@ -308,17 +313,17 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-fn obstacle(kind: Kind, text: String) -> Obstacle {
+fn obstacle(kind: ObstacleKind, text: String) -> Obstacle {
     Obstacle { kind, text }
 }
 
 fn host(action: &str, error: impl std::fmt::Display) -> Obstacle {
-    obstacle(Kind::Host, format!("cannot start the command: the executor cannot {action}: {error}"))
+    obstacle(ObstacleKind::Host, format!("cannot start the command: the executor cannot {action}: {error}"))
 }
 
 fn not_root(action: &str) -> Obstacle {
     obstacle(
-        Kind::Privilege,
+        ObstacleKind::Privilege,
         format!("the executor does not run as root, which it needs to {action}; set the app's user to root, or run the agent with --no-switch_user"),
     )
 }

@@ -55,8 +55,8 @@ pub use process::HostProcess;
 pub use remains::{end_remains, RemainsError};
 pub use resolvers::{fallback as resolver_fallback, of_host as resolvers_of_host};
 pub use spec::{
-    ContainerSpec, Device, DeviceRequest, Endpoint, Health, Mount, MountKind, PortBinding, Propagation,
-    Published, Recursion, Throttle, Throttled, Ulimit,
+    ContainerSpec, Device, DeviceRequest, HealthSpec, Mount, MountKind, NetworkEndpoint, PortBinding,
+    Propagation, Published, Recursion, Throttle, Throttled, Ulimit,
 };
-pub use users::{Listed, State};
+pub use users::{ContainerState, Listed};
 pub use wait::{Exit, Waiting};

@@ -34,7 +34,7 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// Seconds; `-1` waits for ever.
     pub stop_timeout: Option<i64>,
-    pub health: Health,
+    pub health: HealthSpec,
     /// `false`: no init of Docker's, even where the daemon's default is one.
     pub init: Option<bool>,
     /// `None`: the daemon's default runtime.
@@ -59,7 +59,7 @@ pub struct ContainerSpec {
     /// Mesos agents look the address up under exactly this name.
     pub network: String,
     /// What is special about the container's place in its networks; the first is in `network`. May be empty.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<NetworkEndpoint>,
     pub ports: Vec<PortBinding>,
     /// More ports, as far as Docker chooses the host's.
     pub published: Vec<Published>,
@@ -115,7 +115,7 @@ pub struct ContainerSpec {
 
 /// Docker's own health check; zero and `None` leave the image's value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthSpec {
     /// Not even the image's.
     pub disabled: bool,
     /// A line for the shell.
@@ -127,7 +127,7 @@ pub struct Health {
     pub retries: i64,
 }
 
-impl Health {
+impl HealthSpec {
     pub fn is_set(&self) -> bool {
         *self != Self { disabled: self.disabled, ..Self::default() }
     }
@@ -208,7 +208,7 @@ pub struct Published {
 
 /// The container's place in one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct NetworkEndpoint {
     pub network: String,
     pub aliases: Vec<String>,
     pub ipv4: Option<String>,

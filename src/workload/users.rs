@@ -15,14 +15,14 @@ use crate::limits::DOCKER_CALL;
 pub struct Listed {
     pub id: String,
     pub name: String,
-    pub state: State,
+    pub state: ContainerState,
     pub created: Option<SystemTime>,
     /// It is on no network of Docker's.
     pub isolated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum ContainerState {
     NeverStarted,
     /// Something of it lives, or may at any moment.
     Living,
@@ -47,14 +47,14 @@ impl Docker {
     }
 
     /// The runtime of a container that is there, with its state as the host's processes show it.
-    pub async fn look_at(&self, listed: &Listed) -> Result<Option<(String, State)>, DockerError> {
+    pub async fn look_at(&self, listed: &Listed) -> Result<Option<(String, ContainerState)>, DockerError> {
         let inspected = match self.inspect_once(&listed.id, DOCKER_CALL).await {
             Ok(inspected) => inspected,
             Err(DockerError::NoContainer { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let lost = inspected.running && self.is_behind_a_socket() && HostProcess::none_in(&listed.id);
-        Ok(Some((inspected.runtime, if lost { State::Lost } else { listed.state })))
+        Ok(Some((inspected.runtime, if lost { ContainerState::Lost } else { listed.state })))
     }
 
     async fn list(&self) -> Result<Vec<ContainerSummary>, DockerError> {
@@ -87,9 +87,9 @@ impl Listed {
         Some(Self {
             name: name.trim_start_matches('/').to_owned(),
             state: match summary.state {
-                Some(Word::CREATED) => State::NeverStarted,
-                Some(Word::EXITED | Word::DEAD) => State::Exited,
-                _ => State::Living,
+                Some(Word::CREATED) => ContainerState::NeverStarted,
+                Some(Word::EXITED | Word::DEAD) => ContainerState::Exited,
+                _ => ContainerState::Living,
             },
             isolated: summary.host_config.and_then(|host| host.network_mode).as_deref() == Some("none"),
             created: created.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),

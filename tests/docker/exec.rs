@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use calico_mesos::host::processes::{command_line, pids};
 use calico_mesos::limits::START_WITHOUT_GATE as START;
-use calico_mesos::task::health::{Check, Checks, CommandLine, Exec, Probe, Target, Timing, Verdict};
+use calico_mesos::task::health::{
+    Check, CheckTiming, CheckVerdict, Checks, CommandLine, Exec, Probe, Target,
+};
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
 
 use crate::daemon::{append, own_daemon, own_dir, shared, shell, unique};
@@ -34,10 +36,10 @@ impl Sleeper {
         Ok((code, std::fs::read_to_string(file.path()).unwrap()))
     }
 
-    async fn verdict(&self, argv: &[&str], timeout: Duration) -> Verdict {
+    async fn verdict(&self, argv: &[&str], timeout: Duration) -> CheckVerdict {
         let line =
             CommandLine { program: argv[0].to_owned(), arguments: words(argv), environment: BTreeMap::new() };
-        let timing = Timing {
+        let timing = CheckTiming {
             delay: Duration::ZERO,
             interval: Duration::ZERO,
             timeout: Some(timeout),

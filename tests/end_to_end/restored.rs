@@ -84,7 +84,7 @@ async fn a_task_of_the_release_before_is_known_by_its_host_route() {
     let first = world.running(&app("/first", "sleep 1000", calico())).await;
     // What that release did not make.
     assert_eq!(holds::give_back(&world.config, &container(&first)).unwrap(), 1);
-    published::Committed::of(&world.config, &container(&first)).forget();
+    published::CommittedNote::of(&world.config, &container(&first)).forget();
     lose_all(&world).await;
     address_is_safe(&world, &first).await;
     assert_eq!(world.gc_json(&["--dry-run"]).0, 0, "what it committed is written down nowhere");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use calico_mesos::calico::Identity;
 use calico_mesos::config::{Config, Orphans};
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::cleaner::{self, DecommissionError, Fate, Kind, Terms, Verdict};
+use calico_mesos::task::cleaner::{self, DecommissionError, DecommissionTerms, Fate, ItemKind, Verdict};
 use calico_mesos::task::record::journal::{Journal, Owner};
 use serde_json::{json, Value};
 
@@ -128,11 +128,11 @@ async fn a_block_that_cannot_be_read_is_named_and_stays() {
     let block = world.ipam().await.into_keys().find(|key| key.contains("/assignment/")).unwrap();
     world.put(&block, "{\"cidr\":").await;
     let cleaned = cleaner::clean(&host(&world, "a"), Duration::ZERO, false).await.unwrap().unwrap();
-    let terms = Terms { grace: Duration::ZERO, dead: true, dry_run: false };
+    let terms = DecommissionTerms { grace: Duration::ZERO, dead: true, dry_run: false };
     let done = cleaner::decommission(&host(&world, "b"), "a", terms).await.unwrap();
     for items in [&cleaned.items, &done.items] {
         let [(item, fate)] =
-            &items.iter().filter(|(item, _)| item.kind == Kind::Block).collect::<Vec<_>>()[..]
+            &items.iter().filter(|(item, _)| item.kind == ItemKind::Block).collect::<Vec<_>>()[..]
         else {
             panic!("{items:#?}")
         };
@@ -228,7 +228,7 @@ async fn an_address_in_another_hosts_block_is_no_leak() {
     let theirs = of_others(&mut world).await;
     let (mut config, mut owner) = (without_docker(&world, "b"), without_docker(&world, "a"));
     let released = |cleaned: cleaner::Cleaned, fate: Fate| {
-        let its = cleaned.items.iter().filter(|(item, is)| item.kind == Kind::Address && *is == fate);
+        let its = cleaned.items.iter().filter(|(item, is)| item.kind == ItemKind::Address && *is == fate);
         its.map(|(item, _)| (item.verdict, item.container.is_some())).collect::<Vec<_>>()
     };
     // Seen by the look at all blocks and, from then on, by each.
@@ -259,7 +259,7 @@ async fn nobody_gives_up_a_node_by_mistake() {
     world.launch(&task("b"), &auto()).await.unwrap();
     let before = world.dump().await;
     let config = host(&world, "a");
-    let terms = Terms { grace: Duration::from_secs(300), dead: false, dry_run: false };
+    let terms = DecommissionTerms { grace: Duration::from_secs(300), dead: false, dry_run: false };
     let refused = |node| cleaner::decommission(&config, node, terms);
     assert!(matches!(refused("a").await, Err(DecommissionError::ThisHost(_))));
     for unknown in ["B", "b-1", "", "../b"] {
@@ -267,13 +267,14 @@ async fn nobody_gives_up_a_node_by_mistake() {
     }
     let Err(DecommissionError::Alive { signs, .. }) = refused("b").await else { panic!("not alive") };
     assert!(signs[0].contains("an endpoint of it was made"), "{signs:?}");
-    let dry = cleaner::decommission(&config, "b", Terms { dry_run: true, ..terms }).await.unwrap();
+    let dry =
+        cleaner::decommission(&config, "b", DecommissionTerms { dry_run: true, ..terms }).await.unwrap();
     assert!(!dry.signs.is_empty() && dry.items.iter().any(|(item, _)| item.verdict == Verdict::Release));
     assert_eq!(world.dump().await, before);
     // Felix reports for as long as it lives.
     world.put("/calico/felix/v2/no-region/host/b/status", "{}").await;
     let Err(DecommissionError::Alive { signs, .. }) =
-        cleaner::decommission(&config, "b", Terms { grace: Duration::ZERO, ..terms }).await
+        cleaner::decommission(&config, "b", DecommissionTerms { grace: Duration::ZERO, ..terms }).await
     else {
         panic!("not alive")
     };
@@ -293,7 +294,7 @@ async fn a_host_that_was_renamed_does_not_give_up_its_own_tasks() {
         "identity": identity, "services": [], "local": false, "owner": Owner::current(), "written": ""
     });
     let _owned = journal.begin(serde_json::from_value(record).unwrap()).unwrap();
-    let terms = Terms { grace: Duration::ZERO, dead: false, dry_run: false };
+    let terms = DecommissionTerms { grace: Duration::ZERO, dead: false, dry_run: false };
     let Err(DecommissionError::Alive { signs, .. }) = cleaner::decommission(&config, "b", terms).await else {
         panic!("not alive")
     };
@@ -318,7 +319,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     let theirs = of_others(&mut world).await;
     assert!(theirs.len() >= 6, "{theirs:#?}");
 
-    let terms = Terms { grace: Duration::ZERO, dead: false, dry_run: false };
+    let terms = DecommissionTerms { grace: Duration::ZERO, dead: false, dry_run: false };
     let done = cleaner::decommission(&host(&world, "a"), "b", terms).await.unwrap();
     let left: Vec<_> = done.items.iter().filter(|(_, fate)| matches!(fate, Fate::Left(_))).collect();
     assert!(left.is_empty(), "{left:#?}");
@@ -351,14 +352,14 @@ async fn ten_thousand_endpoints() {
     let begun = Instant::now();
     let cleaned = cleaner::clean(&config, Duration::ZERO, true).await.unwrap().unwrap();
     println!("10,000 endpoints: surveyed and planned in {:?}", begun.elapsed());
-    let endpoints = cleaned.items.iter().filter(|(item, _)| item.kind == Kind::Endpoint).count();
-    let addresses = cleaned.items.iter().filter(|(item, _)| item.kind == Kind::Address).count();
+    let endpoints = cleaned.items.iter().filter(|(item, _)| item.kind == ItemKind::Endpoint).count();
+    let addresses = cleaned.items.iter().filter(|(item, _)| item.kind == ItemKind::Address).count();
     assert_eq!((endpoints, addresses), (10_000, 10_000));
     // The Docker of this host does not answer.
     assert!(cleaned.items.iter().all(|(item, _)| item.verdict == Verdict::Keep));
 
     let begun = Instant::now();
-    let terms = Terms { grace: Duration::ZERO, dead: true, dry_run: true };
+    let terms = DecommissionTerms { grace: Duration::ZERO, dead: true, dry_run: true };
     let done = cleaner::decommission(&host(&world, "b"), "a", terms).await.unwrap();
     println!("10,000 endpoints: a node's end planned in {:?}", begun.elapsed());
     assert_eq!(done.items.iter().filter(|(item, _)| item.verdict.is_work()).count(), 20_157);

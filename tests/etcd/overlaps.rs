@@ -352,8 +352,11 @@ async fn usage_and_decommission_see_blocks_of_every_size() {
     let mut config = world.config("a");
     config.paths.run = world.dir.path().join("run");
     config.consul.enabled = false;
-    let terms =
-        calico_mesos::task::cleaner::Terms { grace: std::time::Duration::ZERO, dead: true, dry_run: false };
+    let terms = calico_mesos::task::cleaner::DecommissionTerms {
+        grace: std::time::Duration::ZERO,
+        dead: true,
+        dry_run: false,
+    };
     calico_mesos::task::cleaner::decommission(&config, "b", terms).await.unwrap();
     let books = Books::of(&world.ipam().await);
     assert_eq!(books.blocks(), ["10.65.0.0/28".parse().unwrap()]);

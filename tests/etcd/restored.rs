@@ -9,7 +9,7 @@ use calico_mesos::config::Config;
 use calico_mesos::error::Code;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::cleaner::{self, Cleaned, Fate, Verdict};
-use calico_mesos::task::record::journal::{Entry, Journal, Record};
+use calico_mesos::task::record::journal::{Journal, JournalEntry, Record};
 use calico_mesos::task::record::published;
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ const POOL: (&str, &str) = ("pool", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#)
 struct Living {
     identity: Identity,
     committed: Committed,
-    entry: Entry,
+    entry: JournalEntry,
 }
 
 impl Living {
@@ -33,7 +33,7 @@ impl Living {
         let journal = Journal::open(&config.paths.journal()).unwrap();
         let entry = journal.begin(Record::new(container.clone(), identity.clone())).unwrap();
         std::fs::create_dir_all(config.paths.task_run(&container)).unwrap();
-        published::Committed::of(config, &container).note(&committed.kept);
+        published::CommittedNote::of(config, &container).note(&committed.kept);
         Self { identity, committed, entry }
     }
 
@@ -290,7 +290,7 @@ async fn what_is_written_behind_the_end_of_a_task_is_taken_back() {
     proxy.held().await;
     // Committed, and the cleaner has yet to hear of it. The executor releases, finds nothing more to do, and goes.
     let container = ContainerId::parse(&living.identity.container_id).unwrap();
-    published::Committed::of(&config, &container).forget();
+    published::CommittedNote::of(&config, &container).forget();
     living.entry.finish().unwrap();
     cleaner.await.unwrap();
     let left: Vec<String> = world

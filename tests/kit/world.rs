@@ -8,7 +8,7 @@ use std::time::Duration;
 use calico_mesos::config::Config;
 use calico_mesos::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 use calico_mesos::names::ContainerId;
-use calico_mesos::rig::agent::marathon::{App, Instance};
+use calico_mesos::rig::agent::marathon::{App, AppInstance};
 use calico_mesos::rig::agent::{Agent, AgentOptions, Launched};
 use calico_mesos::rig::daemons::{Stack, StackOptions};
 use serde_json::{json, Value};
@@ -380,7 +380,7 @@ pub fn task_info(app: &Value) -> TaskInfo {
     // As an agent does: what one task has no other gets. All worlds share one host.
     static GIVEN: AtomicU16 = AtomicU16::new(31000);
     let ports = (0..app.free_ports()).map(|_| GIVEN.fetch_add(1, Ordering::Relaxed)).collect();
-    app.task_info(&Instance::new("localhost", ports))
+    app.task_info(&AppInstance::new("localhost", ports))
 }
 
 /// An app definition with this command and environment.

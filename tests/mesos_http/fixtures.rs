@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use calico_mesos::mesos::http::recordio;
-use calico_mesos::mesos::libprocess::framing::{Decoder, Request};
+use calico_mesos::mesos::libprocess::framing::{ActorRequest, Decoder};
 use calico_mesos::mesos::messages::{Call, Event};
 use prost::Message as _;
 
@@ -29,7 +29,7 @@ pub fn all(direction: &str) -> Vec<Vec<u8>> {
     found
 }
 
-pub fn requests(bytes: &[u8]) -> Vec<Request> {
+pub fn requests(bytes: &[u8]) -> Vec<ActorRequest> {
     let mut decoder = Decoder::default();
     decoder.buffer.extend_from_slice(bytes);
     let requests = std::iter::from_fn(|| decoder.next_request().unwrap()).collect();
@@ -37,7 +37,7 @@ pub fn requests(bytes: &[u8]) -> Vec<Request> {
     requests
 }
 
-pub fn call(request: &Request) -> Call {
+pub fn call(request: &ActorRequest) -> Call {
     Call::decode(request.body.as_slice()).unwrap()
 }
 
@@ -67,7 +67,7 @@ pub fn chunks(mut body: &[u8]) -> Vec<&[u8]> {
 
 /// The record in each chunk, bytes and meaning.
 pub fn events(body: &[u8]) -> Vec<(Vec<u8>, Event)> {
-    let mut decoder = recordio::Decoder::default();
+    let mut decoder = recordio::RecordDecoder::default();
     let mut found = Vec::new();
     for chunk in chunks(body) {
         decoder.feed(chunk);

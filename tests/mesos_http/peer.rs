@@ -97,7 +97,7 @@ impl Peer {
 
     /// Names so far, `>` to the executor.
     pub fn conversation(&self) -> Vec<String> {
-        let line = |record: calico_mesos::rig::agent::Record| {
+        let line = |record: calico_mesos::rig::agent::HistoryRecord| {
             let arrow = if record.direction == Direction::ToExecutor { '>' } else { '<' };
             format!("{arrow} {}", record.name.rsplit('.').next().unwrap())
         };

@@ -6,7 +6,7 @@ use calico_mesos::mesos::messages::{
     ReconnectExecutorMessage, RunTaskMessage, ShutdownExecutorMessage, SlaveInfo,
     StatusUpdateAcknowledgementMessage, Wire,
 };
-use calico_mesos::rig::agent::{Direction, Record};
+use calico_mesos::rig::agent::{Direction, HistoryRecord};
 use prost::Message as _;
 
 use super::fixtures;
@@ -30,8 +30,9 @@ async fn the_agent_speaks_as_captured() {
                 continue;
             }
             let records = peer.agent.records();
-            let said =
-                |record: &&Record| record.direction == Direction::ToExecutor && record.name == capture.name();
+            let said = |record: &&HistoryRecord| {
+                record.direction == Direction::ToExecutor && record.name == capture.name()
+            };
             let record = records.iter().find(said).unwrap_or_else(|| panic!("{} never sent", capture.file));
             assert_eq!(record.body, with_port(capture, peer.agent.pid().address.port()), "{}", capture.file);
             let head = |bytes: &[u8], agent: &str, executor: &str| {

@@ -3,14 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use calico_mesos::mesos::libprocess::framing::{Decoder, Request};
+use calico_mesos::mesos::libprocess::framing::{ActorRequest, Decoder};
 use calico_mesos::mesos::libprocess::Upid;
 use calico_mesos::mesos::messages::Wire;
 
 pub struct Capture {
     pub file: String,
     pub bytes: Vec<u8>,
-    pub request: Request,
+    pub request: ActorRequest,
 }
 
 impl Capture {

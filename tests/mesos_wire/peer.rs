@@ -115,7 +115,7 @@ impl Peer {
         let arrow = |direction| if direction == Direction::ToExecutor { '>' } else { '<' };
         let short =
             |name: &str| name.trim_start_matches("mesos.internal.").trim_end_matches("Message").to_owned();
-        let line = |record: calico_mesos::rig::agent::Record| {
+        let line = |record: calico_mesos::rig::agent::HistoryRecord| {
             format!("{} {}", arrow(record.direction), short(&record.name))
         };
         self.agent.records().into_iter().map(line).collect()

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::super::overlap::{overlap, prefixes_inside};
 use super::super::{block, keys, Family};
-use super::{Block, Found, Guard, Halt, Planner, Range, Seen};
+use super::{Block, Found, Guard, Halt, Planner, Range, SeenBlock};
 
 /// Ranges of one read: etcd's own limit is 128 operations a transaction.
 const MOST_RANGES: usize = 100;
@@ -50,8 +50,8 @@ impl Planner<'_> {
         self.require_blocks(&overlapping)?;
         let guards = self.guards_around(cidr, &overlapping);
         let blocks = overlapping.into_iter().map(|other| match self.block(&other) {
-            Seen::There(block, _) => (other, Some(block)),
-            Seen::Broken(_) | Seen::Absent | Seen::Unknown => (other, None),
+            SeenBlock::There(block, _) => (other, Some(block)),
+            SeenBlock::Broken(_) | SeenBlock::Absent | SeenBlock::Unknown => (other, None),
         });
         Ok(Around { blocks: blocks.collect(), guards })
     }
@@ -96,8 +96,8 @@ impl Planner<'_> {
         for wider in self.lengths.wider(cidr) {
             match (names, self.view.block(&wider)) {
                 (Some(names), _) if !names.contains(&keys::block(&wider)) => {}
-                (None, Seen::Unknown) => return Err(missing()),
-                (None, Seen::Absent) => {}
+                (None, SeenBlock::Unknown) => return Err(missing()),
+                (None, SeenBlock::Absent) => {}
                 _ => found.push(wider),
             }
         }

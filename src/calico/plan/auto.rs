@@ -13,7 +13,7 @@ use super::super::overlap::{overlap, Occupied};
 use super::super::txn::Change;
 use super::super::{clock, keys, pool, CalicoError, Family};
 use super::around::Around;
-use super::{Found, Halt, Planner, Pool, Range, Seen};
+use super::{Found, Halt, Planner, Pool, Range, SeenBlock};
 
 /// Calico's limit where the configuration names none.
 const BLOCKS_PER_HOST: usize = 20;
@@ -72,9 +72,9 @@ impl Planner<'_> {
     fn try_own_blocks(&mut self, own: &[IpNet], pools: &[&Pool]) -> Found<Option<IpAddr>> {
         for (place, cidr) in own.iter().enumerate() {
             match self.block(cidr) {
-                Seen::Unknown => self.require_with_own(&own[place..], &own[place..])?,
-                Seen::Broken(_) => {}
-                Seen::Absent => {
+                SeenBlock::Unknown => self.require_with_own(&own[place..], &own[place..])?,
+                SeenBlock::Broken(_) => {}
+                SeenBlock::Absent => {
                     // As a new block: only where nothing overlaps it. One of another size than today's pools have is
                     // made only if these pools were there when it got its affinity.
                     let outdated = !self.is_regular(cidr) && !self.trusts_hint;
@@ -87,8 +87,10 @@ impl Planner<'_> {
                         }
                     }
                 }
-                Seen::There(block, _) if !block.is_affine_to(self.node) => self.drop_stale_affinity(cidr),
-                Seen::There(block, revision) => {
+                SeenBlock::There(block, _) if !block.is_affine_to(self.node) => {
+                    self.drop_stale_affinity(cidr)
+                }
+                SeenBlock::There(block, revision) => {
                     if self.free(cidr, &block, pools, &Around::default()).is_none() {
                         continue;
                     }
@@ -142,14 +144,16 @@ impl Planner<'_> {
         for cidr in &deselected {
             let is_new = self.plan.drafts.contains_key(cidr);
             match self.block(cidr) {
-                Seen::There(block, _) if !block.is_affine_to(self.node) => self.drop_stale_affinity(cidr),
-                Seen::There(block, _) if block.is_empty() && !is_new && left > 0 => {
+                SeenBlock::There(block, _) if !block.is_affine_to(self.node) => {
+                    self.drop_stale_affinity(cidr)
+                }
+                SeenBlock::There(block, _) if block.is_empty() && !is_new && left > 0 => {
                     left -= 1;
                     self.drop_stale_affinity(cidr);
                     self.plan.changes.push(Change::Delete { key: keys::block(cidr) });
                 }
-                Seen::Absent => self.drop_stale_affinity(cidr),
-                Seen::There(..) | Seen::Broken(_) | Seen::Unknown => {}
+                SeenBlock::Absent => self.drop_stale_affinity(cidr),
+                SeenBlock::There(..) | SeenBlock::Broken(_) | SeenBlock::Unknown => {}
             }
         }
         self.plan.tidy = left > 0;
@@ -232,12 +236,12 @@ impl Planner<'_> {
         }
         for (place, cidr) in claimed.iter().enumerate() {
             let (block, revision) = match self.block(cidr) {
-                Seen::Unknown => {
+                SeenBlock::Unknown => {
                     self.require_blocks(&claimed[place..claimed.len().min(place + CHUNK)])?;
                     continue;
                 }
-                Seen::There(block, revision) => (*block, revision),
-                Seen::Absent | Seen::Broken(_) => continue,
+                SeenBlock::There(block, revision) => (*block, revision),
+                SeenBlock::Absent | SeenBlock::Broken(_) => continue,
             };
             if let Some(address) = self.try_claimed(cidr, block, revision, pools)? {
                 return Ok(Some(address));

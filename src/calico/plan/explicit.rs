@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::{block, keys, CalicoError, Holder};
-use super::{Attribute, Block, Found, Halt, Planner, Seen};
+use super::{Attribute, Block, Found, Halt, Planner, SeenBlock};
 
 impl Planner<'_> {
     pub(super) fn assign_explicit(&mut self, address: IpAddr) -> Found<IpAddr> {
@@ -38,17 +38,17 @@ impl Planner<'_> {
         for cidr in possible {
             self.guard(keys::block(&cidr));
             match self.block(&cidr) {
-                Seen::There(block, revision) => {
+                SeenBlock::There(block, revision) => {
                     let holder = block::ordinal(&cidr, address).and_then(|ordinal| block.holder(ordinal));
                     if let Some(holder) = holder {
                         return Err(CalicoError::Taken { address, holder: holder_of(holder) }.into());
                     }
                     found.push((cidr, *block, revision));
                 }
-                Seen::Broken(reason) => {
+                SeenBlock::Broken(reason) => {
                     return Err(CalicoError::Unreadable { key: keys::block(&cidr), reason }.into());
                 }
-                Seen::Absent | Seen::Unknown => {}
+                SeenBlock::Absent | SeenBlock::Unknown => {}
             }
         }
         found.sort_by_key(|(cidr, block, _)| (!block.is_affine_to(self.node), cidr.prefix_len() != length));

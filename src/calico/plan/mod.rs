@@ -23,13 +23,13 @@ use super::files::Hint;
 use super::model::{Affinity, Extra, IpamConfig};
 use super::overlap::Lengths;
 use super::pool::Pool;
-use super::snapshot::{Seen, Snapshot};
+use super::snapshot::{SeenBlock, Snapshot};
 use super::txn::{Change, Guard, Range};
 use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
 use crate::config::Limits;
 
 /// The request of a launch.
-pub(super) struct Request<'a> {
+pub(super) struct PlanRequest<'a> {
     pub identity: &'a Identity,
     pub wanted: &'a Wanted,
     pub limits: &'a Limits,
@@ -41,7 +41,7 @@ pub(super) struct Request<'a> {
 }
 
 /// The next thing to do.
-pub(super) enum Step {
+pub(super) enum PlanStep {
     Ready(Box<Plan>),
     /// Read these and ask again.
     More(Vec<Range>),
@@ -81,16 +81,16 @@ impl From<CalicoError> for Halt {
 type Found<T> = Result<T, Halt>;
 
 /// Plans the launch on what is known.
-pub(super) fn make(request: &Request, view: &Snapshot) -> Result<Step, CalicoError> {
+pub(super) fn make(request: &PlanRequest, view: &Snapshot) -> Result<PlanStep, CalicoError> {
     match Planner::new(request, view)?.run() {
-        Ok(plan) => Ok(Step::Ready(Box::new(plan))),
-        Err(Halt::More(ranges)) => Ok(Step::More(ranges)),
+        Ok(plan) => Ok(PlanStep::Ready(Box::new(plan))),
+        Err(Halt::More(ranges)) => Ok(PlanStep::More(ranges)),
         Err(Halt::Error(error)) => Err(error),
     }
 }
 
 struct Planner<'a> {
-    request: &'a Request<'a>,
+    request: &'a PlanRequest<'a>,
     view: &'a Snapshot,
     node: &'a str,
     node_labels: BTreeMap<String, String>,
@@ -104,7 +104,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(request: &'a Request<'a>, view: &'a Snapshot) -> Result<Self, CalicoError> {
+    fn new(request: &'a PlanRequest<'a>, view: &'a Snapshot) -> Result<Self, CalicoError> {
         view.readiness().map_err(CalicoError::NotReady)?;
         let node = request.identity.node.as_str();
         let labels = view.node_labels(node)?;
@@ -177,7 +177,7 @@ impl<'a> Planner<'a> {
         self.require_blocks(&cidrs)?;
         let mut held = Vec::new();
         for cidr in cidrs {
-            if let Seen::There(block, _) = self.view.block(&cidr) {
+            if let SeenBlock::There(block, _) = self.view.block(&cidr) {
                 let ordinals = block.held_by(handle);
                 self.guard(keys::block(&cidr));
                 held.extend(ordinals.iter().map(|ordinal| block::address(&cidr, *ordinal)));
@@ -197,9 +197,9 @@ impl<'a> Planner<'a> {
     }
 
     /// The block as this plan has left it so far.
-    fn block(&self, cidr: &IpNet) -> Seen {
+    fn block(&self, cidr: &IpNet) -> SeenBlock {
         match self.plan.drafts.get(cidr) {
-            Some((block, revision)) => Seen::There(Box::new(block.clone()), *revision),
+            Some((block, revision)) => SeenBlock::There(Box::new(block.clone()), *revision),
             None => self.view.block(cidr),
         }
     }

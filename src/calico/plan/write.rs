@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::model::{to_json, EndpointSpec, Handle, Metadata, Port, Resource};
 use super::super::settle::Fence;
 use super::super::{clock, keys, labels, profile};
-use super::{Change, Guard, Plan, Request, Snapshot};
+use super::{Change, Guard, Plan, PlanRequest, Snapshot};
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// Everything of one write.
@@ -25,7 +25,7 @@ pub(in crate::calico) struct Transaction {
 impl Plan {
     pub(in crate::calico) fn transaction(
         &self,
-        request: &Request,
+        request: &PlanRequest,
         view: &Snapshot,
         allow_nets: &[IpNet],
         mac: &str,
@@ -70,7 +70,7 @@ impl Transaction {
     }
 
     /// Profiles are created where they are missing and otherwise left alone.
-    fn add_profiles(&mut self, request: &Request, view: &Snapshot, allow_nets: &[IpNet]) {
+    fn add_profiles(&mut self, request: &PlanRequest, view: &Snapshot, allow_nets: &[IpNet]) {
         for name in &request.wanted.profiles {
             let key = keys::profile(name);
             let known = view.entry(&key).is_some() || self.profiles_created.contains(name);
@@ -86,7 +86,12 @@ impl Transaction {
 }
 
 /// The endpoint as Felix and calicoctl read it; one that exists keeps its time of creation.
-fn endpoint(request: &Request, view: &Snapshot, addresses: &[IpAddr], mac: &str) -> Resource<EndpointSpec> {
+fn endpoint(
+    request: &PlanRequest,
+    view: &Snapshot,
+    addresses: &[IpAddr],
+    mac: &str,
+) -> Resource<EndpointSpec> {
     let identity = request.identity;
     let before = view.endpoint(&identity.endpoint_key()).ok().flatten();
     let created = before.and_then(|endpoint: Resource<Value>| endpoint.metadata.creation_timestamp);

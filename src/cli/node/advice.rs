@@ -5,20 +5,20 @@ use std::path::Path;
 use crate::mesos::flags::DOCKER_SOCKET;
 use crate::workload::DockerHost;
 
-use super::agents::Agent;
+use super::agents::FoundAgent;
 
 /// Docker first: it takes what has an image, the other one the rest.
 const CONTAINERIZERS: &str = "docker,mesos";
 const ATTRIBUTE: &str = "calico:true";
 
 /// Lines for a person. `docker`: where Docker is said to be by DOCKER_HOST or config.toml.
-pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[Agent]) -> Vec<String> {
+pub fn advice(dir: &Path, docker: Option<&DockerHost>, agents: &[FoundAgent]) -> Vec<String> {
     let mut lines = vec![
         "the Mesos agent needs these flags (this program never restarts it):".to_owned(),
         format!("  --launcher_dir={}", dir.display()),
         format!("  --containerizers={CONTAINERIZERS}"),
     ];
-    let known = |flag: fn(&Agent) -> Option<&str>| agents.iter().find_map(flag);
+    let known = |flag: fn(&FoundAgent) -> Option<&str>| agents.iter().find_map(flag);
     let socket = known(|agent| agent.docker_socket.as_deref()).unwrap_or(DOCKER_SOCKET);
     match docker {
         // The agent itself looks there for containers after a restart, and removes them.
@@ -70,7 +70,7 @@ fn attribute(set: Option<&str>) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn told(docker: Option<&str>, agents: &[Agent]) -> String {
+    fn told(docker: Option<&str>, agents: &[FoundAgent]) -> String {
         let docker = docker.map(|text| DockerHost::parse(text).unwrap());
         advice(Path::new("/farm"), docker.as_ref(), agents).join("\n")
     }
@@ -86,7 +86,7 @@ mod tests {
             assert!(lines.contains("\n  --containerizers=docker,mesos\n"), "{lines}");
         }
         assert!(told(Some("unix:///run/d.sock"), &[]).contains("\n  --docker_socket=/run/d.sock\n"));
-        let agent = Agent { docker_socket: Some("/run/d.sock".into()), ..Agent::default() };
+        let agent = FoundAgent { docker_socket: Some("/run/d.sock".into()), ..FoundAgent::default() };
         assert!(!told(Some("unix:///run/d.sock"), &[agent]).contains("--docker_socket"));
         let lines = told(Some("tcp://localhost:2377"), &[]);
         let wanted = r#"--executor_environment_variables='{"DOCKER_HOST":"tcp://localhost:2377"}'"#;
@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn attributes_are_added_to() {
-        let with = |text: &str| told(None, &[Agent { attributes: Some(text.into()), ..Agent::default() }]);
+        let with =
+            |text: &str| told(None, &[FoundAgent { attributes: Some(text.into()), ..FoundAgent::default() }]);
         assert!(told(None, &[]).contains("--attributes='calico:true'"));
         assert!(with("rack:2").contains("--attributes='rack:2;calico:true'"));
         assert!(with("/etc/attributes").contains("add calico:true to /etc/attributes"));
@@ -104,7 +105,8 @@ mod tests {
 
     #[test]
     fn the_agents_that_run() {
-        let agent = |pid, dir: &str| Agent { pid, launcher_dir: Some(dir.into()), ..Agent::default() };
+        let agent =
+            |pid, dir: &str| FoundAgent { pid, launcher_dir: Some(dir.into()), ..FoundAgent::default() };
         let lines = told(None, &[agent(7, "/farm"), agent(8, "/usr/libexec/mesos")]);
         assert!(lines.contains("(pid 7) uses this launcher folder already"), "{lines}");
         assert!(lines.contains("(pid 8) does not use this launcher folder yet"), "{lines}");

@@ -9,14 +9,14 @@ const NAMES: [&str; 4] = ["mesos-agent", "mesos-slave", "lt-mesos-agent", "lt-me
 
 /// A running agent and those of its flags that concern us; `None`: left to their defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Agent {
+pub struct FoundAgent {
     pub pid: i32,
     pub launcher_dir: Option<PathBuf>,
     pub docker_socket: Option<String>,
     pub attributes: Option<String>,
 }
 
-impl Agent {
+impl FoundAgent {
     /// From a command line and an environment; `None` when it is another program's.
     fn parse(pid: i32, words: &[String], variables: &[String]) -> Option<Self> {
         let (program, words) = words.split_first()?;
@@ -53,11 +53,11 @@ impl Agent {
 }
 
 /// Every running agent.
-pub fn running() -> Vec<Agent> {
+pub fn running() -> Vec<FoundAgent> {
     // The environment can be read by root only, and only as long as the process lives.
     let parse = |pid| {
         let (line, environment) = (command_line(pid)?, environment(pid).unwrap_or_default());
-        Agent::parse(pid, &line, &environment)
+        FoundAgent::parse(pid, &line, &environment)
     };
     pids().filter_map(parse).collect()
 }
@@ -69,19 +69,22 @@ mod tests {
     #[test]
     fn flags_as_words_and_as_variables() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let agent = Agent::parse(
+        let agent = FoundAgent::parse(
             7,
             &words("/usr/sbin/mesos-slave --master=zk://m/mesos --launcher_dir=/a --attributes=rack:2"),
             &words("MESOS_LAUNCHER_DIR=/b MESOS_DOCKER_SOCKET=/run/d.sock PATH=/bin"),
         );
-        let wanted = Agent {
+        let wanted = FoundAgent {
             pid: 7,
             launcher_dir: Some("/a".into()),
             docker_socket: Some("/run/d.sock".into()),
             attributes: Some("rack:2".into()),
         };
         assert_eq!(agent, Some(wanted));
-        assert_eq!(Agent::parse(7, &words("vi mesos-agent"), &[]), None);
-        assert_eq!(Agent::parse(7, &words("mesos-agent"), &[]), Some(Agent { pid: 7, ..Agent::default() }));
+        assert_eq!(FoundAgent::parse(7, &words("vi mesos-agent"), &[]), None);
+        assert_eq!(
+            FoundAgent::parse(7, &words("mesos-agent"), &[]),
+            Some(FoundAgent { pid: 7, ..FoundAgent::default() })
+        );
     }
 }

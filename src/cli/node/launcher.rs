@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::agents::Agent;
+use super::agents::FoundAgent;
 use super::farm::{self, FarmError, EXECUTOR};
 
 /// Where packages, `make install` and DC/OS put them.
@@ -32,7 +32,7 @@ pub fn find(
     named: Option<&Path>,
     farm: &Path,
     executor: &Path,
-    agents: &[Agent],
+    agents: &[FoundAgent],
 ) -> Result<PathBuf, FarmError> {
     let from = match named {
         Some(named) => std::path::absolute(named).unwrap_or_else(|_| named.into()),
@@ -48,7 +48,7 @@ pub fn find(
     Ok(from)
 }
 
-fn look(farm: &Path, agents: &[Agent]) -> Result<PathBuf, FarmError> {
+fn look(farm: &Path, agents: &[FoundAgent]) -> Result<PathBuf, FarmError> {
     let agents = agents.iter().filter(|agent| !agent.launches_from(farm));
     let theirs: BTreeSet<&PathBuf> = agents.filter_map(|agent| agent.launcher_dir.as_ref()).collect();
     let mut theirs = theirs.into_iter();

@@ -6,7 +6,7 @@ use crate::host::trust::{weakness, WRITABLE};
 use crate::rig::daemons::is_static;
 
 #[derive(Debug, thiserror::Error)]
-pub enum TrustError {
+pub enum AgentTrustError {
     /// The agent merges a task's variables into the executor's environment.
     #[error(
         "{} is dynamically linked, so a task's LD_PRELOAD would run in it as root; install the one that `make build` made", .0.display()
@@ -15,9 +15,9 @@ pub enum TrustError {
 }
 
 /// Refuses what a task could take over; returns what other users could, as warnings.
-pub fn look_at(programs: &[&Path]) -> Result<Vec<String>, TrustError> {
+pub fn look_at(programs: &[&Path]) -> Result<Vec<String>, AgentTrustError> {
     if let Some(dynamic) = programs.iter().find(|program| !is_static(program)) {
-        return Err(TrustError::Dynamic(dynamic.to_path_buf()));
+        return Err(AgentTrustError::Dynamic(dynamic.to_path_buf()));
     }
     let real = programs.iter().filter_map(|program| program.canonicalize().ok());
     let all: Vec<PathBuf> = programs.iter().map(|program| program.to_path_buf()).chain(real).collect();

@@ -22,13 +22,13 @@ use crate::cli::interrupt::Interrupt;
 
 use super::place::Place;
 use super::summary::AppSummary;
-use super::task::Task;
+use super::task::RunTask;
 
 /// What a command that was asked to end may still do.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub fn environment(tasks: &[Task], place: &Place, summary: &AppSummary) -> BTreeMap<String, String> {
-    let list = |word: &dyn Fn(&Task) -> String| tasks.iter().map(word).collect::<Vec<_>>().join(" ");
+pub fn environment(tasks: &[RunTask], place: &Place, summary: &AppSummary) -> BTreeMap<String, String> {
+    let list = |word: &dyn Fn(&RunTask) -> String| tasks.iter().map(word).collect::<Vec<_>>().join(" ");
     let mut environment = BTreeMap::from([
         ("CM_TASKS", list(&|task| task.id.clone())),
         ("CM_SHORT_IDS", list(&|task| task.short.clone())),

@@ -2,7 +2,7 @@
 
 use crate::mesos::messages::TaskInfo;
 use crate::net::forward;
-use crate::rig::agent::marathon::{App, Instance};
+use crate::rig::agent::marathon::{App, AppInstance};
 use crate::rig::agent::ports::{self, OFFERED};
 
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub async fn describe(app: &App, instances: u32) -> Result<Vec<TaskInfo>, NoPort
     let hostname = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
     let info = |index: usize| {
         let own = ports[index * each..(index + 1) * each].to_vec();
-        app.task_info(&Instance::new(hostname.clone(), own))
+        app.task_info(&AppInstance::new(hostname.clone(), own))
     };
     Ok((0..instances as usize).map(info).collect())
 }

@@ -16,10 +16,10 @@ use crate::limits::RUN_LOOK;
 use crate::names::ContainerId;
 use crate::workload::{Docker, DockerError, DockerHost};
 
-use super::task::Task;
+use super::task::RunTask;
 
 /// The tasks to look for, and what is kept from one look to the next.
-pub struct Inventory<'a> {
+pub struct RunInventory<'a> {
     config: &'a Config,
     docker: &'a str,
     containers: Vec<ContainerId>,
@@ -33,7 +33,7 @@ pub struct Inventory<'a> {
 
 /// What a look found; every entry is a thing with its name.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenOnHost {
     pub services: BTreeSet<String>,
     pub endpoints: BTreeSet<String>,
     pub veths: BTreeSet<String>,
@@ -46,7 +46,7 @@ pub struct Seen {
     pub unknown: Vec<String>,
 }
 
-impl Seen {
+impl SeenOnHost {
     fn kinds(&self) -> [(&'static str, &BTreeSet<String>); 7] {
         [
             ("Consul entry", &self.services),
@@ -98,18 +98,18 @@ impl Seen {
     }
 }
 
-impl<'a> Inventory<'a> {
+impl<'a> RunInventory<'a> {
     pub fn new(config: &'a Config, docker: &'a str, calico: bool) -> Self {
         let addresses = BTreeSet::new();
         Self { config, docker, containers: Vec::new(), names: Vec::new(), addresses, calico }
     }
 
     /// Looks for everything that carries the name of one of the tasks. A task without a name has made nothing.
-    pub async fn look(&mut self, tasks: &[Task]) -> Seen {
+    pub async fn look(&mut self, tasks: &[RunTask]) -> SeenOnHost {
         self.containers = tasks.iter().filter_map(|task| task.container.clone()).collect();
-        self.names = tasks.iter().filter_map(Task::container_name).collect();
+        self.names = tasks.iter().filter_map(RunTask::container_name).collect();
         self.addresses.extend(tasks.iter().flat_map(|task| &task.addresses));
-        let mut seen = Seen::default();
+        let mut seen = SeenOnHost::default();
         if self.containers.is_empty() {
             return seen;
         }
@@ -129,7 +129,7 @@ impl<'a> Inventory<'a> {
     pub async fn registered(&self, limit: Duration) -> bool {
         let begin = std::time::Instant::now();
         while begin.elapsed() < limit {
-            let mut seen = Seen::default();
+            let mut seen = SeenOnHost::default();
             self.consul(&mut seen).await;
             if self
                 .containers
@@ -143,7 +143,7 @@ impl<'a> Inventory<'a> {
         false
     }
 
-    async fn consul(&self, seen: &mut Seen) {
+    async fn consul(&self, seen: &mut SeenOnHost) {
         if !self.config.consul.enabled {
             return;
         }
@@ -158,7 +158,7 @@ impl<'a> Inventory<'a> {
         }
     }
 
-    async fn datastore(&mut self, seen: &mut Seen) {
+    async fn datastore(&mut self, seen: &mut SeenOnHost) {
         match tokio::time::timeout(RUN_LOOK, self.ask_datastore(seen)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => seen.unknown.push(format!("etcd: {}", chain(&error))),
@@ -167,7 +167,7 @@ impl<'a> Inventory<'a> {
     }
 
     /// Endpoints first; then every address that an endpoint of these tasks ever had, in its block.
-    async fn ask_datastore(&mut self, seen: &mut Seen) -> Result<(), CalicoError> {
+    async fn ask_datastore(&mut self, seen: &mut SeenOnHost) -> Result<(), CalicoError> {
         let node = calico::node_name(self.config)?;
         let mut datastore = Datastore::connect(self.config).await?;
         for endpoint in datastore.list_endpoints(&node).await? {
@@ -186,7 +186,7 @@ impl<'a> Inventory<'a> {
     }
 
     /// Links and namespaces.
-    fn kernel(&self, seen: &mut Seen) {
+    fn kernel(&self, seen: &mut SeenOnHost) {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo");
         if let Err(error) = &mounts {
             seen.unknown.push(format!("mounts: {error}"));
@@ -211,7 +211,7 @@ impl<'a> Inventory<'a> {
         }
     }
 
-    fn files(&self, seen: &mut Seen) {
+    fn files(&self, seen: &mut SeenOnHost) {
         let paths = &self.config.paths;
         for folder in [paths.journal(), paths.run.join("tasks"), paths.run.join("containers")] {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -224,7 +224,7 @@ impl<'a> Inventory<'a> {
         }
     }
 
-    async fn docker(&self, seen: &mut Seen) {
+    async fn docker(&self, seen: &mut SeenOnHost) {
         let ask = async {
             let docker = connect(self.docker, self.config).await?;
             let mut found = BTreeSet::new();
@@ -275,15 +275,19 @@ mod tests {
 
     #[test]
     fn what_went_and_what_stays() {
-        let before = Seen {
+        let before = SeenOnHost {
             services: set(&["a", "b"]),
             veths: set(&["cali1", "cali2"]),
             containers: set(&["mesos-1"]),
-            ..Seen::default()
+            ..SeenOnHost::default()
         };
-        let after = Seen { veths: set(&["cali2"]), unknown: vec!["etcd: away".into()], ..Seen::default() };
+        let after = SeenOnHost {
+            veths: set(&["cali2"]),
+            unknown: vec!["etcd: away".into()],
+            ..SeenOnHost::default()
+        };
         assert_eq!(before.without(&after), "2 Consul entries, 1 veth");
         assert_eq!(after.list(), ["veth cali2", "perhaps more: etcd: away"]);
-        assert!(!after.is_empty() && Seen::default().is_empty());
+        assert!(!after.is_empty() && SeenOnHost::default().is_empty());
     }
 }

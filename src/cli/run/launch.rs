@@ -11,12 +11,12 @@ use crate::error::chain;
 use crate::mesos::messages::TaskInfo;
 use crate::task::cleaner::{sweep, Sweep};
 
-use super::inventory::{Inventory, Seen};
+use super::inventory::{RunInventory, SeenOnHost};
 use super::place::Place;
 use super::session::Session;
 use super::summary::AppSummary;
-use super::task::Task;
-use super::{hook, report, Arguments};
+use super::task::RunTask;
+use super::{hook, report, RunArguments};
 
 /// Consul has its entries a few milliseconds after a task runs.
 const REGISTRATION: Duration = Duration::from_secs(3);
@@ -24,7 +24,7 @@ const REGISTRATION: Duration = Duration::from_secs(3);
 /// A launch of one app, with the place that it runs in.
 pub struct Launch<'a> {
     pub place: &'a Place,
-    pub arguments: &'a Arguments,
+    pub arguments: &'a RunArguments,
     pub interrupt: &'a Interrupt,
     pub out: &'a Out,
 }
@@ -77,16 +77,16 @@ impl Launch<'_> {
             result.failed = true;
         }
         session.settle().await;
-        let mut inventory = Inventory::new(&self.place.config, &self.place.docker, summary.is_calico());
+        let mut inventory = RunInventory::new(&self.place.config, &self.place.docker, summary.is_calico());
         // Twice: Consul's entries come a little later, and some tasks are gone by then.
         let mut before = inventory.look(&session.tasks).await;
-        result.failed |= session.tasks.iter().any(Task::has_failed);
+        result.failed |= session.tasks.iter().any(RunTask::has_failed);
         if !result.failed && self.interrupt.count() == 0 {
             result.failed |= self.show_and_wait(&mut session, &summary, &inventory).await;
             before.add(inventory.look(&session.tasks).await);
         }
         session.stop().await;
-        result.failed |= session.tasks.iter().any(Task::has_failed);
+        result.failed |= session.tasks.iter().any(RunTask::has_failed);
         let after = self.clean_up(&mut inventory, &session.tasks).await;
         result.removed = before.without(&after);
         result.left = after.list();
@@ -108,7 +108,7 @@ impl Launch<'_> {
         &self,
         session: &mut Session<'_>,
         summary: &AppSummary,
-        inventory: &Inventory<'_>,
+        inventory: &RunInventory<'_>,
     ) -> bool {
         if summary.dns.is_some() {
             inventory.registered(REGISTRATION).await;
@@ -149,7 +149,7 @@ impl Launch<'_> {
     }
 
     /// Removes the containers and what an executor could not take down itself, and looks again.
-    async fn clean_up(&self, inventory: &mut Inventory<'_>, tasks: &[Task]) -> Seen {
+    async fn clean_up(&self, inventory: &mut RunInventory<'_>, tasks: &[RunTask]) -> SeenOnHost {
         let first = inventory.look(tasks).await;
         if first.is_empty() {
             return first;

@@ -42,7 +42,7 @@ use place::Place;
 use summary::AppSummary;
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct RunArguments {
     /// A Marathon app definition.
     #[arg(value_name = "APP.json")]
     app: PathBuf,
@@ -96,7 +96,7 @@ enum RunError {
 }
 
 /// Exit code 0 when every task ran and everything is gone, 1 otherwise.
-pub async fn run(arguments: Arguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+pub async fn run(arguments: RunArguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
     let choice = Choice { app: arguments.id.as_deref(), executor: arguments.executor.as_deref() };
     let mut app = read(&arguments.app, &choice)?;
     let instances = arguments.instances.unwrap_or(app.instances);

@@ -39,7 +39,7 @@ pub fn of(app: &App, instances: &[TaskInfo], dev: bool) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rig::agent::marathon::Instance;
+    use crate::rig::agent::marathon::AppInstance;
 
     fn notes(rest: &str, dev: bool) -> Vec<String> {
         notes_of(rest, dev, 1)
@@ -50,7 +50,7 @@ mod tests {
             r#"{{"id": "/a", "container": {{"type": "DOCKER", "docker": {{"image": "x"}}}}, {rest}}}"#
         ))
         .unwrap();
-        let info = || app.task_info(&Instance::new("h", vec![31000; app.free_ports()]));
+        let info = || app.task_info(&AppInstance::new("h", vec![31000; app.free_ports()]));
         of(&app, &std::iter::repeat_with(info).take(instances).collect::<Vec<_>>(), dev)
     }
 

@@ -8,7 +8,7 @@ use crate::rig::daemons::find_consul;
 
 use super::place::Place;
 use super::summary::AppSummary;
-use super::task::Task;
+use super::task::RunTask;
 
 pub fn dev_banner() -> String {
     match find_consul() {
@@ -52,8 +52,8 @@ pub fn headline(summary: &AppSummary, instances: usize, overview: Option<&Overvi
     line
 }
 
-pub fn table(tasks: &[Task], summary: &AppSummary) -> String {
-    let row = |task: &Task| {
+pub fn table(tasks: &[RunTask], summary: &AppSummary) -> String {
+    let row = |task: &RunTask| {
         vec![
             task.readable_id(),
             task.state().map_or("-", |state| state.short()).to_owned(),
@@ -68,7 +68,7 @@ pub fn table(tasks: &[Task], summary: &AppSummary) -> String {
 }
 
 /// The names that lead to the tasks, and a command that works as it is printed.
-pub fn dns(tasks: &[Task], summary: &AppSummary, place: &Place) -> Vec<String> {
+pub fn dns(tasks: &[RunTask], summary: &AppSummary, place: &Place) -> Vec<String> {
     let (Some(name), Some((server, port))) = (&summary.dns, &place.dns) else { return Vec::new() };
     let addresses: Vec<String> =
         tasks.iter().flat_map(|task| &task.addresses).map(ToString::to_string).collect();

@@ -17,7 +17,7 @@ use crate::mesos::messages::TaskInfo;
 use crate::rig::agent::{fetch, kill_all, Agent, AgentError, Update};
 
 use super::place::Place;
-use super::task::{short_ids, Task};
+use super::task::{short_ids, RunTask};
 use super::timing::{describe, Parts};
 use super::waiting;
 
@@ -38,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub struct Session<'a> {
     agent: Agent,
     updates: Receiver<Update>,
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<RunTask>,
     out: &'a Out,
     interrupt: &'a Interrupt,
 }
@@ -74,7 +74,7 @@ impl<'a> Session<'a> {
                 // Only a shorter way to the same place.
                 Err(_) => launched.sandbox.clone(),
             };
-            self.tasks.push(Task::new(&info, short, &launched, sandbox));
+            self.tasks.push(RunTask::new(&info, short, &launched, sandbox));
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
     pub async fn watch(&mut self, limit: Option<Duration>) {
         let end = limit.map(|limit| Instant::now() + limit);
         let mut poll = interval(POLL);
-        while !self.tasks.iter().all(Task::is_over) {
+        while !self.tasks.iter().all(RunTask::is_over) {
             tokio::select! {
                 update = self.updates.recv() => self.on_update(update),
                 _ = poll.tick() => self.print_output(false),
@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
                 () = until(end) => break,
             }
         }
-        self.print_output(self.tasks.iter().all(Task::is_over));
+        self.print_output(self.tasks.iter().all(RunTask::is_over));
     }
 
     /// Takes the updates that come while something else is waited for.
@@ -151,7 +151,7 @@ impl<'a> Session<'a> {
     async fn over_within(&mut self, limit: Duration, until_urged: bool) -> bool {
         let interrupt = self.interrupt.clone();
         let waiting = async {
-            while !self.tasks.iter().all(Task::is_over) {
+            while !self.tasks.iter().all(RunTask::is_over) {
                 let update = self.updates.recv().await;
                 self.note(update);
             }
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
             let _ = self.agent.wait_exit(&task.id, limit).await;
         }
         // Also for tasks that never sent a status.
-        self.tasks.iter_mut().for_each(Task::learn);
+        self.tasks.iter_mut().for_each(RunTask::learn);
     }
 
     fn on_update(&mut self, update: Result<Update, RecvError>) {

@@ -16,7 +16,7 @@ const SHORT: usize = 4;
 
 /// What runs the task, and as what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExecutorKind {
     /// A container of the drop-in executor.
     DropIn,
     /// A container of the app's own executor.
@@ -25,7 +25,7 @@ pub enum Kind {
     Command,
 }
 
-impl Kind {
+impl ExecutorKind {
     pub fn of(info: &TaskInfo) -> Self {
         match (&info.executor, image(info)) {
             (None, _) => Self::DropIn,
@@ -35,13 +35,13 @@ impl Kind {
     }
 }
 
-pub struct Task {
+pub struct RunTask {
     pub id: String,
     /// A few characters that distinguish it from the other instances.
     pub short: String,
-    pub kind: Kind,
+    pub kind: ExecutorKind,
     /// Everything of the task is named after it. The agent makes it for its own executors; an executor of the
-    /// app's makes it itself, see [`Task::learn`].
+    /// app's makes it itself, see [`RunTask::learn`].
     pub container: Option<ContainerId>,
     /// Its sandbox, by a path that fits on a line.
     pub sandbox: PathBuf,
@@ -56,16 +56,16 @@ pub struct Task {
     pub output: Follow,
 }
 
-impl Task {
+impl RunTask {
     pub fn new(info: &TaskInfo, short: String, launched: &Launched, sandbox: PathBuf) -> Self {
-        let kind = Kind::of(info);
+        let kind = ExecutorKind::of(info);
         Self {
             id: info.task_id.value.clone(),
             has_kill_policy: info.kill_policy.is_some(),
             short,
             container: match kind {
-                Kind::DropIn => ContainerId::parse(&launched.container_id).ok(),
-                Kind::Container | Kind::Command => None,
+                ExecutorKind::DropIn => ContainerId::parse(&launched.container_id).ok(),
+                ExecutorKind::Container | ExecutorKind::Command => None,
             },
             kind,
             output: Follow::new(sandbox.join("stdout")),
@@ -82,9 +82,9 @@ impl Task {
     pub fn container_name(&self) -> Option<String> {
         let container = self.container.as_ref()?;
         match self.kind {
-            Kind::DropIn => Some(format!("mesos-{container}")),
-            Kind::Container => Some(request::container_name(container)),
-            Kind::Command => None,
+            ExecutorKind::DropIn => Some(format!("mesos-{container}")),
+            ExecutorKind::Container => Some(request::container_name(container)),
+            ExecutorKind::Command => None,
         }
     }
 

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::task::Kind;
+use super::task::ExecutorKind;
 
 /// Milliseconds, as the executor measured them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +37,8 @@ impl Parts {
 }
 
 /// `  94 ms  (address 4, veth 6, gate waited 0, rest Docker)`
-pub fn describe(total: Duration, parts: Option<Parts>, kind: Kind) -> String {
-    let rest = if kind == Kind::Command { "executor" } else { "Docker" };
+pub fn describe(total: Duration, parts: Option<Parts>, kind: ExecutorKind) -> String {
+    let rest = if kind == ExecutorKind::Command { "executor" } else { "Docker" };
     let total = format!("{:>4} ms", total.as_millis());
     match parts {
         Some(Parts { address, interface, gate }) => {
@@ -58,10 +58,10 @@ mod tests {
         let parts = Parts::parse(line).unwrap();
         assert_eq!(parts, Parts { address: 4, interface: 6, gate: 0 });
         assert_eq!(
-            describe(Duration::from_millis(94), Some(parts), Kind::DropIn),
+            describe(Duration::from_millis(94), Some(parts), ExecutorKind::DropIn),
             "  94 ms  (address 4, veth 6, gate waited 0, rest Docker)"
         );
         assert_eq!(Parts::parse("running"), None);
-        assert_eq!(describe(Duration::from_millis(94), None, Kind::Command), "  94 ms");
+        assert_eq!(describe(Duration::from_millis(94), None, ExecutorKind::Command), "  94 ms");
     }
 }

@@ -15,7 +15,7 @@ pub const DEFAULT_FILE: &str = "/etc/docker/daemon.json";
 
 /// A running dockerd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dockerd {
+pub struct DockerdProcess {
     pub pid: i32,
     /// Its configuration file, as it names it.
     pub config: PathBuf,
@@ -25,7 +25,7 @@ pub struct Dockerd {
     pub default_runtime: Option<String>,
 }
 
-impl Dockerd {
+impl DockerdProcess {
     /// From the words of a command line; `None` when it is another program's.
     pub fn parse(pid: i32, words: &[String]) -> Option<Self> {
         let (program, words) = words.split_first()?;
@@ -93,12 +93,12 @@ impl Dockerd {
 }
 
 /// Every running dockerd.
-pub fn running() -> Vec<Dockerd> {
-    pids().filter_map(|pid| Dockerd::parse(pid, &command_line(pid)?)).collect()
+pub fn running() -> Vec<DockerdProcess> {
+    pids().filter_map(|pid| DockerdProcess::parse(pid, &command_line(pid)?)).collect()
 }
 
 /// Every running dockerd that reads `file`.
-pub fn readers_of(file: &Path) -> Vec<Dockerd> {
+pub fn readers_of(file: &Path) -> Vec<DockerdProcess> {
     running().into_iter().filter(|dockerd| dockerd.reads(file)).collect()
 }
 
@@ -106,8 +106,8 @@ pub fn readers_of(file: &Path) -> Vec<Dockerd> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Option<Dockerd> {
-        Dockerd::parse(7, &line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    fn parse(line: &str) -> Option<DockerdProcess> {
+        DockerdProcess::parse(7, &line.split(' ').map(str::to_owned).collect::<Vec<_>>())
     }
 
     #[test]

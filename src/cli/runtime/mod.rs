@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::host::files;
 
-pub use dockerd::{Dockerd, DEFAULT_FILE};
+pub use dockerd::{DockerdProcess, DEFAULT_FILE};
 pub use json::{EditError, NAME};
 
 /// How long a daemon gets to reload the file.
@@ -182,7 +182,7 @@ pub fn program(named: Option<&Path>) -> Result<PathBuf, RuntimeSetupError> {
     Ok(program)
 }
 
-fn refuse_command_lines(daemons: &[Dockerd], reload: bool) -> Result<(), RuntimeSetupError> {
+fn refuse_command_lines(daemons: &[DockerdProcess], reload: bool) -> Result<(), RuntimeSetupError> {
     for dockerd in daemons {
         if dockerd.runtimes.iter().any(|name| name == NAME) {
             return Err(RuntimeSetupError::CommandLine(dockerd.pid, "--add-runtime"));
@@ -201,7 +201,7 @@ fn refuse_command_lines(daemons: &[Dockerd], reload: bool) -> Result<(), Runtime
 /// as a single file keeps the file that was replaced.
 fn finish(done: &mut Done, file: &Path, reload: bool) -> Result<(), RuntimeSetupError> {
     let daemons = dockerd::readers_of(file);
-    for Dockerd { pid, runtimes, .. } in &daemons {
+    for DockerdProcess { pid, runtimes, .. } in &daemons {
         if reload {
             kill(Pid::from_raw(*pid), Signal::SIGHUP)
                 .map_err(|errno| RuntimeSetupError::Reload { pid: *pid, source: errno.into() })?;
@@ -215,7 +215,7 @@ fn finish(done: &mut Done, file: &Path, reload: bool) -> Result<(), RuntimeSetup
             done.sentences.push(format!("now restart dockerd (pid {pid})"));
         }
     }
-    for Dockerd { pid, config, .. } in dockerd::running() {
+    for DockerdProcess { pid, config, .. } in dockerd::running() {
         let elsewhere = config == file && !daemons.iter().any(|reader| reader.pid == pid);
         if elsewhere && (reload || done.changed) {
             done.sentences.push(format!(

@@ -11,12 +11,12 @@ use crate::mesos::messages::{TaskState, TaskStatus};
 /// The handle: cheap to clone; the connection ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct Driver {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<DriverCommand>,
     pid: Option<Upid>,
 }
 
 /// What a handle asks of the task behind it.
-pub(in crate::mesos) enum Command {
+pub(in crate::mesos) enum DriverCommand {
     /// With uuid and time; the rest is the protocol's.
     Update(Box<TaskStatus>),
     /// Answered as soon as it is known whether everything was acknowledged.
@@ -24,7 +24,7 @@ pub(in crate::mesos) enum Command {
 }
 
 impl Driver {
-    pub(in crate::mesos) fn new(commands: mpsc::UnboundedSender<Command>, pid: Option<Upid>) -> Self {
+    pub(in crate::mesos) fn new(commands: mpsc::UnboundedSender<DriverCommand>, pid: Option<Upid>) -> Self {
         Self { commands, pid }
     }
 
@@ -36,8 +36,8 @@ impl Driver {
         tokio::spawn(async move {
             while let Some(command) = queue.recv().await {
                 match command {
-                    Command::Update(status) => drop(record.send(*status)),
-                    Command::Drained(answer) => drop(answer.send(true)),
+                    DriverCommand::Update(status) => drop(record.send(*status)),
+                    DriverCommand::Drained(answer) => drop(answer.send(true)),
                 }
             }
         });
@@ -53,7 +53,7 @@ impl Driver {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         status.uuid = Some(uuid.as_bytes().to_vec());
         status.timestamp = Some(now.as_secs_f64());
-        let _ = self.commands.send(Command::Update(Box::new(status)));
+        let _ = self.commands.send(DriverCommand::Update(Box::new(status)));
         uuid
     }
 
@@ -61,7 +61,7 @@ impl Driver {
     /// the agent is gone for good.
     pub async fn drained(&self, limit: Duration) -> bool {
         let (answer, drained) = oneshot::channel();
-        let _ = self.commands.send(Command::Drained(answer));
+        let _ = self.commands.send(DriverCommand::Drained(answer));
         matches!(tokio::time::timeout(limit, drained).await, Ok(Ok(true)))
     }
 

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 pub use self::handle::{is_terminal, Driver};
 use self::shell::Shell;
-use self::state::{Identity, State};
+use self::state::{ActorIdentity, DriverState};
 use super::environment::Environment;
 use super::libprocess::{link, Upid};
 use super::messages::{ExecutorInfo, FrameworkInfo, SlaveInfo, TaskInfo};
@@ -111,13 +111,13 @@ pub async fn connect(
         DriverError::Listen { address: SocketAddr::new(agent.address.ip(), environment.bind_port), source }
     })?;
 
-    let identity = Identity {
+    let identity = ActorIdentity {
         framework_id: environment.framework_id.as_str().into(),
         executor_id: environment.executor_id.as_str().into(),
         slave_id: environment.slave_id.as_str().into(),
         pid: pid.clone(),
     };
-    let state = State::new(identity, environment.checkpoint);
+    let state = DriverState::new(identity, environment.checkpoint);
     let (commands, events) =
         Shell::start(state, listener, stream, (agent, pid.clone()), environment.recovery_timeout);
     Ok((Driver::new(commands, Some(pid)), events))

@@ -9,23 +9,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
-use super::handle::{Command, Drains};
-use super::state::{Effect, Input, State};
+use super::handle::{Drains, DriverCommand};
+use super::state::{DriverEffect, DriverState, Input};
 use super::Event;
-use crate::mesos::libprocess::link::{self, Link};
+use crate::mesos::libprocess::link::{self, PeerLink};
 use crate::mesos::libprocess::server::Server;
 use crate::mesos::libprocess::{framing, Incoming, Upid};
 
 /// Where requests go.
 enum Out {
-    Link(Link, oneshot::Receiver<io::Error>),
+    Link(PeerLink, oneshot::Receiver<io::Error>),
     /// The link has ended: a connection a message, as the agent may be there all the same.
     Single(mpsc::UnboundedSender<Vec<u8>>),
 }
 
 /// Lives until the last handle is gone.
 pub(super) struct Shell {
-    state: State,
+    state: DriverState,
     out: Out,
     agent: Upid,
     pid: Upid,
@@ -39,18 +39,18 @@ pub(super) struct Shell {
 impl Shell {
     /// Registers at `agent` over `link`, then runs in the background.
     pub fn start(
-        state: State,
+        state: DriverState,
         listener: TcpListener,
         link: TcpStream,
         (agent, pid): (Upid, Upid),
         recovery_timeout: Duration,
-    ) -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Event>) {
+    ) -> (mpsc::UnboundedSender<DriverCommand>, mpsc::UnboundedReceiver<Event>) {
         let (messages, incoming) = mpsc::unbounded_channel();
         let (closed, end) = oneshot::channel();
         let (commands, queue) = mpsc::unbounded_channel();
         let (events, receiver) = mpsc::unbounded_channel();
         let mut shell = Self {
-            out: Out::Link(Link::over(link, closed), end),
+            out: Out::Link(PeerLink::over(link, closed), end),
             timer: None,
             drains: Drains::default(),
             _server: Server::start(listener, &pid.actor, messages),
@@ -68,15 +68,15 @@ impl Shell {
 
     async fn run(
         mut self,
-        mut commands: mpsc::UnboundedReceiver<Command>,
+        mut commands: mpsc::UnboundedReceiver<DriverCommand>,
         mut incoming: mpsc::UnboundedReceiver<Incoming>,
     ) {
         loop {
             let input = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Update(update)) => Input::Update(update),
-                    Some(Command::Drained(answer)) => {
+                    Some(DriverCommand::Update(update)) => Input::Update(update),
+                    Some(DriverCommand::Drained(answer)) => {
                         self.drains.push(answer);
                         self.drains.answer(self.state.drained());
                         continue;
@@ -100,10 +100,10 @@ impl Shell {
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
+    fn perform(&mut self, effects: Vec<DriverEffect>) {
         for effect in effects {
             match effect {
-                Effect::Send { name, body } => {
+                DriverEffect::Send { name, body } => {
                     let request = framing::encode(&self.pid, &self.agent, name, &body);
                     match &self.out {
                         Out::Link(link, _) => link.send(request),
@@ -111,15 +111,17 @@ impl Shell {
                         Out::Single(queue) => drop(queue.send(request)),
                     }
                 }
-                Effect::Relink(agent) => {
+                DriverEffect::Relink(agent) => {
                     let (closed, end) = oneshot::channel();
-                    self.out = Out::Link(Link::open(agent.address, closed), end);
+                    self.out = Out::Link(PeerLink::open(agent.address, closed), end);
                     self.agent = agent;
                 }
-                Effect::StartTimer => self.timer = Some(Box::pin(tokio::time::sleep(self.recovery_timeout))),
-                Effect::StopTimer => self.timer = None,
+                DriverEffect::StartTimer => {
+                    self.timer = Some(Box::pin(tokio::time::sleep(self.recovery_timeout)))
+                }
+                DriverEffect::StopTimer => self.timer = None,
                 // Without a listener nothing can act on an event; the driver ends with its handles.
-                Effect::Emit(event) => drop(self.events.send(event)),
+                DriverEffect::Emit(event) => drop(self.events.send(event)),
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::mesos::messages::{
 
 /// Who we are to the agent.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct ActorIdentity {
     pub framework_id: FrameworkId,
     pub executor_id: ExecutorId,
     pub slave_id: SlaveId,
@@ -31,7 +31,7 @@ pub enum Input {
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub enum DriverEffect {
     Send {
         name: &'static str,
         body: Vec<u8>,
@@ -53,8 +53,8 @@ enum Agent {
 }
 
 #[derive(Debug)]
-pub struct State {
-    identity: Identity,
+pub struct DriverState {
+    identity: ActorIdentity,
     checkpoint: bool,
     agent: Agent,
     registered: bool,
@@ -62,12 +62,12 @@ pub struct State {
     ledger: Ledger,
 }
 
-fn send<M: Wire>(message: &M) -> Effect {
-    Effect::Send { name: M::NAME, body: message.encode_to_vec() }
+fn send<M: Wire>(message: &M) -> DriverEffect {
+    DriverEffect::Send { name: M::NAME, body: message.encode_to_vec() }
 }
 
-impl State {
-    pub fn new(identity: Identity, checkpoint: bool) -> Self {
+impl DriverState {
+    pub fn new(identity: ActorIdentity, checkpoint: bool) -> Self {
         Self {
             identity,
             checkpoint,
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// The first message of all.
-    pub fn register(&self) -> Vec<Effect> {
+    pub fn register(&self) -> Vec<DriverEffect> {
         vec![send(&RegisterExecutorMessage {
             framework_id: self.identity.framework_id.clone(),
             executor_id: self.identity.executor_id.clone(),
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+    pub fn handle(&mut self, input: Input) -> Vec<DriverEffect> {
         match input {
             Input::Message(message) => self.message(&message),
             Input::LinkEnded => self.link_ended(),
@@ -108,7 +108,7 @@ impl State {
         }
     }
 
-    fn update(&mut self, mut status: TaskStatus) -> Vec<Effect> {
+    fn update(&mut self, mut status: TaskStatus) -> Vec<DriverEffect> {
         status.slave_id = Some(self.identity.slave_id.clone());
         let update = self.wrapped(&status);
         if !self.ledger.update(status) {
@@ -130,14 +130,14 @@ impl State {
         }
     }
 
-    fn link_ended(&mut self) -> Vec<Effect> {
+    fn link_ended(&mut self) -> Vec<DriverEffect> {
         match self.agent {
             Agent::Gone => Vec::new(),
             // Between Reconnect and its answer: the timer of the first loss goes on.
             Agent::Waiting => Vec::new(),
             Agent::Present if self.checkpoint && self.registered => {
                 self.agent = Agent::Waiting;
-                vec![Effect::StartTimer]
+                vec![DriverEffect::StartTimer]
             }
             Agent::Present => {
                 self.agent = Agent::Gone;
@@ -151,14 +151,14 @@ impl State {
         }
     }
 
-    fn shut_down(&mut self, reason: &str) -> Vec<Effect> {
+    fn shut_down(&mut self, reason: &str) -> Vec<DriverEffect> {
         if std::mem::replace(&mut self.shutdown, true) {
             return Vec::new();
         }
-        vec![Effect::Emit(Event::Shutdown { reason: reason.to_owned() })]
+        vec![DriverEffect::Emit(Event::Shutdown { reason: reason.to_owned() })]
     }
 
-    fn message(&mut self, message: &Incoming) -> Vec<Effect> {
+    fn message(&mut self, message: &Incoming) -> Vec<DriverEffect> {
         let handled = match message.name.as_str() {
             ExecutorRegisteredMessage::NAME => decode(message).and_then(|body| self.registered(body)),
             ExecutorReregisteredMessage::NAME => {
@@ -170,7 +170,7 @@ impl State {
             RunTaskMessage::NAME => decode(message).and_then(|body| self.run_task(body)),
             KillTaskMessage::NAME => decode(message)
                 .and_then(|body: KillTaskMessage| ledger::kill(body.task_id, body.kill_policy.as_ref()))
-                .map(|event| vec![Effect::Emit(event)]),
+                .map(|event| vec![DriverEffect::Emit(event)]),
             StatusUpdateAcknowledgementMessage::NAME => {
                 decode(message).and_then(|body| self.acknowledged(&body))
             }
@@ -178,17 +178,17 @@ impl State {
                 decode(message).map(|_: ShutdownExecutorMessage| self.shut_down("the agent asked for it"))
             }
             FrameworkToExecutorMessage::NAME => decode(message)
-                .map(|body: FrameworkToExecutorMessage| vec![Effect::Emit(Event::Message(body.data))]),
+                .map(|body: FrameworkToExecutorMessage| vec![DriverEffect::Emit(Event::Message(body.data))]),
             other => Err(format!("unknown message '{other}'")),
         };
-        handled.unwrap_or_else(|what| vec![Effect::Emit(Event::Malformed { what })])
+        handled.unwrap_or_else(|what| vec![DriverEffect::Emit(Event::Malformed { what })])
     }
 
-    fn registered(&mut self, message: ExecutorRegisteredMessage) -> Result<Vec<Effect>, String> {
+    fn registered(&mut self, message: ExecutorRegisteredMessage) -> Result<Vec<DriverEffect>, String> {
         if std::mem::replace(&mut self.registered, true) {
             return Err("a second registration".to_owned());
         }
-        Ok(vec![Effect::Emit(Event::Registered {
+        Ok(vec![DriverEffect::Emit(Event::Registered {
             executor: Box::new(message.executor_info),
             framework: Box::new(message.framework_info),
             agent: Box::new(message.slave_info),
@@ -196,16 +196,16 @@ impl State {
         })])
     }
 
-    fn reregistered(&mut self) -> Vec<Effect> {
+    fn reregistered(&mut self) -> Vec<DriverEffect> {
         if self.agent == Agent::Gone {
             return Vec::new();
         }
         self.registered = true;
         self.agent = Agent::Present;
-        vec![Effect::StopTimer, Effect::Emit(Event::Reregistered)]
+        vec![DriverEffect::StopTimer, DriverEffect::Emit(Event::Reregistered)]
     }
 
-    fn reconnect(&mut self, from: Option<&Upid>) -> Result<Vec<Effect>, String> {
+    fn reconnect(&mut self, from: Option<&Upid>) -> Result<Vec<DriverEffect>, String> {
         let agent = from.ok_or("a ReconnectExecutorMessage without a sender")?.clone();
         if self.agent == Agent::Gone {
             return Ok(Vec::new());
@@ -214,9 +214,9 @@ impl State {
         // An agent that came back before we saw it go: from here on its silence must end.
         if self.agent == Agent::Present {
             self.agent = Agent::Waiting;
-            effects.push(Effect::StartTimer);
+            effects.push(DriverEffect::StartTimer);
         }
-        effects.push(Effect::Relink(agent));
+        effects.push(DriverEffect::Relink(agent));
         effects.push(send(&ReregisterExecutorMessage {
             executor_id: self.identity.executor_id.clone(),
             framework_id: self.identity.framework_id.clone(),
@@ -226,19 +226,22 @@ impl State {
         Ok(effects)
     }
 
-    fn run_task(&mut self, message: RunTaskMessage) -> Result<Vec<Effect>, String> {
+    fn run_task(&mut self, message: RunTaskMessage) -> Result<Vec<DriverEffect>, String> {
         let task = message.task;
         if !self.registered {
             return Err(format!("task '{}' before the registration", task.task_id));
         }
-        Ok(vec![Effect::Emit(self.ledger.launch(task)?)])
+        Ok(vec![DriverEffect::Emit(self.ledger.launch(task)?)])
     }
 
     /// Taken at any time: an acknowledgement that arrives ahead of the ExecutorReregisteredMessage
     /// is as good as one behind it.
-    fn acknowledged(&mut self, message: &StatusUpdateAcknowledgementMessage) -> Result<Vec<Effect>, String> {
+    fn acknowledged(
+        &mut self,
+        message: &StatusUpdateAcknowledgementMessage,
+    ) -> Result<Vec<DriverEffect>, String> {
         let event = self.ledger.acknowledge(&message.task_id, &message.uuid)?;
-        Ok(event.map(Effect::Emit).into_iter().collect())
+        Ok(event.map(DriverEffect::Emit).into_iter().collect())
     }
 }
 

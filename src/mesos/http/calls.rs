@@ -6,14 +6,14 @@ use crate::mesos::messages::{Call, ExecutorId, FrameworkId, Message as _, TaskIn
 
 /// Who we are to the agent.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(super) struct SubscriberIdentity {
     pub framework_id: FrameworkId,
     pub executor_id: ExecutorId,
 }
 
 /// Makes calls of one executor.
 #[derive(Debug)]
-pub(super) struct Calls(pub Identity);
+pub(super) struct Calls(pub SubscriberIdentity);
 
 impl Calls {
     pub fn subscribe(&self, tasks: &[TaskInfo], updates: &[TaskStatus]) -> Vec<u8> {

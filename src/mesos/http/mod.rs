@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use self::calls::Identity;
+use self::calls::SubscriberIdentity;
 use self::shell::Shell;
 use self::state::State;
 use self::transport::Transport;
@@ -53,7 +53,7 @@ pub fn connect(
     environment: &HttpEnvironment,
 ) -> Result<(Driver, mpsc::UnboundedReceiver<Event>), DriverError> {
     let common = &environment.common;
-    let identity = Identity {
+    let identity = SubscriberIdentity {
         framework_id: common.framework_id.as_str().into(),
         executor_id: common.executor_id.as_str().into(),
     };

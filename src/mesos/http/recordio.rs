@@ -19,7 +19,7 @@ pub fn encode(record: &[u8]) -> Vec<u8> {
 
 /// Why a stream is not a stream of records; it is given up then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Garbage {
+pub enum RecordGarbage {
     #[error("a record's length that is not a decimal number")]
     Length,
     #[error("a record of more than {MAX_RECORD} bytes")]
@@ -28,20 +28,20 @@ pub enum Garbage {
 
 /// Cuts a stream of bytes into records.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub struct RecordDecoder {
     buffer: BytesMut,
     /// The length of the record that has begun.
     length: Option<usize>,
 }
 
-impl Decoder {
+impl RecordDecoder {
     /// Takes what has been read.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
 
     /// The next whole record, or `None` until more bytes are there.
-    pub fn next_record(&mut self) -> Result<Option<Bytes>, Garbage> {
+    pub fn next_record(&mut self) -> Result<Option<Bytes>, RecordGarbage> {
         let length = match self.length {
             Some(length) => length,
             None => match self.length()? {
@@ -66,20 +66,20 @@ impl Decoder {
         self.buffer.is_empty() && self.length.is_none()
     }
 
-    fn length(&mut self) -> Result<Option<usize>, Garbage> {
+    fn length(&mut self) -> Result<Option<usize>, RecordGarbage> {
         let end = self.buffer.iter().position(|byte| *byte == b'\n');
         let digits = &self.buffer[..end.unwrap_or(self.buffer.len())];
         if !digits.iter().all(u8::is_ascii_digit) {
-            return Err(Garbage::Length);
+            return Err(RecordGarbage::Length);
         }
         if digits.len() > MAX_DIGITS {
-            return Err(Garbage::TooLong);
+            return Err(RecordGarbage::TooLong);
         }
         let Some(end) = end else { return Ok(None) };
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-        let length: usize = number.ok_or(Garbage::Length)?;
+        let length: usize = number.ok_or(RecordGarbage::Length)?;
         if length > MAX_RECORD {
-            return Err(Garbage::TooLong);
+            return Err(RecordGarbage::TooLong);
         }
         self.buffer.advance(end + 1);
         Ok(Some(length))
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
 
     /// Feeds the bytes in pieces of the given sizes, over and over.
-    fn decode(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Bytes>, Garbage> {
-        let mut decoder = Decoder::default();
+    fn decode(bytes: &[u8], pieces: &[usize]) -> Result<Vec<Bytes>, RecordGarbage> {
+        let mut decoder = RecordDecoder::default();
         let mut records = Vec::new();
         let mut rest = bytes;
         for size in pieces.iter().cycle() {
@@ -134,17 +134,17 @@ mod tests {
     #[test]
     fn lengths() {
         for bad in ["x", "-1\n", "+1\n", " 1\n", "1 \n", "0x1\n", "1\r\n", "\n", "\u{661}\n"] {
-            assert_eq!(decode(bad.as_bytes(), &[1]), Err(Garbage::Length), "{bad:?}");
+            assert_eq!(decode(bad.as_bytes(), &[1]), Err(RecordGarbage::Length), "{bad:?}");
         }
         for long in ["99999999\n", "123456789", "000000001\nx"] {
-            assert_eq!(decode(long.as_bytes(), &[3]), Err(Garbage::TooLong), "{long:?}");
+            assert_eq!(decode(long.as_bytes(), &[3]), Err(RecordGarbage::TooLong), "{long:?}");
         }
         assert_eq!(decode(b"0\n2\nab", &[1]).unwrap(), [&b""[..], b"ab"]);
     }
 
     #[test]
     fn a_stream_may_end_between_records_only() {
-        let mut decoder = Decoder::default();
+        let mut decoder = RecordDecoder::default();
         decoder.feed(b"2\nab1");
         assert_eq!(decoder.next_record().unwrap().unwrap(), &b"ab"[..]);
         assert!(!decoder.is_idle());

@@ -12,13 +12,13 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::recordio::Decoder;
+use super::recordio::RecordDecoder;
 use super::state::{Answer, Effect, Input, News, State};
 use super::transport::{self, Sender, Transport};
 use super::Times;
 use crate::dial::DialError;
 use crate::error::chain;
-use crate::mesos::driver::handle::{Command, Drains};
+use crate::mesos::driver::handle::{Drains, DriverCommand};
 use crate::mesos::driver::Event;
 
 /// Both sides show each half hour that they live.
@@ -58,7 +58,7 @@ impl Shell {
         state: State,
         transport: Transport,
         times: Times,
-    ) -> (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Event>) {
+    ) -> (mpsc::UnboundedSender<DriverCommand>, mpsc::UnboundedReceiver<Event>) {
         let transport = Arc::new(transport);
         let (commands, queue) = mpsc::unbounded_channel();
         let (events, receiver) = mpsc::unbounded_channel();
@@ -87,13 +87,13 @@ impl Shell {
         (commands, receiver)
     }
 
-    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<DriverCommand>) {
         loop {
             let input = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(Command::Update(status)) => Input::Update(status),
-                    Some(Command::Drained(answer)) => {
+                    Some(DriverCommand::Update(status)) => Input::Update(status),
+                    Some(DriverCommand::Drained(answer)) => {
                         self.drains.push(answer);
                         self.drains.answer(self.state.drained());
                         continue;
@@ -195,7 +195,7 @@ async fn subscribe(transport: &Transport, body: Bytes) -> Result<hyper::Response
 
 /// Hands the records on, and returns what ended them.
 async fn events(mut body: Incoming, news: &mpsc::UnboundedSender<News>) -> News {
-    let mut decoder = Decoder::default();
+    let mut decoder = RecordDecoder::default();
     while let Some(frame) = body.frame().await {
         let Ok(frame) = frame else { return News::Ended { orderly: false } };
         decoder.feed(frame.data_ref().map_or(&[], |data| data));

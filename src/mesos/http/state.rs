@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::calls::{Calls, Identity};
+use super::calls::{Calls, SubscriberIdentity};
 use super::events;
 use crate::mesos::driver::ledger::Ledger;
 use crate::mesos::driver::Event;
@@ -106,7 +106,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub fn new(identity: Identity, checkpoint: bool) -> Self {
+    pub fn new(identity: SubscriberIdentity, checkpoint: bool) -> Self {
         Self {
             calls: Calls(identity),
             checkpoint,

@@ -35,7 +35,7 @@ pub fn encode(from: &Upid, to: &Upid, name: &str, body: &[u8]) -> Vec<u8> {
 
 /// One whole request, of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct ActorRequest {
     pub method: String,
     /// The path with its percent escapes undone, up to a `?`.
     pub path: String,
@@ -48,7 +48,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-impl Request {
+impl ActorRequest {
     /// One of the kept headers, by its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
@@ -91,16 +91,16 @@ enum State {
     #[default]
     Head,
     /// So many bytes of body are still to come.
-    Fixed(Request, usize),
-    ChunkSize(Request),
-    Chunk(Request, usize),
+    Fixed(ActorRequest, usize),
+    ChunkSize(ActorRequest),
+    Chunk(ActorRequest, usize),
     /// Header lines behind the last chunk, up to an empty one.
-    Trailer(Request),
+    Trailer(ActorRequest),
 }
 
 impl Decoder {
     /// The next whole request, or `None` until more bytes are there.
-    pub fn next_request(&mut self) -> Result<Option<Request>, Garbage> {
+    pub fn next_request(&mut self) -> Result<Option<ActorRequest>, Garbage> {
         loop {
             match std::mem::take(&mut self.state) {
                 State::Head => match self.head()? {
@@ -176,7 +176,7 @@ impl Decoder {
         Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
     }
 
-    fn move_body(&mut self, request: &mut Request, left: usize) -> usize {
+    fn move_body(&mut self, request: &mut ActorRequest, left: usize) -> usize {
         let count = left.min(self.buffer.len());
         request.body.extend_from_slice(&self.buffer[..count]);
         self.buffer.advance(count);
@@ -190,7 +190,7 @@ fn after_head(parsed: &httparse::Request<'_, '_>) -> Result<State, Garbage> {
         found.and_then(|header| std::str::from_utf8(header.value).ok()).map(str::trim)
     };
     let agent = header("user-agent").and_then(|agent| agent.strip_prefix("libprocess/"));
-    let request = Request {
+    let request = ActorRequest {
         method: parsed.method.unwrap_or_default().to_owned(),
         path: percent_decode(parsed.path.unwrap_or_default().split('?').next().unwrap_or_default()),
         sender: header("libprocess-from").or(agent).map(str::to_owned),
@@ -217,7 +217,7 @@ fn after_head(parsed: &httparse::Request<'_, '_>) -> Result<State, Garbage> {
     }
 }
 
-fn after_size(request: Request, line: &str) -> Result<State, Garbage> {
+fn after_size(request: ActorRequest, line: &str) -> Result<State, Garbage> {
     let digits = line.split(';').next().unwrap_or_default().trim();
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Garbage::Length);

@@ -14,18 +14,18 @@ use tokio::sync::{mpsc, oneshot};
 use crate::dial;
 use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
 
-/// Opens the connection that a [`Link`] is made of.
+/// Opens the connection that a [`PeerLink`] is made of.
 pub async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
     Ok(dial::tcp(&[peer], Some(AGENT_CONNECT)).await?)
 }
 
 /// The sending end. Dropped: what is queued is still written, then the connection is closed.
 #[derive(Debug)]
-pub struct Link {
+pub struct PeerLink {
     queue: mpsc::UnboundedSender<Vec<u8>>,
 }
 
-impl Link {
+impl PeerLink {
     /// Over a connection that stands; `closed` hears when it has ended, and why.
     pub fn over(stream: TcpStream, closed: oneshot::Sender<io::Error>) -> Self {
         let (queue, requests) = mpsc::unbounded_channel();

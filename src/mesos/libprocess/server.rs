@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::framing::{Decoder, Request};
+use super::framing::{ActorRequest, Decoder};
 use super::Incoming;
 use crate::limits::AGENT_TAKES;
 
@@ -27,7 +27,7 @@ const READ: usize = 4 << 10;
 
 /// A connection that turned out to speak something else, from its first such request on.
 pub struct Foreign {
-    pub request: Request,
+    pub request: ActorRequest,
     /// Holds what has been read behind the request.
     pub decoder: Decoder,
     pub stream: TcpStream,
@@ -148,7 +148,7 @@ async fn serve(
     }
 }
 
-fn is_for_api(request: &Request, actor: &str) -> bool {
+fn is_for_api(request: &ActorRequest, actor: &str) -> bool {
     let path = request.path.strip_prefix('/').unwrap_or_default();
     let path = path.strip_prefix(actor).and_then(|path| path.strip_prefix('/')).unwrap_or(path);
     request.sender.is_none() && path.starts_with("api/")

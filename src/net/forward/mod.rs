@@ -100,11 +100,11 @@ pub struct Forward {
 pub struct Taken {
     pub protocol: Protocol,
     pub port: u16,
-    pub holder: Holder,
+    pub holder: PortHolder,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum PortHolder {
     /// It leads to another task.
     Task(ContainerId),
     /// A program listens on the host.
@@ -115,8 +115,8 @@ impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "port {}/{} of the host ", self.port, self.protocol.name())?;
         match &self.holder {
-            Holder::Task(container) => write!(f, "leads to the task in container {container}"),
-            Holder::Listener(listener) => write!(f, "is taken by {listener}"),
+            PortHolder::Task(container) => write!(f, "leads to the task in container {container}"),
+            PortHolder::Listener(listener) => write!(f, "is taken by {listener}"),
         }
     }
 }
@@ -130,7 +130,7 @@ pub async fn check(container: &ContainerId, mappings: &[Mapping]) -> Result<(), 
     let found = tokio::task::spawn_blocking(move || sockets::first_listener(&ports)).await;
     match found {
         Ok(Some((protocol, port, listener))) => {
-            Err(NetError::PortTaken(Taken { protocol, port, holder: Holder::Listener(listener) }))
+            Err(NetError::PortTaken(Taken { protocol, port, holder: PortHolder::Listener(listener) }))
         }
         _ => Ok(()),
     }

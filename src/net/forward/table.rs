@@ -10,7 +10,7 @@ use crate::net::netfilter::Family;
 use crate::net::netlink::Netlink;
 use crate::net::{nftables, NetError};
 
-use super::{Holder, Mapping, Protocol, Taken};
+use super::{Mapping, PortHolder, Protocol, Taken};
 
 pub(super) const TABLE: &str = "calico-mesos-ports";
 pub(super) const FORWARDS: &str = "forwards";
@@ -83,12 +83,12 @@ table {f} {TABLE} {{
 /// One family's table as it is.
 pub(super) struct Table {
     pub family: Family,
-    pub entries: Vec<Entry>,
+    pub entries: Vec<SetElement>,
 }
 
 /// An element of the map or of the set.
 #[derive(Debug, PartialEq)]
-pub(super) struct Entry {
+pub(super) struct SetElement {
     pub map: &'static str,
     /// As nft writes it: `tcp . 31000`.
     pub key: String,
@@ -121,7 +121,7 @@ impl Table {
             let found = objects.iter().filter_map(move |object| object.get(kind));
             let elements =
                 found.filter(move |found| found["name"] == name).filter_map(|found| found["elem"].as_array());
-            elements.flatten().filter_map(move |element| Entry::read(name, element))
+            elements.flatten().filter_map(move |element| SetElement::read(name, element))
         });
         Ok(Some(Self { family, entries: entries.collect() }))
     }
@@ -143,7 +143,7 @@ impl Table {
             match &entry.container {
                 Some(holder) if holder == container => {}
                 Some(holder) if find(&here, &holder.interface()).await?.is_some() => {
-                    let holder = Holder::Task(holder.clone());
+                    let holder = PortHolder::Task(holder.clone());
                     return Err(NetError::PortTaken(Taken { protocol, port, holder }));
                 }
                 _ => stale.push(key),
@@ -156,19 +156,19 @@ impl Table {
     /// for this address: who gets an address from the IPAM is the only one to have it.
     pub fn deletions(&self, container: &ContainerId, ports: &[String], address: Option<IpAddr>) -> String {
         let hairpin = address.map(|address| format!("{address} . {address}"));
-        let gone = |entry: &&Entry| {
+        let gone = |entry: &&SetElement| {
             entry.is_of(container)
                 || entry.map == FORWARDS && ports.contains(&entry.key)
                 || entry.map == HAIRPINS && hairpin.as_ref() == Some(&entry.key)
         };
-        let delete = |entry: &Entry| {
+        let delete = |entry: &SetElement| {
             format!("delete element {} {TABLE} {} {{ {} }}\n", self.family.name(), entry.map, entry.key)
         };
         self.entries.iter().filter(gone).map(delete).collect()
     }
 }
 
-impl Entry {
+impl SetElement {
     pub fn is_of(&self, container: &ContainerId) -> bool {
         self.container.as_ref() == Some(container)
     }

@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 use std::time::Instant;
 
 use super::executor::{Containerizer, Ending, Phase};
-use super::history::Exit;
+use super::history::ExecutorExit;
 use super::hub::{Alarm, Hub};
 use super::AgentError;
 use crate::mesos::duration;
@@ -104,7 +104,7 @@ impl Hub {
         } else {
             self.end(&id);
         }
-        self.shared.exit(Exit {
+        self.shared.exit(ExecutorExit {
             executor_id: id,
             tasks,
             container_id: container.to_owned(),

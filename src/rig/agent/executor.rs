@@ -42,9 +42,9 @@ impl Default for Ending {
 
 /// How an executor is spoken to.
 #[derive(Debug)]
-pub(super) enum Link {
+pub(super) enum ExecutorLink {
     /// Version 0: messages to its actor.
-    Actor(link::Link),
+    Actor(link::PeerLink),
     /// Version 1: events into its stream.
     Stream(mpsc::UnboundedSender<Vec<u8>>),
 }
@@ -89,7 +89,7 @@ pub(super) struct Executor {
     pub phase: Phase,
     /// Known once it has registered.
     pub pid: Option<Upid>,
-    pub link: Option<Link>,
+    pub link: Option<ExecutorLink>,
     pub tasks: BTreeMap<String, Task>,
     /// To be handed over at the registration.
     pub queued: Vec<Queued>,

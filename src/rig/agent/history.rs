@@ -24,7 +24,7 @@ pub struct Update {
 
 /// The end of an executor process.
 #[derive(Debug, Clone)]
-pub struct Exit {
+pub struct ExecutorExit {
     pub executor_id: String,
     /// Every task it was given.
     pub tasks: Vec<String>,
@@ -41,7 +41,7 @@ pub enum Direction {
 
 /// One message, in either direction.
 #[derive(Debug, Clone)]
-pub struct Record {
+pub struct HistoryRecord {
     pub at: Instant,
     pub direction: Direction,
     /// Full protobuf name.
@@ -54,8 +54,8 @@ pub struct Record {
 #[derive(Debug, Default)]
 pub(super) struct History {
     pub updates: Vec<Update>,
-    pub exits: Vec<Exit>,
-    pub records: VecDeque<Record>,
+    pub exits: Vec<ExecutorExit>,
+    pub records: VecDeque<HistoryRecord>,
     pub problems: Vec<String>,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct Shared {
     history: Mutex<History>,
     changed: watch::Sender<()>,
     pub updates: broadcast::Sender<Update>,
-    pub exits: broadcast::Sender<Exit>,
+    pub exits: broadcast::Sender<ExecutorExit>,
 }
 
 impl Default for Shared {
@@ -111,12 +111,12 @@ impl Shared {
         let _ = self.updates.send(update);
     }
 
-    pub fn exit(&self, exit: Exit) {
+    pub fn exit(&self, exit: ExecutorExit) {
         self.write(|history| history.exits.push(exit.clone()));
         let _ = self.exits.send(exit);
     }
 
-    pub fn record(&self, record: Record) {
+    pub fn record(&self, record: HistoryRecord) {
         self.write(|history| {
             if history.records.len() == RECORDS {
                 history.records.pop_front();

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::api::{self, Asked, Socket};
 use super::endings::Destruction;
-use super::executor::{Executor, Link, Phase};
-use super::history::{Direction, Record, Shared};
+use super::executor::{Executor, ExecutorLink, Phase};
+use super::history::{Direction, HistoryRecord, Shared};
 use super::ports;
-use super::recovery::{Recovery, Step};
+use super::recovery::{Recovery, RecoveryStep};
 use super::words::Word;
 use super::{AgentError, AgentOptions, Fetched, Launched};
 use crate::mesos::libprocess::link;
@@ -31,7 +31,7 @@ pub(super) const ACTOR: &str = "slave(1)";
 
 type Reply<T> = oneshot::Sender<Result<T, AgentError>>;
 
-pub(super) enum Command {
+pub(super) enum HubCommand {
     Launch { task: Box<TaskInfo>, fetched: Option<Fetched>, reply: Reply<Launched> },
     LaunchGroup { executor: Box<ExecutorInfo>, tasks: Vec<TaskInfo>, reply: Reply<Launched> },
     LaunchOn { executor: String, task: Box<TaskInfo>, reply: Reply<()> },
@@ -59,7 +59,7 @@ pub(super) enum Internal {
     /// A call over HTTP.
     Asked(Box<Asked>),
     /// The end of the recovery with this number.
-    Recovery(u32, Step),
+    Recovery(u32, RecoveryStep),
 }
 
 pub(super) struct Hub {
@@ -117,7 +117,7 @@ impl Hub {
     }
 
     /// Ends with the last handle, and with it its executors.
-    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+    pub async fn run(mut self, mut commands: mpsc::UnboundedReceiver<HubCommand>) {
         let Some((mut internal, mut incoming)) = self.inbox.take() else { return };
         loop {
             tokio::select! {
@@ -136,30 +136,34 @@ impl Hub {
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    async fn command(&mut self, command: HubCommand) {
         // The caller may have stopped waiting: a reply without a receiver is not an error.
         match command {
-            Command::Launch { task, fetched, reply } => {
+            HubCommand::Launch { task, fetched, reply } => {
                 drop(reply.send(self.launch(*task, fetched.as_ref())))
             }
-            Command::LaunchGroup { executor, tasks, reply } => {
+            HubCommand::LaunchGroup { executor, tasks, reply } => {
                 drop(reply.send(self.launch_group(*executor, tasks)));
             }
-            Command::LaunchOn { executor, task, reply } => drop(reply.send(self.launch_on(&executor, *task))),
-            Command::Kill { task, grace, reply } => drop(reply.send(self.kill(&task, grace))),
-            Command::Shutdown { task, reply } => drop(reply.send(self.shutdown(&task))),
-            Command::Destroy { task, why, reply } => drop(reply.send(self.destroy_executor_of(&task, why))),
-            Command::Message { task, data, reply } => drop(reply.send(self.message(&task, data))),
-            Command::Cut { task, reply } => drop(reply.send(self.cut(&task))),
-            Command::Teardown { reply } => {
+            HubCommand::LaunchOn { executor, task, reply } => {
+                drop(reply.send(self.launch_on(&executor, *task)))
+            }
+            HubCommand::Kill { task, grace, reply } => drop(reply.send(self.kill(&task, grace))),
+            HubCommand::Shutdown { task, reply } => drop(reply.send(self.shutdown(&task))),
+            HubCommand::Destroy { task, why, reply } => {
+                drop(reply.send(self.destroy_executor_of(&task, why)))
+            }
+            HubCommand::Message { task, data, reply } => drop(reply.send(self.message(&task, data))),
+            HubCommand::Cut { task, reply } => drop(reply.send(self.cut(&task))),
+            HubCommand::Teardown { reply } => {
                 self.tear_down();
                 let _ = reply.send(());
             }
-            Command::Stop { reply } => {
+            HubCommand::Stop { reply } => {
                 self.stop().await;
                 let _ = reply.send(());
             }
-            Command::Restart { reply } => self.restart(reply).await,
+            HubCommand::Restart { reply } => self.restart(reply).await,
         }
     }
 
@@ -178,7 +182,7 @@ impl Hub {
     }
 
     fn receive(&mut self, message: Incoming) {
-        self.shared.record(Record {
+        self.shared.record(HistoryRecord {
             at: Instant::now(),
             direction: Direction::FromExecutor,
             name: message.name.clone(),
@@ -232,7 +236,7 @@ impl Hub {
     pub(super) fn attach(&mut self, executor: &str, at: &Upid) {
         let Some(executor) = self.executors.get_mut(executor) else { return };
         let (closed, _) = oneshot::channel();
-        executor.link = Some(Link::Actor(link::Link::open(at.address, closed)));
+        executor.link = Some(ExecutorLink::Actor(link::PeerLink::open(at.address, closed)));
         executor.pid = Some(at.clone());
         if self.options.checkpoint {
             let path = executor.meta.join("pids/libprocess.pid");
@@ -249,7 +253,7 @@ impl Hub {
     /// A message of version 0 over the executor's link.
     pub(super) fn send<M: Wire>(&self, executor: &str, message: &M) {
         let Some(executor) = self.executors.get(executor) else { return };
-        if let (Some(Link::Actor(link)), Some(pid)) = (&executor.link, &executor.pid) {
+        if let (Some(ExecutorLink::Actor(link)), Some(pid)) = (&executor.link, &executor.pid) {
             link.send(self.encode(pid, message));
         }
     }
@@ -267,7 +271,7 @@ impl Hub {
     pub(super) fn encode<M: Wire>(&self, to: &Upid, message: &M) -> Vec<u8> {
         let body = message.encode_to_vec();
         let wire = framing::encode(&self.pid, to, M::NAME, &body);
-        self.shared.record(Record {
+        self.shared.record(HistoryRecord {
             at: Instant::now(),
             direction: Direction::ToExecutor,
             name: M::NAME.to_owned(),

@@ -41,8 +41,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub use self::destroy::kill_all;
 pub use self::endings::Destruction;
 use self::history::Shared;
-pub use self::history::{Direction, Exit, Record, Update};
-use self::hub::{Command, Hub};
+pub use self::history::{Direction, ExecutorExit, HistoryRecord, Update};
+use self::hub::{Hub, HubCommand};
 pub use self::options::AgentOptions;
 use crate::mesos::libprocess::Upid;
 use crate::mesos::messages::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
@@ -113,7 +113,7 @@ pub struct Fetched {
 /// A running agent. Dropped, it ends its executors with SIGTERM.
 #[derive(Debug)]
 pub struct Agent {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<HubCommand>,
     shared: Arc<Shared>,
     options: Arc<AgentOptions>,
     pid: Upid,
@@ -142,7 +142,7 @@ impl Agent {
         task: TaskInfo,
         fetched: Option<Fetched>,
     ) -> Result<Launched, AgentError> {
-        self.ask(|reply| Command::Launch { task: Box::new(task), fetched, reply }).await?
+        self.ask(|reply| HubCommand::Launch { task: Box::new(task), fetched, reply }).await?
     }
 
     /// Fetches the URIs of a task that is launched next, but for those with an [`fetch::obstacle`].
@@ -174,64 +174,64 @@ impl Agent {
         executor: ExecutorInfo,
         tasks: Vec<TaskInfo>,
     ) -> Result<Launched, AgentError> {
-        self.ask(|reply| Command::LaunchGroup { executor: Box::new(executor), tasks, reply }).await?
+        self.ask(|reply| HubCommand::LaunchGroup { executor: Box::new(executor), tasks, reply }).await?
     }
 
     /// Hands one more task to the executor of another task, as a careless scheduler would.
     pub async fn launch_on(&self, executor: &str, task: TaskInfo) -> Result<(), AgentError> {
         let executor = executor.to_owned();
-        self.ask(|reply| Command::LaunchOn { executor, task: Box::new(task), reply }).await?
+        self.ask(|reply| HubCommand::LaunchOn { executor, task: Box::new(task), reply }).await?
     }
 
     /// The scheduler's KILL; `grace` becomes its kill policy.
     pub async fn kill(&self, task: &str, grace: Option<Duration>) -> Result<(), AgentError> {
         let task = task.to_owned();
-        self.ask(|reply| Command::Kill { task, grace, reply }).await?
+        self.ask(|reply| HubCommand::Kill { task, grace, reply }).await?
     }
 
     /// Asks the executor to end; SIGTERM follows after the grace period.
     pub async fn shutdown_executor(&self, task: &str) -> Result<(), AgentError> {
         let task = task.to_owned();
-        self.ask(|reply| Command::Shutdown { task, reply }).await?
+        self.ask(|reply| HubCommand::Shutdown { task, reply }).await?
     }
 
     /// Ends the executor of the task without asking it first: by SIGTERM where the Docker containerizer has it, by
     /// SIGKILL else.
     pub async fn destroy(&self, task: &str, why: Destruction) -> Result<(), AgentError> {
         let task = task.to_owned();
-        self.ask(|reply| Command::Destroy { task, why, reply }).await?
+        self.ask(|reply| HubCommand::Destroy { task, why, reply }).await?
     }
 
     /// Data from the framework.
     pub async fn message(&self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
         let task = task.to_owned();
-        self.ask(|reply| Command::Message { task, data, reply }).await?
+        self.ask(|reply| HubCommand::Message { task, data, reply }).await?
     }
 
     /// Ends the event stream to an executor of version 1, and nothing else: what is said until it
     /// subscribes again is lost.
     pub async fn cut(&self, task: &str) -> Result<(), AgentError> {
         let task = task.to_owned();
-        self.ask(|reply| Command::Cut { task, reply }).await?
+        self.ask(|reply| HubCommand::Cut { task, reply }).await?
     }
 
     /// The framework goes away: every executor is shut down and no update is acknowledged any more.
     pub async fn tear_down(&self) -> Result<(), AgentError> {
-        self.ask(|reply| Command::Teardown { reply }).await
+        self.ask(|reply| HubCommand::Teardown { reply }).await
     }
 
     /// Goes away as if killed: listener and links are closed, executors live on.
     pub async fn stop(&self) -> Result<(), AgentError> {
-        self.ask(|reply| Command::Stop { reply }).await
+        self.ask(|reply| HubCommand::Stop { reply }).await
     }
 
     /// Comes back after [`Agent::stop`] and recovers its executors; returns when the window for
     /// re-registration has opened.
     pub async fn restart(&self) -> Result<(), AgentError> {
-        self.ask(|reply| Command::Restart { reply }).await?
+        self.ask(|reply| HubCommand::Restart { reply }).await?
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, AgentError> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> HubCommand) -> Result<T, AgentError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).map_err(|_| AgentError::Stopped)?;
         answer.await.map_err(|_| AgentError::Stopped)
@@ -253,7 +253,7 @@ impl Agent {
 
     /// Every end of an executor from now on; the place to remove its container, which a real agent
     /// does `--docker_remove_delay` later.
-    pub fn exits(&self) -> broadcast::Receiver<Exit> {
+    pub fn exits(&self) -> broadcast::Receiver<ExecutorExit> {
         self.shared.exits.subscribe()
     }
 
@@ -264,7 +264,7 @@ impl Agent {
     }
 
     /// Every message that came or went, oldest first.
-    pub fn records(&self) -> Vec<Record> {
+    pub fn records(&self) -> Vec<HistoryRecord> {
         self.shared.read(|history| history.records.iter().cloned().collect())
     }
 
@@ -299,8 +299,8 @@ impl Agent {
     }
 
     /// Waits until the executor of the task has ended.
-    pub async fn wait_exit(&self, task: &str, limit: Duration) -> Result<Exit, AgentError> {
-        let has = |exit: &&Exit| exit.tasks.iter().any(|own| own == task);
+    pub async fn wait_exit(&self, task: &str, limit: Duration) -> Result<ExecutorExit, AgentError> {
+        let has = |exit: &&ExecutorExit| exit.tasks.iter().any(|own| own == task);
         let found = |history: &history::History| history.exits.iter().find(has).cloned();
         self.shared.wait(limit, found).await.ok_or_else(|| AgentError::Timeout {
             task: task.to_owned(),

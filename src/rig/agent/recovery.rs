@@ -42,7 +42,7 @@ pub(super) enum Recovery {
 
 /// What has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RecoveryStep {
     Containers,
     Executors,
 }
@@ -88,8 +88,8 @@ impl Hub {
         self.restarting = Some(reply);
         self.recovery = Recovery::Containers;
         match self.options.containerizer_recovery {
-            Duration::ZERO => self.recovery_step(Step::Containers).await,
-            busy => self.later(busy, Step::Containers),
+            Duration::ZERO => self.recovery_step(RecoveryStep::Containers).await,
+            busy => self.later(busy, RecoveryStep::Containers),
         }
     }
 
@@ -113,7 +113,7 @@ impl Hub {
         }
     }
 
-    fn later(&self, after: Duration, step: Step) {
+    fn later(&self, after: Duration, step: RecoveryStep) {
         let (internal, number) = (self.internal.clone(), self.recoveries);
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
@@ -121,8 +121,8 @@ impl Hub {
         });
     }
 
-    pub(super) async fn recovery_step(&mut self, step: Step) {
-        if step == Step::Executors {
+    pub(super) async fn recovery_step(&mut self, step: RecoveryStep) {
+        if step == RecoveryStep::Executors {
             self.recovery = Recovery::Done;
             return;
         }
@@ -132,7 +132,7 @@ impl Hub {
             self.recover(&id).await;
         }
         self.recovery = Recovery::Executors;
-        self.later(self.options.reregistration_timeout, Step::Executors);
+        self.later(self.options.reregistration_timeout, RecoveryStep::Executors);
         if let Some(reply) = self.restarting.take() {
             let _ = reply.send(Ok(()));
         }

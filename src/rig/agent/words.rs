@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::executor::Link;
-use super::history::{Direction, Record};
+use super::executor::ExecutorLink;
+use super::history::{Direction, HistoryRecord};
 use super::hub::Hub;
 use crate::mesos::messages::event::{self, Type};
 use crate::mesos::messages::{
@@ -40,8 +40,8 @@ impl Hub {
         let link = self.executors.get(executor).and_then(|executor| executor.link.as_ref());
         match link {
             None => {}
-            Some(Link::Actor(_)) => self.say_by_message(executor, word),
-            Some(Link::Stream(stream)) => {
+            Some(ExecutorLink::Actor(_)) => self.say_by_message(executor, word),
+            Some(ExecutorLink::Stream(stream)) => {
                 let Some(event) = self.worded(executor, word) else { return };
                 let body = event.encode_to_vec();
                 self.note(Direction::ToExecutor, &format!("Event.{}", event.r#type().as_str_name()), &body);
@@ -54,7 +54,7 @@ impl Hub {
     /// What came or went over HTTP, under the name it has in Mesos.
     pub(super) fn note(&self, direction: Direction, name: &str, body: &[u8]) {
         let name = format!("mesos.v1.executor.{name}");
-        self.shared.record(Record {
+        self.shared.record(HistoryRecord {
             at: Instant::now(),
             direction,
             name,

@@ -18,7 +18,7 @@ use crate::task::record::journal::{Journal, Peeked};
 use crate::task::report::audit;
 
 use super::execute::{self, Fate};
-use super::plan::{Item, Kind, Plan, Verdict};
+use super::plan::{Item, ItemKind, Plan, Verdict};
 use super::records;
 use super::seen::Survey;
 
@@ -40,7 +40,7 @@ pub enum DecommissionError {
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct DecommissionTerms {
     /// An endpoint younger than this is a sign of life.
     pub grace: Duration,
     /// Take the node for dead, even if it shows signs of life.
@@ -61,7 +61,7 @@ pub struct Decommissioned {
 pub async fn decommission(
     config: &Config,
     node: &str,
-    terms: Terms,
+    terms: DecommissionTerms,
 ) -> Result<Decommissioned, DecommissionError> {
     let failed = |source| DecommissionError::Calico { node: node.to_owned(), source };
     if calico::node_name(config).map_err(failed)? == node {
@@ -155,7 +155,7 @@ async fn carry_out(config: &Config, datastore: &mut Datastore, survey: &Survey, 
     }
     let mut fates = Vec::new();
     for item in &plan.items {
-        let block = item.name.parse().ok().filter(|_| item.kind == Kind::Block);
+        let block = item.name.parse().ok().filter(|_| item.kind == ItemKind::Block);
         fates.push(match (&item.container, block, item.verdict) {
             (Some(container), _, verdict) if verdict.is_work() => {
                 ends.get(container).map_or(Fate::Untouched, |end| fate(item, end))
@@ -181,8 +181,8 @@ fn fate(item: &Item, end: &Result<Released, String>) -> Fate {
         Err(why) => return Fate::Left(why.clone()),
     };
     let was_there = match item.kind {
-        Kind::Endpoint => released.endpoint,
-        Kind::Address => released.addresses.iter().any(|address| address.to_string() == item.name),
+        ItemKind::Endpoint => released.endpoint,
+        ItemKind::Address => released.addresses.iter().any(|address| address.to_string() == item.name),
         _ => true,
     };
     match was_there {

@@ -17,7 +17,7 @@ use crate::task::report::steps::Steps;
 use crate::task::teardown::{self, Claim, Patience, Report, Workload};
 
 use super::forget::GoneDocker;
-use super::plan::{Item, Kind, Plan, Verdict};
+use super::plan::{Item, ItemKind, Plan, Verdict};
 use super::seen::{Survey, Trace};
 use super::{records, restore};
 
@@ -138,19 +138,19 @@ fn fate(
 /// Did the teardown find this and remove it?
 fn was_removed(item: &Item, report: &Report) -> bool {
     match item.kind {
-        Kind::Consul => report.services > 0,
-        Kind::Container => report.container,
-        Kind::Ports => report.ports > 0,
-        Kind::Veth => report.interface,
-        Kind::Folder => {
+        ItemKind::Consul => report.services > 0,
+        ItemKind::Container => report.container,
+        ItemKind::Ports => report.ports > 0,
+        ItemKind::Veth => report.interface,
+        ItemKind::Folder => {
             let about = ["processes", "namespace", "volatile folder"];
             report.folder
                 && !report.errors.iter().any(|error| about.iter().any(|what| error.starts_with(what)))
         }
-        Kind::Endpoint => report.endpoint,
-        Kind::Address => report.addresses.iter().any(|address| address.to_string() == item.name),
-        Kind::Journal => report.complete(),
-        Kind::Handle | Kind::Block | Kind::Affinity | Kind::Profile => false,
+        ItemKind::Endpoint => report.endpoint,
+        ItemKind::Address => report.addresses.iter().any(|address| address.to_string() == item.name),
+        ItemKind::Journal => report.complete(),
+        ItemKind::Handle | ItemKind::Block | ItemKind::Affinity | ItemKind::Profile => false,
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
     use crate::task::cleaner::plan::Verdict;
 
-    fn item(verdict: Verdict, kind: Kind, name: &str, container: &ContainerId) -> Item {
+    fn item(verdict: Verdict, kind: ItemKind, name: &str, container: &ContainerId) -> Item {
         let name = name.to_owned();
         Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }
     }
@@ -230,15 +230,15 @@ mod tests {
         let container = ContainerId::random();
         let item = |verdict, kind, name| item(verdict, kind, name, &container);
         let items = [
-            item(Verdict::Remove, Kind::Consul, "web"),
-            item(Verdict::Stop, Kind::Container, "mesos-x"),
-            item(Verdict::Remove, Kind::Ports, "80/tcp"),
-            item(Verdict::Remove, Kind::Veth, "cali0"),
-            item(Verdict::Remove, Kind::Folder, "tasks/x"),
-            item(Verdict::Remove, Kind::Endpoint, "mesos/x"),
-            item(Verdict::Release, Kind::Address, "10.9.0.1"),
-            item(Verdict::Release, Kind::Address, "fd00::9"),
-            item(Verdict::Remove, Kind::Journal, "x"),
+            item(Verdict::Remove, ItemKind::Consul, "web"),
+            item(Verdict::Stop, ItemKind::Container, "mesos-x"),
+            item(Verdict::Remove, ItemKind::Ports, "80/tcp"),
+            item(Verdict::Remove, ItemKind::Veth, "cali0"),
+            item(Verdict::Remove, ItemKind::Folder, "tasks/x"),
+            item(Verdict::Remove, ItemKind::Endpoint, "mesos/x"),
+            item(Verdict::Release, ItemKind::Address, "10.9.0.1"),
+            item(Verdict::Release, ItemKind::Address, "fd00::9"),
+            item(Verdict::Remove, ItemKind::Journal, "x"),
         ];
         let fates = |end: End| {
             let ends = BTreeMap::from([(container.clone(), end)]);
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn only_what_was_missing_counts_as_registered() {
         let container = ContainerId::random();
-        let lost = item(Verdict::Register, Kind::Consul, "web", &container);
+        let lost = item(Verdict::Register, ItemKind::Consul, "web", &container);
         let of =
             |end| fate(&lost, &BTreeMap::from([(container.clone(), End::Registered(end))]), &BTreeMap::new());
         assert_eq!(of(Ok(true)), Fate::Done);

@@ -37,14 +37,14 @@ use crate::task::record::journal::JournalError;
 use crate::task::report::figures::Figures;
 use crate::task::teardown::Report;
 
-pub use decommission::{decommission, DecommissionError, Decommissioned, Terms};
+pub use decommission::{decommission, DecommissionError, DecommissionTerms, Decommissioned};
 pub use execute::Fate;
 pub use forget::{ForgetError, GoneDocker};
-pub use plan::{Item, Kind, Plan, Rules, Verdict};
+pub use plan::{Item, ItemKind, Plan, Rules, Verdict};
 pub use seen::{Silent, Survey};
 pub use survey::SurveyError;
 
-use seen::Seen;
+use seen::SeenRecord;
 
 /// The format of the journal folder, which the lock guards; each record has a format of its own.
 const FORM: u32 = 1;
@@ -135,11 +135,12 @@ pub async fn clean_without(
     }
     let mut figures = figures(&survey, &plan);
     let items: Vec<(Item, Fate)> = plan.items.into_iter().zip(fates).collect();
-    let finished =
-        |(item, fate): &&(Item, Fate)| item.kind == Kind::Journal && matches!(fate, Fate::Done | Fate::Gone);
+    let finished = |(item, fate): &&(Item, Fate)| {
+        item.kind == ItemKind::Journal && matches!(fate, Fate::Done | Fate::Gone)
+    };
     figures.backlog -= items.iter().filter(finished).count();
-    let names_it = |seen: &&Seen| match (seen, gone) {
-        (Seen::Dead(record, _), Some(gone)) => gone.is_named_by(record),
+    let names_it = |seen: &&SeenRecord| match (seen, gone) {
+        (SeenRecord::Dead(record, _), Some(gone)) => gone.is_named_by(record),
         _ => false,
     };
     let without_docker = survey.records.values().filter(names_it).count();
@@ -157,11 +158,11 @@ fn figures(survey: &Survey, plan: &Plan) -> Figures {
     };
     for seen in survey.records.values() {
         match seen {
-            Seen::Living(Some(record)) => {
+            SeenRecord::Living(Some(record)) => {
                 *figures.executors.entry(record.owner.version.clone()).or_default() += 1;
             }
-            Seen::Living(None) => {}
-            Seen::Dead(..) | Seen::Unreadable(_) => figures.backlog += 1,
+            SeenRecord::Living(None) => {}
+            SeenRecord::Dead(..) | SeenRecord::Unreadable(_) => figures.backlog += 1,
         }
     }
     figures

@@ -23,9 +23,9 @@ use ipnet::IpNet;
 use crate::config::Orphans;
 use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::task::record::journal::Record;
-use crate::workload::State;
+use crate::workload::ContainerState;
 
-use super::seen::{parse, Death, Seen, Survey, Trace};
+use super::seen::{parse, Death, SeenRecord, Survey, Trace};
 use words::{age, service_name, short, why_dead};
 
 /// After this long a launch has made its interface, by which it is known to live.
@@ -74,7 +74,7 @@ impl Verdict {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ItemKind {
     Consul,
     Container,
     Ports,
@@ -90,7 +90,7 @@ pub enum Kind {
     Journal,
 }
 
-impl Kind {
+impl ItemKind {
     pub fn word(self) -> &'static str {
         match self {
             Self::Consul => "consul",
@@ -113,7 +113,7 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     pub verdict: Verdict,
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// For people.
     pub name: String,
     pub age: Option<Duration>,
@@ -151,9 +151,9 @@ impl Plan {
         for (container, seen) in &survey.records {
             let trace = survey.traces.get(container).cloned().unwrap_or_default();
             match seen {
-                Seen::Living(_) => planner.living(container, &trace),
-                Seen::Dead(record, death) => planner.dead(container, record, *death, &trace),
-                Seen::Unreadable(why) => planner.unreadable(container, why),
+                SeenRecord::Living(_) => planner.living(container, &trace),
+                SeenRecord::Dead(record, death) => planner.dead(container, record, *death, &trace),
+                SeenRecord::Unreadable(why) => planner.unreadable(container, why),
             }
         }
         // A task that had a record when the survey began has ended since.
@@ -212,7 +212,7 @@ impl Plan {
                 Some(address) => (Verdict::Keep, format!("{address} in it belongs to something else")),
             };
             let name = cidr.to_string();
-            plan.items.push(Item { verdict, kind: Kind::Block, name, age: None, why, container: None });
+            plan.items.push(Item { verdict, kind: ItemKind::Block, name, age: None, why, container: None });
         }
         plan
     }
@@ -239,7 +239,7 @@ impl Planner<'_> {
         let items: Vec<Item> = lost
             .map(|service| Item {
                 verdict: Verdict::Register,
-                kind: Kind::Consul,
+                kind: ItemKind::Consul,
                 name: service_name(service, container),
                 age: age(self.survey, service.since().and_then(parse)),
                 why: "Consul has lost it, and the task lives".into(),
@@ -257,7 +257,7 @@ impl Planner<'_> {
         let workload = short(&record.identity.workload, container);
         let written = age(self.survey, parse(&record.written));
         let mut items = self.of(container, &workload, trace);
-        items.push(item(Verdict::Remove, Kind::Journal, workload, container));
+        items.push(item(Verdict::Remove, ItemKind::Journal, workload, container));
         let mut told = Some(why);
         for item in &mut items {
             item.age = item.age.or(written);
@@ -271,7 +271,7 @@ impl Planner<'_> {
         let name = short(container.as_str(), container);
         self.plan
             .items
-            .push(Item { why: why.to_owned(), ..item(Verdict::Keep, Kind::Journal, name, container) });
+            .push(Item { why: why.to_owned(), ..item(Verdict::Keep, ItemKind::Journal, name, container) });
     }
 
     fn without_record(&mut self, container: &ContainerId, trace: &Trace) {
@@ -312,7 +312,7 @@ impl Planner<'_> {
         }
         let ages = trace.times().into_iter().map(|time| age(self.survey, Some(time)).unwrap_or_default());
         let youngest = ages.min().unwrap_or(Duration::MAX);
-        if trace.is_merely(State::NeverStarted) {
+        if trace.is_merely(ContainerState::NeverStarted) {
             return match youngest < self.rules.grace.min(LAUNCHING) {
                 true => keep("just created, and in no journal yet"),
                 false => (Verdict::Remove, "created and never started, in no journal".into()),
@@ -321,7 +321,7 @@ impl Planner<'_> {
         if youngest < self.rules.grace {
             return keep("younger than grace");
         }
-        if trace.is_merely(State::Lost) {
+        if trace.is_merely(ContainerState::Lost) {
             let why = "Docker has missed its end: nothing of it lives, and it is in no journal";
             return (Verdict::Remove, why.into());
         }
@@ -345,7 +345,7 @@ impl Planner<'_> {
             Some(since) if self.survey.oldest_living().is_some_and(|oldest| oldest < since) => {
                 "the journal is younger than the oldest living task"
             }
-            _ if trace.container.as_ref().is_some_and(|its| its.state == State::Living) => {
+            _ if trace.container.as_ref().is_some_and(|its| its.state == ContainerState::Living) => {
                 "its container runs"
             }
             _ if folder.is_some_and(|folder| folder.inhabited) => "something lives in its namespace",
@@ -365,27 +365,27 @@ impl Planner<'_> {
         let mut items = Vec::new();
         for service in &trace.services {
             let since = service.since().and_then(parse);
-            items.push(item(Verdict::Remove, Kind::Consul, service_name(service, container), since));
+            items.push(item(Verdict::Remove, ItemKind::Consul, service_name(service, container), since));
         }
         if let Some(its) = &trace.container {
             let verdict = match its.state {
-                State::NeverStarted => Some(Verdict::Remove),
-                State::Living | State::Lost => Some(Verdict::Stop),
+                ContainerState::NeverStarted => Some(Verdict::Remove),
+                ContainerState::Living | ContainerState::Lost => Some(Verdict::Stop),
                 // The agent's to remove.
-                State::Exited => None,
+                ContainerState::Exited => None,
             };
             let name = short(&its.name, container);
-            items.extend(verdict.map(|verdict| item(verdict, Kind::Container, name, its.created)));
+            items.extend(verdict.map(|verdict| item(verdict, ItemKind::Container, name, its.created)));
         }
         for port in &trace.ports {
             let name = format!("{}/{}", port.host, port.protocol.name());
-            items.push(item(Verdict::Remove, Kind::Ports, name, None));
+            items.push(item(Verdict::Remove, ItemKind::Ports, name, None));
         }
-        let veth = trace.veth.iter().map(|veth| item(Verdict::Remove, Kind::Veth, veth.clone(), None));
+        let veth = trace.veth.iter().map(|veth| item(Verdict::Remove, ItemKind::Veth, veth.clone(), None));
         items.extend(veth);
         if let Some(folder) = &trace.folder {
             let name = format!("tasks/{}", short(container.as_str(), container));
-            items.push(item(Verdict::Remove, Kind::Folder, name, folder.made));
+            items.push(item(Verdict::Remove, ItemKind::Folder, name, folder.made));
         }
         for link in &trace.dangling {
             let name = link.file_name().unwrap_or_default().to_string_lossy();
@@ -393,18 +393,18 @@ impl Planner<'_> {
             let folder = folder.to_string_lossy();
             let cut = if folder == "containers" { 12 } else { usize::MAX };
             let name = format!("{folder}/{}", name.chars().take(cut).collect::<String>());
-            items.push(item(Verdict::Remove, Kind::Folder, name, None));
+            items.push(item(Verdict::Remove, ItemKind::Folder, name, None));
         }
         if let Some(seen) = &trace.endpoint {
             let name = format!("{ORCHESTRATOR}/{workload}/{}", crate::names::ENDPOINT);
-            items.push(item(Verdict::Remove, Kind::Endpoint, name, seen.endpoint.created));
+            items.push(item(Verdict::Remove, ItemKind::Endpoint, name, seen.endpoint.created));
         }
         let handle = format!(", handle {}", short(&container.handle(), container));
         let addresses: BTreeMap<_, _> = trace.all_addresses().map(|address| (address, None)).collect();
         let known = trace.addresses.iter().map(|allocation| (allocation.address, allocation.since));
         for (address, since) in addresses.into_iter().chain(known).collect::<BTreeMap<_, _>>() {
             let since = since.or(trace.endpoint.as_ref().and_then(|seen| seen.endpoint.created));
-            let item = item(Verdict::Release, Kind::Address, address.to_string(), since);
+            let item = item(Verdict::Release, ItemKind::Address, address.to_string(), since);
             items.push(Item { why: handle.clone(), ..item });
         }
         items
@@ -420,7 +420,7 @@ impl Planner<'_> {
             };
             self.plan.items.push(Item {
                 verdict,
-                kind: Kind::Address,
+                kind: ItemKind::Address,
                 name: allocation.address.to_string(),
                 age: age(survey, allocation.since),
                 why,
@@ -431,7 +431,7 @@ impl Planner<'_> {
             let endpoint = &seen.endpoint;
             self.plan.items.push(Item {
                 verdict: Verdict::Unknown,
-                kind: Kind::Endpoint,
+                kind: ItemKind::Endpoint,
                 name: format!("{}/{}/{}", endpoint.orchestrator, endpoint.workload, crate::names::ENDPOINT),
                 age: age(survey, endpoint.created),
                 why: NOT_OURS.to_owned(),
@@ -441,7 +441,7 @@ impl Planner<'_> {
         for (cidr, why) in &survey.unreadable_blocks {
             self.plan.items.push(Item {
                 verdict: Verdict::Keep,
-                kind: Kind::Block,
+                kind: ItemKind::Block,
                 name: cidr.to_string(),
                 age: None,
                 why: format!("its content cannot be read: {why}"),
@@ -451,7 +451,7 @@ impl Planner<'_> {
         for (path, why) in &survey.strangers {
             self.plan.items.push(Item {
                 verdict: Verdict::Unknown,
-                kind: Kind::Journal,
+                kind: ItemKind::Journal,
                 name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
                 age: None,
                 why: why.clone(),
@@ -463,7 +463,7 @@ impl Planner<'_> {
 
 const NOT_OURS: &str = "not written by calico-mesos: never touched";
 
-fn item(verdict: Verdict, kind: Kind, name: String, container: &ContainerId) -> Item {
+fn item(verdict: Verdict, kind: ItemKind, name: String, container: &ContainerId) -> Item {
     Item { verdict, kind, name, age: None, why: String::new(), container: Some(container.clone()) }
 }
 

@@ -18,11 +18,11 @@ use crate::limits::ETCD_RESTORE;
 use crate::names::ContainerId;
 use crate::task::network::join;
 use crate::task::record::journal::{self, Journal, Peeked, Record};
-use crate::task::record::published::Committed;
+use crate::task::record::published::CommittedNote;
 use crate::task::report::audit;
 
 use super::plan::Plan;
-use super::seen::{Seen, Survey};
+use super::seen::{SeenRecord, Survey};
 
 impl Survey {
     /// Compares what living tasks have committed with what the datastore holds.
@@ -31,12 +31,12 @@ impl Survey {
             return;
         }
         let living = self.records.iter().filter_map(|(container, seen)| match seen {
-            Seen::Living(Some(record)) => Some((container.clone(), record.identity.clone())),
+            SeenRecord::Living(Some(record)) => Some((container.clone(), record.identity.clone())),
             _ => None,
         });
         let noted: Vec<(ContainerId, Identity, Kept)> = living
             .filter_map(|(container, identity)| {
-                let (kept, _) = Committed::of(config, &container).read()?;
+                let (kept, _) = CommittedNote::of(config, &container).read()?;
                 Some((container, identity, kept))
             })
             .collect();
@@ -49,7 +49,7 @@ impl Survey {
         match look.await {
             Ok(found) => {
                 for ((container, _, _), lacking) in noted.iter().zip(found) {
-                    let still = Committed::of(config, container).is_there();
+                    let still = CommittedNote::of(config, container).is_there();
                     if still && !lacking.is_nothing() {
                         self.trace(container.clone()).lacking = Some(lacking);
                     }
@@ -90,7 +90,7 @@ pub(super) async fn write_again(
 
 /// False: the task is ending, or nothing is missing any more.
 async fn one(config: &Config, datastore: &mut Datastore, record: &Record) -> Result<bool, String> {
-    let note = Committed::of(config, &record.container);
+    let note = CommittedNote::of(config, &record.container);
     let Some((kept, _)) = note.read().filter(|_| is_owned(config, &record.container)) else {
         return Ok(false);
     };
@@ -149,7 +149,7 @@ fn marker(config: &Config, container: &ContainerId) -> PathBuf {
 
 fn living<'a>(survey: &'a Survey, container: &ContainerId) -> Option<&'a Record> {
     match survey.records.get(container) {
-        Some(Seen::Living(Some(record))) => Some(record),
+        Some(SeenRecord::Living(Some(record))) => Some(record),
         _ => None,
     }
 }

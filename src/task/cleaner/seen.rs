@@ -12,7 +12,7 @@ use crate::consul::Service;
 use crate::names::{ContainerId, ORCHESTRATOR};
 use crate::net::forward::Mapping;
 use crate::task::record::journal::Record;
-use crate::workload::State;
+use crate::workload::ContainerState;
 
 /// Everything that was seen.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Survey {
     pub node: String,
     pub now: SystemTime,
     /// The journal's record of each container.
-    pub records: BTreeMap<ContainerId, Seen>,
+    pub records: BTreeMap<ContainerId, SeenRecord>,
     /// Files in the journal's folder that are no records.
     pub strangers: Vec<(PathBuf, String)>,
     /// Containers that had a record when the survey began.
@@ -43,7 +43,7 @@ pub struct Survey {
 
 /// A record of the journal.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Seen {
+pub enum SeenRecord {
     Living(Option<Box<Record>>),
     Dead(Box<Record>, Death),
     Unreadable(String),
@@ -92,7 +92,7 @@ pub struct SeenContainer {
     /// The Docker that has it, as in a record.
     pub docker: String,
     pub name: String,
-    pub state: State,
+    pub state: ContainerState,
     pub created: Option<SystemTime>,
 }
 
@@ -128,13 +128,13 @@ impl Survey {
     }
 
     pub fn living(&self) -> usize {
-        self.records.values().filter(|seen| matches!(seen, Seen::Living(_))).count()
+        self.records.values().filter(|seen| matches!(seen, SeenRecord::Living(_))).count()
     }
 
     /// Since when the longest-lived task of ours lives, in a journal or not.
     pub(super) fn oldest_living(&self) -> Option<SystemTime> {
         let lives = |trace: &Trace| {
-            let may_live = [State::NeverStarted, State::Living];
+            let may_live = [ContainerState::NeverStarted, ContainerState::Living];
             let container = trace.container.as_ref().filter(|its| may_live.contains(&its.state));
             let folder = trace.folder.as_ref().filter(|folder| folder.inhabited);
             [container.and_then(|its| its.created), folder.and_then(|folder| folder.made)]
@@ -214,7 +214,7 @@ impl Trace {
     }
 
     /// A container in this state, and nothing else.
-    pub(super) fn is_merely(&self, state: State) -> bool {
+    pub(super) fn is_merely(&self, state: ContainerState) -> bool {
         self.container.as_ref().is_some_and(|its| its.state == state)
             && self.endpoint.is_none()
             && self.addresses.is_empty()

@@ -23,11 +23,11 @@ use crate::task::network::holds;
 use crate::task::record::journal::{Journal, JournalError, Peeked};
 use crate::task::record::published::Told;
 use crate::task::request::{CONTAINER_PREFIX, RUNTIME};
-use crate::workload::{Docker, DockerHost, State};
+use crate::workload::{ContainerState, Docker, DockerHost};
 
 use super::borrowed;
 use super::forget::GoneDocker;
-use super::seen::{Death, Folder, Seen, SeenContainer, Survey};
+use super::seen::{Death, Folder, SeenContainer, SeenRecord, Survey};
 
 impl Survey {
     /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
@@ -158,20 +158,20 @@ impl Survey {
         for path in files(config)? {
             let Some(peeked) = Journal::peek(&path).map_err(SurveyError::Journal)? else { continue };
             let seen = match peeked {
-                Peeked::Owned(record) => Seen::Living(record),
+                Peeked::Owned(record) => SeenRecord::Living(record),
                 Peeked::Orphan(record) => {
                     let death = match (record.owner.boot_id == boot, record.owner.lives()) {
                         (false, _) => Death::Rebooted,
                         (true, true) => Death::LetGo,
                         (true, false) => Death::Died,
                     };
-                    Seen::Dead(record, death)
+                    SeenRecord::Dead(record, death)
                 }
-                Peeked::Unreadable { why } => Seen::Unreadable(why),
+                Peeked::Unreadable { why } => SeenRecord::Unreadable(why),
             };
             match &seen {
-                Seen::Dead(record, _) if gone.is_some_and(|gone| gone.is_named_by(record)) => {}
-                Seen::Living(Some(record)) | Seen::Dead(record, _) => {
+                SeenRecord::Dead(record, _) if gone.is_some_and(|gone| gone.is_named_by(record)) => {}
+                SeenRecord::Living(Some(record)) | SeenRecord::Dead(record, _) => {
                     dockers.extend(record.backing.docker().map(str::to_owned))
                 }
                 _ => {}
@@ -180,7 +180,7 @@ impl Survey {
                 (Some(container), seen) => {
                     self.records.insert(container, seen);
                 }
-                (None, Seen::Unreadable(why)) => self.strangers.push((path, why)),
+                (None, SeenRecord::Unreadable(why)) => self.strangers.push((path, why)),
                 (None, _) => self.strangers.push((path, "its name is not that of a container".into())),
             }
         }
@@ -221,7 +221,7 @@ impl Survey {
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);
             if !has_record {
                 // It has ended, and is the agent's to remove; or it is not ours.
-                if listed.state == State::Exited || !listed.isolated {
+                if listed.state == ContainerState::Exited || !listed.isolated {
                     continue;
                 }
                 // Ours by its runtime; not asked for the others, some of which may stand at their gates.
@@ -241,7 +241,7 @@ impl Survey {
     }
 
     fn told(&mut self, config: &Config) {
-        let living = self.records.iter().filter(|(_, seen)| matches!(seen, Seen::Living(_)));
+        let living = self.records.iter().filter(|(_, seen)| matches!(seen, SeenRecord::Living(_)));
         for container in living.map(|(container, _)| container.clone()).collect::<Vec<_>>() {
             // What is younger than the survey may have reached Consul after Consul was asked.
             let told = Told::of(config, &container).read().filter(|(_, noted)| *noted < self.now);

@@ -14,7 +14,7 @@
 //!
 //! Probes run inside the task's network namespace, on sockets that were made there (`net::dial`). They start no
 //! process, except for the command of a COMMAND check. `policy` decides what a result means, and the life decides what
-//! follows from a [`Verdict`]. Source: Mesos' `health_checker.cpp`, whose results, timing and counting are kept;
+//! follows from a [`CheckVerdict`]. Source: Mesos' `health_checker.cpp`, whose results, timing and counting are kept;
 //! differences are documented where they occur.
 
 mod command;
@@ -36,7 +36,7 @@ use crate::error::chain;
 use crate::logging;
 use crate::workload::{CommandSpec, Docker};
 
-pub use policy::{Policy, Timing};
+pub use policy::{CheckTiming, Policy};
 use probe::Prober;
 
 /// An interval of nothing would keep a processor busy with one task's health.
@@ -45,7 +45,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// A health check as the framework defines it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Check {
-    pub timing: Timing,
+    pub timing: CheckTiming,
     pub probe: Probe,
 }
 
@@ -53,15 +53,15 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Probe {
     /// A connection can be made.
-    Tcp { port: u16, family: Family },
+    Tcp { port: u16, family: CheckFamily },
     /// A GET, redirects followed, that is answered with 200 to 399.
-    Http { scheme: Scheme, port: u16, path: String, family: Family },
+    Http { scheme: Scheme, port: u16, path: String, family: CheckFamily },
     /// A command in the task's surroundings exits with 0.
     Command(CommandLine),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
+pub enum CheckFamily {
     V4,
     V6,
 }
@@ -109,7 +109,7 @@ pub enum Exec {
 
 /// What the checks so far amount to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct CheckVerdict {
     pub healthy: bool,
     /// It failed too often: the task has to end.
     pub kill: bool,
@@ -119,7 +119,7 @@ pub struct Verdict {
     pub failures: (u32, u32),
 }
 
-impl Verdict {
+impl CheckVerdict {
     fn log(&self) {
         match self {
             Self { healthy: true, .. } => tracing::info!("healthy"),
@@ -132,7 +132,7 @@ impl Verdict {
 
 /// Checks under way. Dropped, they end, and with them a probe that has not come back.
 pub struct Checks {
-    verdicts: UnboundedReceiver<Verdict>,
+    verdicts: UnboundedReceiver<CheckVerdict>,
     _work: AbortOnDropHandle<()>,
 }
 
@@ -143,7 +143,7 @@ impl Checks {
     }
 
     /// The next verdict. None follows one that wants the task to end.
-    pub async fn verdict(&mut self) -> Verdict {
+    pub async fn verdict(&mut self) -> CheckVerdict {
         match self.verdicts.recv().await {
             Some(verdict) => verdict,
             None => std::future::pending().await,
@@ -152,7 +152,7 @@ impl Checks {
 }
 
 /// Checks until it is dropped, or until there is nothing more to say.
-async fn watch(check: Check, target: Target, verdicts: UnboundedSender<Verdict>) {
+async fn watch(check: Check, target: Target, verdicts: UnboundedSender<CheckVerdict>) {
     let limit = check.timing.timeout;
     let mut rounds = Rounds::new(check.timing);
     let mut prober = Prober::new(check.probe, target);
@@ -189,7 +189,7 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn new(timing: Timing) -> Self {
+    fn new(timing: CheckTiming) -> Self {
         Self {
             policy: Policy::new(&timing),
             begun: Instant::now(),
@@ -203,7 +203,7 @@ impl Rounds {
         sleep(std::mem::replace(&mut self.pause, self.interval)).await;
     }
 
-    fn judge(&mut self, result: Result<(), String>) -> Option<Verdict> {
+    fn judge(&mut self, result: Result<(), String>) -> Option<CheckVerdict> {
         self.policy.judge(result, self.begun.elapsed())
     }
 }
@@ -216,7 +216,7 @@ mod tests {
     async fn diary(interval: u64, results: &[Option<bool>]) -> (Vec<u64>, Vec<(u64, bool, bool)>) {
         let begun = Instant::now();
         let now = || begun.elapsed().as_secs();
-        let mut rounds = Rounds::new(Timing {
+        let mut rounds = Rounds::new(CheckTiming {
             delay: Duration::from_secs(15),
             interval: Duration::from_secs(interval),
             timeout: None,

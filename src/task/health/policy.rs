@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Verdict;
+use super::CheckVerdict;
 
 /// When checks are made, and how many may fail.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Timing {
+pub struct CheckTiming {
     /// Before the first check.
     pub delay: Duration,
     /// From the end of one check to the begin of the next.
@@ -31,7 +31,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn new(timing: &Timing) -> Self {
+    pub fn new(timing: &CheckTiming) -> Self {
         Self {
             grace: timing.grace,
             limit: timing.failures.max(1),
@@ -42,7 +42,7 @@ impl Policy {
     }
 
     /// Takes one result, `age` after the start; `None` when there is nothing to report.
-    pub fn judge(&mut self, result: Result<(), String>, age: Duration) -> Option<Verdict> {
+    pub fn judge(&mut self, result: Result<(), String>, age: Duration) -> Option<CheckVerdict> {
         if self.over {
             return None;
         }
@@ -51,7 +51,7 @@ impl Policy {
                 let news = !self.ever_healthy || self.failures > 0;
                 self.ever_healthy = true;
                 self.failures = 0;
-                news.then(|| Verdict {
+                news.then(|| CheckVerdict {
                     healthy: true,
                     kill: false,
                     why: "the health check succeeds".into(),
@@ -62,7 +62,12 @@ impl Policy {
             Err(why) => {
                 self.failures = self.failures.saturating_add(1);
                 self.over = self.failures >= self.limit;
-                Some(Verdict { healthy: false, kill: self.over, why, failures: (self.failures, self.limit) })
+                Some(CheckVerdict {
+                    healthy: false,
+                    kill: self.over,
+                    why,
+                    failures: (self.failures, self.limit),
+                })
             }
         }
     }
@@ -74,7 +79,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn policy(grace: u64, failures: u32) -> Policy {
-        Policy::new(&Timing {
+        Policy::new(&CheckTiming {
             delay: Duration::ZERO,
             interval: Duration::ZERO,
             timeout: None,
@@ -92,8 +97,8 @@ mod tests {
                 let result = if result == '+' { Ok(()) } else { Err("no".to_owned()) };
                 match policy.judge(result, Duration::from_secs(second as u64)) {
                     None => '.',
-                    Some(Verdict { healthy: true, .. }) => 'H',
-                    Some(Verdict { kill: true, .. }) => 'K',
+                    Some(CheckVerdict { healthy: true, .. }) => 'H',
+                    Some(CheckVerdict { kill: true, .. }) => 'K',
                     Some(_) => 'U',
                 }
             })

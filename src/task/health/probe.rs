@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{command, http, Family, Probe, Target};
+use super::{command, http, CheckFamily, Probe, Target};
 use crate::dial::DialError;
 use crate::host::resolve::ResolveError;
 use crate::net::{self, Namespace, NetError};
@@ -119,10 +119,10 @@ impl Prober {
 }
 
 /// Loopback, where the stock executor looks, and then the task's own addresses.
-fn candidates(family: Family, port: u16, own: &[IpAddr]) -> Vec<SocketAddr> {
+fn candidates(family: CheckFamily, port: u16, own: &[IpAddr]) -> Vec<SocketAddr> {
     let loopback: IpAddr = match family {
-        Family::V4 => Ipv4Addr::LOCALHOST.into(),
-        Family::V6 => Ipv6Addr::LOCALHOST.into(),
+        CheckFamily::V4 => Ipv4Addr::LOCALHOST.into(),
+        CheckFamily::V6 => Ipv6Addr::LOCALHOST.into(),
     };
     let own = own.iter().copied().filter(|address| address.is_ipv6() == loopback.is_ipv6());
     std::iter::once(loopback).chain(own).map(|address| SocketAddr::new(address, port)).collect()

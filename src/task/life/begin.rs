@@ -14,7 +14,7 @@ use crate::host::trust::{self, TrustError};
 use crate::task::life::services::Services;
 use crate::task::link::{Order, Outcome};
 use crate::task::network::EarlyLogin;
-use crate::task::record::journal::{Backing, Entry, Journal, Record};
+use crate::task::record::journal::{Backing, Journal, JournalEntry, Record};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
 use crate::task::request::calico::CalicoRequest;
@@ -28,7 +28,7 @@ pub(super) struct Begun {
     pub order: Arc<Order>,
     /// The order's, held against the configuration.
     pub task: Arc<CalicoTask>,
-    pub entry: Entry,
+    pub entry: JournalEntry,
     pub steps: Steps,
     /// Taken by the first reads.
     pub early: Mutex<Option<EarlyLogin>>,

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::begin::{as_of_now, Begun};
-use super::event::Fate;
+use super::event::LifeFate;
 use super::setup::{Ending, Made};
 use super::table::Job;
 use crate::error::{Code, Failure};
@@ -71,7 +71,7 @@ impl Names {
 /// What a life leaves to its teardown.
 pub(super) struct Remains {
     pub order: Arc<Order>,
-    pub fate: Fate,
+    pub fate: LifeFate,
     pub workload: Workload,
     pub ready: Option<Arc<Ready>>,
     pub attached: Option<Box<Attached>>,
@@ -102,19 +102,19 @@ impl Remains {
             }
         }
         let outcome = match (self.fate, self.end.take()) {
-            (Fate::Killed(cause), end) => {
+            (LifeFate::Killed(cause), end) => {
                 if let Some(Err(failure)) = &end {
                     tracing::warn!("{failure}");
                 }
                 Outcome::Killed { exit: end.and_then(Result::ok), cause }
             }
-            (Fate::Ended, Some(Ok(exit))) => Outcome::Exited(match &self.ready {
+            (LifeFate::Ended, Some(Ok(exit))) => Outcome::Exited(match &self.ready {
                 Some(ready) => ready.explain(exit).await,
                 None => exit,
             }),
-            (Fate::Ended, Some(Err(failure))) => Outcome::Failed(failure),
-            (Fate::NoGate, _) => Outcome::Failed(no_gate()),
-            (Fate::Ended | Fate::Failed(_), _) => {
+            (LifeFate::Ended, Some(Err(failure))) => Outcome::Failed(failure),
+            (LifeFate::NoGate, _) => Outcome::Failed(no_gate()),
+            (LifeFate::Ended | LifeFate::Failed(_), _) => {
                 Outcome::Failed(self.failure.take().unwrap_or_else(unexplained))
             }
         };
@@ -125,11 +125,11 @@ impl Remains {
 }
 
 /// An outcome of which nothing more is known.
-pub(super) fn bare(fate: Fate) -> Outcome {
+pub(super) fn bare(fate: LifeFate) -> Outcome {
     match fate {
-        Fate::Killed(cause) => Outcome::Killed { exit: None, cause },
-        Fate::NoGate => Outcome::Failed(no_gate()),
-        Fate::Ended | Fate::Failed(_) => Outcome::Failed(unexplained()),
+        LifeFate::Killed(cause) => Outcome::Killed { exit: None, cause },
+        LifeFate::NoGate => Outcome::Failed(no_gate()),
+        LifeFate::Ended | LifeFate::Failed(_) => Outcome::Failed(unexplained()),
     }
 }
 

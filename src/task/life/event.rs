@@ -8,7 +8,7 @@ use crate::task::teardown::Workload;
 
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum LifeEvent {
     Kill(Kill),
     Done(Job),
     Failed(Job),
@@ -70,7 +70,7 @@ pub enum Phase {
 
 /// The gate's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum GateOrder {
     Open,
     Refuse,
 }
@@ -90,7 +90,7 @@ pub enum Word {
 
 /// Why a life is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum LifeFate {
     /// The workload ended by itself.
     Ended,
     Killed(Cause),
@@ -106,7 +106,7 @@ pub enum Effect {
     Begin(Job),
     /// Ends the job at its next good moment.
     Cancel(Job),
-    Gate(Verdict),
+    Gate(GateOrder),
     /// The task runs: its names and ports are looked after from now on.
     Serve,
     Tell(Word),
@@ -122,7 +122,7 @@ pub enum Effect {
     TearDown {
         workload: Workload,
         claimed: bool,
-        fate: Fate,
+        fate: LifeFate,
     },
-    Finish(Fate),
+    Finish(LifeFate),
 }

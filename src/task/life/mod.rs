@@ -29,11 +29,11 @@ use std::sync::Arc;
 
 use crate::limits::CUSTOM_BEFORE_UPDATE;
 
-use crate::task::link::{Ended, Link, Order};
+use crate::task::link::{Ended, LifeLink, Order};
 use crate::task::request::is_named_by_us;
 
 /// Lives the task to its end.
-pub async fn live(order: Order, link: Link) -> Ended {
+pub async fn live(order: Order, link: LifeLink) -> Ended {
     for note in &order.description.notes {
         tracing::warn!("{note}");
     }

@@ -18,7 +18,7 @@ use crate::task::report::steps::{Step, Steps};
 use crate::task::request::CalicoTask;
 use crate::task::work::gate::Gate;
 use crate::task::work::remapped;
-use crate::task::work::{self, Attached, Ready, Seen};
+use crate::task::work::{self, Attached, Ready, SeenWorkload};
 use crate::workload::HostProcess;
 
 /// What a job has made.
@@ -31,7 +31,7 @@ pub(super) enum Made {
     Ready(Box<Ready>),
     Attached(Box<Attached>),
     Wired(Box<Wired>),
-    Seen(Seen, Option<HostProcess>),
+    Seen(SeenWorkload, Option<HostProcess>),
 }
 
 /// Why it has made nothing.

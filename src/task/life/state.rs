@@ -22,8 +22,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::event::{Effect, Event, Fate, Phase, Timer, Verdict, Word};
-use super::table::{needs, Job, Kind};
+use super::event::{Effect, GateOrder, LifeEvent, LifeFate, Phase, Timer, Word};
+use super::table::{needs, Job, LifeKind};
 use crate::limits::{CONSUL_BEFORE_UPDATE, DOCKER_KILLED, START_WITHOUT_GATE, STOP_PATIENCE, TEARDOWN};
 use crate::task::link::Kill;
 use crate::task::teardown::Workload;
@@ -31,7 +31,7 @@ use crate::task::teardown::Workload;
 /// One life, from one start to one end.
 #[derive(Debug, Clone)]
 pub struct State {
-    kind: Kind,
+    kind: LifeKind,
     phase: Phase,
     /// Jobs that have begun and not ended.
     in_flight: BTreeSet<Job>,
@@ -44,7 +44,7 @@ pub struct State {
     passed: bool,
     /// The start failed before the workload came to the gate, so that it is the cause.
     failed_before_gate: bool,
-    fate: Option<Fate>,
+    fate: Option<LifeFate>,
     /// The shortest grace period of all kills.
     grace: Duration,
     /// The workload's end, which came while it was being looked at.
@@ -57,7 +57,7 @@ type Effects = Vec<Effect>;
 
 impl State {
     /// The first jobs.
-    pub fn begin(kind: Kind) -> (Self, Effects) {
+    pub fn begin(kind: LifeKind) -> (Self, Effects) {
         let mut state = Self {
             kind,
             phase: Phase::Preparing,
@@ -84,11 +84,11 @@ impl State {
     }
 
     /// What has to be done about an event.
-    pub fn handle(&mut self, now: Instant, event: Event) -> Effects {
+    pub fn handle(&mut self, now: Instant, event: LifeEvent) -> Effects {
         let mut effects = Vec::new();
         match event {
-            Event::Kill(kill) => self.kill(now, kill, &mut effects),
-            Event::Done(job) => {
+            LifeEvent::Kill(kill) => self.kill(now, kill, &mut effects),
+            LifeEvent::Done(job) => {
                 if self.ends(job) {
                     self.done.insert(job);
                     if job == Job::Look {
@@ -96,26 +96,26 @@ impl State {
                     }
                 }
             }
-            Event::Failed(job) => self.failed(job, &mut effects),
-            Event::Silent(job) => {
+            LifeEvent::Failed(job) => self.failed(job, &mut effects),
+            LifeEvent::Silent(job) => {
                 self.unheard.insert(job);
                 self.failed(job, &mut effects);
             }
-            Event::Cancelled(job) => {
+            LifeEvent::Cancelled(job) => {
                 self.ends(job);
             }
-            Event::Knocked => self.knocked = true,
-            Event::Passed => self.passed = true,
-            Event::Ended { known } => self.workload_ended(known, &mut effects),
-            Event::Health { healthy, too_often } => {
+            LifeEvent::Knocked => self.knocked = true,
+            LifeEvent::Passed => self.passed = true,
+            LifeEvent::Ended { known } => self.workload_ended(known, &mut effects),
+            LifeEvent::Health { healthy, too_often } => {
                 if self.phase == Phase::Running {
                     effects.push(Effect::Tell(Word::Health { healthy, too_often }));
                 }
             }
-            Event::Left => self.left(now, &mut effects),
-            Event::Killed { gone } => self.process_killed(now, gone, &mut effects),
-            Event::Due(timer) => self.due(now, timer, &mut effects),
-            Event::TornDown => self.finish(&mut effects),
+            LifeEvent::Left => self.left(now, &mut effects),
+            LifeEvent::Killed { gone } => self.process_killed(now, gone, &mut effects),
+            LifeEvent::Due(timer) => self.due(now, timer, &mut effects),
+            LifeEvent::TornDown => self.finish(&mut effects),
         }
         self.advance(now, &mut effects);
         effects
@@ -126,7 +126,7 @@ impl State {
         if matches!(self.phase, Phase::Preparing | Phase::Starting) {
             if self.knocked && self.done.contains(&Job::Wire) && !self.opened {
                 self.opened = true;
-                effects.push(Effect::Gate(Verdict::Open));
+                effects.push(Effect::Gate(GateOrder::Open));
             }
             self.begin_jobs(effects);
         }
@@ -144,9 +144,9 @@ impl State {
             }
             if job == Job::Look {
                 if self.kind.is_networked() && !self.passed {
-                    if self.kind != Kind::Adopted {
+                    if self.kind != LifeKind::Adopted {
                         // Everything is done, and the gate was not asked.
-                        return self.give_up(Fate::NoGate, DOCKER_KILLED, effects);
+                        return self.give_up(LifeFate::NoGate, DOCKER_KILLED, effects);
                     }
                     continue;
                 }
@@ -156,7 +156,7 @@ impl State {
                 }
             } else if self.phase == Phase::Preparing && matches!(job, Job::Start | Job::Wire) {
                 self.phase = Phase::Starting;
-                if self.kind == Kind::Adopted {
+                if self.kind == LifeKind::Adopted {
                     effects.push(Effect::Tell(Word::Prepared));
                 }
             }
@@ -176,21 +176,21 @@ impl State {
             return;
         }
         match self.phase {
-            Phase::Preparing => self.give_up(Fate::Failed(job), DOCKER_KILLED, effects),
+            Phase::Preparing => self.give_up(LifeFate::Failed(job), DOCKER_KILLED, effects),
             Phase::Starting => {
                 self.failed_before_gate =
                     job == Job::Start && !self.knocked && self.in_flight.contains(&Job::Wire);
                 // What calico-runc may wait for at the gate is known with the configuration; this is for a start that
                 // fails.
-                self.give_up(Fate::Failed(job), START_WITHOUT_GATE, effects);
+                self.give_up(LifeFate::Failed(job), START_WITHOUT_GATE, effects);
             }
             // A runtime that waits too long at the gate fails the start, but the network was the cause.
             Phase::Settling
                 if job == Job::Wire
-                    && self.fate == Some(Fate::Failed(Job::Start))
+                    && self.fate == Some(LifeFate::Failed(Job::Start))
                     && !self.failed_before_gate =>
             {
-                self.fate = Some(Fate::Failed(job));
+                self.fate = Some(LifeFate::Failed(job));
             }
             // A task runs as well without having been looked at.
             Phase::Running if job == Job::Look => self.looked(effects),
@@ -199,7 +199,7 @@ impl State {
     }
 
     /// It will not run: what is in flight is cancelled and waited for.
-    fn give_up(&mut self, fate: Fate, limit: Duration, effects: &mut Effects) {
+    fn give_up(&mut self, fate: LifeFate, limit: Duration, effects: &mut Effects) {
         self.fate = Some(fate);
         self.phase = Phase::Settling;
         self.refuse(effects);
@@ -210,7 +210,7 @@ impl State {
     /// Before any call to Docker, which blocks while a start waits at the gate.
     fn refuse(&self, effects: &mut Effects) {
         if self.done.contains(&Job::Listen) {
-            effects.push(Effect::Gate(Verdict::Refuse));
+            effects.push(Effect::Gate(GateOrder::Refuse));
         }
     }
 
@@ -220,11 +220,11 @@ impl State {
         match self.phase {
             Phase::Preparing | Phase::Starting => {
                 effects.extend(announce);
-                self.give_up(Fate::Killed(kill.cause), DOCKER_KILLED, effects);
+                self.give_up(LifeFate::Killed(kill.cause), DOCKER_KILLED, effects);
             }
             Phase::Running => {
                 effects.extend(announce);
-                self.fate = Some(Fate::Killed(kill.cause));
+                self.fate = Some(LifeFate::Killed(kill.cause));
                 self.cancel_look(effects);
                 match self.ended {
                     Some(known) => self.tear_down(ended(known), effects),
@@ -240,7 +240,7 @@ impl State {
                 }
             }
             // A failure stands, but what is in flight is not waited for longer than for a killed task.
-            Phase::Settling if !matches!(self.fate, Some(Fate::Killed(_))) => {
+            Phase::Settling if !matches!(self.fate, Some(LifeFate::Killed(_))) => {
                 effects.push(Effect::Arm(Timer::Settle, DOCKER_KILLED));
             }
             _ => {}
@@ -300,12 +300,12 @@ impl State {
             // It ran, if only for a moment: that is reported first.
             Phase::Running if self.in_flight.contains(&Job::Look) => self.ended = Some(known),
             Phase::Running => {
-                self.fate = Some(Fate::Ended);
+                self.fate = Some(LifeFate::Ended);
                 self.tear_down(ended(known), effects);
             }
             Phase::Stopping { .. } => self.tear_down(ended(known), effects),
             // Others have started it and ended it, before it came to the gate.
-            Phase::Preparing | Phase::Starting => self.give_up(Fate::Ended, DOCKER_KILLED, effects),
+            Phase::Preparing | Phase::Starting => self.give_up(LifeFate::Ended, DOCKER_KILLED, effects),
             Phase::Settling | Phase::TearingDown | Phase::Over => {}
         }
     }
@@ -313,7 +313,7 @@ impl State {
     fn looked(&mut self, effects: &mut Effects) {
         effects.push(Effect::Tell(Word::Running));
         if let Some(known) = self.ended {
-            self.fate = Some(Fate::Ended);
+            self.fate = Some(LifeFate::Ended);
             self.tear_down(ended(known), effects);
         }
     }
@@ -340,12 +340,12 @@ impl State {
     fn settled(&mut self, now: Instant, effects: &mut Effects) {
         let started = self.done.contains(&Job::Start);
         let runs = match self.kind {
-            Kind::PlainContainer | Kind::PlainCommand => started,
-            Kind::CalicoContainer | Kind::CalicoCommand => started && self.passed,
-            Kind::Adopted => self.passed,
+            LifeKind::PlainContainer | LifeKind::PlainCommand => started,
+            LifeKind::CalicoContainer | LifeKind::CalicoCommand => started && self.passed,
+            LifeKind::Adopted => self.passed,
         };
         match self.fate {
-            Some(Fate::Killed(_)) if runs => self.stop(now, effects),
+            Some(LifeFate::Killed(_)) if runs => self.stop(now, effects),
             _ if self.unheard.iter().any(|job| job.may_come_late()) => {
                 self.tear_down(Workload::Unheard, effects);
             }
@@ -360,7 +360,7 @@ impl State {
         self.refuse(effects);
         self.phase = Phase::TearingDown;
         let claimed = self.begun.contains(&Job::Wire);
-        let fate = self.fate.unwrap_or(Fate::Ended);
+        let fate = self.fate.unwrap_or(LifeFate::Ended);
         effects.push(Effect::TearDown { workload, claimed, fate });
         effects.push(Effect::Arm(Timer::TearDown, TEARDOWN));
     }
@@ -368,7 +368,7 @@ impl State {
     fn finish(&mut self, effects: &mut Effects) {
         if self.phase != Phase::Over {
             self.phase = Phase::Over;
-            effects.push(Effect::Finish(self.fate.unwrap_or(Fate::Ended)));
+            effects.push(Effect::Finish(self.fate.unwrap_or(LifeFate::Ended)));
         }
     }
 }

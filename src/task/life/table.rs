@@ -4,7 +4,7 @@ use crate::task::request::{Task, Work};
 
 /// What a life is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum LifeKind {
     /// A container that stock Mesos could run just as well.
     PlainContainer,
     /// A command that stock Mesos could run just as well.
@@ -18,7 +18,7 @@ pub enum Kind {
     Adopted,
 }
 
-impl From<&Task> for Kind {
+impl From<&Task> for LifeKind {
     fn from(task: &Task) -> Self {
         match (task, task.work()) {
             (Task::Plain(_), Work::Docker(_) | Work::Foreign(_)) => Self::PlainContainer,
@@ -30,7 +30,7 @@ impl From<&Task> for Kind {
     }
 }
 
-impl Kind {
+impl LifeKind {
     /// It has a record in the journal, a gate, an address and names.
     pub(super) fn is_networked(self) -> bool {
         !matches!(self, Self::PlainContainer | Self::PlainCommand)
@@ -94,9 +94,9 @@ impl Job {
 }
 
 /// What has to be done before `job` can begin; `None`: a life of this kind has no such job.
-pub fn needs(job: Job, kind: Kind) -> Option<&'static [Job]> {
+pub fn needs(job: Job, kind: LifeKind) -> Option<&'static [Job]> {
     use Job::*;
-    use Kind::*;
+    use LifeKind::*;
     Some(match (job, kind) {
         (Create, PlainContainer | PlainCommand) => &[],
         (Attach, PlainContainer | PlainCommand) => &[Create],

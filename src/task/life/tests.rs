@@ -11,23 +11,28 @@ use super::table::*;
 use crate::task::link::{Cause, Kill};
 use crate::task::teardown::Workload;
 
-const KINDS: [Kind; 5] =
-    [Kind::PlainContainer, Kind::PlainCommand, Kind::CalicoContainer, Kind::CalicoCommand, Kind::Adopted];
+const KINDS: [LifeKind; 5] = [
+    LifeKind::PlainContainer,
+    LifeKind::PlainCommand,
+    LifeKind::CalicoContainer,
+    LifeKind::CalicoCommand,
+    LifeKind::Adopted,
+];
 
-fn kill(grace: u64) -> Event {
-    Event::Kill(Kill { grace: Duration::from_secs(grace), announce: true, cause: Cause::Asked })
+fn kill(grace: u64) -> LifeEvent {
+    LifeEvent::Kill(Kill { grace: Duration::from_secs(grace), announce: true, cause: Cause::Asked })
 }
 
 /// A world that answers only what it was asked, and holds a life to what it promises.
 struct World {
-    kind: Kind,
+    kind: LifeKind,
     state: State,
     now: Instant,
     in_flight: BTreeSet<Job>,
     /// Jobs that the life has given up waiting for.
     unwatched: bool,
     knocked: bool,
-    gate: Option<Verdict>,
+    gate: Option<GateOrder>,
     passed: bool,
     killed: bool,
     told: Vec<Word>,
@@ -39,7 +44,7 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: LifeKind) -> Self {
         let (state, effects) = State::begin(kind);
         let mut world = Self {
             kind,
@@ -62,16 +67,19 @@ impl World {
         world
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: LifeEvent) {
         self.now += Duration::from_millis(10);
         match &event {
-            Event::Kill(_) => self.killed = true,
-            Event::Done(job) | Event::Failed(job) | Event::Silent(job) | Event::Cancelled(job) => {
+            LifeEvent::Kill(_) => self.killed = true,
+            LifeEvent::Done(job)
+            | LifeEvent::Failed(job)
+            | LifeEvent::Silent(job)
+            | LifeEvent::Cancelled(job) => {
                 self.in_flight.remove(job);
             }
-            Event::Knocked => self.knocked = true,
-            Event::Passed => self.passed = true,
-            Event::Due(timer) => {
+            LifeEvent::Knocked => self.knocked = true,
+            LifeEvent::Passed => self.passed = true,
+            LifeEvent::Due(timer) => {
                 self.timers.remove(timer);
                 self.unwatched |= self.state.phase() == Phase::Settling && *timer == Timer::Settle;
             }
@@ -92,11 +100,11 @@ impl World {
                     assert!(self.in_flight.insert(*job), "{job:?} begins twice");
                     assert_eq!(self.torn, 0, "{job:?} begins in a teardown");
                 }
-                Effect::Gate(Verdict::Open) => {
+                Effect::Gate(GateOrder::Open) => {
                     assert!(self.knocked && self.gate.is_none() && !self.killed);
-                    self.gate = Some(Verdict::Open);
+                    self.gate = Some(GateOrder::Open);
                 }
-                Effect::Gate(Verdict::Refuse) => self.gate = Some(Verdict::Refuse),
+                Effect::Gate(GateOrder::Refuse) => self.gate = Some(GateOrder::Refuse),
                 Effect::Tell(word) => {
                     if *word == Word::Running {
                         assert!(!self.told.contains(&Word::Running), "RUNNING twice");
@@ -108,7 +116,7 @@ impl World {
                     let runs: Vec<_> = self.in_flight.iter().filter(|job| **job != Job::Look).collect();
                     assert!(runs.is_empty() || self.unwatched, "a teardown while {runs:?} run");
                     let gated = self.kind.is_networked();
-                    assert!(!gated || self.gate != Some(Verdict::Open), "the gate is open in a teardown");
+                    assert!(!gated || self.gate != Some(GateOrder::Open), "the gate is open in a teardown");
                     self.torn += 1;
                 }
                 Effect::Finish(_) => {
@@ -126,41 +134,41 @@ impl World {
     }
 
     /// What can happen next; the runtime goes through a gate only when it is open.
-    fn possible(&self) -> Vec<Event> {
+    fn possible(&self) -> Vec<LifeEvent> {
         let mut events = vec![kill(0), kill(30)];
         for job in &self.in_flight {
-            let by_itself = [Event::Done(*job), Event::Failed(*job), Event::Silent(*job)];
+            let by_itself = [LifeEvent::Done(*job), LifeEvent::Failed(*job), LifeEvent::Silent(*job)];
             // A start that waits at the gate ends with the gate's word.
             let waits = *job == Job::Start && self.knocked && self.gate.is_none();
             events.extend(by_itself.into_iter().skip(usize::from(waits)));
             if self.all.contains(&Effect::Cancel(*job)) {
-                events.push(Event::Cancelled(*job));
+                events.push(LifeEvent::Cancelled(*job));
             }
         }
         let starts = match self.kind {
-            Kind::Adopted => self.told.contains(&Word::Prepared),
+            LifeKind::Adopted => self.told.contains(&Word::Prepared),
             _ => self.in_flight.contains(&Job::Start),
         };
         if self.kind.is_networked() && starts && !self.knocked {
-            events.push(Event::Knocked);
+            events.push(LifeEvent::Knocked);
         }
-        if self.gate == Some(Verdict::Open) && !self.passed {
-            events.push(Event::Passed);
+        if self.gate == Some(GateOrder::Open) && !self.passed {
+            events.push(LifeEvent::Passed);
         }
         if matches!(self.state.phase(), Phase::Running | Phase::Stopping { .. }) {
-            events.extend([Event::Ended { known: true }, Event::Ended { known: false }]);
-            events.push(Event::Health { healthy: true, too_often: false });
+            events.extend([LifeEvent::Ended { known: true }, LifeEvent::Ended { known: false }]);
+            events.push(LifeEvent::Health { healthy: true, too_often: false });
         }
         if self.all.contains(&Effect::Leave) {
-            events.push(Event::Left);
+            events.push(LifeEvent::Left);
         }
         if self.all.contains(&Effect::KillProcess) {
-            events.extend([Event::Killed { gone: true }, Event::Killed { gone: false }]);
+            events.extend([LifeEvent::Killed { gone: true }, LifeEvent::Killed { gone: false }]);
         }
         if self.torn > 0 {
-            events.push(Event::TornDown);
+            events.push(LifeEvent::TornDown);
         }
-        events.extend(self.timers.iter().map(|timer| Event::Due(*timer)));
+        events.extend(self.timers.iter().map(|timer| LifeEvent::Due(*timer)));
         events
     }
 
@@ -175,7 +183,7 @@ impl World {
                 return;
             }
             let timer = *self.timers.iter().next().expect("nothing will ever happen again");
-            self.handle(Event::Due(timer));
+            self.handle(LifeEvent::Due(timer));
         }
         panic!("no end in {:?}", self.state.phase());
     }
@@ -204,7 +212,7 @@ proptest! {
 }
 
 /// What a world does in which everything goes well, up to the phase that is asked for.
-fn at(kind: Kind, phase: Phase) -> World {
+fn at(kind: LifeKind, phase: Phase) -> World {
     let mut world = World::new(kind);
     for _ in 0..40 {
         if world.state.phase() == phase && !world.in_flight.contains(&Job::Look) {
@@ -212,9 +220,9 @@ fn at(kind: Kind, phase: Phase) -> World {
         }
         let waits = kind.is_networked() && !world.passed;
         let next = world.possible().into_iter().find(|event| match event {
-            Event::Done(Job::Start) => !waits,
-            Event::Done(_) | Event::Passed => true,
-            Event::Knocked => phase != Phase::Starting,
+            LifeEvent::Done(Job::Start) => !waits,
+            LifeEvent::Done(_) | LifeEvent::Passed => true,
+            LifeEvent::Knocked => phase != Phase::Starting,
             _ => false,
         });
         world.handle(next.expect("it goes no further"));
@@ -229,47 +237,47 @@ fn every_kind_runs_and_ends() {
         assert!(world.told.contains(&Word::Running), "{kind:?}");
         let jobs = Job::ALL.into_iter().filter(|job| needs(*job, kind).is_some());
         assert!(jobs.into_iter().all(|job| world.all.contains(&Effect::Begin(job))), "{kind:?}");
-        world.handle(Event::Ended { known: true });
-        let fate = Fate::Ended;
+        world.handle(LifeEvent::Ended { known: true });
+        let fate = LifeFate::Ended;
         assert!(world.all.contains(&Effect::TearDown {
             workload: Workload::Exited,
             claimed: kind.is_networked(),
             fate
         }));
-        world.handle(Event::TornDown);
+        world.handle(LifeEvent::TornDown);
         assert_eq!(world.all.last(), Some(&Effect::Finish(fate)), "{kind:?}");
     }
 }
 
 #[test]
 fn a_kill_during_the_start_never_tells_that_it_runs() {
-    for kind in [Kind::PlainContainer, Kind::CalicoContainer] {
+    for kind in [LifeKind::PlainContainer, LifeKind::CalicoContainer] {
         let mut world = World::new(kind);
         while !world.in_flight.contains(&Job::Start) {
             let job = *world.in_flight.iter().next().unwrap();
-            world.handle(Event::Done(job));
+            world.handle(LifeEvent::Done(job));
         }
-        if kind == Kind::CalicoContainer {
-            world.handle(Event::Done(Job::Wire));
-            world.handle(Event::Knocked);
-            world.handle(Event::Passed);
+        if kind == LifeKind::CalicoContainer {
+            world.handle(LifeEvent::Done(Job::Wire));
+            world.handle(LifeEvent::Knocked);
+            world.handle(LifeEvent::Passed);
         }
         world.handle(kill(7));
         assert_eq!(world.state.phase(), Phase::Settling);
         // It was started all the same: it gets its grace period.
-        world.handle(Event::Done(Job::Start));
+        world.handle(LifeEvent::Done(Job::Start));
         assert!(matches!(world.state.phase(), Phase::Stopping { .. }), "{kind:?}");
-        world.handle(Event::Ended { known: true });
-        world.handle(Event::TornDown);
+        world.handle(LifeEvent::Ended { known: true });
+        world.handle(LifeEvent::TornDown);
         assert_eq!(world.told.iter().filter(|word| **word == Word::Running).count(), 0);
-        assert_eq!(world.all.last(), Some(&Effect::Finish(Fate::Killed(Cause::Asked))));
+        assert_eq!(world.all.last(), Some(&Effect::Finish(LifeFate::Killed(Cause::Asked))));
     }
 }
 
 #[test]
 fn the_first_cause_is_told() {
-    let failed = |events: &[Event]| {
-        let mut world = at(Kind::CalicoContainer, Phase::Starting);
+    let failed = |events: &[LifeEvent]| {
+        let mut world = at(LifeKind::CalicoContainer, Phase::Starting);
         for event in events {
             world.handle(event.clone());
         }
@@ -278,38 +286,41 @@ fn the_first_cause_is_told() {
             _ => None,
         })
     };
-    let (start, wire) = (Event::Failed(Job::Start), Event::Failed(Job::Wire));
+    let (start, wire) = (LifeEvent::Failed(Job::Start), LifeEvent::Failed(Job::Wire));
     // The runtime gave up at the gate, because the network never came.
-    let late = [Event::Knocked, start.clone(), wire.clone()];
-    assert_eq!(failed(&late), Some(Fate::Failed(Job::Wire)));
+    let late = [LifeEvent::Knocked, start.clone(), wire.clone()];
+    assert_eq!(failed(&late), Some(LifeFate::Failed(Job::Wire)));
     // What the network makes of being given up is no cause.
-    assert_eq!(failed(&[start.clone(), wire.clone()]), Some(Fate::Failed(Job::Start)));
-    assert_eq!(failed(&[wire, start.clone()]), Some(Fate::Failed(Job::Wire)));
-    assert_eq!(failed(&[Event::Knocked, start, Event::Cancelled(Job::Wire)]), Some(Fate::Failed(Job::Start)));
+    assert_eq!(failed(&[start.clone(), wire.clone()]), Some(LifeFate::Failed(Job::Start)));
+    assert_eq!(failed(&[wire, start.clone()]), Some(LifeFate::Failed(Job::Wire)));
+    assert_eq!(
+        failed(&[LifeEvent::Knocked, start, LifeEvent::Cancelled(Job::Wire)]),
+        Some(LifeFate::Failed(Job::Start))
+    );
     // Everything went well, but by another runtime.
-    assert_eq!(failed(&[Event::Done(Job::Wire), Event::Done(Job::Start)]), Some(Fate::NoGate));
+    assert_eq!(failed(&[LifeEvent::Done(Job::Wire), LifeEvent::Done(Job::Start)]), Some(LifeFate::NoGate));
 }
 
 #[test]
 fn a_later_kill_only_shortens_the_grace_period() {
-    let mut world = at(Kind::PlainContainer, Phase::Running);
+    let mut world = at(LifeKind::PlainContainer, Phase::Running);
     world.handle(kill(60));
     let Phase::Stopping { until: Some(first) } = world.state.phase() else { panic!() };
     world.handle(kill(90));
     assert_eq!(world.state.phase(), Phase::Stopping { until: Some(first) });
     world.handle(kill(1));
     assert!(matches!(world.state.phase(), Phase::Stopping { until: Some(until) } if until < first));
-    world.handle(Event::Due(Timer::Grace));
+    world.handle(LifeEvent::Due(Timer::Grace));
     assert_eq!(world.all.last(), Some(&Effect::KillNow));
 }
 
 #[test]
 fn consul_takes_nothing_from_the_grace_period() {
-    let mut world = at(Kind::CalicoContainer, Phase::Running);
+    let mut world = at(LifeKind::CalicoContainer, Phase::Running);
     world.handle(kill(60));
     assert_eq!(world.state.phase(), Phase::Stopping { until: None });
     world.now += Duration::from_secs(1);
-    world.handle(Event::Due(Timer::Leave));
+    world.handle(LifeEvent::Due(Timer::Leave));
     let until = world.now + Duration::from_secs(60);
     assert_eq!(world.state.phase(), Phase::Stopping { until: Some(until) });
 }
@@ -319,9 +330,9 @@ fn only_a_commands_grace_period_is_ended_here() {
     for kind in KINDS {
         let mut world = at(kind, Phase::Running);
         world.handle(kill(60));
-        world.handle(Event::Left);
+        world.handle(LifeEvent::Left);
         let armed = world.all.iter().any(|effect| matches!(effect, Effect::Arm(Timer::Grace, _)));
-        let command = matches!(kind, Kind::PlainCommand | Kind::CalicoCommand);
+        let command = matches!(kind, LifeKind::PlainCommand | LifeKind::CalicoCommand);
         assert_eq!(armed, command, "{kind:?}");
     }
 }

@@ -9,7 +9,7 @@ use crate::config::{Config, Dataplane};
 use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::names::ContainerId;
-use crate::net::forward::{self, Forward, Holder, Mapping, Taken};
+use crate::net::forward::{self, Forward, Mapping, PortHolder, Taken};
 use crate::net::NetError;
 
 use crate::task::record::journal::{Journal, Record};
@@ -55,7 +55,7 @@ pub(in crate::task) fn failure(config: &Config, error: &NetError) -> Failure {
 
 /// The journal has the tasks' names.
 fn sentence(config: &Config, taken: &Taken) -> String {
-    let Holder::Task(container) = &taken.holder else { return taken.to_string() };
+    let PortHolder::Task(container) = &taken.holder else { return taken.to_string() };
     let journal = Journal::open(&config.paths.journal()).ok();
     match journal.and_then(|journal| journal.look(container)) {
         Some(Record { identity, .. }) => {

@@ -17,7 +17,7 @@ use crate::limits::ETCD_AT_THE_GATE;
 use crate::net::forward::{self, Forward};
 use crate::net::{self, local::Local};
 
-use crate::task::record::journal::Entry;
+use crate::task::record::journal::JournalEntry;
 use crate::task::record::published;
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
@@ -85,7 +85,7 @@ impl Choice {
         self,
         interface: Interface,
         config: &Config,
-        entry: &Entry,
+        entry: &JournalEntry,
         steps: &Steps,
         give_up: CancellationToken,
     ) -> Result<Wired, Unwired> {
@@ -111,7 +111,7 @@ impl Choice {
             Ok(committed) => {
                 audit::given(config, &entry.record, &committed.addresses, &profiles);
                 entry.given(&committed.addresses);
-                published::Committed::of(config, &entry.record.container).note(&committed.kept);
+                published::CommittedNote::of(config, &entry.record.container).note(&committed.kept);
             }
             Err(CalicoError::Lost { .. }) => {}
             Err(_) => entry.settled(),

@@ -5,10 +5,10 @@
 //! finishes the teardown; the teardown never has to write. So SIGKILL, OOM, reboot and power loss all end the same way.
 //!
 //! A second line stands there while a write to the datastore is under way, and names it. If the owner dies before the
-//! answer arrives, its successor has to rule that write out; see [`Entry::expect`]. An owner that ends without having
-//! received the answer to a release names the addresses there, for the audit trail; see [`Entry::leave_word`]. The next
+//! answer arrives, its successor has to rule that write out; see [`JournalEntry::expect`]. An owner that ends without having
+//! received the answer to a release names the addresses there, for the audit trail; see [`JournalEntry::leave_word`]. The next
 //! line records how the task ended, because an agent may destroy the executor at its own terminal update; see
-//! [`Entry::conclude`]. The previous release reads past that line.
+//! [`JournalEntry::conclude`]. The previous release reads past that line.
 //!
 //! The file is made under a temporary name, locked, and then linked into place, so that no process can see it unlocked
 //! while its owner lives. It is never renamed. A process that has locked a file compares it with the file at its path:
@@ -167,7 +167,7 @@ pub struct Journal {
 
 /// A record together with the lock that makes this process its owner.
 #[derive(Debug)]
-pub struct Entry {
+pub struct JournalEntry {
     pub record: Record,
     /// A write to the datastore that was under way when the owner died.
     pub pending: Option<Box<Pending>>,
@@ -198,7 +198,7 @@ pub enum Peeked {
 #[derive(Debug)]
 pub enum Found {
     /// Its owner was dead; this process owns it now.
-    Orphan(Box<Entry>),
+    Orphan(Box<JournalEntry>),
     /// Not ours to touch: a newer format, or not a journal file.
     Unreadable { path: PathBuf, why: String },
 }
@@ -216,8 +216,8 @@ impl Journal {
         path(&self.folder, container)
     }
 
-    /// Writes the record and takes ownership. The data reaches the disk with [`Entry::sync`].
-    pub fn begin(&self, record: Record) -> Result<Entry, JournalError> {
+    /// Writes the record and takes ownership. The data reaches the disk with [`JournalEntry::sync`].
+    pub fn begin(&self, record: Record) -> Result<JournalEntry, JournalError> {
         let path = self.path(&record.container);
         let temporary = self.folder.join(format!(".{}.{}", record.container, std::process::id()));
         let result = write_locked(&temporary, &record).and_then(|(lock, length)| {
@@ -229,7 +229,7 @@ impl Journal {
         match result {
             Ok((lock, length)) => {
                 let parsed = Parsed { record, pending: None, held: None, ending: None, length };
-                Ok(Entry::new(parsed, path, lock))
+                Ok(JournalEntry::new(parsed, path, lock))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(JournalError::Owned { path }),
             Err(source) => Err(JournalError::Write { path, source }),
@@ -280,7 +280,7 @@ impl Journal {
     }
 }
 
-impl Entry {
+impl JournalEntry {
     fn new(parsed: Parsed, path: PathBuf, lock: Flock<File>) -> Self {
         let line = parsed.line();
         let Parsed { record, pending, held, ending, length } = parsed;
@@ -449,7 +449,7 @@ fn adopt(path: &Path) -> io::Result<Option<Found>> {
     }
     // One that is broken must not keep the others from being found.
     Ok(Some(match parse(&text) {
-        Ok(parsed) => Found::Orphan(Box::new(Entry::new(parsed, path.into(), lock))),
+        Ok(parsed) => Found::Orphan(Box::new(JournalEntry::new(parsed, path.into(), lock))),
         Err(why) => Found::Unreadable { path: path.into(), why },
     }))
 }

@@ -35,7 +35,7 @@ impl<T> Clone for Note<T> {
 pub type Told = Note<Vec<Service>>;
 
 /// The task's records in Calico's datastore.
-pub type Committed = Note<Kept>;
+pub type CommittedNote = Note<Kept>;
 
 impl Told {
     /// The file of this container's task.
@@ -44,7 +44,7 @@ impl Told {
     }
 }
 
-impl Committed {
+impl CommittedNote {
     /// The file of this container's task. Tasks of releases before this file have none.
     pub fn of(config: &Config, container: &ContainerId) -> Self {
         Self(config.paths.task_run(container).join("calico.json"), PhantomData)

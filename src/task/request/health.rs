@@ -9,7 +9,7 @@ use crate::mesos::messages::environment::variable::Type as VariableType;
 use crate::mesos::messages::health_check::{HttpCheckInfo, TcpCheckInfo, Type};
 use crate::mesos::messages::network_info::Protocol;
 use crate::mesos::messages::{CommandInfo, HealthCheck, TaskInfo};
-use crate::task::health::{Check, CommandLine, Family, Probe, Scheme, Timing};
+use crate::task::health::{Check, CheckFamily, CheckTiming, CommandLine, Probe, Scheme};
 use crate::task::request::calico::shown;
 
 /// Mesos counts nanoseconds in 64 bits, which is some 292 years: a value that means "never" stays below.
@@ -22,9 +22,9 @@ pub(super) fn read(task: &TaskInfo, work: &Work, notes: &mut Vec<String>) -> Res
     Ok(Some(Check { timing: timing(check)?, probe: probe(check, work, notes)? }))
 }
 
-fn timing(check: &HealthCheck) -> Result<Timing, Failure> {
+fn timing(check: &HealthCheck) -> Result<CheckTiming, Failure> {
     let timeout = seconds("timeout", check.timeout_seconds())?;
-    Ok(Timing {
+    Ok(CheckTiming {
         delay: seconds("delay", check.delay_seconds())?,
         interval: seconds("interval", check.interval_seconds())?,
         timeout: (!timeout.is_zero()).then_some(timeout),
@@ -108,10 +108,10 @@ fn port(port: u32) -> Result<u16, Failure> {
     usable.ok_or_else(|| invalid(format!("the health check's port {port} is not between 1 and 65535")))
 }
 
-fn family(protocol: Option<i32>) -> Result<Family, Failure> {
+fn family(protocol: Option<i32>) -> Result<CheckFamily, Failure> {
     match protocol.map(Protocol::try_from) {
-        None | Some(Ok(Protocol::IPv4)) => Ok(Family::V4),
-        Some(Ok(Protocol::IPv6)) => Ok(Family::V6),
+        None | Some(Ok(Protocol::IPv4)) => Ok(CheckFamily::V4),
+        Some(Ok(Protocol::IPv6)) => Ok(CheckFamily::V6),
         Some(Err(_)) => Err(invalid(format!(
             "the health check's protocol {} is neither IPv4 nor IPv6",
             protocol.unwrap_or_default()

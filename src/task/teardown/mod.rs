@@ -28,7 +28,7 @@ use crate::workload::{Docker, DockerError, DockerHost};
 
 use crate::task::network::holds;
 use crate::task::network::{self, EarlyLogin};
-use crate::task::record::journal::{Backing, Entry, Record};
+use crate::task::record::journal::{Backing, JournalEntry, Record};
 use crate::task::record::published;
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
@@ -148,7 +148,7 @@ impl Report {
 
 /// Takes everything away that the record names. The record goes last, and only when nothing is left.
 pub async fn take_down(
-    entry: Entry,
+    entry: JournalEntry,
     config: &Config,
     workload: Workload,
     claim: Claim,
@@ -195,7 +195,7 @@ pub async fn give_back(
     if at_rest && unreached {
         // From here on the task has no use for its address. Other launches here may have it as soon as the
         // datastore calls it free, and no cleaner may write it again.
-        published::Committed::of(config, &record.container).forget();
+        published::CommittedNote::of(config, &record.container).forget();
         if let Err(error) = holds::give_back(config, &record.container) {
             report.note("links of its addresses", &error);
         }
@@ -209,7 +209,7 @@ pub async fn give_back(
 
 /// What no update waits for: the container as Docker has to see it, the host's side of `dataplane = "local"`, which the
 /// last task takes with it, and the journal's record.
-pub async fn tidy_up(entry: Entry, config: &Config, mut report: Report, steps: &Steps) -> Report {
+pub async fn tidy_up(entry: JournalEntry, config: &Config, mut report: Report, steps: &Steps) -> Report {
     match report.release {
         // The record may have to stay for something else.
         Release::Done => entry.settled(),

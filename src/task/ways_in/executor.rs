@@ -33,7 +33,7 @@ use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
-use crate::task::link::{Cause, Change, Ended, Kill, Link, Order, Outcome};
+use crate::task::link::{Cause, Change, Ended, Kill, LifeLink, Order, Outcome};
 use crate::task::request::Work;
 use crate::task::ways_in::status::Statuses;
 use crate::task::{cleaner, life};
@@ -240,7 +240,7 @@ impl<W: Way> Executor<W> {
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.report(statuses.starting());
         let (kills, receiver) = mpsc::unbounded_channel();
-        let link = Link { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
+        let link = LifeLink { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
         let in_task = logging::task(&id);
         let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
             Ok(order) => {

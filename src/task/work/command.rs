@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Attached, End};
 use crate::error::{Code, Failure};
-use crate::gate::Verdict;
+use crate::gate::GateVerdict;
 use crate::logging;
 use crate::task::health::Exec;
 use crate::task::work::gate::Gate;
@@ -69,7 +69,7 @@ impl CommandLine {
         let held = blank.instruct(&self.spec, self.namespace.as_deref()).await;
         let held = held.map_err(|error| error.failure())?;
         if let Some(gate) = gate {
-            if let Verdict::Refused(reason) = gate.pass().await {
+            if let GateVerdict::Refused(reason) = gate.pass().await {
                 held.refuse().await;
                 return Err(Failure::new(Code::Gate, format!("the command was not let through: {reason}")));
             }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Attached, Seen};
+use super::{Attached, SeenWorkload};
 use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::task::health::Exec;
@@ -312,18 +312,18 @@ impl Container {
     }
 
     /// Docker's description of the running container; without it the task runs all the same.
-    pub(super) async fn look(&self) -> (Seen, Option<HostProcess>) {
+    pub(super) async fn look(&self) -> (SeenWorkload, Option<HostProcess>) {
         match self.docker.inspect(self.id()).await {
             Ok(inspected) => {
                 self.note_name_servers(inspected.resolv_conf.as_deref());
                 let process = inspected.pid.and_then(|pid| HostProcess::of_container(pid, self.id()));
-                let seen = Seen { inspect: Some(inspected.text), addresses: inspected.addresses };
+                let seen = SeenWorkload { inspect: Some(inspected.text), addresses: inspected.addresses };
                 (seen, process)
             }
             Err(error) => {
                 tracing::warn!("{}", chain(&error));
                 // Without the process an end that Docker misses would never be seen.
-                (Seen::default(), HostProcess::search(self.id()))
+                (SeenWorkload::default(), HostProcess::search(self.id()))
             }
         }
     }

@@ -21,7 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::gate::{self, Verdict};
+use crate::gate::{self, GateVerdict};
 use crate::logging;
 
 /// Longer than any request: a version word and Docker's id.
@@ -65,7 +65,7 @@ impl Gate {
     }
 
     /// Knocks and waits from within this process: for a workload that is the executor's own child.
-    pub async fn pass(&self) -> Verdict {
+    pub async fn pass(&self) -> GateVerdict {
         self.knock.send_replace(true);
         verdict(&self.state).await
     }
@@ -143,33 +143,33 @@ async fn serve(
         // It only checked who listens.
         return Ok(());
     }
-    let verdict = match gate::Request::parse(&request) {
+    let verdict = match gate::GateRequest::parse(&request) {
         Ok(_) => {
             knock.send_replace(true);
             verdict(state).await
         }
-        Err(reason) => Verdict::Refused(reason.to_string()),
+        Err(reason) => GateVerdict::Refused(reason.to_string()),
     };
     writer.write_all(verdict.line().as_bytes()).await?;
     writer.shutdown().await
 }
 
 /// Waits for the decision, and uses it up.
-async fn verdict(state: &watch::Sender<State>) -> Verdict {
+async fn verdict(state: &watch::Sender<State>) -> GateVerdict {
     let mut changes = state.subscribe();
     if changes.wait_for(|state| *state != State::Waiting).await.is_err() {
-        return Verdict::Refused("the executor is ending".into());
+        return GateVerdict::Refused("the executor is ending".into());
     }
     let mut verdict =
-        Verdict::Refused("this container has been started before; Mesos starts a task only once".into());
+        GateVerdict::Refused("this container has been started before; Mesos starts a task only once".into());
     state.send_if_modified(|state| match state {
         State::Open => {
-            verdict = Verdict::Open;
+            verdict = GateVerdict::Open;
             *state = State::Passed;
             true
         }
         State::Refused(reason) => {
-            verdict = Verdict::Refused(reason.clone());
+            verdict = GateVerdict::Refused(reason.clone());
             false
         }
         State::Waiting | State::Passed => false,
@@ -183,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    async fn ask(path: &Path) -> Verdict {
+    async fn ask(path: &Path) -> GateVerdict {
         let path = path.to_owned();
         let id = "ab".repeat(32);
         tokio::task::spawn_blocking(move || gate::ask(&path, &id, Duration::from_secs(5))).await.unwrap()
@@ -199,11 +199,11 @@ mod tests {
             assert!(!gate.passed());
             gate.open();
         });
-        assert_eq!(first, Verdict::Open);
+        assert_eq!(first, GateVerdict::Open);
         assert!(gate.passed());
         gate.close("the task is being killed");
         assert!(gate.passed(), "a task that runs counts as never started");
-        let Verdict::Refused(reason) = ask(&path).await else { panic!("a second start went through") };
+        let GateVerdict::Refused(reason) = ask(&path).await else { panic!("a second start went through") };
         assert!(reason.contains("started before"), "{reason}");
     }
 
@@ -215,7 +215,7 @@ mod tests {
         gate.open();
         gate.close("the task is being killed");
         gate.open();
-        assert_eq!(ask(&path).await, Verdict::Refused("the task is being killed".into()));
+        assert_eq!(ask(&path).await, GateVerdict::Refused("the task is being killed".into()));
     }
 
     #[tokio::test]
@@ -224,6 +224,6 @@ mod tests {
         let path = dir.path().join("gate");
         let gate = Gate::listen(&path).unwrap();
         drop(gate);
-        assert!(matches!(ask(&path).await, Verdict::Refused(_)));
+        assert!(matches!(ask(&path).await, GateVerdict::Refused(_)));
     }
 }

@@ -78,7 +78,7 @@ pub(super) struct Attached {
 
 /// What is known of a workload that runs; empty where Docker could not be asked.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct SeenWorkload {
     /// What `docker inspect` prints.
     pub inspect: Option<String>,
     /// Addresses that Docker gave.
@@ -137,10 +137,10 @@ impl Ready {
     }
 
     /// What is to be seen of the workload that has started.
-    pub async fn look(&self) -> (Seen, Option<HostProcess>) {
+    pub async fn look(&self) -> (SeenWorkload, Option<HostProcess>) {
         match self {
             Self::Container(container) => container.look().await,
-            Self::Command(_) => (Seen::default(), None),
+            Self::Command(_) => (SeenWorkload::default(), None),
         }
     }
 

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use super::launcher::LauncherError;
 use crate::host::files::{self, NEW};
-use steps::{list, plan, strangers, Entry, Mark, Step};
+use steps::{list, plan, strangers, FarmEntry, FarmStep, Mark};
 
 pub use steps::{told, EXECUTOR};
 
@@ -80,7 +80,7 @@ pub struct Farm {
 struct Found {
     /// `None`: there is no folder, or an empty one.
     mark: Option<Mark>,
-    entries: BTreeMap<OsString, Entry>,
+    entries: BTreeMap<OsString, FarmEntry>,
 }
 
 impl Farm {
@@ -91,14 +91,14 @@ impl Farm {
     }
 
     /// What [`Farm::make`] would do now.
-    pub fn steps(&self) -> Result<Vec<Step>, FarmError> {
+    pub fn steps(&self) -> Result<Vec<FarmStep>, FarmError> {
         let found = Found::at(&self.dir)?;
         let new = self.mark(&found);
         self.plan(&found, &new)
     }
 
     /// Makes it so. Repeating it changes nothing.
-    pub fn make(&self) -> Result<Vec<Step>, FarmError> {
+    pub fn make(&self) -> Result<Vec<FarmStep>, FarmError> {
         let made = topmost_missing(&self.dir);
         make_folders(&self.dir, &made)?;
         let _lock = lock(&self.dir)?;
@@ -112,10 +112,10 @@ impl Farm {
         let steps = self.plan(&found, &new)?;
         for step in &steps {
             match step {
-                Step::Add(name) | Step::Change(name) => {
+                FarmStep::Add(name) | FarmStep::Change(name) => {
                     link(&self.dir, Path::new(name), &new.target(name))?;
                 }
-                Step::Remove(name) => remove(&self.dir.join(name))?,
+                FarmStep::Remove(name) => remove(&self.dir.join(name))?,
             }
         }
         if found.mark.is_some_and(|old| old != new) {
@@ -130,7 +130,7 @@ impl Farm {
         Mark { from: self.from.clone(), executor: self.executor.clone(), made }
     }
 
-    fn plan(&self, found: &Found, new: &Mark) -> Result<Vec<Step>, FarmError> {
+    fn plan(&self, found: &Found, new: &Mark) -> Result<Vec<FarmStep>, FarmError> {
         let old = found.mark.as_ref().unwrap_or(new);
         plan(&found.entries, &self.programs, old, new)
             .map_err(|names| FarmError::Foreign { dir: self.dir.clone(), names })
@@ -143,8 +143,8 @@ impl Found {
         for name in names_or_none(dir)? {
             let path = dir.join(&name);
             let entry = match fs::read_link(&path) {
-                Ok(target) => Entry::Link(target),
-                Err(error) if error.kind() == ErrorKind::InvalidInput => Entry::Other,
+                Ok(target) => FarmEntry::Link(target),
+                Err(error) if error.kind() == ErrorKind::InvalidInput => FarmEntry::Other,
                 Err(source) => return Err(file("look at", &path)(source)),
             };
             entries.insert(name, entry);

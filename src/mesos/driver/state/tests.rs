@@ -11,14 +11,14 @@ fn upid(text: &str) -> Upid {
     text.parse().unwrap()
 }
 
-fn state(checkpoint: bool) -> State {
-    let identity = Identity {
+fn state(checkpoint: bool) -> DriverState {
+    let identity = ActorIdentity {
         framework_id: "f".into(),
         executor_id: "e".into(),
         slave_id: "s".into(),
         pid: upid("executor(1)@127.0.0.1:2"),
     };
-    State::new(identity, checkpoint)
+    DriverState::new(identity, checkpoint)
 }
 
 fn message<M: Wire>(message: &M) -> Input {
@@ -26,7 +26,7 @@ fn message<M: Wire>(message: &M) -> Input {
     Input::Message(Incoming { from, name: M::NAME.to_owned(), body: message.encode_to_vec() })
 }
 
-fn registered(checkpoint: bool) -> State {
+fn registered(checkpoint: bool) -> DriverState {
     let mut state = state(checkpoint);
     state.handle(message(&ExecutorRegisteredMessage::default()));
     state
@@ -50,16 +50,16 @@ fn acknowledge(task: &str, number: u128) -> Input {
     })
 }
 
-fn reregistration(effects: &[Effect]) -> ReregisterExecutorMessage {
+fn reregistration(effects: &[DriverEffect]) -> ReregisterExecutorMessage {
     let body = effects.iter().find_map(|effect| match effect {
-        Effect::Send { name, body } if *name == ReregisterExecutorMessage::NAME => Some(body),
+        DriverEffect::Send { name, body } if *name == ReregisterExecutorMessage::NAME => Some(body),
         _ => None,
     });
     ReregisterExecutorMessage::decode(body.unwrap().as_slice()).unwrap()
 }
 
-fn shutdowns(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Emit(Event::Shutdown { .. }))).count()
+fn shutdowns(effects: &[DriverEffect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, DriverEffect::Emit(Event::Shutdown { .. }))).count()
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn an_acknowledgement_nobody_waits_for_is_no_event() {
 
 #[test]
 fn the_end_of_the_link() {
-    assert_eq!(registered(true).handle(Input::LinkEnded), [Effect::StartTimer]);
+    assert_eq!(registered(true).handle(Input::LinkEnded), [DriverEffect::StartTimer]);
     assert_eq!(shutdowns(&registered(false).handle(Input::LinkEnded)), 1);
     assert_eq!(shutdowns(&state(true).handle(Input::LinkEnded)), 1);
 }
@@ -106,7 +106,7 @@ fn a_timeout_that_comes_too_late_is_nothing() {
     state.handle(Input::LinkEnded);
     state.handle(message(&ReconnectExecutorMessage::default()));
     let effects = state.handle(message(&ExecutorReregisteredMessage::default()));
-    assert_eq!(effects, [Effect::StopTimer, Effect::Emit(Event::Reregistered)]);
+    assert_eq!(effects, [DriverEffect::StopTimer, DriverEffect::Emit(Event::Reregistered)]);
     assert_eq!(state.handle(Input::RecoveryTimeout), []);
 }
 
@@ -125,13 +125,13 @@ fn drained_means_acknowledged() {
 #[test]
 fn tasks_before_the_registration_and_twice() {
     let mut early = state(true);
-    assert!(matches!(&early.handle(run("t"))[..], [Effect::Emit(Event::Malformed { .. })]));
+    assert!(matches!(&early.handle(run("t"))[..], [DriverEffect::Emit(Event::Malformed { .. })]));
     let mut state = registered(true);
-    assert!(matches!(&state.handle(run("t"))[..], [Effect::Emit(Event::Launch(_))]));
-    assert!(matches!(&state.handle(run("t"))[..], [Effect::Emit(Event::Malformed { .. })]));
-    assert!(matches!(&state.handle(run("u"))[..], [Effect::Emit(Event::Launch(_))]));
+    assert!(matches!(&state.handle(run("t"))[..], [DriverEffect::Emit(Event::Launch(_))]));
+    assert!(matches!(&state.handle(run("t"))[..], [DriverEffect::Emit(Event::Malformed { .. })]));
+    assert!(matches!(&state.handle(run("u"))[..], [DriverEffect::Emit(Event::Launch(_))]));
     let again = state.handle(message(&ExecutorRegisteredMessage::default()));
-    assert!(matches!(&again[..], [Effect::Emit(Event::Malformed { .. })]));
+    assert!(matches!(&again[..], [DriverEffect::Emit(Event::Malformed { .. })]));
 }
 
 /// Anything that can happen, with few enough names that things meet.
@@ -206,10 +206,10 @@ proptest! {
                 }
             };
             // Updates go out once, and never behind a terminal one.
-            let updates = effects.iter().filter(|effect| matches!(effect, Effect::Send { name, .. } if *name == StatusUpdateMessage::NAME)).count();
+            let updates = effects.iter().filter(|effect| matches!(effect, DriverEffect::Send { name, .. } if *name == StatusUpdateMessage::NAME)).count();
             prop_assert_eq!(updates, usize::from(updated == Some(true)));
             // A new link and the whole truth, exactly when asked.
-            let relinks = effects.iter().filter(|effect| matches!(effect, Effect::Relink(_))).count();
+            let relinks = effects.iter().filter(|effect| matches!(effect, DriverEffect::Relink(_))).count();
             prop_assert_eq!(relinks, usize::from(reconnect && !gone));
             if relinks == 1 {
                 let wanted: Vec<_> = pending.iter().map(|(_, number)| Uuid::from_u128(*number).as_bytes().to_vec()).collect();

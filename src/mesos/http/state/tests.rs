@@ -8,7 +8,8 @@ use crate::mesos::messages::event::{self, Type};
 use crate::mesos::messages::{self, Message as _, TaskGroupInfo, TaskInfo, TaskState};
 
 fn state(checkpoint: bool) -> State {
-    let mut state = State::new(Identity { framework_id: "f".into(), executor_id: "e".into() }, checkpoint);
+    let mut state =
+        State::new(SubscriberIdentity { framework_id: "f".into(), executor_id: "e".into() }, checkpoint);
     assert_eq!(subscription(&state.subscribe()), (Vec::new(), Vec::new()));
     state
 }

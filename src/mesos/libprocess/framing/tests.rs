@@ -8,11 +8,11 @@ fn upid(text: &str) -> Upid {
     text.parse().unwrap()
 }
 
-fn all(decoder: &mut Decoder) -> Vec<Request> {
+fn all(decoder: &mut Decoder) -> Vec<ActorRequest> {
     std::iter::from_fn(|| decoder.next_request().unwrap()).collect()
 }
 
-fn decode(bytes: &[u8]) -> Vec<Request> {
+fn decode(bytes: &[u8]) -> Vec<ActorRequest> {
     let mut decoder = Decoder::default();
     decoder.buffer.extend_from_slice(bytes);
     let requests = all(&mut decoder);

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::Reply;
-use crate::mesos::libprocess::framing::Request;
+use crate::mesos::libprocess::framing::ActorRequest;
 use crate::mesos::messages::call::Type;
 use crate::mesos::messages::task_status::Source;
 use crate::mesos::messages::{Call, Message as _, TaskState, TaskStatus};
@@ -19,7 +19,7 @@ pub(super) enum Paths {
 }
 
 /// The call in a request, or the answer to one that holds none.
-pub(super) fn call(request: &Request, paths: Paths) -> Result<Call, Reply> {
+pub(super) fn call(request: &ActorRequest, paths: Paths) -> Result<Call, Reply> {
     let long = format!("/{}/api/v1/executor", crate::rig::agent::hub::ACTOR);
     let known = request.path == long || request.path == "/api/v1/executor";
     match paths {
@@ -50,7 +50,7 @@ pub(super) fn call(request: &Request, paths: Paths) -> Result<Call, Reply> {
 }
 
 /// What stands behind the scheme, letter by letter `Bearer`.
-pub(super) fn token(request: &Request) -> Option<String> {
+pub(super) fn token(request: &ActorRequest) -> Option<String> {
     Some(request.header("authorization")?.strip_prefix("Bearer ")?.to_owned())
 }
 
@@ -105,7 +105,7 @@ fn status(call: &Call, status: &TaskStatus) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn request(change: impl FnOnce(&mut Request, &mut Call)) -> Request {
+    fn request(change: impl FnOnce(&mut ActorRequest, &mut Call)) -> ActorRequest {
         let mut call = Call {
             executor_id: "e".into(),
             framework_id: "f".into(),
@@ -118,7 +118,7 @@ mod tests {
             ..TaskStatus::new("t", TaskState::TaskRunning)
         };
         call.update = Some(crate::mesos::messages::call::Update { status });
-        let mut request = Request {
+        let mut request = ActorRequest {
             method: "POST".into(),
             path: "/slave(1)/api/v1/executor".into(),
             sender: None,
@@ -133,7 +133,7 @@ mod tests {
         request
     }
 
-    fn refusal(paths: Paths, change: impl FnOnce(&mut Request, &mut Call)) -> (u16, String) {
+    fn refusal(paths: Paths, change: impl FnOnce(&mut ActorRequest, &mut Call)) -> (u16, String) {
         match call(&request(change), paths) {
             Err(Reply::Refused(status, text)) => (status, text),
             other => panic!("{other:?}"),
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn heads() {
         let header = |value: &'static str| {
-            move |request: &mut Request, _: &mut Call| request.headers[0].1 = value.into()
+            move |request: &mut ActorRequest, _: &mut Call| request.headers[0].1 = value.into()
         };
         assert_eq!(refusal(Paths::Any, header("text/plain")).0, 415);
         assert_eq!(refusal(Paths::Any, header("application/x-protobuf; charset=utf-8")).0, 415);

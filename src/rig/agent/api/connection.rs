@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::check::{self, Paths};
 use super::{Asked, Reply};
 use crate::mesos::http::recordio;
-use crate::mesos::libprocess::framing::{Decoder, Request};
+use crate::mesos::libprocess::framing::{ActorRequest, Decoder};
 use crate::mesos::libprocess::server::{accepted, date};
 use crate::mesos::messages::{event, Call, Event, Message as _};
 use crate::rig::agent::hub::Internal;
@@ -19,7 +19,7 @@ const READ: usize = 4 << 10;
 pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     mut decoder: Decoder,
-    mut first: Option<Request>,
+    mut first: Option<ActorRequest>,
     paths: Paths,
     hub: mpsc::UnboundedSender<Internal>,
 ) {
@@ -42,7 +42,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn next<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> Option<Request> {
+async fn next<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> Option<ActorRequest> {
     loop {
         match decoder.next_request() {
             Ok(Some(request)) => return Some(request),
@@ -60,7 +60,7 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> Op
     }
 }
 
-async fn ask(call: Call, request: &Request, hub: &mpsc::UnboundedSender<Internal>) -> Option<Reply> {
+async fn ask(call: Call, request: &ActorRequest, hub: &mpsc::UnboundedSender<Internal>) -> Option<Reply> {
     let (reply, answer) = oneshot::channel();
     let asked = Asked { call, token: check::token(request), reply };
     hub.send(Internal::Asked(Box::new(asked))).ok()?;

@@ -6,7 +6,7 @@ use super::{Asked, Reply};
 use crate::mesos::messages::call::{Subscribe, Type};
 use crate::mesos::messages::event;
 use crate::mesos::messages::{Call, Event, Message as _, StatusUpdate, TaskStatus};
-use crate::rig::agent::executor::{Link, Phase};
+use crate::rig::agent::executor::{ExecutorLink, Phase};
 use crate::rig::agent::history::Direction;
 use crate::rig::agent::hub::Hub;
 use crate::rig::agent::recovery::Recovery;
@@ -77,7 +77,7 @@ impl Hub {
             return stream;
         }
         // An older stream ends with this.
-        executor.link = Some(Link::Stream(sender));
+        executor.link = Some(ExecutorLink::Stream(sender));
         let recovered = std::mem::replace(&mut executor.phase, Phase::Running) != Phase::Registering;
         let queued = std::mem::take(&mut executor.queued);
         let never_used = !executor.used && queued.is_empty();

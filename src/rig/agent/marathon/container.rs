@@ -1,11 +1,11 @@
 //! The `container` of an app: image, parameters, volumes.
 
 use super::fields::Fields;
-use super::model::Docker;
+use super::model::AppDocker;
 use super::AppError;
 use crate::mesos::messages::{volume, Parameter, Volume};
 
-pub(super) fn read(top: Fields<'_>) -> Result<(Docker, Vec<Volume>), AppError> {
+pub(super) fn read(top: Fields<'_>) -> Result<(AppDocker, Vec<Volume>), AppError> {
     let container = top.object("container", |container| {
         if container.word("type", &["DOCKER", "MESOS"])? == Some("MESOS") {
             return Err(container.error("type", of_mesos(container)?));
@@ -39,11 +39,11 @@ fn of_mesos(container: Fields<'_>) -> Result<&'static str, AppError> {
     })
 }
 
-fn docker(docker: Fields<'_>) -> Result<Docker, AppError> {
+fn docker(docker: Fields<'_>) -> Result<AppDocker, AppError> {
     if docker.has("pullConfig") {
         return Err(docker.error("pullConfig", "takes a secret, which is not supported here"));
     }
-    Ok(Docker {
+    Ok(AppDocker {
         image: docker.required_text("image")?.to_owned(),
         privileged: docker.flag("privileged")?.unwrap_or(false),
         force_pull: docker.flag("forcePullImage")?.unwrap_or(false),

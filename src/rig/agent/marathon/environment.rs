@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{App, Instance, Port};
+use super::model::{App, AppInstance, Port};
 
 /// Labels beyond these lengths are left out; Marathon counts as Java does, in units of UTF-16.
 const LABEL_NAME_MAX: usize = 492;
@@ -11,7 +11,11 @@ const LABEL_VALUE_MAX: usize = 511;
 /// Ports that Marathon invents for containers begin above these.
 const LOWEST_INVENTED: u16 = 1025;
 
-pub(super) fn variables(app: &App, instance: &Instance, ports: &[Option<u16>]) -> BTreeMap<String, String> {
+pub(super) fn variables(
+    app: &App,
+    instance: &AppInstance,
+    ports: &[Option<u16>],
+) -> BTreeMap<String, String> {
     let mut all = context(app, instance);
     all.extend(port_variables(app.ports(), ports, instance.id.as_u128()));
     all.insert("HOST".into(), instance.hostname.clone());
@@ -19,7 +23,7 @@ pub(super) fn variables(app: &App, instance: &Instance, ports: &[Option<u16>]) -
     all
 }
 
-fn context(app: &App, instance: &Instance) -> BTreeMap<String, String> {
+fn context(app: &App, instance: &AppInstance) -> BTreeMap<String, String> {
     let resources = &app.resources;
     let mut all = BTreeMap::from([
         ("MESOS_TASK_ID".to_owned(), app.task_id(instance)),

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::model::{App, Command, Network};
+use super::model::{App, AppCommand, AppNetwork};
 use super::AppError;
 use crate::mesos::messages::{CommandInfo, ExecutorInfo};
 
@@ -17,8 +17,8 @@ const COMMAND_MODE: &str = "//cmd";
 pub(super) fn read(
     top: Fields<'_>,
     default: Option<&str>,
-    command: &Command,
-    network: &Network,
+    command: &AppCommand,
+    network: &AppNetwork,
 ) -> Result<Option<String>, AppError> {
     let own = top.text("executor")?.filter(|executor| !executor.is_empty());
     let Some(path) = own.or(default).filter(|executor| *executor != COMMAND_MODE) else { return Ok(None) };
@@ -30,14 +30,14 @@ pub(super) fn read(
         return wrong(with_a_container(container).to_owned());
     }
     match command {
-        Command::Shell(line) if !line.trim().is_empty() => {}
+        AppCommand::Shell(line) if !line.trim().is_empty() => {}
         _ => {
             return wrong(
                 "needs a cmd: without one Marathon asks Mesos for a program of that whole line".to_owned(),
             )
         }
     }
-    if !matches!(network, Network::Host(_)) {
+    if !matches!(network, AppNetwork::Host(_)) {
         return wrong(
             "needs the host's network: Mesos would put the executor itself into any other".to_owned(),
         );

@@ -1,7 +1,7 @@
 //! Health checks that Mesos runs; Marathon's own (HTTP, TCP without MESOS_) stay with Marathon.
 
 use super::fields::Fields;
-use super::model::{HostPort, Port};
+use super::model::{AppHostPort, Port};
 use super::AppError;
 use crate::mesos::messages::{health_check, network_info, CommandInfo, HealthCheck};
 
@@ -10,7 +10,7 @@ const PROTOCOLS: [&str; 7] = ["HTTP", "HTTPS", "TCP", "COMMAND", "MESOS_TCP", "M
 
 /// A check of Mesos', complete but for its port, which may be assigned with the instance.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Check {
+pub struct AppCheck {
     check: HealthCheck,
     port: CheckedPort,
 }
@@ -29,7 +29,7 @@ pub(super) fn read(
     top: Fields<'_>,
     ports: &[Port],
     notes: &mut Vec<String>,
-) -> Result<Option<Check>, AppError> {
+) -> Result<Option<AppCheck>, AppError> {
     let mut first = None;
     let mut index = 0;
     top.objects("healthChecks", |check| {
@@ -49,7 +49,7 @@ pub(super) fn read(
 
 /// Who makes a check.
 enum Checker {
-    Executor(Box<Check>),
+    Executor(Box<AppCheck>),
     /// By this protocol, which only Marathon speaks.
     Marathon(&'static str),
 }
@@ -91,7 +91,7 @@ fn one(check: Fields<'_>, ports: &[Port]) -> Result<Checker, AppError> {
         }
         marathons => return Ok(Checker::Marathon(marathons)),
     };
-    Ok(Checker::Executor(Box::new(Check { check: health, port })))
+    Ok(Checker::Executor(Box::new(AppCheck { check: health, port })))
 }
 
 /// The check runs in the task's network namespace: the container's port is looked for there, or the host's where
@@ -103,7 +103,7 @@ fn port(check: Fields<'_>, ports: &[Port]) -> Result<CheckedPort, AppError> {
     let index = check.whole("portIndex", u16::MAX.into())?.unwrap_or(0);
     let found = usize::try_from(index).ok().and_then(|index| Some((index, ports.get(index)?)));
     match found {
-        Some((_, Port { container: Some(0), host: HostPort::None, .. })) => Err(check.error(
+        Some((_, Port { container: Some(0), host: AppHostPort::None, .. })) => Err(check.error(
             "port",
             "is missing: the app's port of that index has no number, neither in the container nor on the host",
         )),
@@ -117,7 +117,7 @@ fn ip_protocol(check: Fields<'_>) -> Result<Option<i32>, AppError> {
     Ok((protocol == Some("IPv6")).then(|| network_info::Protocol::IPv6.into()))
 }
 
-impl Check {
+impl AppCheck {
     /// The check of an instance whose host ports are known.
     pub(super) fn with_port(&self, ports: &[Port], assigned: &[Option<u16>]) -> HealthCheck {
         let mut check = self.check.clone();

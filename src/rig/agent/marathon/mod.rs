@@ -17,7 +17,7 @@ mod source;
 mod strings;
 mod task;
 
-pub use self::model::{App, Instance};
+pub use self::model::{App, AppInstance};
 pub use self::parse::Choice;
 
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
-use super::health::Check;
+use super::health::AppCheck;
 use crate::mesos::messages::{command_info, Parameter, Volume};
 
 /// One app definition, checked.
@@ -14,7 +14,7 @@ pub struct App {
     /// Absolute, `/prod/web`.
     pub id: String,
     pub instances: u32,
-    pub command: Command,
+    pub command: AppCommand,
     pub user: Option<String>,
     pub resources: Resources,
     pub env: BTreeMap<String, String>,
@@ -22,18 +22,18 @@ pub struct App {
     /// The program that is to run the task in place of Mesos' own.
     pub executor: Option<String>,
     /// None only with an executor.
-    pub docker: Option<Docker>,
-    pub network: Network,
+    pub docker: Option<AppDocker>,
+    pub network: AppNetwork,
     pub volumes: Vec<Volume>,
     pub fetch: Vec<command_info::Uri>,
-    pub health_check: Option<Check>,
+    pub health_check: Option<AppCheck>,
     pub kill_grace: Option<Duration>,
     /// What of the definition has no effect when one agent runs it, and what surprises in it: a sentence each.
     pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Command {
+pub enum AppCommand {
     Shell(String),
     /// Arguments for the image's entrypoint; may be none.
     Arguments(Vec<String>),
@@ -50,7 +50,7 @@ pub struct Resources {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Docker {
+pub struct AppDocker {
     pub image: String,
     pub privileged: bool,
     pub force_pull: bool,
@@ -58,7 +58,7 @@ pub struct Docker {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum Network {
+pub enum AppNetwork {
     Host(Vec<Port>),
     Bridge(Vec<Port>),
     /// A network of Docker's, or the name `calico`.
@@ -76,14 +76,14 @@ pub struct Port {
     pub container: Option<u16>,
     /// What a port definition asks for, which is the host's only with `requirePorts`; 0 is any.
     pub defined: u16,
-    pub host: HostPort,
+    pub host: AppHostPort,
     pub protocol: String,
     pub name: Option<String>,
     pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HostPort {
+pub enum AppHostPort {
     /// None is mapped.
     None,
     /// Any of the agent's.
@@ -93,7 +93,7 @@ pub enum HostPort {
 
 /// What differs from one instance of an app to the next.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Instance {
+pub struct AppInstance {
     pub id: Uuid,
     /// The agent's host name, which the task sees as HOST.
     pub hostname: String,
@@ -103,7 +103,7 @@ pub struct Instance {
     pub version: String,
 }
 
-impl Instance {
+impl AppInstance {
     pub fn new(hostname: impl Into<String>, host_ports: Vec<u16>) -> Self {
         Self {
             id: Uuid::new_v4(),
@@ -116,7 +116,7 @@ impl Instance {
 
 impl Port {
     /// A TCP port that is no container's.
-    pub(super) fn new(name: Option<&str>, host: HostPort) -> Self {
+    pub(super) fn new(name: Option<&str>, host: AppHostPort) -> Self {
         Self {
             container: None,
             defined: 0,
@@ -133,12 +133,12 @@ impl Port {
     }
 }
 
-impl Network {
+impl AppNetwork {
     /// Ports declared, in order.
     pub fn ports(&self) -> &[Port] {
         match self {
-            Network::Host(ports) | Network::Bridge(ports) | Network::User { ports, .. } => ports,
-            Network::None => &[],
+            AppNetwork::Host(ports) | AppNetwork::Bridge(ports) | AppNetwork::User { ports, .. } => ports,
+            AppNetwork::None => &[],
         }
     }
 }
@@ -150,25 +150,25 @@ impl App {
 
     /// How many host ports an instance needs that may be any.
     pub fn free_ports(&self) -> usize {
-        self.ports().iter().filter(|port| port.host == HostPort::Any).count()
+        self.ports().iter().filter(|port| port.host == AppHostPort::Any).count()
     }
 
     /// The host ports that every instance gets, because the app names them.
     pub fn fixed_ports(&self) -> Vec<u16> {
         let fixed = |port: &Port| match port.host {
-            HostPort::Fixed(port) => Some(port),
-            HostPort::None | HostPort::Any => None,
+            AppHostPort::Fixed(port) => Some(port),
+            AppHostPort::None | AppHostPort::Any => None,
         };
         self.ports().iter().filter_map(fixed).collect()
     }
 
     /// The host port of each declared port, in order.
-    pub(super) fn host_ports(&self, instance: &Instance) -> Vec<Option<u16>> {
+    pub(super) fn host_ports(&self, instance: &AppInstance) -> Vec<Option<u16>> {
         let mut free = instance.host_ports.iter().copied();
         let assign = |port: &Port| match port.host {
-            HostPort::None => None,
-            HostPort::Fixed(port) => Some(port),
-            HostPort::Any => free.next(),
+            AppHostPort::None => None,
+            AppHostPort::Fixed(port) => Some(port),
+            AppHostPort::Any => free.next(),
         };
         self.ports().iter().map(assign).collect()
     }
@@ -180,7 +180,7 @@ impl App {
     }
 
     /// `prod_web.instance-<uuid>._app.1`.
-    pub fn task_id(&self, instance: &Instance) -> String {
+    pub fn task_id(&self, instance: &AppInstance) -> String {
         let path = self.id.trim_matches('/').replace('/', "_");
         format!("{path}.instance-{}._app.1", instance.id)
     }

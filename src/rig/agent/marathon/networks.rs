@@ -1,7 +1,7 @@
 //! Networks and ports of an app, from either schema.
 
 use super::fields::Fields;
-use super::model::{HostPort, Network, Port};
+use super::model::{AppHostPort, AppNetwork, Port};
 use super::parse::text_map;
 use super::AppError;
 
@@ -20,7 +20,7 @@ enum Mode {
 }
 
 /// Both schemas brought together as Marathon does it, with a note where a field has no effect.
-pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<Network, AppError> {
+pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<AppNetwork, AppError> {
     let mode = mode(top)?;
     let mappings = mappings(top)?;
     let definitions = definitions(top)?;
@@ -33,25 +33,27 @@ pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<Network, 
                         .to_owned(),
                 );
             }
-            Ok(Network::Host(definitions.unwrap_or_else(|| vec![Port::new(Some(DEFAULT), HostPort::Any)])))
+            Ok(AppNetwork::Host(
+                definitions.unwrap_or_else(|| vec![Port::new(Some(DEFAULT), AppHostPort::Any)]),
+            ))
         }
         Mode::Bridge => {
             let mut ports = complete(mappings, definitions);
             // An unset host port of a bridge is any port, of another network none.
             ports
                 .iter_mut()
-                .filter(|port| port.host == HostPort::None)
-                .for_each(|port| port.host = HostPort::Any);
-            Ok(Network::Bridge(ports))
+                .filter(|port| port.host == AppHostPort::None)
+                .for_each(|port| port.host = AppHostPort::Any);
+            Ok(AppNetwork::Bridge(ports))
         }
-        Mode::User(name) => Ok(Network::User { name, ports: complete(mappings, definitions) }),
-        Mode::None => Ok(Network::None),
+        Mode::User(name) => Ok(AppNetwork::User { name, ports: complete(mappings, definitions) }),
+        Mode::None => Ok(AppNetwork::None),
     }
 }
 
 /// An app without mappings gets one port, and as many as it has ports of the host's kind.
 fn complete(mappings: Option<Vec<Port>>, definitions: Option<Vec<Port>>) -> Vec<Port> {
-    let any = |name| Port { container: Some(0), ..Port::new(name, HostPort::None) };
+    let any = |name| Port { container: Some(0), ..Port::new(name, AppHostPort::None) };
     let mut ports = mappings.unwrap_or_else(|| vec![any(Some(DEFAULT))]);
     let wanted = definitions.map_or(0, |definitions| definitions.len()).max(ports.len());
     ports.resize_with(wanted, || any(None));
@@ -123,9 +125,9 @@ fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
         container: Some(mapping.port("containerPort")?.unwrap_or(0)),
         defined: 0,
         host: match mapping.port("hostPort")? {
-            None => HostPort::None,
-            Some(0) => HostPort::Any,
-            Some(port) => HostPort::Fixed(port),
+            None => AppHostPort::None,
+            Some(0) => AppHostPort::Any,
+            Some(port) => AppHostPort::Fixed(port),
         },
         protocol: protocol(mapping)?,
         name: mapping.text("name")?.map(str::to_owned),
@@ -137,7 +139,7 @@ fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
 fn definitions(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
     let fixed = top.flag("requirePorts")?.unwrap_or(false);
     let port = |number: u16, name: Option<&str>| {
-        let host = if fixed && number != 0 { HostPort::Fixed(number) } else { HostPort::Any };
+        let host = if fixed && number != 0 { AppHostPort::Fixed(number) } else { AppHostPort::Any };
         Port { defined: number, ..Port::new(name, host) }
     };
     let numbers = top.ports("ports")?;

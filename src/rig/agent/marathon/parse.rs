@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::model::{App, Command, Resources};
+use super::model::{App, AppCommand, Resources};
 use super::{container, executor, health, networks, source, strings, AppError};
 use crate::mesos::messages::command_info::Uri;
 
@@ -51,7 +51,7 @@ impl App {
         let network = networks::read(top, &mut notes)?;
         let command = command(top)?;
         let executor = executor::read(top, choice.executor, &command, &network)?;
-        if let (Some(_), Command::Shell(line)) = (&executor, &command) {
+        if let (Some(_), AppCommand::Shell(line)) = (&executor, &command) {
             notes.extend(executor::cut(line));
         }
         let (docker, volumes) = match executor {
@@ -129,13 +129,13 @@ fn id(top: Fields<'_>) -> Result<String, AppError> {
     Ok(format!("/{path}"))
 }
 
-fn command(top: Fields<'_>) -> Result<Command, AppError> {
+fn command(top: Fields<'_>) -> Result<AppCommand, AppError> {
     let args = top.texts("args")?;
     match top.text("cmd")? {
         // Marathon's task builder makes no shell line of an empty one.
-        Some("") | None => Ok(Command::Arguments(args)),
+        Some("") | None => Ok(AppCommand::Arguments(args)),
         Some(_) if !args.is_empty() => Err(top.error("args", "and cmd exclude each other")),
-        Some(cmd) => Ok(Command::Shell(cmd.to_owned())),
+        Some(cmd) => Ok(AppCommand::Shell(cmd.to_owned())),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::environment;
-use super::model::{App, Command, Docker, Instance, Network, Port};
+use super::model::{App, AppCommand, AppDocker, AppInstance, AppNetwork, Port};
 use crate::mesos::messages::container_info::{docker_info, DockerInfo};
 use crate::mesos::messages::{
     self, container_info, discovery_info, value, CommandInfo, ContainerInfo, DiscoveryInfo, DurationInfo,
@@ -15,7 +15,7 @@ const ROLE: &str = "*";
 
 impl App {
     /// The task Marathon would launch; the agent's id is filled in by the agent.
-    pub fn task_info(&self, instance: &Instance) -> TaskInfo {
+    pub fn task_info(&self, instance: &AppInstance) -> TaskInfo {
         let ports = self.host_ports(instance);
         let task_id = self.task_id(instance);
         let command = self.command_info(instance, &ports);
@@ -68,7 +68,7 @@ impl App {
             .collect()
     }
 
-    fn command_info(&self, instance: &Instance, ports: &[Option<u16>]) -> CommandInfo {
+    fn command_info(&self, instance: &AppInstance, ports: &[Option<u16>]) -> CommandInfo {
         let variables = environment::variables(self, instance, ports)
             .into_iter()
             .map(|(name, value)| messages::environment::Variable {
@@ -84,20 +84,20 @@ impl App {
             ..CommandInfo::default()
         };
         match &self.command {
-            Command::Shell(line) => CommandInfo { value: Some(line.clone()), ..command },
+            AppCommand::Shell(line) => CommandInfo { value: Some(line.clone()), ..command },
             // With a container there is no value: the image's entrypoint stays the program.
-            Command::Arguments(arguments) => {
+            AppCommand::Arguments(arguments) => {
                 CommandInfo { shell: Some(false), arguments: arguments.clone(), ..command }
             }
         }
     }
 
-    fn container_info(&self, docker: &Docker, task_id: &str, ports: &[Option<u16>]) -> ContainerInfo {
+    fn container_info(&self, docker: &AppDocker, task_id: &str, ports: &[Option<u16>]) -> ContainerInfo {
         let (network, network_infos) = match &self.network {
-            Network::Host(_) => (docker_info::Network::Host, Vec::new()),
-            Network::Bridge(_) => (docker_info::Network::Bridge, Vec::new()),
-            Network::None => (docker_info::Network::None, Vec::new()),
-            Network::User { name, .. } => (
+            AppNetwork::Host(_) => (docker_info::Network::Host, Vec::new()),
+            AppNetwork::Bridge(_) => (docker_info::Network::Bridge, Vec::new()),
+            AppNetwork::None => (docker_info::Network::None, Vec::new()),
+            AppNetwork::User { name, .. } => (
                 docker_info::Network::User,
                 vec![NetworkInfo { name: name.clone(), ..NetworkInfo::default() }],
             ),
@@ -141,7 +141,7 @@ impl App {
 
     fn discovery(&self, assigned: &[Option<u16>]) -> DiscoveryInfo {
         let network = match &self.network {
-            Network::User { name, .. } => name.clone(),
+            AppNetwork::User { name, .. } => name.clone(),
             _ => None,
         };
         let described =

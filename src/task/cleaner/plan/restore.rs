@@ -7,9 +7,9 @@
 
 use crate::calico::{Conflict, Missing};
 use crate::names::{ContainerId, ENDPOINT, ORCHESTRATOR};
-use crate::task::cleaner::seen::{Seen, Trace};
+use crate::task::cleaner::seen::{SeenRecord, Trace};
 
-use super::{item, short, Item, Kind, Planner, Verdict};
+use super::{item, short, Item, ItemKind, Planner, Verdict};
 
 /// What becomes of the holder of a living task's address.
 enum Holder {
@@ -24,7 +24,7 @@ impl Planner<'_> {
     pub(super) fn lacking(&mut self, container: &ContainerId, trace: &Trace) {
         let Some(lacking) = &trace.lacking else { return };
         let task = match self.survey.records.get(container) {
-            Some(Seen::Living(Some(record))) => record.identity.clone(),
+            Some(SeenRecord::Living(Some(record))) => record.identity.clone(),
             _ => return,
         };
         let workload = short(&task.workload, container);
@@ -32,7 +32,7 @@ impl Planner<'_> {
             lacking.missing.iter().map(|missing| self.missing(missing, container, &workload)).collect();
         let (mut yielding, mut blocked) = (Vec::new(), Vec::new());
         for conflict in &lacking.conflicts {
-            let named = item(Verdict::Restore, Kind::Address, conflict.address.to_string(), container);
+            let named = item(Verdict::Restore, ItemKind::Address, conflict.address.to_string(), container);
             let holder = &conflict.holder;
             match self.holder(conflict) {
                 Holder::Ends => items.push(Item {
@@ -71,12 +71,12 @@ impl Planner<'_> {
 
     fn missing(&self, missing: &Missing, container: &ContainerId, workload: &str) -> Item {
         let (kind, name) = match missing {
-            Missing::Endpoint => (Kind::Endpoint, format!("{ORCHESTRATOR}/{workload}/{ENDPOINT}")),
-            Missing::Address(address) => (Kind::Address, address.to_string()),
-            Missing::Block(cidr) => (Kind::Block, cidr.to_string()),
-            Missing::Affinity(cidr) => (Kind::Affinity, cidr.to_string()),
-            Missing::Handle => (Kind::Handle, short(&container.handle(), container)),
-            Missing::Profile(name) => (Kind::Profile, name.clone()),
+            Missing::Endpoint => (ItemKind::Endpoint, format!("{ORCHESTRATOR}/{workload}/{ENDPOINT}")),
+            Missing::Address(address) => (ItemKind::Address, address.to_string()),
+            Missing::Block(cidr) => (ItemKind::Block, cidr.to_string()),
+            Missing::Affinity(cidr) => (ItemKind::Affinity, cidr.to_string()),
+            Missing::Handle => (ItemKind::Handle, short(&container.handle(), container)),
+            Missing::Profile(name) => (ItemKind::Profile, name.clone()),
         };
         let why = format!("the datastore has lost it, and {workload} lives");
         Item { why, ..item(Verdict::Restore, kind, name, container) }
@@ -92,7 +92,7 @@ impl Planner<'_> {
             return Holder::Stays;
         }
         match survey.records.get(&other) {
-            Some(Seen::Dead(..)) => return Holder::Ends,
+            Some(SeenRecord::Dead(..)) => return Holder::Ends,
             Some(_) => return Holder::Stays,
             None if survey.before.contains(&other) => return Holder::Stays,
             None => {}

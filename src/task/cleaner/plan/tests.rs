@@ -86,7 +86,7 @@ fn service(container: &ContainerId, node: &str) -> Service {
     .unwrap()
 }
 
-fn container(state: State, age: Duration) -> SeenContainer {
+fn container(state: ContainerState, age: Duration) -> SeenContainer {
     SeenContainer { docker: "unix:///d".into(), name: "mesos-x".into(), state, created: Some(now() - age) }
 }
 
@@ -114,14 +114,14 @@ fn a_dead_executors_task_goes_whatever_its_age() {
     let mut survey = survey();
     let trace = Trace {
         services: vec![service(&id(1), NODE)],
-        container: Some(container(State::Exited, DAY)),
+        container: Some(container(ContainerState::Exited, DAY)),
         ports: vec![Mapping { protocol: Protocol::Tcp, host: 31000, task: 80 }],
         veth: Some("cali5f3cbe01".into()),
         folder: Some(folder(false, Duration::ZERO)),
         ..orphan(&id(1))
     };
     survey.traces.insert(id(1), trace);
-    survey.records.insert(id(1), Seen::Dead(record(&id(1)), Death::Died));
+    survey.records.insert(id(1), SeenRecord::Dead(record(&id(1)), Death::Died));
     let plan = Plan::make(&survey, &REPORT);
     assert_eq!(
         lines(&plan),
@@ -150,17 +150,22 @@ fn why_it_is_dead_is_told() {
     let living = Trace { folder: Some(folder(true, DAY)), ..Trace::default() };
     for (record, death, trace, told) in [
         (record(&id(1)), Death::Rebooted, Trace::default(), "host rebooted since, no container"),
-        (record(&id(1)), Death::Died, trace(State::Living), "executor pid 4121 dead, container runs"),
         (
             record(&id(1)),
             Death::Died,
-            trace(State::NeverStarted),
+            trace(ContainerState::Living),
+            "executor pid 4121 dead, container runs",
+        ),
+        (
+            record(&id(1)),
+            Death::Died,
+            trace(ContainerState::NeverStarted),
             "executor pid 4121 dead, container never started",
         ),
         (
             record(&id(1)),
             Death::LetGo,
-            trace(State::Exited),
+            trace(ContainerState::Exited),
             "executor pid 4121 has given it up, container exited",
         ),
         (command(), Death::Died, Trace::default(), "executor pid 4121 dead, command over"),
@@ -174,13 +179,13 @@ fn why_it_is_dead_is_told() {
 fn a_living_task_is_left_alone() {
     let mut survey = survey();
     survey.traces.insert(id(1), Trace { folder: Some(folder(true, DAY)), ..orphan(&id(1)) });
-    survey.records.insert(id(1), Seen::Living(Some(record(&id(1)))));
+    survey.records.insert(id(1), SeenRecord::Living(Some(record(&id(1)))));
     assert_eq!(Plan::make(&survey, &REMOVE), Plan::default());
     // The same for one that ended while we looked, and for one whose record is of a newer release.
     survey.records.clear();
     survey.before.insert(id(1));
     assert_eq!(Plan::make(&survey, &REMOVE), Plan::default());
-    survey.records.insert(id(1), Seen::Unreadable("its format is 9".into()));
+    survey.records.insert(id(1), SeenRecord::Unreadable("its format is 9".into()));
     let plan = Plan::make(&survey, &REMOVE);
     assert_eq!(lines(&plan), ["keep journal 5f3cbe01: its format is 9"]);
     assert_eq!((plan.remove, plan.finish), (vec![], vec![]));
@@ -191,7 +196,7 @@ fn what_consul_has_lost_is_registered_again() {
     let mut survey = survey();
     let told = vec![service(&id(1), NODE)];
     survey.traces.insert(id(1), Trace { told: told.clone(), ..Trace::default() });
-    survey.records.insert(id(1), Seen::Living(None));
+    survey.records.insert(id(1), SeenRecord::Living(None));
     let plan = Plan::make(&survey, &REPORT);
     assert_eq!(
         lines(&plan),
@@ -241,9 +246,10 @@ fn what_keeps_an_orphan() {
     kept(&|survey, _| survey.journal_since = None, "the journal itself is missing");
     kept(
         &|survey, _| {
-            let lives = Trace { container: Some(container(State::Living, 200 * DAY)), ..Trace::default() };
+            let lives =
+                Trace { container: Some(container(ContainerState::Living, 200 * DAY)), ..Trace::default() };
             survey.traces.insert(id(2), lives);
-            survey.records.insert(id(2), Seen::Living(None));
+            survey.records.insert(id(2), SeenRecord::Living(None));
         },
         "younger than the oldest living",
     );
@@ -253,7 +259,7 @@ fn what_keeps_an_orphan() {
         },
         "Docker could not be queried",
     );
-    kept(&|_, trace| trace.container = Some(container(State::Living, DAY)), "its container runs");
+    kept(&|_, trace| trace.container = Some(container(ContainerState::Living, DAY)), "its container runs");
     kept(&|_, trace| trace.folder = Some(folder(true, DAY)), "lives in its namespace");
     kept(&|_, trace| trace.veth = Some("cali5f3cbe01".into()), "behind its interface");
     kept(
@@ -286,7 +292,8 @@ fn what_keeps_an_orphan() {
 #[test]
 fn a_container_that_never_started_and_has_nothing_else_goes() {
     let mut survey = survey();
-    let created = |age| Trace { container: Some(container(State::NeverStarted, age)), ..Trace::default() };
+    let created =
+        |age| Trace { container: Some(container(ContainerState::NeverStarted, age)), ..Trace::default() };
     // Another client may be about to start it.
     survey.traces.insert(id(1), created(LAUNCHING - Duration::from_secs(1)));
     assert_eq!(Plan::make(&survey, &REMOVE).count(Verdict::is_work), 0);
@@ -359,8 +366,9 @@ fn a_dead_node_loses_what_is_ours_and_its_empty_blocks() {
     assert_eq!(plan.remove, [id(1)]);
 }
 
-fn any_state() -> impl Strategy<Value = State> {
-    prop_oneof![Just(State::NeverStarted), Just(State::Living), Just(State::Lost), Just(State::Exited)]
+fn any_state() -> impl Strategy<Value = ContainerState> {
+    use ContainerState::*;
+    prop_oneof![Just(NeverStarted), Just(Living), Just(Lost), Just(Exited)]
 }
 
 prop_compose! {
@@ -401,9 +409,9 @@ prop_compose! {
         for (number, (trace, seen)) in (0_u8..8).zip(traces.into_iter().zip(seen)) {
             survey.traces.insert(id(number), trace);
             match seen {
-                0 => drop(survey.records.insert(id(number), Seen::Living(Some(record(&id(number)))))),
-                1 => drop(survey.records.insert(id(number), Seen::Dead(record(&id(number)), Death::Died))),
-                2 => drop(survey.records.insert(id(number), Seen::Unreadable("newer".into()))),
+                0 => drop(survey.records.insert(id(number), SeenRecord::Living(Some(record(&id(number)))))),
+                1 => drop(survey.records.insert(id(number), SeenRecord::Dead(record(&id(number)), Death::Died))),
+                2 => drop(survey.records.insert(id(number), SeenRecord::Unreadable("newer".into()))),
                 3 => drop(survey.before.insert(id(number))),
                 _ => {}
             }
@@ -433,22 +441,22 @@ proptest! {
             };
             let trace = &survey.traces[container];
             match survey.records.get(container) {
-                Some(Seen::Living(_)) => {
+                Some(SeenRecord::Living(_)) => {
                     prop_assert_eq!(item.verdict, Verdict::Register);
                     prop_assert!(plan.register.contains(container));
                 }
-                Some(Seen::Dead(..)) => prop_assert!(plan.finish.contains(container)),
-                Some(Seen::Unreadable(_)) => prop_assert!(false, "left to a newer release: {:?}", item),
+                Some(SeenRecord::Dead(..)) => prop_assert!(plan.finish.contains(container)),
+                Some(SeenRecord::Unreadable(_)) => prop_assert!(false, "left to a newer release: {:?}", item),
                 None => {
                     prop_assert!(plan.remove.contains(container));
                     prop_assert!(!survey.before.contains(container), "it ended meanwhile: {:?}", item);
                     prop_assert!(survey.silent.iter().all(|silent| !silent.essential));
                     prop_assert!(survey.journal_since.is_some());
-                    prop_assert!(trace.container.as_ref().is_none_or(|its| its.state != State::Living));
+                    prop_assert!(trace.container.as_ref().is_none_or(|its| its.state != ContainerState::Living));
                     prop_assert!(trace.folder.as_ref().is_none_or(|folder| !folder.inhabited));
                     prop_assert!(trace.services.iter().all(|service| service.node() == Some(NODE)));
                     prop_assert!(trace.all_addresses().all(|address| !survey.shown.contains(&address)));
-                    prop_assert!(remove || trace.is_merely(State::NeverStarted) || trace.is_merely(State::Lost), "not asked for: {:?}", item);
+                    prop_assert!(remove || trace.is_merely(ContainerState::NeverStarted) || trace.is_merely(ContainerState::Lost), "not asked for: {:?}", item);
                     prop_assert!(trace.times().iter().all(|time| *time == now() - DAY), "too young: {:?}", item);
                     prop_assert!(trace.veth.is_none() || trace.folder.is_some());
                 }
@@ -466,7 +474,7 @@ proptest! {
     /// A record without an owner is finished in every case.
     #[test]
     fn the_dead_are_always_finished(survey in any_survey()) {
-        let dead = survey.records.iter().filter(|(_, seen)| matches!(seen, Seen::Dead(..)));
+        let dead = survey.records.iter().filter(|(_, seen)| matches!(seen, SeenRecord::Dead(..)));
         let dead: Vec<ContainerId> = dead.map(|(container, _)| container.clone()).collect();
         prop_assert_eq!(Plan::make(&survey, &REPORT).finish, dead);
     }
@@ -474,7 +482,7 @@ proptest! {
 
 #[test]
 fn a_container_whose_end_docker_has_missed_goes_when_nothing_else_is_left() {
-    let lost = |age| Some(container(State::Lost, age));
+    let lost = |age| Some(container(ContainerState::Lost, age));
     for (trace, verdict) in [
         (Trace { container: lost(DAY), ..Trace::default() }, Verdict::Stop),
         (Trace { container: lost(Duration::from_secs(60)), ..Trace::default() }, Verdict::Keep),
@@ -483,7 +491,7 @@ fn a_container_whose_end_docker_has_missed_goes_when_nothing_else_is_left() {
         let mut survey = survey();
         survey.traces.insert(id(1), trace);
         let plan = Plan::make(&survey, &REPORT);
-        let its = plan.items.iter().find(|item| item.kind == Kind::Container).unwrap();
+        let its = plan.items.iter().find(|item| item.kind == ItemKind::Container).unwrap();
         assert_eq!(its.verdict, verdict, "{its:?}");
         assert_eq!(plan.remove.is_empty(), verdict != Verdict::Stop);
     }

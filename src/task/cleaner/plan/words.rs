@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::names::ContainerId;
 use crate::task::cleaner::seen::{Death, Survey, Trace};
 use crate::task::record::journal::{Backing, Record};
-use crate::workload::State;
+use crate::workload::ContainerState;
 
 use super::SHORT;
 
@@ -22,10 +22,10 @@ pub(super) fn why_dead(record: &Record, death: Death, trace: &Trace) -> String {
         }
         (Backing::Process, _) => "command over",
         (Backing::Container { .. }, None) => "no container",
-        (_, Some(State::NeverStarted)) => "container never started",
-        (_, Some(State::Living)) => "container runs",
-        (_, Some(State::Lost)) => "container ended, which Docker has missed",
-        (_, Some(State::Exited)) => "container exited",
+        (_, Some(ContainerState::NeverStarted)) => "container never started",
+        (_, Some(ContainerState::Living)) => "container runs",
+        (_, Some(ContainerState::Lost)) => "container ended, which Docker has missed",
+        (_, Some(ContainerState::Exited)) => "container exited",
     };
     format!("{owner}, {workload}")
 }

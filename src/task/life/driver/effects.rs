@@ -13,7 +13,7 @@ use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
 use crate::logging;
 use crate::task::life::begin::{self, Begun};
 use crate::task::life::ending::{self, Networked, Remains};
-use crate::task::life::event::{Effect, Fate, Timer, Verdict, Word};
+use crate::task::life::event::{Effect, GateOrder, LifeFate, Timer, Word};
 use crate::task::life::services::Registrar;
 use crate::task::life::setup;
 use crate::task::life::table::Job;
@@ -23,7 +23,7 @@ use crate::task::network::ports::Keeper;
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
 use crate::task::teardown::{Claim, Workload};
-use crate::task::work::{ask, kill_process, Seen};
+use crate::task::work::{ask, kill_process, SeenWorkload};
 
 impl Driver {
     pub(super) fn steps(&self) -> Option<Steps> {
@@ -39,8 +39,8 @@ impl Driver {
                         cancel.cancel();
                     }
                 }
-                Effect::Gate(Verdict::Open) => self.open(),
-                Effect::Gate(Verdict::Refuse) => self.refuse(),
+                Effect::Gate(GateOrder::Open) => self.open(),
+                Effect::Gate(GateOrder::Refuse) => self.refuse(),
                 Effect::Serve => self.serve(),
                 Effect::Tell(word) => self.tell(word),
                 Effect::Leave => {
@@ -166,7 +166,7 @@ impl Driver {
     }
 
     fn running(&mut self) {
-        let Seen { inspect, addresses } = std::mem::take(&mut self.seen);
+        let SeenWorkload { inspect, addresses } = std::mem::take(&mut self.seen);
         let after = self.launched.elapsed().as_millis();
         let addresses = match (&self.begun, &self.wired) {
             (Some(begun), Some(wired)) => {
@@ -210,14 +210,14 @@ impl Driver {
     }
 
     /// The failure that a life is over for.
-    fn cause(&mut self, fate: Fate) -> Option<Failure> {
+    fn cause(&mut self, fate: LifeFate) -> Option<Failure> {
         match fate {
-            Fate::Failed(job) => self.failures.remove(&job),
-            Fate::Ended | Fate::Killed(_) | Fate::NoGate => None,
+            LifeFate::Failed(job) => self.failures.remove(&job),
+            LifeFate::Ended | LifeFate::Killed(_) | LifeFate::NoGate => None,
         }
     }
 
-    fn remains(&mut self, workload: Workload, fate: Fate) -> Remains {
+    fn remains(&mut self, workload: Workload, fate: LifeFate) -> Remains {
         Remains {
             order: self.order.clone(),
             fate,
@@ -230,7 +230,7 @@ impl Driver {
         }
     }
 
-    fn tear_down(&mut self, workload: Workload, claimed: bool, fate: Fate) {
+    fn tear_down(&mut self, workload: Workload, claimed: bool, fate: LifeFate) {
         // Nothing of the set-up may hold on to what is taken down.
         (self.knocking, self.passing, self.opening, self.asking, self.dying) = (None, None, None, None, None);
         (self.checks, self.gate, self.choice, self.interface) = (None, None, None, None);
@@ -255,7 +255,7 @@ impl Driver {
         self.tearing = Some(Box::pin(ending::networked(remains, networked)));
     }
 
-    fn finish(&mut self, fate: Fate) {
+    fn finish(&mut self, fate: LifeFate) {
         if self.over.is_some() {
             return;
         }

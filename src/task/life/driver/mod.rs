@@ -14,19 +14,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::begin::Begun;
 use super::ending::{Leaving, Names};
-use super::event::{Event, Timer};
+use super::event::{LifeEvent, Timer};
 use super::setup::{Ending, Made, Stopped};
 use super::state::State;
-use super::table::{Job, Kind};
+use super::table::{Job, LifeKind};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
 use crate::task::health::{self, Checks};
-use crate::task::link::{Ended, Link, Order, Outcome};
+use crate::task::link::{Ended, LifeLink, Order, Outcome};
 use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
 use crate::task::report::steps::Step;
 use crate::task::work::gate::Gate;
-use crate::task::work::{Attached, End, Ready, Seen};
+use crate::task::work::{Attached, End, Ready, SeenWorkload};
 use crate::workload::Exit;
 
 /// What a shell calls the end by SIGKILL.
@@ -37,13 +37,13 @@ type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// One life's resources. Each is set by the job that makes it, and taken by the one that uses it up.
 struct Driver {
     order: Arc<Order>,
-    link: Link,
+    link: LifeLink,
     jobs: JoinSet<(Job, Ending)>,
     tasks: HashMap<Id, Job>,
     cancels: BTreeMap<Job, CancellationToken>,
     timers: BTreeMap<Timer, Instant>,
     /// What has happened and was not handled yet.
-    events: VecDeque<Event>,
+    events: VecDeque<LifeEvent>,
     begun: Option<Arc<Begun>>,
     gate: Option<Arc<Gate>>,
     choice: Option<Choice>,
@@ -51,7 +51,7 @@ struct Driver {
     ready: Option<Arc<Ready>>,
     attached: Option<Box<Attached>>,
     wired: Option<Wired>,
-    seen: Seen,
+    seen: SeenWorkload,
     failures: BTreeMap<Job, Failure>,
     /// The datastore's write whose answer is lost.
     lost: Option<Box<Pending>>,
@@ -76,8 +76,8 @@ struct Driver {
 }
 
 /// Lives a task to its end.
-pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
-    let (mut state, effects) = State::begin(Kind::from(&order.description.task));
+pub(super) async fn drive(order: Arc<Order>, link: LifeLink) -> Ended {
+    let (mut state, effects) = State::begin(LifeKind::from(&order.description.task));
     let mut driver = Driver::new(order, link);
     driver.follow(effects);
     loop {
@@ -92,7 +92,7 @@ pub(super) async fn drive(order: Arc<Order>, link: Link) -> Ended {
 }
 
 impl Driver {
-    fn new(order: Arc<Order>, link: Link) -> Self {
+    fn new(order: Arc<Order>, link: LifeLink) -> Self {
         Self {
             order,
             link,
@@ -108,7 +108,7 @@ impl Driver {
             ready: None,
             attached: None,
             wired: None,
-            seen: Seen::default(),
+            seen: SeenWorkload::default(),
             failures: BTreeMap::new(),
             lost: None,
             knocking: None,
@@ -132,7 +132,7 @@ impl Driver {
     }
 
     /// The next thing that happens.
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> LifeEvent {
         if let Some(event) = self.events.pop_front() {
             return event;
         }
@@ -142,7 +142,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 end = exit(&mut self.attached), if starts => return self.ended(end),
-                Some(kill) = self.link.kills.recv() => return Event::Kill(kill),
+                Some(kill) = self.link.kills.recv() => return LifeEvent::Kill(kill),
                 // What follows an open gate waits until that is done with.
                 () = done(&mut self.opening), if self.opening.is_some() => self.opening = None,
                 Some(ended) = self.jobs.join_next_with_id(), if self.opening.is_none() => {
@@ -152,21 +152,21 @@ impl Driver {
                 }
                 at = done(&mut self.knocking), if self.knocking.is_some() => {
                     (self.knocking, self.knocked) = (None, Some(at));
-                    return Event::Knocked;
+                    return LifeEvent::Knocked;
                 }
                 () = done(&mut self.passing), if self.passing.is_some() && self.opening.is_none() => {
                     self.passing = None;
-                    return Event::Passed;
+                    return LifeEvent::Passed;
                 }
                 verdict = verdict(&mut self.checks), if self.checks.is_some() => {
                     if let Some(registrar) = &self.names.registrar {
                         registrar.tell(verdict.healthy, &verdict.why);
                     }
-                    return Event::Health { healthy: verdict.healthy, too_often: verdict.kill };
+                    return LifeEvent::Health { healthy: verdict.healthy, too_often: verdict.kill };
                 }
                 names = done(&mut self.leaving), if self.leaving.is_some() => {
                     (self.leaving, self.names) = (None, names);
-                    return Event::Left;
+                    return LifeEvent::Left;
                 }
                 () = done(&mut self.asking), if self.asking.is_some() => self.ask(Some(self.until)),
                 gone = done(&mut self.dying), if self.dying.is_some() => {
@@ -174,28 +174,28 @@ impl Driver {
                     if gone || self.order.description.task.calico().is_some() {
                         self.end = Some(Ok(Exit { code: SIGKILLED, oom_killed: None }));
                     }
-                    return Event::Killed { gone };
+                    return LifeEvent::Killed { gone };
                 }
                 over = done(&mut self.tearing), if self.tearing.is_some() => {
                     (self.tearing, self.over) = (None, Some(over));
-                    return Event::TornDown;
+                    return LifeEvent::TornDown;
                 }
                 timer = until(due) => {
                     self.timers.remove(&timer);
-                    return Event::Due(timer);
+                    return LifeEvent::Due(timer);
                 }
             }
         }
     }
 
-    fn ended(&mut self, end: End) -> Event {
+    fn ended(&mut self, end: End) -> LifeEvent {
         let known = end.is_ok();
         self.end = Some(end);
-        Event::Ended { known }
+        LifeEvent::Ended { known }
     }
 
     /// Keeps what a job has made, or why it has not.
-    fn job_ended(&mut self, ended: Result<(Id, (Job, Ending)), JoinError>) -> Option<Event> {
+    fn job_ended(&mut self, ended: Result<(Id, (Job, Ending)), JoinError>) -> Option<LifeEvent> {
         let (job, ending) = match ended {
             Ok((_, ended)) => ended,
             Err(error) => {
@@ -210,15 +210,15 @@ impl Driver {
                 // The workload has started: if it came to the gate, it has passed it.
                 let passed = job == Job::Start && self.gate.as_ref().is_some_and(|gate| gate.passed());
                 if passed && self.passing.take().is_some() {
-                    self.events.push_back(Event::Done(job));
-                    return Some(Event::Passed);
+                    self.events.push_back(LifeEvent::Done(job));
+                    return Some(LifeEvent::Passed);
                 }
-                return Some(Event::Done(job));
+                return Some(LifeEvent::Done(job));
             }
-            Err(Stopped::Cancelled) => return Some(Event::Cancelled(job)),
+            Err(Stopped::Cancelled) => return Some(LifeEvent::Cancelled(job)),
             Err(Stopped::Silent(failure)) => {
                 self.failures.insert(job, failure);
-                return Some(Event::Silent(job));
+                return Some(LifeEvent::Silent(job));
             }
             Err(Stopped::Lost(failure, pending)) => {
                 self.lost = Some(pending);
@@ -227,7 +227,7 @@ impl Driver {
             Err(Stopped::Failed(failure)) => failure,
         };
         self.failures.insert(job, failure);
-        Some(Event::Failed(job))
+        Some(LifeEvent::Failed(job))
     }
 
     fn keep(&mut self, made: Made) {
@@ -281,7 +281,7 @@ async fn exit(attached: &mut Option<Box<Attached>>) -> End {
     }
 }
 
-async fn verdict(checks: &mut Option<Checks>) -> health::Verdict {
+async fn verdict(checks: &mut Option<Checks>) -> health::CheckVerdict {
     match checks {
         Some(checks) => checks.verdict().await,
         None => std::future::pending().await,

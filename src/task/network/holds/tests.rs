@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::calico::Identity;
-use crate::task::record::journal::Entry;
+use crate::task::record::journal::JournalEntry;
 
 fn world() -> (tempfile::TempDir, Config) {
     let folder = tempfile::tempdir().unwrap();
@@ -12,7 +12,7 @@ fn world() -> (tempfile::TempDir, Config) {
     (folder, config)
 }
 
-fn task(config: &Config, name: &str) -> Entry {
+fn task(config: &Config, name: &str) -> JournalEntry {
     let container = ContainerId::random();
     let identity = Identity::new("a", &container, "/web", name);
     Journal::open(&config.paths.journal()).unwrap().begin(Record::new(container, identity)).unwrap()

@@ -25,7 +25,7 @@ use super::{environment, too_long, Failure, HOSTNAME_MAX};
 use crate::error::Code;
 use crate::mesos::messages::Parameter;
 use crate::task::request::calico::shown;
-use crate::workload::{ContainerSpec, Endpoint, Throttled};
+use crate::workload::{ContainerSpec, NetworkEndpoint, Throttled};
 
 /// What happens to a parameter that is given again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ struct Draft<'a> {
     /// How many networks have been named.
     networks: usize,
     /// The settings of the first network that have parameters of their own.
-    own: Endpoint,
+    own: NetworkEndpoint,
 }
 
 const ADDRESS: &str = "set CALICO_IP to the address";
@@ -209,7 +209,7 @@ pub(super) fn apply(
     variables: &mut BTreeMap<String, String>,
     notes: &mut Vec<String>,
 ) -> Result<bool, Failure> {
-    let own = Endpoint::default();
+    let own = NetworkEndpoint::default();
     let mut draft = Draft { spec, variables, sandbox, notes, always_pull: false, networks: 0, own };
     for Parameter { key, value } in parameters {
         let Some((_, _, _, with_calico, effect)) = TABLE.iter().find(|(name, ..)| name == key) else {

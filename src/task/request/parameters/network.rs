@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::values::{fields, integer, pair, ports, protocol};
 use super::{push, Draft};
-use crate::workload::{Endpoint, Published};
+use crate::workload::{NetworkEndpoint, Published};
 
 /// A network's name, or `name=mine,alias=db,ip=10.0.0.5` and its kind.
-pub(in crate::task::request) fn attachment(text: &str) -> Result<Endpoint, String> {
-    let mut end = Endpoint::default();
+pub(in crate::task::request) fn attachment(text: &str) -> Result<NetworkEndpoint, String> {
+    let mut end = NetworkEndpoint::default();
     if !text.contains('=') {
         text.clone_into(&mut end.network);
     } else {
@@ -33,7 +33,7 @@ pub(in crate::task::request) fn attachment(text: &str) -> Result<Endpoint, Strin
     match end.network.trim() {
         "" => Err("names no network".into()),
         // Docker shows `default` as it is written, and Mesos finds no address under that name.
-        "default" => Ok(Endpoint { network: "bridge".into(), ..end }),
+        "default" => Ok(NetworkEndpoint { network: "bridge".into(), ..end }),
         _ => Ok(end),
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn finish(draft: &mut Draft<'_>) -> Result<(), String> {
         ));
     }
     if spec.endpoints.is_empty() {
-        spec.endpoints.push(Endpoint { network: spec.network.clone(), ..Endpoint::default() });
+        spec.endpoints.push(NetworkEndpoint { network: spec.network.clone(), ..NetworkEndpoint::default() });
     }
     if spec.endpoints.len() > 1 && spec.endpoints.iter().any(|end| !defined(&end.network)) {
         return Err("the task asks for several networks, of which each must be a user-defined one".into());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::error::Code;
 use crate::mesos::messages::health_check::{HttpCheckInfo, TcpCheckInfo, Type};
-use crate::task::health::{Check, CommandLine, Family, Probe, Scheme, Timing};
+use crate::task::health::{Check, CheckFamily, CheckTiming, CommandLine, Probe, Scheme};
 
 fn http(port: u32, path: Option<&str>) -> HealthCheck {
     let http = HttpCheckInfo { port, path: path.map(str::to_owned), ..Default::default() };
@@ -50,8 +50,8 @@ fn no_check_is_none() {
 #[test]
 fn what_is_not_said_is_as_mesos_has_it() {
     let Check { timing, probe } = check(tcp(80));
-    assert_eq!(probe, Probe::Tcp { port: 80, family: Family::V4 });
-    let expected = Timing {
+    assert_eq!(probe, Probe::Tcp { port: 80, family: CheckFamily::V4 });
+    let expected = CheckTiming {
         delay: Duration::from_secs(15),
         interval: Duration::from_secs(10),
         timeout: Some(Duration::from_secs(20)),
@@ -67,7 +67,7 @@ fn what_is_not_said_is_as_mesos_has_it() {
         consecutive_failures: Some(0),
         ..tcp(80)
     };
-    let expected = Timing {
+    let expected = CheckTiming {
         delay: Duration::ZERO,
         interval: Duration::from_millis(250),
         timeout: None,
@@ -79,8 +79,12 @@ fn what_is_not_said_is_as_mesos_has_it() {
 
 #[test]
 fn http_and_tcp() {
-    let probe =
-        |path: &str| Probe::Http { scheme: Scheme::Http, port: 8080, path: path.into(), family: Family::V4 };
+    let probe = |path: &str| Probe::Http {
+        scheme: Scheme::Http,
+        port: 8080,
+        path: path.into(),
+        family: CheckFamily::V4,
+    };
     assert_eq!(check(http(8080, None)).probe, probe("/"));
     assert_eq!(check(http(8080, Some("/a b?c={d}"))).probe, probe("/a b?c={d}"));
     let mut secure = http(65535, Some("/"));
@@ -88,11 +92,12 @@ fn http_and_tcp() {
     description.scheme = Some("https".into());
     description.protocol = Some(network_info::Protocol::IPv6.into());
     description.statuses = vec![418];
-    let expected = Probe::Http { scheme: Scheme::Https, port: 65535, path: "/".into(), family: Family::V6 };
+    let expected =
+        Probe::Http { scheme: Scheme::Https, port: 65535, path: "/".into(), family: CheckFamily::V6 };
     assert_eq!(check(secure).probe, expected);
     let mut six = tcp(1);
     six.tcp.as_mut().unwrap().protocol = Some(2);
-    assert_eq!(check(six).probe, Probe::Tcp { port: 1, family: Family::V6 });
+    assert_eq!(check(six).probe, Probe::Tcp { port: 1, family: CheckFamily::V6 });
 }
 
 #[test]

@@ -22,7 +22,7 @@ const TESTAPP: &str = r#"{"id": "testapp", "instances": 1, "cpus": 0.1, "mem": 3
 fn task(json: &str, ports: &[u16]) -> TaskInfo {
     let app = App::parse(json).unwrap();
     assert_eq!(app.free_ports(), ports.len());
-    app.task_info(&Instance::new("agent7.example.org", ports.to_vec()))
+    app.task_info(&AppInstance::new("agent7.example.org", ports.to_vec()))
 }
 
 fn variables(task: &TaskInfo) -> BTreeMap<String, String> {
@@ -258,7 +258,7 @@ proptest! {
             map.entry("container").or_insert_with(|| serde_json::json!({"docker": {"image": "x"}}));
         }
         if let Ok(app) = App::parse(&value.to_string()) {
-            let instance = Instance::new("h", vec![31000; app.free_ports()]);
+            let instance = AppInstance::new("h", vec![31000; app.free_ports()]);
             prop_assert!(app.task_info(&instance).container.is_some());
         }
     }

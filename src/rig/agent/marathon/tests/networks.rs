@@ -14,7 +14,7 @@ fn app(top: &str, container: &str, docker: &str) -> String {
 fn seen(json: &str) -> (docker_info::Network, Vec<(u32, u32)>) {
     let app = App::parse(json).unwrap_or_else(|error| panic!("{json}: {error}"));
     let ports = (31000..).take(app.free_ports()).collect();
-    let task = app.task_info(&Instance::new("h", ports));
+    let task = app.task_info(&AppInstance::new("h", ports));
     let mappings = docker(&task).port_mappings.iter().map(|own| (own.host_port, own.container_port));
     (docker(&task).network(), mappings.collect())
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::calico::{Conflict, Holder, Lacking, Missing};
 
 fn living(survey: &mut Survey, container: &ContainerId, lacking: Lacking) {
-    survey.records.insert(container.clone(), Seen::Living(Some(record(container))));
+    survey.records.insert(container.clone(), SeenRecord::Living(Some(record(container))));
     survey.traces.insert(container.clone(), Trace { lacking: Some(lacking), ..Trace::default() });
 }
 
@@ -54,8 +54,8 @@ fn what_the_datastore_has_lost_of_a_living_task_is_written_again() {
 fn an_address_that_a_living_holder_has_is_a_conflict_and_nothing_else_is_written() {
     for (node, seen) in [
         ("elsewhere", None),
-        (NODE, Some(Seen::Living(Some(record(&id(2)))))),
-        (NODE, Some(Seen::Unreadable("newer".into()))),
+        (NODE, Some(SeenRecord::Living(Some(record(&id(2)))))),
+        (NODE, Some(SeenRecord::Unreadable("newer".into()))),
     ] {
         let mut survey = survey();
         living(&mut survey, &id(1), held_by(&id(2), node));
@@ -109,7 +109,7 @@ fn nothing_gives_way_for_a_task_that_another_conflict_blocks() {
 #[test]
 fn a_holder_that_may_live_does_not_give_way() {
     let lives: [fn(&mut Survey); 6] = [
-        |survey| survey.trace(id(2)).container = Some(container(State::Living, DAY)),
+        |survey| survey.trace(id(2)).container = Some(container(ContainerState::Living, DAY)),
         |survey| survey.trace(id(2)).folder = Some(folder(true, DAY)),
         |survey| survey.trace(id(2)).veth = Some(id(2).interface()),
         |survey| survey.journal_since = None,
@@ -132,7 +132,7 @@ fn a_holder_that_may_live_does_not_give_way() {
 fn a_holder_whose_executor_is_dead_is_taken_down_first() {
     let mut survey = survey();
     living(&mut survey, &id(1), held_by(&id(2), NODE));
-    survey.records.insert(id(2), Seen::Dead(record(&id(2)), Death::Died));
+    survey.records.insert(id(2), SeenRecord::Dead(record(&id(2)), Death::Died));
     let plan = Plan::make(&survey, &REPORT);
     assert_eq!((plan.finish, plan.restore), (vec![id(2)], vec![id(1)]));
     assert!(plan.conflicts.is_empty());

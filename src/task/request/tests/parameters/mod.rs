@@ -8,7 +8,7 @@ use super::super::parameters::keys;
 use super::*;
 use crate::error::Code;
 use crate::workload::{
-    Device, DeviceRequest, Endpoint, Mount, MountKind, Propagation, Published, Recursion, Throttle,
+    Device, DeviceRequest, Mount, MountKind, NetworkEndpoint, Propagation, Published, Recursion, Throttle,
     Throttled, Ulimit,
 };
 
@@ -276,14 +276,14 @@ fn networks_and_the_place_in_them() {
             ("mac-address", "02:42:ac:11:00:02"),
         ],
     );
-    let end = Endpoint {
+    let end = NetworkEndpoint {
         network: "mine".into(),
         aliases: vec!["a".into(), "b".into()],
         ipv4: some("10.0.0.5"),
         ipv6: some("fd00::5"),
         link_local: vec!["169.254.7.7".into()],
         mac_address: some("02:42:ac:11:00:02"),
-        ..Endpoint::default()
+        ..NetworkEndpoint::default()
     };
     assert_eq!((found.network.as_str(), &found.endpoints[..]), ("mine", &[end][..]));
     let found =
