@@ -281,11 +281,7 @@ impl Client {
         let path = format!("/v1/agent/check/update/service:{id}");
         let body = BTreeMap::from([("Status", health.status()), ("Output", cut(&health.why, REASON_MAX))]);
         match self.ask(Method::PUT, &path, Some(&body), format!("update the health of {id}")).await {
-            Err(ConsulError::Refused { status: 404, .. }) => Ok(false),
-            // What older agents answer.
-            Err(ConsulError::Refused { answer, .. }) if answer.contains("does not have associated TTL") => {
-                Ok(false)
-            }
+            Err(error) if error.is_of_unknown_check() => Ok(false),
             result => result.map(|_| true),
         }
     }
@@ -373,8 +369,7 @@ impl Client {
         if status == StatusCode::OK {
             return Ok(text);
         }
-        // What Go's HTTP server answers to a client without TLS.
-        if status == StatusCode::BAD_REQUEST && text.contains("HTTP request to an HTTPS server") {
+        if status == StatusCode::BAD_REQUEST && tls::refuses_plain(&text) {
             return Err(ConsulError::Plain { what, address, status: status.as_u16() });
         }
         let answer = text.trim().chars().take(200).collect();

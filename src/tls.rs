@@ -70,6 +70,12 @@ pub struct PlainRefused {
     pub status: String,
 }
 
+/// Whether the text of an answer says that the server expects TLS. The HTTP server of Go, which Docker and Consul use,
+/// answers a plain request with 400 and this text alone.
+pub fn refuses_plain(answer: &str) -> bool {
+    answer.contains("HTTP request to an HTTPS server")
+}
+
 /// Whether TLS is the reason of this error, at any depth.
 ///
 /// With TLS 1.3 a server looks at the client's certificate when the client takes the handshake for done: its refusal is
@@ -302,6 +308,13 @@ mod tests {
         let Err(error) = read(Some(Path::new("/nowhere.pem")), None, None) else { panic!("accepted") };
         assert_eq!(error.to_string(), "cannot read /nowhere.pem");
     }
+
+    #[test]
+    fn gos_answer_to_a_plain_request_is_known() {
+        assert!(refuses_plain("Client sent an HTTP request to an HTTPS server.\n"));
+        assert!(!refuses_plain("400 Bad Request: missing required Host header"));
+    }
+
     #[test]
     fn the_side_that_refused_tls_is_found_at_any_depth() {
         #[derive(Debug, thiserror::Error)]

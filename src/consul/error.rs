@@ -46,6 +46,16 @@ pub enum ConsulError {
 }
 
 impl ConsulError {
+    /// True for the answer to the state of a check that Consul does not know. Older agents answer with 500
+    /// and this text, later ones with 404.
+    pub(super) fn is_of_unknown_check(&self) -> bool {
+        match self {
+            Self::Refused { status: 404, .. } => true,
+            Self::Refused { answer, .. } => answer.contains("does not have associated TTL"),
+            _ => false,
+        }
+    }
+
     /// Consul cannot have seen the request.
     pub fn never_arrived(&self) -> bool {
         match self {
@@ -67,5 +77,22 @@ fn failed(what: &str, address: &str, source: &reqwest::Error) -> String {
             "cannot {what}: the TLS connection to Consul at {address} fails on this side (check address and ca_file of [consul] in config.toml, and the names in Consul's certificate)"
         ),
         Some(TlsFault::Files | TlsFault::Plain) | None => format!("cannot {what} with Consul at {address}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_consul_does_not_know_is_told_from_other_refusals() {
+        let of_unknown = |status: u16, answer: &str| {
+            let (what, address) = ("report".to_owned(), "127.0.0.1:8500".to_owned());
+            ConsulError::Refused { what, address, status, answer: answer.to_owned() }.is_of_unknown_check()
+        };
+        assert!(of_unknown(404, "Unknown check ID \"service:web\""));
+        assert!(of_unknown(500, "CheckID \"service:web\" does not have associated TTL"));
+        assert!(!of_unknown(500, "No cluster leader"));
+        assert!(!of_unknown(403, "Permission denied"));
     }
 }

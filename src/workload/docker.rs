@@ -112,8 +112,7 @@ impl Docker {
                 timeout(DOCKER_HELLO, Limited::new(answer.into_body(), LONGEST_REFUSAL).collect()).await;
             let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
             let words = daemon_words(&body);
-            // What Go's HTTP server says to a client without TLS.
-            if words.contains("HTTP request to an HTTPS server") {
+            if tls::refuses_plain(&words) {
                 return Err(self.away(tls::PlainRefused { status: status.to_string() }));
             }
             return Err(self.away(format!("what listens there answers {status}")));
@@ -227,9 +226,7 @@ impl Docker {
         match self.repeated("remove the container", DOCKER_CALL, remove).await {
             Err(DockerError::NoContainer { .. }) => Ok(()),
             // Another client, most likely the agent, is removing it.
-            Err(DockerError::Daemon { status: Some(409), words, .. }) if words.contains("in progress") => {
-                Ok(())
-            }
+            Err(error) if error.is_of_removal_in_progress() => Ok(()),
             other => other,
         }
     }

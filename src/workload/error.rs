@@ -109,6 +109,11 @@ impl DockerError {
         matches!(self, Self::Away { .. } | Self::Slow { .. })
     }
 
+    /// True for Docker's answer to the removal of a container that it removes already.
+    pub(super) fn is_of_removal_in_progress(&self) -> bool {
+        matches!(self, Self::Daemon { status: Some(409), words, .. } if words.contains("in progress"))
+    }
+
     /// Sorts what `docker create` answered.
     pub(super) fn of_create(self, name: &str, image: &str) -> Self {
         let Self::Daemon { status, words, .. } = &self else { return self };
@@ -225,6 +230,14 @@ mod tests {
         let words = "failed to create task for container: OCI runtime start failed: etcd is away: unknown";
         let failure = daemon(500, words).of_start().failure();
         assert_eq!((failure.code, failure.message.as_str()), (Code::Gate, "etcd is away"));
+    }
+
+    #[test]
+    fn a_removal_in_progress_is_told_from_other_conflicts() {
+        let of_removal = |status, words| daemon(status, words).is_of_removal_in_progress();
+        assert!(of_removal(409, "removal of container 5f3cbe1e is already in progress"));
+        assert!(!of_removal(409, "You cannot remove a running container 5f3cbe1e"));
+        assert!(!of_removal(500, "removal of container 5f3cbe1e is already in progress"));
     }
 
     #[test]

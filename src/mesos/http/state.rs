@@ -413,13 +413,20 @@ enum Verdict {
     Bad,
 }
 
+/// How an agent's answer 400 ends for a framework or an executor that it does not know: "Executor cannot be found". Other
+/// answers 400 are about the call.
+const UNKNOWN: &str = "cannot be found";
+/// How an agent's answer 403 ends for an executor without a subscription: "Executor is not subscribed". Other answers 403
+/// are about its token.
+const UNSUBSCRIBED: &str = "not subscribed";
+
 impl Answer {
     fn verdict(&self) -> Verdict {
         match self.status {
             // The route is not there yet in an agent's first moments.
             404 | 500 | 502..=599 => Verdict::Again,
-            400 if self.text.contains("cannot be found") => Verdict::Forgotten,
-            403 if self.text.contains("not subscribed") => Verdict::Unsubscribed,
+            400 if self.text.contains(UNKNOWN) => Verdict::Forgotten,
+            403 if self.text.contains(UNSUBSCRIBED) => Verdict::Unsubscribed,
             401 | 403 => Verdict::Forbidden,
             _ => Verdict::Bad,
         }
