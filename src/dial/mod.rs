@@ -103,10 +103,8 @@ where
         .await
         .map_err(DialError::Broken)?;
     tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            // The reader of the answer gets the same error; this is for those who debug.
-            tracing::trace!(%error, "a connection has ended");
-        }
+        // The reader of the answer gets the same error.
+        let _ = connection.with_upgrades().await;
     });
     Ok(sender)
 }

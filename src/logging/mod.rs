@@ -41,9 +41,18 @@ pub fn executor(settings: &Settings, flag: &str) {
         .log_internal_errors(false)
         .event_format(line::Line(settings.format));
     let logger = registry().with(filter).with(line::Tasks).with(lines);
-    if tracing::subscriber::set_global_default(logger).is_ok() && settings.level.is_none() {
-        let _ = FILTER.set(handle);
+    if tracing::subscriber::set_global_default(logger).is_ok() {
+        std::panic::set_hook(Box::new(panicked));
+        if settings.level.is_none() {
+            let _ = FILTER.set(handle);
+        }
     }
+}
+
+/// In the form of all other lines, with the task in whose life it happened.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    tracing::error!("an internal error{place}: {}", panic.payload_as_str().unwrap_or("unknown"));
 }
 
 /// By this variable of an agent other programs of Mesos write more.

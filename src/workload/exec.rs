@@ -24,6 +24,7 @@ use super::logs::Sink;
 use super::process::HostProcess;
 use super::session;
 use crate::limits::DOCKER_CALL;
+use crate::logging;
 
 /// Between two questions about the same exec.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -140,7 +141,7 @@ impl Drop for Running {
         // Without a runtime this program is at its end, and so is the container.
         if let Ok(runtime) = Handle::try_current() {
             let (docker, container, id) = (self.docker.clone(), self.container.clone(), self.id.clone());
-            runtime.spawn(async move { hunt(&docker, &container, &id).await });
+            runtime.spawn(logging::in_task(async move { hunt(&docker, &container, &id).await }));
         }
     }
 }

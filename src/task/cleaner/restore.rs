@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::calico::{Datastore, Identity, Kept, Missing};
 use crate::config::Config;
 use crate::error::chain;
+use crate::host::files;
 use crate::limits::ETCD_RESTORE;
 use crate::names::ContainerId;
 use crate::task::network::join;
@@ -136,7 +138,7 @@ pub(super) fn name_conflicts(config: &Config, survey: &Survey, plan: &Plan) {
         for conflict in &lacking.conflicts {
             audit::conflict(config, record, conflict.address, &conflict.holder.to_string());
         }
-        if let Err(error) = fs::write(&marker, text) {
+        if let Err(error) = files::replace(&marker, |new| new.write_all(text.as_bytes())) {
             tracing::debug!("cannot write {}: {error}", marker.display());
         }
     }

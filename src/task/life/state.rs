@@ -13,11 +13,28 @@
 //!                                          no record: nothing to take down ──────────────────┘
 //! ```
 //!
+//! | from | to | because |
+//! | --- | --- | --- |
+//! | `Preparing` | `Starting` | the needs of `Start` or `Wire` are met |
+//! | `Preparing` | `Settling` | a kill, or a job fails |
+//! | `Starting` | `Running` | it is started, and past the gate |
+//! | `Starting` | `Settling` | a kill, or a job fails |
+//! | `Settling` | `Stopping` | it was killed, and runs after all |
+//! | `Settling` | `TearingDown` | nothing is in flight |
+//! | `Settling` | `Over` | there is no record: nothing was made |
+//! | `Running` | `Stopping` | a kill |
+//! | `Running` | `TearingDown` | it ends by itself |
+//! | `Stopping` | `TearingDown` | it ends, or does not answer |
+//! | `TearingDown` | `Over` | the teardown is done, or takes too long |
+//!
+//! `Preparing` and `Starting` have no time limit of their own: each job has one, as [`crate::limits`] lists them, and a
+//! kill ends them at any time. `Running` lasts as long as the workload. All other phases end by time alone.
+//!
 //! Pure: time comes in with the event, and a state holds no resource. The driver carries out the effects and reports
 //! what happens. Set-up is a set of jobs, each of which begins as soon as its needs are met; see [`needs`]. A job that
 //! has begun is never dropped half done: it is cancelled, which lets it end at its next safe point, and `Settling`
-//! waits for it. What has not ended when [`Timer::Settle`] is due continues without being waited for; the journal
-//! record then stays for a cleaner.
+//! waits for it; only `Look`, which makes nothing, is not waited for. What has not ended when [`Timer::Settle`] is due
+//! continues without being waited for; the journal record then stays for a cleaner.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

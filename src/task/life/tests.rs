@@ -1,13 +1,16 @@
 //! The properties of a life, over any order of events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use super::event::*;
 use super::state::State;
 use super::table::*;
+use crate::limits::{DOCKER_KILLED, START_WITHOUT_GATE};
 use crate::task::link::{Cause, Kill};
 use crate::task::teardown::Workload;
 
@@ -23,14 +26,22 @@ fn kill(grace: u64) -> LifeEvent {
     LifeEvent::Kill(Kill { grace: Duration::from_secs(grace), announce: true, cause: Cause::Asked })
 }
 
+/// A phase's name, as the documentation writes it.
+fn name(phase: Phase) -> String {
+    format!("{phase:?}").split(' ').next().unwrap_or_default().to_owned()
+}
+
 /// A world that answers only what it was asked, and holds a life to what it promises.
 struct World {
     kind: LifeKind,
     state: State,
     now: Instant,
     in_flight: BTreeSet<Job>,
+    done: BTreeSet<Job>,
     /// Jobs that the life has given up waiting for.
     unwatched: bool,
+    /// Jobs whose request was not answered, or that were not waited for.
+    unheard: BTreeSet<Job>,
     knocked: bool,
     gate: Option<GateOrder>,
     passed: bool,
@@ -39,7 +50,7 @@ struct World {
     timers: BTreeSet<Timer>,
     torn: usize,
     finished: usize,
-    phases: Vec<(Phase, Phase)>,
+    moves: Vec<(String, String)>,
     all: Vec<Effect>,
 }
 
@@ -51,7 +62,9 @@ impl World {
             state,
             now: Instant::now(),
             in_flight: BTreeSet::new(),
+            done: BTreeSet::new(),
             unwatched: false,
+            unheard: BTreeSet::new(),
             knocked: false,
             gate: None,
             passed: false,
@@ -60,7 +73,7 @@ impl World {
             timers: BTreeSet::new(),
             torn: 0,
             finished: 0,
-            phases: Vec::new(),
+            moves: Vec::new(),
             all: Vec::new(),
         };
         world.hold(effects);
@@ -75,20 +88,50 @@ impl World {
             | LifeEvent::Failed(job)
             | LifeEvent::Silent(job)
             | LifeEvent::Cancelled(job) => {
-                self.in_flight.remove(job);
+                let waited_for = self.in_flight.remove(job) && !self.unwatched;
+                if waited_for && event == LifeEvent::Done(*job) {
+                    self.done.insert(*job);
+                }
+                if event == LifeEvent::Silent(*job) {
+                    self.unheard.insert(*job);
+                }
             }
             LifeEvent::Knocked => self.knocked = true,
             LifeEvent::Passed => self.passed = true,
             LifeEvent::Due(timer) => {
                 self.timers.remove(timer);
-                self.unwatched |= self.state.phase() == Phase::Settling && *timer == Timer::Settle;
+                if self.state.phase() == Phase::Settling && *timer == Timer::Settle {
+                    self.unwatched = true;
+                    self.unheard.extend(&self.in_flight);
+                }
             }
             _ => {}
         }
         let before = self.state.phase();
         let effects = self.state.handle(self.now, event);
-        self.phases.push((before, self.state.phase()));
+        let after = self.state.phase();
+        let step = (name(before), name(after));
+        if step.0 != step.1 {
+            self.moves.push(step);
+        }
+        if matches!(before, Phase::Preparing | Phase::Starting)
+            && !matches!(after, Phase::Preparing | Phase::Starting | Phase::Running)
+        {
+            self.gives_up(&effects);
+        }
         self.hold(effects);
+    }
+
+    /// The gate is refused before anything is waited for, and no job in flight is forgotten.
+    fn gives_up(&self, effects: &[Effect]) {
+        let refused = effects.iter().position(|effect| *effect == Effect::Gate(GateOrder::Refuse));
+        let waits = |effect: &Effect| matches!(effect, Effect::Arm(..) | Effect::TearDown { .. });
+        if self.done.contains(&Job::Listen) {
+            assert!(refused < effects.iter().position(waits) && refused.is_some(), "{effects:?}");
+        }
+        for job in &self.in_flight {
+            assert!(effects.contains(&Effect::Cancel(*job)), "{job:?} is not cancelled: {effects:?}");
+        }
     }
 
     /// Each effect keeps the promises.
@@ -102,6 +145,7 @@ impl World {
                 }
                 Effect::Gate(GateOrder::Open) => {
                     assert!(self.knocked && self.gate.is_none() && !self.killed);
+                    assert!(self.done.contains(&Job::Wire), "the gate opens before the network is there");
                     self.gate = Some(GateOrder::Open);
                 }
                 Effect::Gate(GateOrder::Refuse) => self.gate = Some(GateOrder::Refuse),
@@ -112,16 +156,30 @@ impl World {
                     }
                     self.told.push(*word);
                 }
-                Effect::TearDown { .. } => {
+                Effect::TearDown { workload, .. } => {
                     let runs: Vec<_> = self.in_flight.iter().filter(|job| **job != Job::Look).collect();
                     assert!(runs.is_empty() || self.unwatched, "a teardown while {runs:?} run");
-                    let gated = self.kind.is_networked();
-                    assert!(!gated || self.gate != Some(GateOrder::Open), "the gate is open in a teardown");
+                    if self.kind.is_networked() {
+                        assert!(self.done.contains(&Job::Record), "a teardown without a record");
+                        let refused = self.gate == Some(GateOrder::Refuse);
+                        assert!(
+                            refused || !self.done.contains(&Job::Listen),
+                            "a teardown before the gate is refused"
+                        );
+                    }
+                    let late = self.unheard.iter().any(|job| job.may_come_late());
+                    match workload {
+                        Workload::Unheard => assert!(late, "nothing can come late"),
+                        Workload::NeverStarted => assert!(!late, "{:?} may come late", self.unheard),
+                        _ => {}
+                    }
                     self.torn += 1;
                 }
                 Effect::Finish(_) => {
                     self.finished += 1;
                     assert_eq!(self.state.phase(), Phase::Over);
+                    let recorded = !self.kind.is_networked() || self.done.contains(&Job::Record);
+                    assert!(self.torn == 1 || !recorded, "an end without a teardown");
                 }
                 Effect::Arm(timer, _) => {
                     self.timers.insert(*timer);
@@ -131,6 +189,21 @@ impl World {
             self.all.push(effect);
         }
         assert!(self.torn <= 1 && self.finished <= 1);
+    }
+
+    /// What happens next by a choice: most choices take what brings a life on, so that most lives come to run.
+    fn next(&self, (straight, which): &Choice) -> LifeEvent {
+        let brings_on = |event: &LifeEvent| match event {
+            LifeEvent::Done(Job::Start) => self.passed || !self.kind.is_networked(),
+            LifeEvent::Done(_) | LifeEvent::Knocked | LifeEvent::Passed => true,
+            _ => false,
+        };
+        let possible = self.possible();
+        let onward: Vec<_> = possible.iter().filter(|event| *straight && brings_on(event)).collect();
+        match onward.is_empty() {
+            true => which.get(&possible).clone(),
+            false => (*which.get(&onward)).clone(),
+        }
     }
 
     /// What can happen next; the runtime goes through a gate only when it is open.
@@ -189,26 +262,92 @@ impl World {
     }
 }
 
+/// A life that goes as the choices say. From wherever it has come to, time alone brings it to its end, once; a set-up,
+/// whose jobs have limits of their own, by a kill.
+fn lived(kind: LifeKind, choices: &[Choice]) -> World {
+    let mut world = World::new(kind);
+    for choice in choices {
+        let event = world.next(choice);
+        world.handle(event);
+    }
+    if matches!(world.state.phase(), Phase::Preparing | Phase::Starting | Phase::Running) {
+        world.handle(kill(5));
+    }
+    world.only_time_passes();
+    assert_eq!(world.finished, 1);
+    let effects = world.state.handle(world.now, kill(0));
+    assert!(effects.is_empty(), "after the end: {effects:?}");
+    world
+}
+
+/// Whether the life goes on if it can, and which of the events that are possible then.
+type Choice = (bool, prop::sample::Index);
+
+/// Lives that go on as well as they can, and lives in which anything happens.
+fn choices() -> impl Strategy<Value = Vec<Choice>> {
+    let choice = |straight| (prop::bool::weighted(straight), any::<prop::sample::Index>());
+    prop_oneof![prop::collection::vec(choice(0.97), 1..60), prop::collection::vec(choice(0.3), 1..60)]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
-    fn promises_hold_in_any_order(
-        kind in prop::sample::select(&KINDS[..]),
-        choices in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
-    ) {
-        let mut world = World::new(kind);
-        for choice in choices {
-            let possible = world.possible();
-            world.handle(choice.get(&possible).clone());
-        }
-        // From wherever it has come to, a kill and time alone bring it to its end, once.
-        world.handle(kill(5));
-        world.only_time_passes();
-        prop_assert_eq!(world.finished, 1);
-        let effects = world.state.handle(world.now, kill(0));
-        prop_assert!(effects.is_empty(), "after the end: {:?}", effects);
+    fn promises_hold_in_any_order(kind in prop::sample::select(&KINDS), choices in choices()) {
+        lived(kind, &choices);
     }
+}
+
+/// The moves in the table of the module's documentation are those that lives make, one event at a time or several at
+/// once, and each is made often.
+#[test]
+fn lives_move_as_the_table_says() {
+    let table = include_str!("state.rs").lines().skip_while(|line| !line.starts_with("//! | from"));
+    let rows = table.skip(2).take_while(|line| line.starts_with("//! |"));
+    let moves: BTreeSet<(String, String)> = rows
+        .map(|row| {
+            let mut cells = row.split('|').skip(1).map(|cell| cell.trim().trim_matches('`').to_owned());
+            (cells.next().unwrap(), cells.next().unwrap())
+        })
+        .collect();
+    let mut reachable = moves.clone();
+    for _ in 0..7 {
+        let further: Vec<_> = reachable
+            .iter()
+            .flat_map(|(from, over)| {
+                let next = moves.iter().filter(move |(second, _)| second == over);
+                next.map(move |(_, to)| (from.clone(), to.clone()))
+            })
+            .collect();
+        reachable.extend(further);
+    }
+    let mut made: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for kind in KINDS {
+        let mut runner = TestRunner::deterministic();
+        let mut runs = 0;
+        for _ in 0..500 {
+            let choices = choices().new_tree(&mut runner).unwrap().current();
+            for step in lived(kind, &choices).moves {
+                assert!(reachable.contains(&step), "{kind:?}: {step:?} is not in the table");
+                runs += usize::from(step.1 == "Running");
+                *made.entry(step).or_default() += 1;
+            }
+        }
+        assert!(runs >= 100, "only {runs} of 500 lives run: {kind:?}");
+    }
+    for step in moves {
+        let often = made.get(&step).copied().unwrap_or_default();
+        assert!(often >= 10, "{step:?} was made {often} times");
+    }
+}
+
+#[test]
+fn a_kill_shortens_the_wait_for_a_failed_start() {
+    let mut world = at(LifeKind::CalicoContainer, Phase::Starting);
+    world.handle(LifeEvent::Failed(Job::Wire));
+    assert_eq!(world.all.last(), Some(&Effect::Arm(Timer::Settle, START_WITHOUT_GATE)));
+    world.handle(kill(5));
+    assert_eq!(world.all.last(), Some(&Effect::Arm(Timer::Settle, DOCKER_KILLED)));
 }
 
 /// What a world does in which everything goes well, up to the phase that is asked for.

@@ -241,7 +241,7 @@ impl Driver {
             self.tearing = Some(Box::pin(ending::plain(remains, started, jobs)));
             return;
         };
-        if !jobs.is_empty() {
+        if self.tasks.values().any(|job| *job != Job::Look) {
             tracing::warn!("a part of the launch has not ended; a cleaner removes what it still makes");
         }
         jobs.detach_all();

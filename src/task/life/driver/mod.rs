@@ -85,7 +85,7 @@ pub(super) async fn drive(order: Arc<Order>, link: LifeLink) -> Ended {
             return over;
         }
         let event = driver.next().await;
-        tracing::trace!("{event:?} while {:?}", state.phase());
+        tracing::debug!("{event:?} while {:?}", state.phase());
         let effects = state.handle(Instant::now().into_std(), event);
         driver.follow(effects);
     }
@@ -197,10 +197,13 @@ impl Driver {
     /// Keeps what a job has made, or why it has not.
     fn job_ended(&mut self, ended: Result<(Id, (Job, Ending)), JoinError>) -> Option<LifeEvent> {
         let (job, ending) = match ended {
-            Ok((_, ended)) => ended,
+            Ok((id, ended)) => {
+                self.tasks.remove(&id);
+                ended
+            }
             Err(error) => {
                 let message = format!("an internal error of the executor: {}", chain(&error));
-                let job = self.tasks.get(&error.id()).copied()?;
+                let job = self.tasks.remove(&error.id())?;
                 (job, Err(Failure::new(Code::Internal, message).into()))
             }
         };
