@@ -7,6 +7,7 @@
 use ipnet::IpNet;
 use serde_json::Value;
 
+use super::link::INTERFACE_PREFIX;
 use super::marker::Chain;
 use super::netfilter::Family;
 use super::nftables::{self, list};
@@ -15,8 +16,6 @@ use super::NetError;
 
 /// Our table, and the comment on our rules in other people's chains.
 const NAME: &str = "calico-mesos";
-/// Every interface of a container begins like this.
-const LINKS: &str = "cali";
 
 /// Is our table still there for every family that has a pool?
 pub(super) fn is_present(pools: &[IpNet]) -> bool {
@@ -77,7 +76,7 @@ pub(super) async fn apply(pools: &Vec<IpNet>, chains: &[Chain], legacy: &[String
             let Chain { family, table, name } = &chain;
             for direction in ["iifname", "oifname"] {
                 script.push_str(&format!(
-                    "insert rule {family} {table} {name} {direction} \"{LINKS}*\" counter accept comment \"{NAME}\"\n"
+                    "insert rule {family} {table} {name} {direction} \"{INTERFACE_PREFIX}*\" counter accept comment \"{NAME}\"\n"
                 ));
             }
         }
@@ -162,7 +161,7 @@ fn as_chain(chain: &Value) -> Option<Chain> {
 }
 
 fn legacy_rule(direction: &'static str) -> [String; 8] {
-    let link = format!("{LINKS}+");
+    let link = format!("{INTERFACE_PREFIX}+");
     [direction, &link, "-m", "comment", "--comment", NAME, "-j", "ACCEPT"].map(str::to_owned)
 }
 

@@ -21,7 +21,7 @@ use super::{sysctl, NetError};
 use crate::config::Config;
 
 /// What interfaces of tasks are called, of ours and of every other orchestrator's with Calico.
-const INTERFACE_PREFIX: &str = "cali";
+pub(super) const INTERFACE_PREFIX: &str = "cali";
 /// How the kernel answers for an address to which no route leads, or one that drops.
 const NOWHERE: [Errno; 4] = [Errno::ENETUNREACH, Errno::EHOSTUNREACH, Errno::EINVAL, Errno::EACCES];
 

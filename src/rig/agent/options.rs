@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::mesos::flags::DOCKER_SOCKET;
 use crate::mesos::messages::framework_info::capability::Type as Capability;
 use crate::mesos::messages::{framework_info, FrameworkInfo, Resource, SlaveInfo};
 
@@ -67,7 +68,7 @@ impl AgentOptions {
             extra_flags: Vec::new(),
             executor_environment: BTreeMap::new(),
             docker: "docker".into(),
-            docker_socket: "/var/run/docker.sock".into(),
+            docker_socket: DOCKER_SOCKET.into(),
             launcher_dir: "/usr/libexec/mesos".into(),
             mapped_directory: "/mnt/mesos/sandbox".into(),
             default_container_dns: None,

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::config::Config;
 use crate::error::{chain, redacted, Code, Failure};
+use crate::mesos::flags::DOCKER_SOCKET;
 use crate::tls;
 use crate::workload::DockerHost;
 
@@ -71,7 +72,7 @@ pub fn choose(
 }
 
 fn socket(flag: Option<&str>) -> String {
-    match flag.unwrap_or("/var/run/docker.sock") {
+    match flag.unwrap_or(DOCKER_SOCKET) {
         path if path.starts_with('/') => format!("unix://{path}"),
         other => other.to_owned(),
     }
