@@ -54,7 +54,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// The task is the event's own, else that of the innermost span that names one.
+    /// The task is the event's own, else that of the innermost span that names one, else all that this program runs.
     fn of<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>) -> Self
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
@@ -64,7 +64,8 @@ impl Parts {
         event.record(&mut parts);
         let mut spans = context.event_scope().into_iter().flatten();
         if parts.task.is_none() {
-            parts.task = spans.find_map(|span| span.extensions().get::<TaskName>().map(|it| it.0.clone()));
+            let of_span = spans.find_map(|span| span.extensions().get::<TaskName>().map(|it| it.0.clone()));
+            parts.task = of_span.or_else(super::named);
         }
         parts
     }

@@ -11,6 +11,8 @@ mod file;
 mod line;
 mod rotated;
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::OnceLock;
 
@@ -102,6 +104,38 @@ fn level_of_flag(flag: &str) -> Level {
         "ERROR" => Level::ERROR,
         _ => Level::INFO,
     }
+}
+
+thread_local! {
+    /// The tasks that this thread's runtime runs, for lines that no single one of them is the subject of.
+    static NAMED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// As long as it lives, lines about the whole executor name this task. An executor has one thread for its tasks.
+pub struct Named(String);
+
+impl Named {
+    /// Once for each task at a time.
+    pub fn begin(id: &str) -> Self {
+        NAMED.with_borrow_mut(|named| named.insert(id.to_owned()));
+        Self(id.to_owned())
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // At the thread's end the set may be gone before.
+        let _ = NAMED.try_with(|named| named.borrow_mut().remove(&self.0));
+    }
+}
+
+/// The tasks that this thread's runtime runs: `web.1, web.2`.
+fn named() -> Option<String> {
+    let list = |named: &RefCell<BTreeSet<String>>| {
+        let named = named.borrow();
+        (!named.is_empty()).then(|| named.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+    };
+    NAMED.try_with(list).ok().flatten()
 }
 
 /// What happens within names the task, at every level.

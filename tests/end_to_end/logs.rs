@@ -117,6 +117,44 @@ async fn each_line_names_its_task_among_three() {
     world.nothing_left().await;
 }
 
+/// From the launch to the end no line is without a task, at any level: lines about the executor name all its tasks.
+#[tokio::test]
+async fn lines_about_the_whole_executor_name_all_its_tasks() {
+    let world = World::with(|_| (), tell_custom_executors).await;
+    world.configure("log.level", "\"debug\"");
+    let executor = executor(&[], &[]);
+    let members: Vec<_> = (0..2)
+        .map(|_| {
+            let mut info = task(&executor);
+            info.executor = None;
+            info.command = Some(CommandInfo {
+                value: Some("exec sleep 1000".into()),
+                environment: Some(environment(&CALICO)),
+                ..Default::default()
+            });
+            info
+        })
+        .collect();
+    let mut ids: Vec<String> = members.iter().map(|info| info.task_id.value.clone()).collect();
+    ids.sort();
+    let launched = world.agent.launch_group(executor.clone(), members).await.unwrap();
+    for id in &ids {
+        world.agent.wait_for(id, TaskState::TaskRunning, LIMIT).await.unwrap();
+    }
+    world.agent.shutdown_executor(&ids[0]).await.unwrap();
+    world.agent.wait_exit(&ids[0], LIMIT).await.unwrap();
+    let log = std::fs::read_to_string(launched.sandbox.join("stderr")).unwrap();
+    let lines = own(&log);
+    let first = lines.iter().position(|line| line.contains(": launching as container ")).unwrap();
+    let last = lines.iter().rposition(|line| line.contains("taken down: ")).unwrap();
+    let named = |line: &&String| ids.iter().any(|id| line.starts_with(id.as_str()));
+    let nameless: Vec<_> = lines[first..last].iter().filter(|line| !named(line)).collect();
+    assert!(nameless.is_empty(), "{nameless:#?}\n{log}");
+    let wanted = format!("{}: shutting down: ", ids.join(", "));
+    assert!(lines.iter().any(|line| line.starts_with(&wanted)), "'{wanted}' in\n{log}");
+    world.nothing_left().await;
+}
+
 /// With Consul away, the cleaner that an executor runs at its start cannot finish a dead executor's task.
 #[tokio::test]
 async fn a_cleaner_warns_once_of_what_it_could_not_do() {

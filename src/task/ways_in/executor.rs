@@ -128,6 +128,8 @@ struct Task {
     /// It has been asked to end.
     stopping: bool,
     life: Id,
+    /// Lines about the whole executor name it as long as it is here.
+    _named: logging::Named,
 }
 
 struct Executor<W> {
@@ -242,6 +244,7 @@ impl<W: Way> Executor<W> {
         let (kills, receiver) = mpsc::unbounded_channel();
         let link = LifeLink { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
         let in_task = logging::task(&id);
+        let named = logging::Named::begin(&id);
         let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
             Ok(order) => {
                 let description = &order.description;
@@ -267,7 +270,8 @@ impl<W: Way> Executor<W> {
             }
             Err(failure) => (None, None, self.lives.spawn(async { Outcome::Failed(failure).into() }).id()),
         };
-        self.tasks.insert(id, Task { statuses, grace, calico, kills, group, stopping: false, life });
+        self.tasks
+            .insert(id, Task { statuses, grace, calico, kills, group, stopping: false, life, _named: named });
     }
 
     fn refuse(&self) -> Option<Failure> {
@@ -365,10 +369,10 @@ impl<W: Way> Executor<W> {
             return self.stop(id, grace, Cause::Asked);
         }
         match self.tasks.first_key_value() {
-            Some((other, _)) => tracing::warn!("a kill for {id} is ignored: this executor runs {other}"),
+            Some((other, _)) => tracing::warn!(task = id, "its kill is ignored: this executor runs {other}"),
             None => {
                 // The launch will not come any more; the agent cleans up when we are gone.
-                tracing::warn!("a kill for {id} came before its launch");
+                tracing::warn!(task = id, "its kill came before its launch");
                 self.served = true;
             }
         }
