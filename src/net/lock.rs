@@ -22,11 +22,6 @@ pub(super) async fn share(path: &Path) -> Result<File, NetError> {
     wait(path, lock::try_share).await
 }
 
-/// The lock alone, unless another process has or shares it.
-pub(super) fn try_take(path: &Path) -> Result<Option<File>, NetError> {
-    Ok(lock::try_take(path, FORM)?)
-}
-
 async fn wait(
     path: &Path,
     attempt: impl Fn(&Path, u32) -> Result<Option<File>, LockError>,

@@ -27,7 +27,7 @@ async fn blocks_of_pools_that_the_request_may_not_use_do_not_count() {
     }
     let full = world.launch(&task("a"), &auto()).await.unwrap_err().failure();
     assert_eq!(full.code, Code::Exhausted);
-    assert!(full.message.contains("all 1 blocks that this host has there are full"), "{}", full.message);
+    assert!(full.message.contains("all 1 blocks of this host are full"), "{}", full.message);
     // A pool that is switched off, with tasks of ours in it.
     world.pool("old", &spec("10.65.0.0/29", r#","disabled":true"#)).await;
     world.pool("new", &new).await;

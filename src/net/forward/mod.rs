@@ -210,14 +210,17 @@ pub async fn remove(container: &ContainerId) -> Result<usize, NetError> {
     Ok(removed.iter().filter(|entry| entry.map == FORWARDS).count())
 }
 
-/// Removes tables without entries, and the lock with the last one. Where another process has the lock nothing is done:
-/// it adds an entry, or looks here itself when it has removed its own.
+/// Removes tables without entries, and the lock with the last one. The task that removes the last entry finds the table
+/// empty here: without the lock, which others may hold for their own entries.
 async fn tidy() -> Result<(), NetError> {
-    let Some(_lock) = lock::try_take(Path::new(LOCK))? else { return Ok(()) };
-    let tables = Table::existing().await?;
-    let (empty, used): (Vec<_>, Vec<_>) = tables.iter().partition(|table| table.entries.is_empty());
+    let is_empty = |table: &Table| table.entries.is_empty();
+    if !Table::existing().await?.iter().any(is_empty) {
+        return Ok(());
+    }
+    let _lock = lock::take(Path::new(LOCK)).await?;
+    let (empty, used): (Vec<_>, Vec<_>) = Table::existing().await?.into_iter().partition(is_empty);
     if !empty.is_empty() {
-        let delete = |table: &&Table| format!("delete table {} {TABLE}\n", table.family.name());
+        let delete = |table: &Table| format!("delete table {} {TABLE}\n", table.family.name());
         nftables::apply(&empty.iter().map(delete).collect::<String>()).await?;
     }
     if used.is_empty() {
