@@ -165,7 +165,9 @@ async fn a_lost_answer_is_looked_up() {
     proxy.lose_write();
     let released = datastore.release(&identity).await.unwrap();
     assert_eq!((released.addresses, released.endpoint, released.handle), (committed.addresses, true, true));
-    assert_eq!(datastore.requests(), 4, "two reads, the write, and a look at what became of it");
+    // The second read is spared where the launch's look left a hint of its block.
+    let requests = datastore.requests();
+    assert!((3..=4).contains(&requests), "{requests}: reads, the write, and a look at what became of it");
     let dump = world.ipam().await;
     assert!(allocated(&dump).is_empty());
     let left: Vec<&String> = dump.keys().filter(|key| !key.contains("/ipv4/block/")).collect();
