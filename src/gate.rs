@@ -7,6 +7,7 @@
 //! -> calico-mesos gate 1 start <docker id>\n
 //! <- open\n            or   refused <reason>\n
 //! ```
+//!
 //! It fails closed: no listener, end of file before a verdict, an unknown answer and silence
 //! until the deadline all mean "refused". No tokio here: `calico-runc` starts in a millisecond.
 //!

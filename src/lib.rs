@@ -12,6 +12,7 @@
 //!              │────► gate ◄──  runtime (calico-runc, called by Docker)
 //!              └──────────────────────────────────────────────────────┘
 //! ```
+//!
 //! `task` is the only module that imports all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
 //! `host` (files, locks, processes, privileges), `limits` (of every wait), `logging`, `gate`, `tls` (certificates) and

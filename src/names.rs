@@ -131,6 +131,7 @@ pub fn fingerprint(text: &str) -> String {
 }
 
 /// Lower-case letters, digits and single inner dashes, at most `max` characters.
+///
 /// Every other character becomes a dash, so that nothing a user types can reach a key, a
 /// path or another service's name.
 pub fn dns_label(text: &str, max: usize) -> String {

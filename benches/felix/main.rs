@@ -1,9 +1,9 @@
 //! How fast a task gets its address beside Calico's own Felix: the last part of `make test-peers`.
 //!
-//! Interleaved in one run: a launch through the real executor, and `docker create` + `docker start` of the same container
-//! on the host's network. Felix programs each endpoint meanwhile, on the same processors. Once with the wait for its
-//! report and once without, so that the difference shows what the wait alone takes. Prints a goal line and never fails:
-//! how fast Felix is depends on its version.
+//! Interleaved in one run: a launch through the real executor, and `docker create` + `docker start` of the same
+//! container on the host's network. Felix programs each endpoint meanwhile, on the same processors. Once with the wait
+//! for its report and once without, so that the difference shows what the wait alone takes. Prints a goal line and
+//! never fails: how fast Felix is depends on its version.
 
 #[path = "../launch/figures.rs"]
 #[allow(dead_code, reason = "all figures are times here")]

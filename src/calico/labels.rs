@@ -1,10 +1,10 @@
 //! Mesos labels as an endpoint's labels.
 //!
-//! Mesos allows any text, Calico only Kubernetes' syntax. The mapping is the one of Calico's own CNI
-//! plugin for Mesos, so that policies written for it select the same tasks: slashes become dots, each
-//! run of other characters a dash, and what then mixes dots with dashes becomes one dot. What is longer than a label
-//! may be ends with a fingerprint of the whole: no policy selects one app for another's label. As no slash survives, no task can give
-//! itself a label with a prefix, such as the membership labels of our profiles.
+//! Mesos allows any text, Calico only Kubernetes' syntax. The mapping is the one of Calico's own CNI plugin for Mesos,
+//! so that policies written for it select the same tasks: slashes become dots, each run of other characters a dash, and
+//! what then mixes dots with dashes becomes one dot. What is longer than a label may be ends with a fingerprint of the
+//! whole: no policy selects one app for another's label. As no slash survives, no task can give itself a label with a
+//! prefix, such as the membership labels of our profiles.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ const MAX: usize = 63;
 
 /// The labels of an endpoint for a task with these Mesos labels.
 ///
-/// A key in Calico's own domain, one that a namespace would have, and one of which nothing is left are dropped; of two keys that become
-/// the same the first in order stays.
+/// A key in Calico's own domain, one that a namespace would have, and one of which nothing is left are dropped; of two
+/// keys that become the same the first in order stays.
 pub(super) fn endpoint_labels(mesos: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels: BTreeMap<String, String> =
         FORCED.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

@@ -122,8 +122,9 @@ impl Datastore {
     }
 }
 
-/// The blocks that may hold an address of the task: those that were seen to, those its handle names, when there is no handle all of this
-/// node, and for each address that its endpoint shows and none of these holds for it, every block that could contain it.
+/// The blocks that may hold an address of the task: those that were seen to, those its handle names, when there is no
+/// handle all of this node, and for each address that its endpoint shows and none of these holds for it, every block
+/// that could contain it.
 fn blocks_to_search(identity: &Identity, holding: &[IpNet], snapshot: &Snapshot) -> Vec<IpNet> {
     let mut blocks: Vec<IpNet> = holding.to_vec();
     // An unreadable handle counts as a missing one.

@@ -1,4 +1,5 @@
 //! etcd, thinly: one connection, reads as one transaction, writes as one guarded transaction.
+//!
 //! The only file that uses etcd-client; all endpoints are tried at the same time, the time limits are in
 //! [`crate::limits`]. A read moves on to the next endpoint when one fails; a write is sent once,
 //! because its outcome is unknown when no answer comes ([`StoreError::Lost`]).

@@ -1,4 +1,5 @@
 //! Lock files that programs of several releases share, as happens on every host while it is upgraded.
+//!
 //! The one line of a lock states the form of what the lock guards: `calico-mesos lock 1`. The number grows when
 //! a release before would do harm there. A process that finds a smaller number raises it, and has to read the older
 //! form as well; one that finds a greater number leaves the lock and what it guards to the newer release. Releases

@@ -6,6 +6,7 @@
 //! | secrets: passwords, tokens, keys | root | writable by others, readable by everybody |
 //! | our own folders | root | writable by others; read by others only after we close them |
 //! | every folder above one of those | root | writable by everybody, unless sticky |
+//!
 //! "Root" includes the user who runs the program: an executor that is not root can lose nothing that its user does not
 //! have. A link counts as what it is and as what it leads to. Checked when a configuration is read and before a Calico
 //! task is begun; what runs is taken down all the same.

@@ -1,5 +1,5 @@
-//! Logs on standard error: the executor's in the form of the other Mesos programs, the warnings of `calico-mesos` in the
-//! form of its error messages.
+//! Logs on standard error: the executor's in the form of the other Mesos programs, the warnings of `calico-mesos` in
+//! the form of its error messages.
 //!
 //! How much is written comes from the configuration, the agent's flags or an operator's variable, and not from
 //! RUST_LOG, which a task can set. Other crates log only warnings at any level: what they add may hold secrets. All

@@ -1,4 +1,5 @@
 //! The kernel's memory of connections, where a changed port must not outlive itself.
+//!
 //! The kernel keeps a sender where its first packet went, with or without a translation, as long as it does not pause:
 //! a sender of statistics over UDP would never notice that the port leads elsewhere now. Message layout:
 //! linux/netfilter/nfnetlink_conntrack.h; deleting by part of an address exists since Linux 5.8, and older kernels

@@ -89,8 +89,8 @@ pub async fn disable(local: &Local) -> Result<(), NetError> {
     }
 }
 
-/// Restores the host in place of users that are all dead, whose `state_dir` is about to be removed. Where tasks of one of
-/// the `others` (their `state_dir`s) rely on the same settings, that one restores them when its own tasks are over.
+/// Restores the host in place of users that are all dead, whose `state_dir` is about to be removed. Where tasks of one
+/// of the `others` (their `state_dir`s) rely on the same settings, that one restores them when its own tasks are over.
 pub async fn abandon(state_dir: &Path, others: &[PathBuf]) -> Result<(), NetError> {
     let Some(mut held) = Held::existing(state_dir).await? else { return Ok(()) };
     // Of another namespace, or of a boot that nothing is known of: the values are not this host's.

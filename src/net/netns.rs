@@ -181,6 +181,7 @@ pub(super) fn inhabitants() -> BTreeMap<u64, i32> {
 }
 
 /// Does the open file belong to the kernel's namespace file system, and is it a network one?
+///
 /// The kernel shows the kind only by accepting it: a thread that dies right after tries to enter.
 pub fn is_network_namespace(file: &File) -> io::Result<bool> {
     // The constant's type differs between C libraries.

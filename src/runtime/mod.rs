@@ -7,6 +7,7 @@
 //!  run, restore   refused: they would start a workload without namespace and gate
 //!  anything else, `features` and `--version` too ───────────────────────────────────► exec runc
 //! ```
+//!
 //! Docker calls it for every step of every such container, so it starts in about a millisecond and
 //! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. Nothing from the task is
 //! trusted here: the configuration's place comes from Docker's environment, the namespace from a folder that only root

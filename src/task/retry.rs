@@ -15,6 +15,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs `attempt` until it succeeds, blames the app, or `limit` has passed since the first try.
+///
 /// The failure then states for how long it was tried.
 pub async fn host_faults<T, F>(limit: Duration, attempt: impl FnMut() -> F) -> Result<T, Failure>
 where

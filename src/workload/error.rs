@@ -1,4 +1,5 @@
 //! What can go wrong with Docker, and whose fault it is.
+//!
 //! Docker reports its reasons in prose only. `of_create` and `of_start` sort that prose into the
 //! kinds that a reader can act on; everything else keeps the daemon's words.
 

@@ -5,6 +5,7 @@
 //!              │
 //!              └─ dropped ─► inspect: pid ─► the process and its descendants are killed
 //! ```
+//!
 //! Docker cannot end an exec; it only reports the pid as the host sees it.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! The name servers that Docker gives to a container when it cannot use the host's.
 //!
 //! A container cannot reach a name server of the host's loopback. Docker leaves such servers out of its resolv.conf,
-//! and where no other one is left it writes Google's public ones, without a word. (It does so on the network `none` too.)
-//! On a host of systemd-resolved Docker reads the file with the real servers instead, see [`of_host`].
+//! and where no other one is left it writes Google's public ones, without a word. (It does so on the network `none`
+//! too.) On a host of systemd-resolved Docker reads the file with the real servers instead, see [`of_host`].
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,5 @@
 //! How long a launch took, and which part of it what.
+//!
 //! The executor writes its parts to its log (the sandbox's `stderr`), in a fixed form:
 //! `… running after 94 ms (address 4, interface 6, gate 0, start 71)`.
 

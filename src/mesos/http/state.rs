@@ -413,11 +413,11 @@ enum Verdict {
     Bad,
 }
 
-/// How an agent's answer 400 ends for a framework or an executor that it does not know: "Executor cannot be found". Other
-/// answers 400 are about the call.
+/// How an agent's answer 400 ends for a framework or an executor that it does not know: "Executor cannot be found".
+/// Other answers 400 are about the call.
 const UNKNOWN: &str = "cannot be found";
-/// How an agent's answer 403 ends for an executor without a subscription: "Executor is not subscribed". Other answers 403
-/// are about its token.
+/// How an agent's answer 403 ends for an executor without a subscription: "Executor is not subscribed". Other answers
+/// 403 are about its token.
 const UNSUBSCRIBED: &str = "not subscribed";
 
 impl Answer {

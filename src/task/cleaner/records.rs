@@ -65,7 +65,8 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
         Err(error) => Some(Record::Unreadable(path, chain(&error))),
         Ok(Some(Found::Orphan(mut entry))) => {
             if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
-                // Nothing of Docker's is left to take down. In memory only: should the record stay, the next cleaner needs the option again.
+                // Nothing of Docker's is left to take down. In memory only: should the record stay, the next cleaner
+                // needs the option again.
                 entry.record.backing = Backing::Process;
             }
             let record = entry.record.clone();

@@ -5,10 +5,10 @@
 //! finishes the teardown; the teardown never has to write. So SIGKILL, OOM, reboot and power loss all end the same way.
 //!
 //! A second line stands there while a write to the datastore is under way, and names it. If the owner dies before the
-//! answer arrives, its successor has to rule that write out; see [`JournalEntry::expect`]. An owner that ends without having
-//! received the answer to a release names the addresses there, for the audit trail; see [`JournalEntry::leave_word`]. The next
-//! line records how the task ended, because an agent may destroy the executor at its own terminal update; see
-//! [`JournalEntry::conclude`]. The previous release reads past that line.
+//! answer arrives, its successor has to rule that write out; see [`JournalEntry::expect`]. An owner that ends without
+//! having received the answer to a release names the addresses there, for the audit trail; see
+//! [`JournalEntry::leave_word`]. The next line records how the task ended, because an agent may destroy the executor at
+//! its own terminal update; see [`JournalEntry::conclude`]. The previous release reads past that line.
 //!
 //! The file is made under a temporary name, locked, and then linked into place, so that no process can see it unlocked
 //! while its owner lives. It is never renamed. A process that has locked a file compares it with the file at its path:
