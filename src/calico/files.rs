@@ -8,14 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::{CalicoError, Identity};
 use crate::config::Config;
 use crate::host::files;
-use crate::host::lock::pause;
+use crate::host::lock::take_file;
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// A hint names a block or two; each one that is believed is read from etcd.
@@ -53,19 +51,10 @@ pub fn endpoint_status_file(config: &Config, identity: &Identity) -> PathBuf {
 ///
 /// Only a courtesy that spares launches on one host each other's conflicts: nothing depends on it, so a
 /// file that cannot be had or stays locked is no error.
-pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<Flock<File>> {
-    let mut file =
+pub(super) async fn ipam_lock(path: &Path, limit: Duration) -> Option<File> {
+    let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(path).ok()?;
-    let begun = Instant::now();
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Some(lock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) if begun.elapsed() >= limit => return None,
-            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
-            Err(_) => return None,
-        }
-        tokio::time::sleep(pause(begun.elapsed())).await;
-    }
+    take_file(file, limit).await.ok().flatten()
 }
 
 /// What earlier launches of a node found out. Only a guess: every block that it names is read from etcd and
@@ -113,6 +102,8 @@ pub(super) fn write_hint(path: &Path, node: &str, hint: &Hint) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
     use crate::limits::{IPAM_LOCK, IPAM_LOCK_RELEASE};
 

@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{sleep, Instant};
+
 const WORDS: &str = "calico-mesos lock ";
 
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +31,37 @@ pub enum LockError {
     Newer { path: PathBuf, found: u32, known: u32 },
 }
 
-/// How long to pause before the next attempt at a lock that has been waited for so long: a tenth of it, 2 to 50 ms. A
-/// hundred executors that want one lock at once leave the processor to its holder.
-pub fn pause(waited: Duration) -> Duration {
-    (waited / 10).clamp(Duration::from_millis(2), Duration::from_millis(50))
+/// Repeats the attempt at a lock until it has it; `None` when that took longer than `limit`.
+///
+/// The pauses are a tenth of the time waited so far, 2 to 50 ms: a hundred executors that want one lock at once leave
+/// the processor to its holder.
+pub async fn within<T, E>(
+    limit: Duration,
+    mut attempt: impl FnMut() -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let begun = Instant::now();
+    loop {
+        let taken = attempt()?;
+        let waited = begun.elapsed();
+        if taken.is_some() || waited >= limit {
+            return Ok(taken);
+        }
+        sleep((waited / 10).clamp(Duration::from_millis(2), Duration::from_millis(50))).await;
+    }
+}
+
+/// Locks the open file alone, within `limit`; it is held until the file is dropped.
+pub async fn take_file(file: File, limit: Duration) -> io::Result<Option<File>> {
+    let taken = within(limit, || is_taken(file.try_lock())).await?;
+    Ok(taken.map(|()| file))
+}
+
+fn is_taken(result: Result<(), TryLockError>) -> io::Result<Option<()>> {
+    match result {
+        Ok(()) => Ok(Some(())),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(source)) => Err(source),
+    }
 }
 
 /// Takes the lock alone, unless another process has or shares it; it is held until the file is dropped.
@@ -54,10 +83,8 @@ fn attempt(
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut lock = options.open(path).map_err(failed("open"))?;
-    match lock_file(&lock) {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(source)) => return Err(failed("take")(source)),
+    if is_taken(lock_file(&lock)).map_err(failed("take"))?.is_none() {
+        return Ok(None);
     }
     if !is_named(&lock, path).map_err(failed("look at"))? {
         return Ok(None);

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::NetError;
-use crate::host::lock::{self, pause, LockError};
+use crate::host::lock::{self, LockError};
 
 /// A process holds such a lock for a few runs of `nft`.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -26,14 +26,6 @@ async fn wait(
     path: &Path,
     attempt: impl Fn(&Path, u32) -> Result<Option<File>, LockError>,
 ) -> Result<File, NetError> {
-    let begun = Instant::now();
-    loop {
-        match attempt(path, FORM)? {
-            Some(lock) => return Ok(lock),
-            None if begun.elapsed() >= LIMIT => {
-                return Err(NetError::Locked { path: path.to_owned(), seconds: LIMIT.as_secs() })
-            }
-            None => tokio::time::sleep(pause(begun.elapsed())).await,
-        }
-    }
+    let taken = lock::within(LIMIT, || attempt(path, FORM)).await?;
+    taken.ok_or_else(|| NetError::Locked { path: path.to_owned(), seconds: LIMIT.as_secs() })
 }

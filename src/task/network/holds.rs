@@ -17,16 +17,13 @@ use std::net::IpAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use std::time::Duration;
 
 use crate::calico::{HeldHere, Holder};
 use crate::config::{Config, Paths};
 use crate::error::chain;
 use crate::host::files::{self, make_private, remove};
-use crate::host::lock::pause;
+use crate::host::lock::take_file;
 use crate::names::ContainerId;
 use crate::net;
 
@@ -196,21 +193,11 @@ async fn replace(paths: &Paths, link: &Path, found: &Path, ours: &Path) -> io::R
 }
 
 /// The folder's lock, which launches hold for a few system calls.
-async fn lock(path: &Path) -> io::Result<Flock<File>> {
-    let mut folder = File::open(path)?;
-    let begun = Instant::now();
-    loop {
-        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) if begun.elapsed() < LOCK => folder = back,
-            Err((_, Errno::EWOULDBLOCK)) => {
-                let why = format!("another process holds the lock of {} for over {LOCK:?}", path.display());
-                return Err(io::Error::new(ErrorKind::TimedOut, why));
-            }
-            Err((_, errno)) => return Err(errno.into()),
-        }
-        tokio::time::sleep(pause(begun.elapsed())).await;
-    }
+async fn lock(path: &Path) -> io::Result<File> {
+    take_file(File::open(path)?, LOCK).await?.ok_or_else(|| {
+        let why = format!("another process holds the lock of {} for over {LOCK:?}", path.display());
+        io::Error::new(ErrorKind::TimedOut, why)
+    })
 }
 
 #[cfg(test)]
