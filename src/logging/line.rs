@@ -96,8 +96,26 @@ impl Visit for Parts {
     }
 }
 
-/// Writes events in the form that the operator wants.
-pub(super) struct Line(pub LogFormat);
+/// The form of a line.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Text,
+    Json,
+    /// As a command reports its errors: `calico-mesos: warning: web.1: cannot…`.
+    Message,
+}
+
+impl From<LogFormat> for Form {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// Writes each event as one line.
+pub(super) struct Line(pub Form);
 
 impl<S, N> FormatEvent<S, N> for Line
 where
@@ -110,31 +128,18 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let parts = Parts::of(context, event);
+        let (level, parts) = (*event.metadata().level(), Parts::of(context, event));
         match self.0 {
-            LogFormat::Text => text(&mut writer, *event.metadata().level(), &parts),
-            LogFormat::Json => json(&mut writer, *event.metadata().level(), parts),
+            Form::Text => text(&mut writer, level, &parts),
+            Form::Json => json(&mut writer, level, parts),
+            Form::Message => message(&mut writer, level, &parts),
         }
     }
 }
 
-/// Writes events as a command reports its errors: `calico-mesos: warning: web.1: cannot…`.
-pub(super) struct Message;
-
-impl<S, N> FormatEvent<S, N> for Message
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        let kind = if *event.metadata().level() == Level::WARN { "warning: " } else { "" };
-        writeln!(writer, "calico-mesos: {kind}{}", Parts::of(context, event).line())
-    }
+fn message(writer: &mut Writer<'_>, level: Level, parts: &Parts) -> fmt::Result {
+    let kind = if level == Level::WARN { "warning: " } else { "" };
+    writeln!(writer, "calico-mesos: {kind}{}", parts.line())
 }
 
 fn text(writer: &mut Writer<'_>, level: Level, parts: &Parts) -> fmt::Result {
@@ -193,7 +198,6 @@ fn month_and_day(days_since_epoch: u64) -> (u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use tracing_subscriber::fmt::format::DefaultFields;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::super::tests::Sink;
@@ -209,25 +213,13 @@ mod tests {
     }
 
     /// What is written of `log`.
-    fn written(format: LogFormat, log: impl FnOnce()) -> String {
-        written_as(Line(format), log)
-    }
-
-    fn written_as<F>(form: F, log: impl FnOnce()) -> String
-    where
-        F: FormatEvent<
-                tracing_subscriber::layer::Layered<Tasks, tracing_subscriber::Registry>,
-                DefaultFields,
-            > + Send
-            + Sync
-            + 'static,
-    {
+    fn written(form: impl Into<Form>, log: impl FnOnce()) -> String {
         let sink = Sink::default();
         let writer = sink.clone();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(false)
-            .event_format(form);
+            .event_format(Line(form.into()));
         let logger = tracing_subscriber::registry().with(Tasks).with(lines);
         tracing::subscriber::with_default(logger, log);
         sink.text()
@@ -247,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_message_of_a_command_has_its_shape() {
-        let lines = written_as(Message, || {
+        let lines = written(Form::Message, || {
             let _span = super::super::task("testapp.1").entered();
             tracing::warn!(address = %"10.0.0.1", "two\nlines");
             tracing::error!("it failed");

@@ -41,7 +41,7 @@ pub fn executor(settings: &Settings, flag: &str) {
         .with_ansi(false)
         // Telling on standard error that standard error is a broken pipe would panic.
         .log_internal_errors(false)
-        .event_format(line::Line(settings.format));
+        .event_format(line::Line(settings.format.into()));
     let logger = registry().with(filter).with(line::Tasks).with(lines);
     if tracing::subscriber::set_global_default(logger).is_ok() {
         std::panic::set_hook(Box::new(panicked));
@@ -77,7 +77,7 @@ pub fn cli() {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .log_internal_errors(false)
-        .event_format(line::Message);
+        .event_format(line::Line(line::Form::Message));
     let logger = registry().with(ours(Level::WARN)).with(line::Tasks).with(lines);
     let _ = tracing::subscriber::set_global_default(logger);
 }
