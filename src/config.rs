@@ -427,6 +427,11 @@ impl Paths {
         self.run.join("addresses")
     }
 
+    /// What `dataplane = "local"` remembers about this host; see `net::local`.
+    pub fn local(&self) -> PathBuf {
+        self.run.join("local")
+    }
+
     /// One file a task; see `task::journal`.
     pub fn journal(&self) -> PathBuf {
         self.state.join("tasks")

@@ -18,7 +18,7 @@ use nix::unistd::{geteuid, Pid};
 
 use super::dockerd::Folders;
 use super::members;
-use crate::config::Config;
+use crate::config::Paths;
 use crate::error::chain;
 use crate::names::ContainerId;
 use crate::net::{self, NetError};
@@ -124,13 +124,14 @@ pub fn abandoned(base: &Path) -> Vec<PathBuf> {
 /// Restores the host's network settings that tasks of the dead cluster changed, and removes their forwarded ports.
 /// Settings that another cluster needs are left to that one.
 fn restore_host(dir: &Path) -> Result<(), String> {
-    let local = |run: &Path| run.join("local");
+    let paths_of = |dir: &Path| Paths { run: dir.join("run"), state: dir.join("state"), ..Paths::default() };
+    let paths = paths_of(dir);
     let clusters = siblings(dir.parent().unwrap_or(dir)).into_iter().filter(|other| other != dir);
-    let mut others: Vec<PathBuf> = clusters.map(|other| local(&other.join("run"))).collect();
-    others.push(local(&Config::default().paths.run));
+    let mut others: Vec<PathBuf> = clusters.map(|other| paths_of(&other).local()).collect();
+    others.push(Paths::default().local());
     let restore = async {
-        net::local::abandon(&local(&dir.join("run")), &others).await?;
-        for record in fs::read_dir(dir.join("state/tasks")).into_iter().flatten().flatten() {
+        net::local::abandon(&paths.local(), &others).await?;
+        for record in fs::read_dir(paths.journal()).into_iter().flatten().flatten() {
             let path = record.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             if let Some(container) = stem.and_then(|stem| ContainerId::parse(stem).ok()) {
@@ -145,7 +146,7 @@ fn restore_host(dir: &Path) -> Result<(), String> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.map_err(|error| error.to_string())?.block_on(restore).map_err(|error| chain(&error))
         });
-        blocking.join().unwrap_or_else(|_| Err("the sweep's own fault".to_owned()))
+        blocking.join().unwrap_or_else(|_| Err("an internal error of the sweep".to_owned()))
     })
 }
 

@@ -136,7 +136,7 @@ impl Choice {
                 link: veth.host.clone(),
                 addresses: committed.addresses.clone(),
                 pools: committed.pools.clone(),
-                state_dir: config.paths.run.join("local"),
+                state_dir: config.paths.local(),
             };
             net::local::enable(&local).await.map_err(|error| {
                 Failure::new(Code::Net, format!("cannot set up the host's side: {}", chain(&error)))

@@ -129,6 +129,11 @@ impl Report {
         self.errors.push(format!("{what}: {}", chain(error)));
     }
 
+    /// The value of a step that succeeded; the error of another one is noted.
+    fn accept<T, E: std::error::Error + 'static>(&mut self, what: &str, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.note(what, &error)).ok()
+    }
+
     pub fn complete(&self) -> bool {
         self.errors.is_empty()
     }
@@ -237,7 +242,7 @@ pub async fn restore_host(record: &Record, config: &Config, report: &mut Report)
         link: record.identity.interface.clone(),
         addresses: Vec::new(),
         pools: Vec::new(),
-        state_dir: config.paths.run.join("local"),
+        state_dir: config.paths.local(),
     };
     if let Err(error) = net::local::disable(&local).await {
         report.note("host routes", &error);
@@ -287,24 +292,12 @@ async fn stop(
         }
     }
     // Independent of Docker: the workload is gone when no process lives in its namespace.
-    let namespace = match bound(record, config) {
-        Ok(Some(namespace)) => namespace,
-        Ok(None) => return !lives_unseen(record, report).await,
-        Err(error) => {
-            report.note("processes", &error);
-            return false;
-        }
-    };
-    match namespace.kill_processes(Duration::from_secs(10)).await {
-        Ok(killed) => {
-            report.killed = killed;
-            true
-        }
-        Err(error) => {
-            report.note("processes", &error);
-            false
-        }
-    }
+    let Some(namespace) = report.accept("processes", bound(record, config)) else { return false };
+    let Some(namespace) = namespace else { return !lives_unseen(record, report).await };
+    let killed = namespace.kill_processes(Duration::from_secs(10)).await;
+    let Some(killed) = report.accept("processes", killed) else { return false };
+    report.killed = killed;
+    true
 }
 
 /// The task's namespace, where it is bound and can be seen from here.
@@ -390,16 +383,10 @@ async fn ports(record: &Record, report: &mut Report) -> bool {
     if record.ports.is_empty() {
         return true;
     }
-    match forward::remove(&record.container).await {
-        Ok(removed) => {
-            report.ports = removed;
-            true
-        }
-        Err(error) => {
-            report.note("ports", &error);
-            false
-        }
-    }
+    let removed = forward::remove(&record.container).await;
+    let Some(removed) = report.accept("ports", removed) else { return false };
+    report.ports = removed;
+    true
 }
 
 /// The namespace stays as long as something lives in it: the next cleaner finds it by that, or, where it cannot be
