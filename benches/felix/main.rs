@@ -6,12 +6,10 @@
 //! never fails: how fast Felix is depends on its version.
 
 #[path = "../launch/figures.rs"]
-#[allow(dead_code, reason = "all figures are times here")]
 mod figures;
 #[path = "../launch/pipes.rs"]
 mod pipes;
 #[path = "../launch/reference.rs"]
-#[allow(dead_code, reason = "a launch needs no reference for its end here")]
 mod reference;
 
 #[path = "../../tests/calico_peers/felix.rs"]

@@ -8,7 +8,7 @@ pub struct Figure(Vec<f64>);
 
 impl Figure {
     pub fn add(&mut self, took: Duration) {
-        self.0.push(took.as_secs_f64() * 1000.0);
+        self.push(took.as_secs_f64() * 1000.0);
     }
 
     pub fn push(&mut self, value: f64) {

@@ -98,7 +98,7 @@ async fn launch(world: &World, figures: &mut Figures) {
     figures.running.add(task.running(world).await.duration_since(task.launched.at));
     figures.registered.add(task.registered(world).duration_since(task.launched.at));
 
-    let wait = reference::wait(&world.stack, &task.container_name()).await;
+    let wait = world.wait(&task.container_name()).await;
     task.let_end().await;
     let terminal = task.terminal(world).await;
     let answered = wait.await.expect("the waiting task does not panic");

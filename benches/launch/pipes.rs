@@ -18,7 +18,7 @@ pub fn watch_pipes(sandbox: &Path) -> JoinHandle<Instant> {
     }
     let path: PathBuf = sandbox.join("started");
     tokio::task::spawn_blocking(move || {
-        // Returns as soon as somebody opens the other end.
+        // Returns as soon as the workload opens the other end.
         let _reader = File::open(path).expect("the pipe is there");
         Instant::now()
     })

@@ -3,10 +3,7 @@
 use std::time::{Duration, Instant};
 
 use calico_mesos::rig::daemons::Stack;
-use calico_mesos::workload::{Docker, DockerHost};
 use serde_json::json;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 use super::pipes::{let_end, watch_pipes, COMMAND};
 
@@ -44,17 +41,4 @@ pub async fn create_and_start(stack: &Stack, network: &str, round: usize) -> Dur
     let path = format!("/containers/{name}?force=1&v=1");
     docker.request("DELETE", &path, b"").await.expect("dockerd answers");
     took
-}
-
-/// When Docker tells that the container has ended; returns when Docker has taken note of the question.
-pub async fn wait(stack: &Stack, container: &str) -> JoinHandle<Instant> {
-    let host = DockerHost::Unix(stack.docker.socket.clone());
-    let docker = Docker::connect(&host, "").await.expect("dockerd answers");
-    let waiting = docker.wait(container).await.expect("the container is there");
-    tokio::spawn(async move {
-        // No process to watch: Docker's own answer is what counts here.
-        let (_, nobody) = oneshot::channel();
-        waiting.exit(nobody).await.expect("the container ends");
-        Instant::now()
-    })
 }

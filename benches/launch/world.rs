@@ -7,6 +7,8 @@ use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::rig::agent::marathon::{App, AppInstance};
 use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
 use calico_mesos::rig::daemons::{Network, Stack, StackOptions};
+use calico_mesos::workload::{Docker, DockerHost};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::pipes::{let_end, watch_pipes, COMMAND};
@@ -100,6 +102,19 @@ impl World {
 
     pub async fn clean_up(&self, task: Task) {
         self.gone(&task.id, &task.launched.container_id).await;
+    }
+
+    /// The moment at which Docker reports the end of the container. Returns when Docker has the request.
+    pub async fn wait(&self, container: &str) -> JoinHandle<Instant> {
+        let host = DockerHost::Unix(self.stack.docker.socket.clone());
+        let docker = Docker::connect(&host, "").await.expect("dockerd answers");
+        let waiting = docker.wait(container).await.expect("the container is there");
+        tokio::spawn(async move {
+            // No process to watch: Docker's own answer is what counts here.
+            let (_, never) = oneshot::channel();
+            waiting.exit(never).await.expect("the container ends");
+            Instant::now()
+        })
     }
 
     pub async fn stop(self) {
