@@ -223,9 +223,9 @@ async fn local_is_restored_in_place_of_the_dead() {
     let (_one, first) = lab.task("calione", &["10.66.0.1", "fd66::1"]).await;
     enable(&first).await.unwrap();
     net::delete_link("calione").await.unwrap();
-    abandon(&first.state_dir, &[lab.path("nobody")]).await.unwrap();
+    abandon(&first.state_dir, &[lab.path("none")]).await.unwrap();
     similar(&before, &host_state());
-    assert!(!first.state_dir.join("host.json").exists() && !lab.path("nobody").exists());
+    assert!(!first.state_dir.join("host.json").exists() && !lab.path("none").exists());
     abandon(&first.state_dir, &[]).await.unwrap();
     similar(&before, &host_state());
 
@@ -236,7 +236,7 @@ async fn local_is_restored_in_place_of_the_dead() {
     enable(&first).await.unwrap();
     enable(&second).await.unwrap();
     net::delete_link("calione").await.unwrap();
-    abandon(&first.state_dir, &[lab.path("nobody"), second.state_dir.clone()]).await.unwrap();
+    abandon(&first.state_dir, &[lab.path("none"), second.state_dir.clone()]).await.unwrap();
     assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "1\n");
     drop(two);
     net::delete_link("calitwo").await.unwrap();
