@@ -45,7 +45,7 @@ async fn a_daemon_that_remaps_users_is_refused_and_asked_once_in_its_life() {
     assert_eq!(docker.user_namespace().await.unwrap(), Some(UserNamespace::Remapped));
 
     let config = config(dir.path());
-    let chosen = Chosen { host, tls: None, source: Source::Config };
+    let chosen = Chosen { host, tls: None, credentials: None, source: Source::Config };
     let failure = remapped::refuse(&config, &chosen).await.unwrap_err();
     assert_eq!((failure.code, failure.blame()), (Code::DockerUnsuitable, Blame::Host));
     for words in
@@ -79,7 +79,7 @@ async fn a_daemon_behind_tcp_is_asked_once_while_it_lives() {
     listens(&daemon).await;
     let config = config(dir.path());
     let host = DockerHost::Tcp { host: address.ip().to_string(), port: address.port() };
-    let chosen = Chosen { host, tls: None, source: Source::Config };
+    let chosen = Chosen { host, tls: None, credentials: None, source: Source::Config };
     remapped::refuse(&config, &chosen).await.unwrap();
     let [answer] =
         std::fs::read_dir(config.paths.run.join("docker")).unwrap().collect::<Vec<_>>().try_into().unwrap();

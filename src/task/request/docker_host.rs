@@ -5,7 +5,7 @@
 //! not set by the agent. Next comes the configuration, then the agent's `--docker_socket`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::error::{chain, redacted, Code, Failure};
@@ -36,6 +36,8 @@ pub struct Chosen {
     pub host: DockerHost,
     /// For a daemon at an address: never from the environment.
     pub tls: Option<tls::Files>,
+    /// The operator's file with credentials for registries.
+    pub credentials: Option<PathBuf>,
     pub source: Source,
 }
 
@@ -47,7 +49,7 @@ pub fn choose(
     docker_socket: Option<&str>,
 ) -> Result<Chosen, Failure> {
     let docker = Config::docker_only(config);
-    let tls = docker.tls();
+    let (tls, credentials) = (docker.tls(), docker.config_file);
     let (text, source) = match environment.filter(|text| !text.is_empty() && !task_sets_it) {
         Some(text) => (text.to_owned(), Source::Agent),
         None => match docker.host {
@@ -68,7 +70,7 @@ pub fn choose(
         };
         Failure::new(code, format!("{source} is not the address of a Docker daemon: {}", chain(&error)))
     })?;
-    Ok(Chosen { host, tls, source })
+    Ok(Chosen { host, tls, credentials, source })
 }
 
 fn socket(flag: Option<&str>) -> String {

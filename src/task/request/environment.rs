@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::host::processes::MAX_STRING;
 use crate::mesos::messages::environment::variable::Type;
 use crate::mesos::messages::environment::Variable;
-use crate::mesos::messages::TaskInfo;
+use crate::mesos::messages::{CommandInfo, TaskInfo};
 use crate::task::request::calico::shown;
 
 /// A variable of the task's own environment as the app has set it; of two of one name the last.
@@ -24,7 +24,16 @@ pub(super) fn is_secret(task: &TaskInfo, name: &str) -> bool {
 }
 
 pub(super) fn listed(task: &TaskInfo) -> &[Variable] {
-    let environment = task.command.as_ref().and_then(|command| command.environment.as_ref());
+    of(task.command.as_ref())
+}
+
+/// Whether this command, of a task or of an executor, sets the variable.
+pub fn sets_variable(command: Option<&CommandInfo>, name: &str) -> bool {
+    of(command).iter().any(|variable| variable.name == name)
+}
+
+fn of(command: Option<&CommandInfo>) -> &[Variable] {
+    let environment = command.and_then(|command| command.environment.as_ref());
     environment.map_or(&[], |environment| &environment.variables)
 }
 

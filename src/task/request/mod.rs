@@ -33,11 +33,9 @@ mod resources;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::consul::may_have_host_entry;
 use crate::error::{is_deceptive, Code, Failure};
 use crate::host::processes::MAX_STRING;
@@ -49,6 +47,7 @@ use crate::workload::{find_credentials, ContainerSpec, Credentials};
 
 pub use context::Context;
 pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
+pub use environment::sets_variable;
 pub use kinds::{CalicoTask, DockerTask, ForeignContainer, Task, Work};
 pub use ports::HostPort;
 pub use resources::total_memory;
@@ -183,10 +182,9 @@ impl Description {
 }
 
 impl DockerTask {
-    /// The credentials for the image's registry: the task's own, else the operator's in `config`.
-    pub fn credentials(&self, config: &Path) -> Option<Credentials> {
-        let configured = Config::docker_only(config).config_file;
-        find_credentials(&self.container.image, &self.sandbox, configured.as_deref())
+    /// The credentials for the image's registry: the task's own, else the operator's.
+    pub fn credentials(&self) -> Option<Credentials> {
+        find_credentials(&self.container.image, &self.sandbox, self.docker.credentials.as_deref())
     }
 }
 

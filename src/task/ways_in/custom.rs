@@ -15,7 +15,7 @@ use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::mesos::environment::HttpEnvironment;
 use crate::mesos::http;
-use crate::mesos::messages::{CommandInfo, ExecutorInfo, TaskInfo};
+use crate::mesos::messages::{ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 
 use crate::task::link::Order;
@@ -101,11 +101,8 @@ impl Way for Custom {
 impl Custom {
     /// A variable that the agent's operator has set: nothing that executor or task carry too.
     fn operators(&self, name: &str, info: &TaskInfo) -> Option<&str> {
-        let sets = |command: &Option<CommandInfo>| {
-            let environment = command.iter().filter_map(|command| command.environment.as_ref());
-            environment.flat_map(|environment| &environment.variables).any(|variable| variable.name == name)
-        };
-        if sets(&self.executor.command) || sets(&info.command) {
+        let commands = [&self.executor.command, &info.command];
+        if commands.into_iter().any(|command| request::sets_variable(command.as_ref(), name)) {
             return None;
         }
         self.variables.get(OsStr::new(name))?.to_str()

@@ -59,10 +59,7 @@ impl Way for DropIn {
     }
 
     fn order(&self, info: &TaskInfo) -> Result<Order, Failure> {
-        let carries = |name: &str| {
-            let environment = info.command.iter().filter_map(|command| command.environment.as_ref());
-            environment.flat_map(|environment| &environment.variables).any(|variable| variable.name == name)
-        };
+        let carries = |name: &str| request::sets_variable(info.command.as_ref(), name);
         let own = |name: &str| self.variables.get(OsStr::new(name)).and_then(|value| value.to_str());
         if !carries(logging::VERBOSITY) {
             logging::follow_verbosity(own(logging::VERBOSITY));

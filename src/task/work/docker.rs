@@ -87,7 +87,7 @@ pub(super) async fn create(
     host_faults_until(&cancel, retry_for, || async {
         let docker = connect(&task.docker, calico).await?;
         if task.force_pull {
-            bring_image(&docker, order, task, true, &cancel).await?;
+            bring_image(&docker, task, true, &cancel).await?;
         }
         let id = match create_with_image(&docker, order, task, task.force_pull, &cancel).await {
             // The answer to an earlier try was lost; what it made is ours.
@@ -152,7 +152,7 @@ async fn create_with_image(
 ) -> Result<String, NotCreated> {
     let created = match docker.create(&order.name, &task.container).await {
         Err(DockerError::Image { .. }) if !brought => {
-            bring_image(docker, order, task, false, cancel).await?;
+            bring_image(docker, task, false, cancel).await?;
             docker.create(&order.name, &task.container).await
         }
         created => created,
@@ -174,12 +174,11 @@ fn remote(docker: &Docker) -> Failure {
 /// Pulls the image, unless the task is killed meanwhile.
 async fn bring_image(
     docker: &Docker,
-    order: &Order,
     task: &DockerTask,
     force: bool,
     cancel: &CancellationToken,
 ) -> Result<(), Failure> {
-    let credentials = task.credentials(&order.config_path);
+    let credentials = task.credentials();
     let request = task.container.image_request(force, credentials.as_ref());
     let mut progress = |line: &str| tracing::info!("{line}");
     tokio::select! {

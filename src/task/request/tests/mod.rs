@@ -10,6 +10,7 @@ mod parts;
 
 use super::docker_host::{Chosen, Source};
 use super::*;
+use crate::config::Config;
 use crate::error::{Blame, Code};
 use crate::mesos::flags::Flags;
 use crate::mesos::messages::container_info::docker_info::Network;
@@ -132,7 +133,7 @@ impl Description {
 
 fn chosen() -> Result<Chosen, Failure> {
     let host = DockerHost::parse(DockerHost::DEFAULT).unwrap();
-    Ok(Chosen { host, tls: None, source: Source::Socket })
+    Ok(Chosen { host, tls: None, credentials: None, source: Source::Socket })
 }
 
 /// As the drop-in understands it.

@@ -377,9 +377,11 @@ fn whose_credentials_a_pull_uses() {
     let found = |image: &str| {
         let mut task = plain();
         docker(&mut task).image = image.into();
-        let description = describe(&task, &with_flags(&[&sandbox]), None).unwrap();
+        let (flags, choose) = (with_flags(&[&sandbox]), || docker_host::choose(None, false, &config, None));
+        let context = Context::of_agent(&flags, None, &choose).unwrap();
+        let description = crate::task::request::describe(&task, &context).unwrap();
         let Work::Docker(task) = description.task.work() else { panic!("not a container: {description:?}") };
-        task.credentials(&config).is_some()
+        task.credentials().is_some()
     };
     assert!(found("r.example/app") && !found("s.example/app"));
     std::fs::create_dir(dir.path().join(".docker")).unwrap();
