@@ -7,6 +7,11 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
+/// Now, in that form.
+pub(super) fn rfc3339_now() -> String {
+    rfc3339(SystemTime::now())
+}
+
 /// Go's default text of a time, as in an allocation's attributes:
 /// `2026-08-22 10:11:12.345678901 +0000 UTC`, without zeros at the end of the fraction.
 pub(super) fn go_text(time: SystemTime) -> String {

@@ -16,6 +16,11 @@ const IPAM: &str = "/calico/ipam/v2";
 /// Calico's limit for the name of any resource (a DNS-1123 subdomain).
 pub(super) const NAME_MAX: usize = 253;
 
+/// The prefix of all resources of a kind, which comes in its plural form.
+pub(super) fn resources(plural: &str) -> String {
+    format!("{RESOURCES}/{plural}/")
+}
+
 pub(super) fn cluster_information() -> String {
     format!("{RESOURCES}/clusterinformations/default")
 }

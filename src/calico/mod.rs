@@ -14,7 +14,7 @@
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
 //! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `overlap`, `plan` decide;
 //! `store` is etcd (`dial` finds it); `launch`, `release`, `inventory`, `settle`, `query`, `usage`, `local` are what
-//! [`Datastore`] can do.
+//! [`Datastore`] can do for tasks and their cleaners, `objects` what it can do for an operator.
 
 mod block;
 mod clock;
@@ -27,6 +27,7 @@ mod labels;
 mod launch;
 mod local;
 mod model;
+mod objects;
 mod overlap;
 mod overview;
 mod plan;
@@ -54,6 +55,7 @@ pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, HeldHere, Prepared, Terms};
 pub use local::Initialised;
+pub use objects::{Damaged, Edit, Edited, Kind, Object, Objects};
 pub use overview::Overview;
 pub use profile::validate_name as validate_profile_name;
 pub use query::Endpoint;

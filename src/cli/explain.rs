@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 
 use crate::error::{Blame, Code};
 
-use super::output::{table, Format, Out};
+use super::output::{Format, Listing, Out, Output, Row};
 
 /// How similar a code has to be, between 0 and 1, to be named where an unknown one is refused.
 const SIMILAR: f64 = 0.8;
@@ -17,25 +17,30 @@ pub struct ExplainArguments {
     /// The code that ends a failure message, with or without CM-, in any case; without one all codes are listed
     #[arg(value_parser = find)]
     code: Option<Code>,
-    #[arg(long, short, value_enum, default_value = "table")]
-    output: Format,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub fn explain(arguments: &ExplainArguments, out: &Out) -> ExitCode {
-    match (arguments.code, arguments.output) {
-        (Some(code), Format::Table) => out.line(text(code)),
-        (Some(code), Format::Json) => out.line(as_json(code).to_string()),
-        (None, Format::Table) => out.line(list()),
-        (None, Format::Json) => {
-            out.line(Value::from_iter(Code::ALL.iter().map(|code| as_json(*code))).to_string());
-        }
+    match arguments.code {
+        Some(code) => match arguments.output.output {
+            Format::Table | Format::Wide => out.line(text(code)),
+            Format::Name => out.line(code.to_string()),
+            format => out.value(format, &as_json(code)),
+        },
+        None => list().print(arguments.output.output, out),
     }
     ExitCode::SUCCESS
 }
 
-fn list() -> String {
-    let row = |code: &Code| vec![code.to_string(), code.party().name().to_owned(), code.meaning().to_owned()];
-    table(&["CODE", "FAULT", "MEANING"], &Code::ALL.iter().map(row).collect::<Vec<_>>())
+fn list() -> Listing {
+    let row = |code: &Code| Row {
+        name: code.to_string(),
+        cells: vec![code.to_string(), code.party().name().to_owned(), code.meaning().to_owned()],
+        json: as_json(*code),
+        ..Row::default()
+    };
+    Listing { rows: Code::ALL.iter().map(row).collect(), ..Listing::plain(&["CODE", "FAULT", "MEANING"]) }
 }
 
 fn text(code: Code) -> String {

@@ -13,7 +13,7 @@ use crate::task::cleaner::{
 };
 use crate::task::report::figures::{self, Figures};
 
-use super::output::{count, table, Format, Out};
+use super::output::{count, table, Format, Out, Output};
 use super::Failed;
 
 /// A dry run found something.
@@ -27,8 +27,8 @@ pub struct GcArguments {
     /// The age from which things that are in no journal are removed, such as 5m; default: gc.grace of the configuration
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     grace: Option<Duration>,
-    #[arg(long, short, value_enum, default_value = "table")]
-    output: Format,
+    #[command(flatten)]
+    output: Output,
     /// Print nothing when there was nothing to do, for timers
     #[arg(long)]
     quiet: bool,
@@ -68,10 +68,10 @@ pub async fn gc(arguments: GcArguments, config: &Path, out: &Out) -> Result<Exit
         if arguments.quiet {
             return Ok(ExitCode::SUCCESS);
         }
-        out.line(match arguments.output {
-            Format::Table => "another cleaner runs on this host".to_owned(),
-            Format::Json => json!({ "busy": true }).to_string(),
-        });
+        match arguments.output.output {
+            Format::Table | Format::Wide | Format::Name => out.line("another cleaner runs on this host"),
+            format => out.value(format, &json!({ "busy": true })),
+        }
         return Ok(ExitCode::SUCCESS);
     };
     if !dry_run {
@@ -82,10 +82,11 @@ pub async fn gc(arguments: GcArguments, config: &Path, out: &Out) -> Result<Exit
         }
     }
     let silent = arguments.quiet && cleaned.complete() && cleaned.work() == 0;
-    match arguments.output {
+    match arguments.output.output {
         _ if silent => {}
-        Format::Json => out.line(as_json(&cleaned, gone.as_ref(), dry_run).to_string()),
-        Format::Table => tell(&cleaned, gone.as_ref(), dry_run, out),
+        Format::Table | Format::Wide => tell(&cleaned, gone.as_ref(), dry_run, out),
+        Format::Name => names(&cleaned.items, out),
+        format => out.value(format, &as_json(&cleaned, gone.as_ref(), dry_run)),
     }
     Ok(exit_code(cleaned.complete(), dry_run && cleaned.work() > 0))
 }
@@ -112,13 +113,17 @@ fn tell(cleaned: &Cleaned, gone: Option<&GoneDocker>, dry_run: bool, out: &Out) 
 }
 
 fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &GcArguments, out: &Out) {
-    if arguments.output == Format::Json {
-        let items: Vec<Value> = done.items.iter().map(item_as_json).collect();
-        let told = json!({
-            "node": node, "dry_run": arguments.dry_run, "items": items, "signs_of_life": done.signs,
-            "not_asked": done.silent,
-        });
-        return out.line(told.to_string());
+    match arguments.output.output {
+        Format::Table | Format::Wide => {}
+        Format::Name => return names(&done.items, out),
+        format => {
+            let items: Vec<Value> = done.items.iter().map(item_as_json).collect();
+            let found = json!({
+                "node": node, "dry_run": arguments.dry_run, "items": items, "signs_of_life": done.signs,
+                "not_asked": done.silent,
+            });
+            return out.value(format, &found);
+        }
     }
     out.line(format!("{node}, to be decommissioned"));
     for sign in &done.signs {
@@ -128,6 +133,11 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &GcArgument
         out.line(format!("not checked for signs of life: {why}"));
     }
     tell_items(&done.items, arguments.dry_run, true, out);
+}
+
+/// What was or would be done something about.
+fn names(items: &[(Item, Fate)], out: &Out) {
+    items.iter().filter(|(item, _)| item.verdict.is_work()).for_each(|(item, _)| out.line(&item.name));
 }
 
 /// The table, and how much of what it has. What is kept is of interest beforehand only.

@@ -12,6 +12,7 @@ mod output;
 mod programs;
 mod run;
 pub mod runtime;
+mod session;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

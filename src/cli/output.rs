@@ -1,20 +1,40 @@
-//! What the verbs print: lines, and tables whose columns line up.
+//! What the verbs print: lines, tables, and lists in the form that the user asks for.
+//!
+//! A list ([`Listing`]) has a row an object. The verb fills in the cells for people and the JSON for programs once; the
+//! format of `-o` decides what is printed.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Mutex};
 
-use comfy_table::{presets, Table};
+use clap::Args;
+use comfy_table::{presets, CellAlignment, Table};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_deceptive;
 
 /// How a verb prints what it found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
+    #[default]
     Table,
+    /// For people, with more columns.
+    Wide,
     /// For programs.
     Json,
+    /// For programs that prefer it.
+    Yaml,
+    /// The names alone, one a line.
+    Name,
+}
+
+/// The flag that every verb has which prints a list.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Output {
+    /// How to print it
+    #[arg(long, short, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
 }
 
 /// Standard output that may be closed by its reader at any time. Clones write to the same place.
@@ -32,6 +52,18 @@ impl Out {
     /// Prints one line. It is dropped when the reader is gone; see [`Out::closed`].
     pub fn line(&self, text: impl AsRef<str>) {
         self.write(format!("{}\n", text.as_ref()).as_bytes());
+    }
+
+    /// Prints a document in JSON or YAML; in any other format in JSON, too.
+    pub fn value(&self, format: Format, value: &Value) {
+        match format {
+            Format::Yaml => match serde_saphyr::to_string(value) {
+                Ok(text) => self.part(&text),
+                // Plain data with text keys: it cannot fail, and JSON is YAML as well.
+                Err(_) => self.line(value.to_string()),
+            },
+            _ => self.line(format!("{value:#}")),
+        }
     }
 
     /// Part of a line, shown at once: a question, or a beginning that the next line completes.
@@ -57,7 +89,7 @@ impl Out {
     }
 }
 
-/// A table without lines: a header and rows, two blanks between the columns. Names are others': what a terminal
+/// A table without a frame: a header and rows, two blanks between the columns. Names are others': what a terminal
 /// would obey is left out.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = Table::new();
@@ -70,6 +102,81 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         column.set_padding((0, if index == last { 0 } else { 2 }));
     }
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// A list of objects.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Over the cells of each row.
+    pub header: Vec<&'static str>,
+    /// Over the further cells that only the wide form has.
+    pub wide_header: Vec<&'static str>,
+    pub rows: Vec<Row>,
+    /// With a frame, as calicoctl has always drawn its tables; else columns alone.
+    pub framed: bool,
+}
+
+/// One object of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    pub name: String,
+    /// A cell may have several lines.
+    pub cells: Vec<String>,
+    pub wide: Vec<String>,
+    pub json: Value,
+}
+
+impl Listing {
+    /// A list whose table has calicoctl's frame.
+    pub fn framed(header: &[&'static str]) -> Self {
+        Self { header: header.to_vec(), framed: true, ..Self::default() }
+    }
+
+    /// A list whose table has columns alone.
+    pub fn plain(header: &[&'static str]) -> Self {
+        Self { header: header.to_vec(), ..Self::default() }
+    }
+
+    /// Prints the list: nothing but the header, `[]` or nothing at all where it is empty.
+    pub fn print(&self, format: Format, out: &Out) {
+        match format {
+            Format::Table => out.line(self.table(false)),
+            Format::Wide => out.line(self.table(true)),
+            Format::Json | Format::Yaml => {
+                out.value(format, &Value::from_iter(self.rows.iter().map(|row| row.json.clone())));
+            }
+            Format::Name => self.rows.iter().for_each(|row| out.line(row.name.replace(is_deceptive, " "))),
+        }
+    }
+
+    fn table(&self, wide: bool) -> String {
+        let header: Vec<&str> =
+            self.header.iter().chain(self.wide_header.iter().filter(|_| wide)).copied().collect();
+        let cells = |row: &Row| row.cells.iter().chain(row.wide.iter().filter(|_| wide)).cloned().collect();
+        let rows: Vec<Vec<String>> = self.rows.iter().map(cells).collect();
+        match self.framed {
+            true => framed(&header, &rows),
+            false => table(&header, &rows),
+        }
+    }
+}
+
+/// A table with a frame of `+`, `-` and `|`.
+fn framed(header: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_FULL_CONDENSED).set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| cleaned(cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_cell_alignment(CellAlignment::Center);
+    }
+    table.to_string()
+}
+
+/// A cell with its own line breaks, without what a terminal would obey.
+fn cleaned(cell: &str) -> String {
+    cell.replace(|c| c != '\n' && is_deceptive(c), " ")
 }
 
 /// `1 veth`, `2 veths`, `2 Consul entries`.

@@ -1,7 +1,7 @@
 //! The audit trail: which task had which address from when to when, and what every launch and every teardown did.
 //!
 //! It is made of JSON lines below `<paths.log>/audit/`, in two files, because they answer different questions and grow
-//! at different speeds. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
+//! at different speeds. `changes.log` holds what operators changed by commands. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
 //! `tasks.log` has two long lines a life, with the time of each step, and must not rotate the addresses away. What a
 //! cleaner removes is also in `gc.log`, for people.
 //!
@@ -12,7 +12,7 @@
 use std::net::IpAddr;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{json, Map, Value};
 
 use crate::config::Config;
 use crate::logging::{timestamp, Log};
@@ -25,6 +25,7 @@ use crate::task::teardown::Report;
 
 const ADDRESSES: &str = "addresses.log";
 const TASKS: &str = "tasks.log";
+const CHANGES: &str = "changes.log";
 const CLEANER: &str = "gc.log";
 
 /// Whose address or life it is. A cleaner that finds things without a record leaves open what it cannot know.
@@ -204,6 +205,24 @@ pub(in crate::task) fn taken_down(
     if by_cleaner {
         lines(report).iter().for_each(|line| cleaner_says(config, &record.identity.task_id, line));
     }
+}
+
+/// An operator's command changed an object of Calico's or a file: its content before and after, as far as there was one.
+pub fn changed(config: &Config, object: &str, before: Option<&Value>, after: Option<&Value>) {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let line = json!({
+        "time": timestamp(),
+        "event": "change",
+        "object": object,
+        "command": std::env::args().collect::<Vec<_>>().join(" "),
+        "user": user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
+        "sudo_user": std::env::var("SUDO_USER").ok(),
+        "before": before,
+        "after": after,
+        "pid": std::process::id(),
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    Log::new(&config.paths.log.join("audit"), CHANGES).write(&line.to_string());
 }
 
 /// A line of the cleaner's own log, about a task or other work.

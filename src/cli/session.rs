@@ -1,0 +1,52 @@
+//! What the operator's verbs share: the configuration, the datastore, and the trail of changes.
+
+use clap::Args;
+use serde_json::Value;
+
+use crate::calico::{Damaged, Datastore, Edited};
+use crate::config::Config;
+use crate::task::report::audit;
+
+use super::output::Out;
+use super::Failed;
+
+/// One run of a verb.
+pub struct Session {
+    pub config: Config,
+    pub out: Out,
+}
+
+/// The flag of every verb that changes or removes something.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct DryRun {
+    /// Only print what would be changed; exit code 3 when there is something to change
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl Session {
+    /// Connects to the datastore.
+    pub async fn datastore(&self) -> Result<Datastore, Failed> {
+        Ok(Datastore::connect(&self.config).await?)
+    }
+
+    /// Warns of records that cannot be read; the rest is printed all the same.
+    pub fn warn_of(&self, damaged: &[Damaged]) {
+        for record in damaged {
+            tracing::warn!("{record}; repair or delete that record");
+        }
+    }
+
+    /// Notes a change in the audit trail: who, by which command, from what to what. `object` is its kind and name,
+    /// such as `Profile dev`. Nothing is noted where nothing changed, or in a dry run.
+    pub fn record(&self, object: &str, edited: &Edited, dry_run: DryRun) {
+        if edited.is_change() && !dry_run.dry_run {
+            self.note(object, edited.before.as_ref(), edited.after.as_ref());
+        }
+    }
+
+    /// The same for what is no resource, such as an address.
+    pub fn note(&self, object: &str, before: Option<&Value>, after: Option<&Value>) {
+        audit::changed(&self.config, object, before, after);
+    }
+}
