@@ -3,6 +3,7 @@
 //! A task's environment is merged into the executor's own by Mesos, so nothing here may be taken from
 //! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
 
+mod operator;
 mod read;
 
 use std::net::IpAddr;
@@ -10,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::tls;
 
-pub use read::ConfigError;
+pub use operator::{Origin, Setting};
+pub use read::{ConfigError, Problem};
 
 /// Where the configuration lies on an agent host.
 pub const DEFAULT_PATH: &str = "/etc/calico-mesos/config.toml";
@@ -22,7 +24,7 @@ pub const DEFAULT_PATH: &str = "/etc/calico-mesos/config.toml";
 /// `--executor_environment_variables`, for custom executors; a task's own does not count.
 pub const VARIABLE: &str = "CALICO_MESOS_CONFIG";
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub etcd: Etcd,
@@ -43,7 +45,7 @@ pub struct Config {
 }
 
 /// The executors' logs, on standard error in the sandbox.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Absent: by the agent's `--logging_level`, and DEBUG with GLOG_v in the agent's
@@ -53,7 +55,7 @@ pub struct Log {
 }
 
 /// How much is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     Error,
@@ -63,7 +65,7 @@ pub enum LogLevel {
 }
 
 /// How a line is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     #[default]
@@ -73,7 +75,7 @@ pub enum LogFormat {
 }
 
 /// Calico's datastore.
-#[derive(Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Etcd {
     /// `http://host:port` or `https://host:port`, all of one cluster.
@@ -84,10 +86,13 @@ pub struct Etcd {
     pub username: Option<String>,
     /// The password stands in a file of its own, readable by root only.
     pub password_file: Option<PathBuf>,
+    /// One from a person's environment or calicoctl.cfg instead of a file; see [`Config::of_shell`].
+    #[serde(skip)]
+    pub password: Option<String>,
 }
 
 /// Consul's agent on this host.
-#[derive(Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consul {
     /// `false`: nothing is registered.
@@ -101,7 +106,7 @@ pub struct Consul {
     pub host_service: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Docker {
     /// `unix:///path`, `tcp://host:port` or `host:port`; decides only when the agent sets no DOCKER_HOST.
@@ -114,7 +119,7 @@ pub struct Docker {
     pub key_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Node {
     /// This host's Calico node; default: NODENAME's successor file `/var/lib/calico/nodename`, then the host name in
@@ -130,7 +135,7 @@ pub struct Node {
 }
 
 /// Who programs routes, policy and sysctls for our interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dataplane {
     /// calico/node runs here.
@@ -139,7 +144,7 @@ pub enum Dataplane {
     Local,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
     /// What a task gets that sets CALICO_IP only.
@@ -149,12 +154,12 @@ pub struct Profile {
 }
 
 /// Whether the first instruction waits for Felix.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
     pub wait: PolicyWait,
     /// How long Felix is waited for; see [`Policy::timeout`].
-    #[serde(deserialize_with = "duration::some")]
+    #[serde(with = "duration::optional")]
     pub timeout: Option<Duration>,
 }
 
@@ -167,7 +172,7 @@ impl Policy {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyWait {
     /// Wait up to `timeout`, then start all the same: Felix drops packets of interfaces that it has not programmed.
@@ -177,7 +182,7 @@ pub enum PolicyWait {
     Off,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Launch {
     /// How long the host's or cluster's faults are retried before the task fails.
@@ -189,7 +194,7 @@ pub struct Launch {
 }
 
 /// Ports of this host that a Calico task was given.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ports {
     /// Lead them to the task's address; `false`: it is reached at its own address only.
@@ -197,7 +202,7 @@ pub struct Ports {
 }
 
 /// resolv.conf of Calico tasks that set none themselves; empty lists leave it to the Docker daemon.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     pub servers: Vec<IpAddr>,
@@ -205,7 +210,7 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// The OCI runtime beneath calico-runc: a path, or a name looked for in the daemon's PATH.
@@ -216,7 +221,7 @@ pub struct Runtime {
 }
 
 /// What tasks may ask for.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// May CALICO_IP name an address?
@@ -225,10 +230,12 @@ pub struct Limits {
     pub profiles: Vec<String>,
     /// Names of IP pools that addresses may come from; empty: all.
     pub pools: Vec<String>,
+    /// Names of IP pools that tasks may choose by CALICO_POOL; empty: all of `pools`.
+    pub allow_pools: Vec<String>,
 }
 
 /// What the cleaner does with things that no journal names.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gc {
     pub orphans: Orphans,
@@ -238,14 +245,14 @@ pub struct Gc {
 }
 
 /// Things of ours that no journal, container or process backs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Orphans {
     Report,
     Remove,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
     /// Written by every `calico-mesos gc` for Prometheus' node exporter (textfile collector).
@@ -253,7 +260,7 @@ pub struct Metrics {
 }
 
 /// Where our own and Calico's files lie. Only tests and private set-ups change these.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
     /// Volatile state: namespaces and gates. Root only.
@@ -285,6 +292,7 @@ impl Default for Etcd {
             key_file: None,
             username: None,
             password_file: None,
+            password: None,
         }
     }
 }
@@ -360,7 +368,7 @@ impl Default for Runtime {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { explicit_addresses: true, profiles: Vec::new(), pools: Vec::new() }
+        Self { explicit_addresses: true, profiles: Vec::new(), pools: Vec::new(), allow_pools: Vec::new() }
     }
 }
 
@@ -441,15 +449,30 @@ impl Paths {
 mod duration {
     use std::time::Duration;
 
-    use serde::{de::Error, Deserialize, Deserializer};
+    use serde::{de::Error, Deserialize, Deserializer, Serializer};
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
         humantime::parse_duration(&text).map_err(|error| D::Error::custom(format!("'{text}': {error}")))
     }
 
-    pub fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        deserialize(deserializer).map(Some)
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*time))
+    }
+
+    pub mod optional {
+        use super::*;
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+            super::deserialize(deserializer).map(Some)
+        }
+
+        pub fn serialize<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
     }
 }
 

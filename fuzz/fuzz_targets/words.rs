@@ -35,7 +35,7 @@ fuzz_target!(|text: &str| {
     }
     let _ = (duration::parse(text), ContainerId::parse(text));
     assert!(service_name(text).len() <= 56);
-    for name in ["CALICO_IP", "CALICO_PROFILE", "SERVICE_PORT"] {
+    for name in ["CALICO_IP", "CALICO_PROFILE", "CALICO_POOL", "SERVICE_PORT"] {
         if let Err(failure) = CalicoRequest::read(|asked| (asked == name).then_some(text), true) {
             assert!(!failure.message.contains(char::is_control), "{failure}");
         }

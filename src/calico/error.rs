@@ -47,6 +47,11 @@ pub enum CalicoError {
     Outside { address: IpAddr, pools: Vec<String> },
     #[error("{address} belongs to IP pool '{pool}', which is disabled")]
     PoolDisabled { address: IpAddr, pool: String },
+    #[error("{address} lies in none of the IP pools that CALICO_POOL names: {}", named(.pools))]
+    OutsideNamed { address: IpAddr, pools: Vec<String> },
+    /// A pool that the task names cannot serve it.
+    #[error("names {pool}, {why}; pools that this task can use: {}", named(.usable))]
+    PoolUnusable { pool: String, why: String, usable: Vec<String> },
     #[error("{address} is still held by {holder}")]
     Taken { address: IpAddr, holder: Holder },
     #[error("{address} lies in block {block} of {owner}, and strict affinity forbids to borrow it")]
@@ -163,10 +168,15 @@ impl CalicoError {
                 Code::IpOutside,
                 format!("CALICO_IP {told}; use CALICO_IP=auto or an address of a pool"),
             ),
+            Self::OutsideNamed { .. } => Failure::new(
+                Code::IpOutside,
+                format!("CALICO_IP {told}; use CALICO_IP=auto, an address of these pools, or leave CALICO_POOL out"),
+            ),
             Self::PoolDisabled { .. } => Failure::new(
                 Code::PoolDisabled,
                 format!("CALICO_IP {told}; use CALICO_IP=auto or an address of another pool"),
             ),
+            Self::PoolUnusable { .. } => Failure::new(Code::PoolInvalid, format!("CALICO_POOL {told}")),
             Self::Taken { .. } => taken(&told),
             Self::Strict { .. } => {
                 Failure::new(Code::IpStrict, format!("CALICO_IP {told}; use CALICO_IP=auto"))

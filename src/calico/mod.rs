@@ -184,6 +184,8 @@ pub struct NamedPort {
 pub struct Wanted {
     pub addresses: Vec<AddressRequest>,
     pub profiles: Vec<String>,
+    /// Names or CIDRs of the IP pools that all addresses come from; empty: any.
+    pub pools: Vec<String>,
     /// Mesos labels as the app has them; brought into Calico's form here.
     pub labels: BTreeMap<String, String>,
     pub ports: Vec<NamedPort>,

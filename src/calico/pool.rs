@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::block;
 use super::model::{Metadata, PoolSpec, PoolStatus};
 use super::overlap::overlap;
-use super::{selector, Family};
+use super::{selector, CalicoError, Family};
+use crate::config::Limits;
 
 /// An IP pool with Calico's defaults filled in.
 #[derive(Debug, Clone)]
@@ -72,15 +73,16 @@ impl Pool {
         selector::selects(&self.spec.node_selector, node_labels)
     }
 
-    /// Why the pool gives no addresses to tasks on a node with these labels, if so.
-    fn objection(&self, node_labels: &BTreeMap<String, String>) -> Option<String> {
+    /// Why the pool gives no addresses to tasks on a node with these labels, if so. One with assignmentMode Manual
+    /// serves those alone that name it.
+    fn objection(&self, node_labels: &BTreeMap<String, String>, is_named: bool) -> Option<String> {
         if self.disabled {
             return Some("disabled".into());
         }
         if self.blocked {
             return Some("not allocatable".into());
         }
-        if self.spec.assignment_mode.as_deref() == Some("Manual") {
+        if !is_named && self.spec.assignment_mode.as_deref() == Some("Manual") {
             return Some("assignmentMode Manual".into());
         }
         let uses = self.spec.allowed_uses.as_deref().unwrap_or_default();
@@ -98,6 +100,11 @@ impl Pool {
             Ok(false) => Some(format!("its nodeSelector '{}' does not match", self.spec.node_selector)),
             Err(problem) => Some(problem),
         }
+    }
+
+    /// `web (10.65.0.0/16)`, for messages.
+    pub(super) fn shown(&self) -> String {
+        format!("{} ({})", self.name, self.cidr)
     }
 
     fn block_count(&self) -> u128 {
@@ -136,7 +143,7 @@ pub(super) fn choose<'a>(
     let mut reasons = Vec::new();
     for pool in pools.iter().filter(|pool| Family::of(pool.cidr.addr()) == family) {
         let limited = !allowed.is_empty() && !allowed.contains(&pool.name);
-        let objection = pool.objection(node_labels);
+        let objection = pool.objection(node_labels, false);
         match objection.or_else(|| limited.then(|| "not among limits.pools".to_owned())) {
             None => chosen.push(pool),
             Some(reason) => reasons.push(format!("{}: {reason}", pool.name)),
@@ -146,6 +153,49 @@ pub(super) fn choose<'a>(
     if chosen.is_empty() {
         return Err(reasons);
     }
+    Ok(chosen)
+}
+
+/// The pools that a task names by name or CIDR; or that one of them is of no use to it, and which ones would be.
+pub(super) fn named<'a>(
+    pools: &'a [Pool],
+    asked: &[String],
+    node_labels: &BTreeMap<String, String>,
+    limits: &Limits,
+) -> Result<Vec<&'a Pool>, CalicoError> {
+    let is_allowed = |pool: &Pool| {
+        let among = |names: &[String]| names.is_empty() || names.contains(&pool.name);
+        among(&limits.pools) && among(&limits.allow_pools)
+    };
+    let usable = || {
+        let serves = |pool: &&Pool| is_allowed(pool) && pool.objection(node_labels, true).is_none();
+        pools.iter().filter(serves).map(Pool::shown).collect::<Vec<String>>()
+    };
+    let mut chosen: Vec<&Pool> = Vec::new();
+    for text in asked {
+        let cidr = text.parse::<IpNet>().ok();
+        let is_it = |pool: &&Pool| pool.name == *text || Some(pool.cidr) == cidr;
+        let objection = match pools.iter().find(is_it) {
+            None => "which is not an IP pool of this cluster".to_owned(),
+            Some(pool) if !is_allowed(pool) => {
+                let usable = usable();
+                return Err(CalicoError::NotAllowed(format!(
+                    "CALICO_POOL {text} is not allowed here (limits.allow_pools and limits.pools); pools that this task can use: {}",
+                    if usable.is_empty() { "none".to_owned() } else { usable.join(", ") }
+                )));
+            }
+            Some(pool) => match pool.objection(node_labels, true) {
+                None => {
+                    chosen.push(pool);
+                    continue;
+                }
+                Some(objection) => format!("which cannot serve it ({objection})"),
+            },
+        };
+        return Err(CalicoError::PoolUnusable { pool: text.clone(), why: objection, usable: usable() });
+    }
+    chosen.sort_by(|a, b| a.name.cmp(&b.name));
+    chosen.dedup_by(|a, b| a.name == b.name);
     Ok(chosen)
 }
 
@@ -221,6 +271,39 @@ mod tests {
         ] {
             assert!(reasons.contains(part), "{reasons}");
         }
+    }
+
+    #[test]
+    fn a_task_may_name_pools() {
+        let pools = [
+            pool("web", r#"{"cidr":"10.1.0.0/16"}"#),
+            pool("manual", r#"{"cidr":"10.2.0.0/16","assignmentMode":"Manual"}"#),
+            pool("off", r#"{"cidr":"10.3.0.0/16","disabled":true}"#),
+            pool("other", r#"{"cidr":"10.4.0.0/16","nodeSelector":"rack == 'r2'"}"#),
+            pool("six", r#"{"cidr":"fd00::/48"}"#),
+        ];
+        let named = |asked: &[&str], limits: &Limits| {
+            let asked: Vec<String> = asked.iter().map(|text| (*text).to_owned()).collect();
+            let chosen = named(&pools, &asked, &BTreeMap::new(), limits);
+            chosen.map(|pools| pools.iter().map(|pool| pool.name.clone()).collect::<Vec<_>>())
+        };
+        let free = Limits::default();
+        assert_eq!(named(&["web", "10.1.0.0/16"], &free).unwrap(), ["web"]);
+        assert_eq!(named(&["six", "manual"], &free).unwrap(), ["manual", "six"]);
+        for (asked, why) in [
+            ("nosuch", "not an IP pool"),
+            ("10.1.0.0/24", "not an IP pool"),
+            ("off", "disabled"),
+            ("other", "nodeSelector"),
+        ] {
+            let error = named(&["web", asked], &free).unwrap_err().to_string();
+            assert!(error.contains(&format!("names {asked}, which")) && error.contains(why), "{error}");
+            assert!(error.ends_with("web (10.1.0.0/16), manual (10.2.0.0/16), six (fd00::/48)"), "{error}");
+        }
+        let limited = Limits { allow_pools: vec!["six".into()], ..Limits::default() };
+        let error = named(&["web"], &limited).unwrap_err().to_string();
+        assert!(error.contains("limits.allow_pools") && error.ends_with("use: six (fd00::/48)"), "{error}");
+        assert!(named(&["six"], &Limits { pools: vec!["web".into()], ..limited }).is_err());
     }
 
     #[test]

@@ -283,14 +283,13 @@ impl Options {
         let file = |path: &std::path::Path| {
             std::fs::read(path).map_err(|source| StoreError::File { path: path.into(), source })
         };
-        let user = match (&config.username, &config.password_file) {
-            (Some(name), Some(path)) => {
-                let password =
-                    String::from_utf8_lossy(&file(path)?).trim_end_matches(['\r', '\n']).to_owned();
-                Some((name.clone(), password))
+        let password = match &config.password_file {
+            Some(path) => {
+                Some(String::from_utf8_lossy(&file(path)?).trim_end_matches(['\r', '\n']).to_owned())
             }
-            _ => None,
+            None => config.password.clone(),
         };
+        let user = config.username.clone().zip(password);
         Ok(Self { user, files: files(config) })
     }
 

@@ -224,7 +224,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn no_datastore_upsets_a_launch((mut store, ours) in any_store(), addresses in wishes(), limited in any::<bool>()) {
+    fn no_datastore_upsets_a_launch((mut store, ours) in any_store(), addresses in wishes(), limited in any::<bool>(), by_name in any::<bool>()) {
         let identity = identity();
         for (from, to) in [("HANDLE", keys::handle(&identity.handle)), ("ENDPOINT", identity.endpoint_key())] {
             let key = if from == "HANDLE" { keys::handle(from) } else { keys::endpoint(from) };
@@ -233,8 +233,12 @@ proptest! {
             }
         }
         let pools = if limited { vec!["p".to_owned()] } else { Vec::new() };
-        let limits = Limits { pools, ..Limits::default() };
-        let wanted = Wanted { addresses, profiles: vec!["dev".into()], ..Wanted::default() };
+        // Whether the operator limits the pools or the task names one: the address comes from no other.
+        let (limits, named) = match by_name {
+            true => (Limits::default(), pools),
+            false => (Limits { pools, ..Limits::default() }, Vec::new()),
+        };
+        let wanted = Wanted { addresses, profiles: vec!["dev".into()], pools: named, ..Wanted::default() };
         let Some(plan) = planned(&store, &wanted, &limits) else { return Ok(()) };
         prop_assert_eq!(plan.addresses.len(), wanted.addresses.len());
         prop_assert_eq!(plan.addresses.iter().collect::<BTreeSet<_>>().len(), plan.addresses.len());

@@ -4,6 +4,7 @@
 //! one line on standard error, `calico-mesos: message: cause`, a warning is `calico-mesos: warning: message`. A reader
 //! that closes our output (`| head`) is no error.
 
+mod config;
 mod explain;
 mod gc;
 mod interrupt;
@@ -15,12 +16,12 @@ pub mod runtime;
 mod session;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config;
+use crate::config::DEFAULT_PATH;
 use crate::error::chain;
 use crate::logging;
 
@@ -33,9 +34,9 @@ const USAGE: u8 = 64;
 #[derive(Debug, Parser)]
 #[command(name = "calico-mesos", version, subcommand_required = true, arg_required_else_help = false)]
 struct Cli {
-    /// The configuration of this agent host.
-    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
-    config: PathBuf,
+    /// The configuration of this agent host; default: /etc/calico-mesos/config.toml
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -48,6 +49,9 @@ enum Verb {
     Gc(gc::GcArguments),
     /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
     Explain(explain::ExplainArguments),
+    /// Show this host's configuration, or all mistakes in it.
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// Prepare this host.
     #[command(subcommand)]
     Node(node::Verb),
@@ -68,12 +72,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let out = Out::stdout();
+    let file = cli.config.as_deref();
+    // What belongs to this host's executors goes by their file alone, as they do.
+    let host = file.unwrap_or(Path::new(DEFAULT_PATH));
     let result: Result<ExitCode, Failed> = runtime.block_on(async {
         match cli.verb {
-            Verb::Run(arguments) => run::run(arguments, &cli.config, &out).await,
-            Verb::Gc(arguments) => gc::gc(arguments, &cli.config, &out).await,
+            Verb::Run(arguments) => run::run(arguments, host, &out).await,
+            Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
-            Verb::Node(verb) => node::node(verb, &cli.config, &out).await,
+            Verb::Config(verb) => config::config(&verb, file, &out),
+            Verb::Node(verb) => node::node(verb, host, &out).await,
         }
     });
     // A thread may still wait for an answer on standard input.

@@ -137,7 +137,7 @@ impl Listing {
         Self { header: header.to_vec(), ..Self::default() }
     }
 
-    /// Prints the list: nothing but the header, `[]` or nothing at all where it is empty.
+    /// Prints the list: the header alone, `[]` or no line where it is empty.
     pub fn print(&self, format: Format, out: &Out) {
         match format {
             Format::Table => out.line(self.table(false)),

@@ -1,10 +1,12 @@
 //! What the operator's verbs share: the configuration, the datastore, and the trail of changes.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use serde_json::Value;
 
 use crate::calico::{Damaged, Datastore, Edited};
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::task::report::audit;
 
 use super::output::Out;
@@ -13,6 +15,10 @@ use super::Failed;
 /// One run of a verb.
 pub struct Session {
     pub config: Config,
+    /// The file of `--config`, where that was given.
+    pub file: Option<PathBuf>,
+    /// Where the choice of the datastore comes from.
+    pub origin: Origin,
     pub out: Out,
 }
 
@@ -25,6 +31,12 @@ pub struct DryRun {
 }
 
 impl Session {
+    /// Reads the configuration of an operator's shell; see [`Config::of_shell`].
+    pub fn open(file: Option<&Path>, out: &Out) -> Result<Self, Failed> {
+        let (config, origin) = Config::of_shell(file)?;
+        Ok(Self { config, file: file.map(Path::to_owned), origin, out: out.clone() })
+    }
+
     /// Connects to the datastore.
     pub async fn datastore(&self) -> Result<Datastore, Failed> {
         Ok(Datastore::connect(&self.config).await?)

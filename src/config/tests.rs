@@ -74,6 +74,36 @@ fn what_is_wrong_is_told_with_its_line() {
 }
 
 #[test]
+fn all_mistakes_have_their_lines_and_unknown_names_the_nearest_one() {
+    let text = "[etcd]\nendpoint = [\"x\"]\n\n[polcy]\nwait = \"off\"\n[policy]\nwait = \"sometimes\"\ntimeout = 3\n[xyzzy]\n";
+    let error = load(text).unwrap_err();
+    let problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
+    let expected = [
+        "line 2: 'endpoint' is not a key of [etcd]; did you mean 'endpoints'?",
+        "line 4: 'polcy' is not a section; did you mean 'policy'?",
+        "line 7: unknown variant `sometimes`, expected one of `best-effort`, `required`, `off`",
+        "line 8: invalid type: integer `3`, expected a string",
+        "line 9: 'xyzzy' is not a section",
+    ];
+    assert_eq!(problems, expected);
+    let error = load("[node]\nmtu = 1\n\n[paths]\nrun = \"run\"\n").unwrap_err();
+    let problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        ["line 5: paths.run must be an absolute path", "line 2: node.mtu: 1 is not between 576 and 65535"]
+    );
+}
+
+#[test]
+fn a_configuration_that_is_written_reads_back() {
+    let mut written = serde_json::to_value(Config::default()).unwrap();
+    for keys in written.as_object_mut().unwrap().values_mut().filter_map(serde_json::Value::as_object_mut) {
+        keys.retain(|_, value| !value.is_null());
+    }
+    assert_eq!(serde_json::from_value::<Config>(written).unwrap(), Config::default());
+}
+
+#[test]
 fn a_path_that_would_lead_into_a_sandbox_is_refused() {
     let told = load("[paths]\nrun = \"run\"\n[etcd]\nca_file = \"ca.pem\"\n[runtime]\npath = \"bin/runc\"");
     let told = told.unwrap_err().to_string();

@@ -120,6 +120,9 @@ codes! {
     PoolDisabled "CM-POOL-DISABLED" App
         "The address in `CALICO_IP` belongs to an IP pool that is disabled."
         "Use `CALICO_IP=auto` or an address of another pool, or have the operator enable this pool."
+    PoolInvalid "CM-POOL-INVALID" App
+        "`CALICO_POOL` names no IP pool that this task can use: one that does not exist, is disabled, serves other nodes or has no address of the requested kind."
+        "Name a pool that the message lists, or leave `CALICO_POOL` out."
     IpStrict "CM-IP-STRICT" App
         "The address in `CALICO_IP` lies in the block of another node, and strict affinity forbids to borrow it."
         "Use `CALICO_IP=auto`, or pin the app to the node that the message names."

@@ -31,7 +31,7 @@ use crate::error;
 use crate::logging::Log;
 
 pub use argv::{Call, Subcommand};
-pub use oci::{edit, Edited, OciError};
+pub use oci::{edit, EditedSpec, OciError};
 
 /// Why a container may not be made or started. Each text is a sentence for the owner of the app.
 #[derive(Debug, thiserror::Error)]

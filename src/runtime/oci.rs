@@ -18,19 +18,19 @@ pub enum OciError {
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Edited {
+pub struct EditedSpec {
     pub text: String,
     /// The file behind the container's /etc/hosts, when it is Docker's own for this container.
     pub hosts: Option<PathBuf>,
 }
 
 /// Puts the container into `namespace`, and takes Docker's own network hook out.
-pub fn edit(text: &str, docker_id: &str, namespace: &Path) -> Result<Edited, OciError> {
+pub fn edit(text: &str, docker_id: &str, namespace: &Path) -> Result<EditedSpec, OciError> {
     let mut spec: Value = serde_json::from_str(text)?;
     set_namespace(&mut spec, namespace.to_str().ok_or(OciError::Path)?)?;
     drop_network_hook(&mut spec);
     let hosts = docker_hosts(&spec, docker_id);
-    Ok(Edited { text: serde_json::to_string(&spec)?, hosts })
+    Ok(EditedSpec { text: serde_json::to_string(&spec)?, hosts })
 }
 
 fn set_namespace(spec: &mut Value, path: &str) -> Result<(), OciError> {

@@ -89,7 +89,7 @@ impl Sink {
 
 /// The container's output from the moment of [`Docker::attach`] on.
 #[derive(Debug)]
-pub struct Output {
+pub struct OutputStream {
     docker: Docker,
     id: String,
     source: Source,
@@ -105,10 +105,10 @@ enum Source {
 
 impl Docker {
     /// Attaches to stdout and stderr. To be called before `start`.
-    pub async fn attach(&self, id: &str) -> Result<Output, DockerError> {
+    pub async fn attach(&self, id: &str) -> Result<OutputStream, DockerError> {
         let source = timeout(DOCKER_CALL, self.attach_source(id));
         let source = source.await.unwrap_or_else(|_| Err(self.slow(DOING, DOCKER_CALL)))?;
-        Ok(Output { docker: self.clone(), id: id.to_owned(), source, last: now() })
+        Ok(OutputStream { docker: self.clone(), id: id.to_owned(), source, last: now() })
     }
 
     async fn attach_source(&self, id: &str) -> Result<Source, DockerError> {
@@ -145,7 +145,7 @@ impl Docker {
     }
 }
 
-impl Output {
+impl OutputStream {
     /// Writes everything until the container has ended (or is gone). While the daemon is away it goes on
     /// trying: a caller that learns of the end from elsewhere drops this after a moment of grace.
     pub async fn pump(mut self, mut stdout: Sink, mut stderr: Sink) {

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! Docker::connect ─► ensure_image ─► create ─► wait, attach ─► start ─► inspect
-//!                                      │         │      │                  │ pid
-//!                                      │         │      └► Output::pump    ▼
+//!                                      │         │      │                          │ pid
+//!                                      │         │      └► OutputStream::pump      ▼
 //!                                      │         └───────► Waiting::exit ──► Exit
 //!                                      └► stop, kill, remove, exec
 //! ```
@@ -49,7 +49,7 @@ pub use exec::Running;
 pub use host::{DockerHost, InvalidDockerHost};
 pub use image::ImageRequest;
 pub use inspect::Inspected;
-pub use logs::{Output, Sink};
+pub use logs::{OutputStream, Sink};
 pub use namespaces::UserNamespace;
 pub use process::HostProcess;
 pub use remains::{end_remains, RemainsError};

@@ -1,5 +1,6 @@
 //! `calico-mesos` as people use it: the real program, private daemons, a machine that stays as it was.
 
+mod config;
 mod definitions;
 mod explain;
 mod killed;

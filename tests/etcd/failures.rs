@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms};
+use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms, Wanted};
 use calico_mesos::error::{Blame, Code};
 use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +64,63 @@ async fn hosts_and_pools_that_are_missing() {
     refused(&mut world, &auto(), Code::NoPool, &["far: its nodeSelector", "odd: selector 'host like 'b''"])
         .await;
     refused(&mut world, &wants(&[AddressRequest::Auto(Family::V6)]), Code::NoPool, &["IPv6"]).await;
+}
+
+/// Own blocks, new blocks and borrowed addresses: all of them in the named pools.
+#[tokio::test]
+async fn a_task_that_names_pools_gets_addresses_of_no_other() {
+    let pools = [
+        ("a", r#"{"cidr":"10.65.0.0/28","blockSize":29}"#),
+        ("web", r#"{"cidr":"10.66.0.0/29","blockSize":30}"#),
+        ("six", r#"{"cidr":"fd00::/124","blockSize":125}"#),
+    ];
+    let mut world = World::new(&["a", "b"], &pools).await;
+    let in_web = |address: &std::net::IpAddr| address.to_string().starts_with("10.66.0.");
+    let named = |pools: &[&str], wanted: Wanted| Wanted {
+        pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
+        ..wanted
+    };
+    let web = named(&["web"], auto());
+    // Two blocks of four: the first one of each host, then the rest of the pool by borrowing.
+    let first = world.launch(&task("b"), &web).await.unwrap().addresses;
+    assert!(in_web(&first[0]), "{first:?}");
+    assert!(!in_web(&world.launch(&task("a"), &auto()).await.unwrap().addresses[0]));
+    for _ in 0..7 {
+        let got = world.launch(&task("a"), &web).await.unwrap().addresses;
+        assert!(in_web(&got[0]), "{got:?}");
+    }
+    let error =
+        refused(&mut world, &web, Code::Exhausted, &["web (10.66.0.0/29)", "every block is full"]).await;
+    assert!(!error.to_string().contains("10.65.0.0"), "{error}");
+    world.launch(&task("a"), &auto()).await.unwrap();
+
+    let both = named(
+        &["10.65.0.0/28", "six"],
+        wants(&[AddressRequest::Auto(Family::V4), AddressRequest::Auto(Family::V6)]),
+    );
+    let got = world.launch(&task("a"), &both).await.unwrap().addresses;
+    assert!(got[0].to_string().starts_with("10.65.0.") && got[1].is_ipv6(), "{got:?}");
+
+    let usable = "a (10.65.0.0/28), six (fd00::/124), web (10.66.0.0/29)";
+    refused(&mut world, &named(&["nosuch"], auto()), Code::PoolInvalid, &["names nosuch, which", usable])
+        .await;
+    refused(&mut world, &named(&["six"], auto()), Code::PoolInvalid, &["no IPv4 addresses", "web"]).await;
+    let outside = named(&["web"], explicit("10.65.0.9"));
+    refused(&mut world, &outside, Code::IpOutside, &["10.65.0.9", "CALICO_POOL", "web (10.66.0.0/29)"]).await;
+    world.pool("web", r#"{"cidr":"10.66.0.0/29","blockSize":30,"disabled":true}"#).await;
+    refused(&mut world, &web, Code::PoolInvalid, &["web, which cannot serve it (disabled)", "a (10.65"])
+        .await;
+    // The limit of blocks counts within the named pools as anywhere.
+    world.pool("web", r#"{"cidr":"10.66.0.0/28","blockSize":30}"#).await;
+    let limit = r#"{"auto_allocate_blocks":true,"strict_affinity":true,"maxBlocksPerHost":1}"#;
+    world.put(&format!("{IPAM}/config"), limit).await;
+    refused(&mut world, &web, Code::Exhausted, &["web (10.66.0.0/28)", "block"]).await;
+    let mut config = world.config("a");
+    config.limits.allow_pools = vec!["a".into()];
+    let mut datastore = calico_mesos::calico::Datastore::connect(&config).await.unwrap();
+    let error = datastore.prepare(&task("a"), &web).await.err().unwrap().failure();
+    assert_eq!(error.code, Code::NotAllowed);
+    assert!(error.message.contains("limits.allow_pools"), "{}", error.message);
 }
 
 #[tokio::test]

@@ -74,6 +74,28 @@ pub async fn two_profiles(example: Example) {
     task.is_over().await;
 }
 
+/// The pool that the app names gives the address, though another one serves the node as well.
+pub async fn pool(example: Example) {
+    let world = world().await;
+    let refused = world.launch(&example.app).await;
+    let message = refused.fails().await;
+    assert!(
+        message.contains("CALICO_POOL names public, which is not an IP pool of this cluster"),
+        "{message}"
+    );
+    assert!(message.contains("CM-POOL-INVALID"), "{message}");
+    refused.executor_exit().await;
+    assert_eq!(world.endpoints().await, Vec::<Value>::new());
+
+    let key = "/calico/resources/v3/projectcalico.org/ippools/public";
+    world.put(key, r#"{"metadata":{"name":"public"},"spec":{"cidr":"10.203.0.0/24","blockSize":28}}"#).await;
+    let task = example.running(&world).await;
+    let address = address(&task);
+    assert!(address.starts_with("10.203.0."), "{address}");
+    assert_eq!(endpoint(&world).await["ipNetworks"], json!([format!("{address}/32")]));
+    task.is_over().await;
+}
+
 pub async fn dual_stack(example: Example) {
     let world = world_with(|stack| stack.pools.push("fd00:202::/64".parse().unwrap()), |_| ()).await;
     let task = example.running(&world).await;

@@ -43,7 +43,7 @@ macro_rules! examples {
 }
 
 examples! {
-    addresses: testapp static_address two_profiles dual_stack nested_id calico_network constraints;
+    addresses: testapp static_address two_profiles pool dual_stack nested_id calico_network constraints;
     ports: service_ports port_mappings host_ports;
     health: health_http health_https health_tcp health_assigned_port health_command health_marathon_http;
     containers: command volumes parameters kill_grace bridge_network host_network;

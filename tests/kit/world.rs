@@ -115,6 +115,11 @@ impl World {
         answer.kvs().first().map(|kv| serde_json::from_slice(kv.value()).unwrap())
     }
 
+    pub async fn put(&self, key: &str, value: &str) {
+        let mut client = etcd_client::Client::connect([&self.stack.etcd_endpoint], None).await.unwrap();
+        client.put(key, value, None).await.unwrap();
+    }
+
     pub async fn endpoints(&self) -> Vec<Value> {
         let prefix = "/calico/resources/v3/projectcalico.org/workloadendpoints/";
         let mut client = etcd_client::Client::connect([&self.stack.etcd_endpoint], None).await.unwrap();

@@ -1,7 +1,7 @@
 //! Calico's resources as an operator reads and changes them: whole records, with every field that we do not know.
 //!
 //! A record is a JSON document ([`Object`]); a change is a read, a decision and a guarded write ([`Datastore::edit`]),
-//! again when somebody else was faster. A record that cannot be read is listed as [`Damaged`] beside the others: one
+//! again when another writer was faster. A record that cannot be read is listed as [`Damaged`] beside the others: one
 //! that was edited by hand must neither hide the rest nor be lost by a write.
 
 use serde::de::DeserializeOwned;
@@ -158,8 +158,8 @@ impl Object {
 
     fn read(kind: Kind, entry: &ReadKey) -> Result<Self, Damaged> {
         let damaged = |reason: String| Damaged { key: entry.key.clone(), reason };
-        let value: Value =
-            serde_json::from_slice(&entry.value).map_err(|error| damaged(format!("it is no JSON ({error})")))?;
+        let value: Value = serde_json::from_slice(&entry.value)
+            .map_err(|error| damaged(format!("it is no JSON ({error})")))?;
         if !value.is_object() {
             return Err(damaged("it is no JSON object".to_owned()));
         }
@@ -248,8 +248,8 @@ impl Datastore {
         Ok(entry.map(|entry| Object::read(kind, entry)).transpose()?)
     }
 
-    /// Reads a resource, lets the caller decide, and writes what came of it if nobody else wrote meanwhile; else once
-    /// more. Refused while an operator has locked the datastore. With `dry_run` everything but the write.
+    /// Reads a resource, lets the caller decide, and writes the result, unless another writer has changed it meanwhile: then
+    /// once more. Refused while an operator has locked the datastore. With `dry_run` everything but the write.
     pub async fn edit<E: From<CalicoError>>(
         &mut self,
         kind: Kind,

@@ -32,8 +32,16 @@ const GIVEN_UP: usize = 20;
 impl Planner<'_> {
     pub(super) fn assign_auto(&mut self, family: Family) -> Found<IpAddr> {
         let all = self.pools.clone();
-        let pools = pool::choose(&all, family, &self.node_labels, &self.request.limits.pools)
-            .map_err(|reasons| CalicoError::NoPool { family, node: self.node.to_owned(), reasons })?;
+        let serving = pool::choose(&all, family, &self.node_labels, &self.request.limits.pools);
+        let named = self.named.clone();
+        let pools = match &named {
+            Some(named) => of_family(named, family, serving.as_deref().unwrap_or_default())?,
+            None => serving.map_err(|reasons| CalicoError::NoPool {
+                family,
+                node: self.node.to_owned(),
+                reasons,
+            })?,
+        };
         self.guard_all(keys::pools());
         for pool in &pools {
             self.guard(keys::pool(&pool.name));
@@ -45,7 +53,7 @@ impl Planner<'_> {
             return Ok(address);
         }
         let exhausted = |reason: &str| {
-            let pools = pools.iter().map(|pool| format!("{} ({})", pool.name, pool.cidr)).collect();
+            let pools = pools.iter().map(|pool| pool.shown()).collect();
             Halt::Error(CalicoError::Exhausted { family, pools, reason: reason.to_owned() })
         };
         self.check_may_claim(family, &pools).map_err(|reason| exhausted(&reason))?;
@@ -295,6 +303,20 @@ impl Planner<'_> {
         block.sequence_number = block.sequence_number.max(old.sequence_number.wrapping_add(1));
         Ok(self.take(*cidr, block, revision, ordinal))
     }
+}
+
+/// The named pools of a family, or that there are none.
+fn of_family<'a>(named: &'a [Pool], family: Family, serving: &[&Pool]) -> Result<Vec<&'a Pool>, CalicoError> {
+    let fits = |pool: &&Pool| Family::of(pool.cidr.addr()) == family;
+    let pools: Vec<&Pool> = named.iter().filter(fits).collect();
+    if pools.is_empty() {
+        return Err(CalicoError::PoolUnusable {
+            pool: named.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>().join(", "),
+            why: format!("which has no {family} addresses"),
+            usable: serving.iter().map(|pool| pool.shown()).collect(),
+        });
+    }
+    Ok(pools)
 }
 
 fn reaches(pools: &[&Pool], cidr: &IpNet) -> bool {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::{block, keys, CalicoError, Holder};
-use super::{Attribute, Block, Found, Halt, Planner, SeenBlock};
+use super::{Attribute, Block, Found, Halt, Planner, Pool, SeenBlock};
 
 impl Planner<'_> {
     pub(super) fn assign_explicit(&mut self, address: IpAddr) -> Found<IpAddr> {
@@ -71,7 +71,7 @@ impl Planner<'_> {
     /// How large the blocks are around the address today, if its pool allows it.
     fn block_length_for(&mut self, address: IpAddr) -> Result<u8, CalicoError> {
         let allowed = &self.request.limits.pools;
-        let is_allowed = |pool: &super::Pool| allowed.is_empty() || allowed.contains(&pool.name);
+        let is_allowed = |pool: &Pool| allowed.is_empty() || allowed.contains(&pool.name);
         let pools: Vec<_> = self.pools.iter().filter(|pool| pool.cidr.contains(&address)).collect();
         let enabled = || pools.iter().filter(|pool| pool.is_enabled());
         let Some(pool) = enabled().find(|pool| is_allowed(pool)).or_else(|| enabled().next()) else {
@@ -85,6 +85,12 @@ impl Planner<'_> {
                 "CALICO_IP {address} is refused: tasks may not use IP pool '{}' (limits.pools)",
                 pool.name
             )));
+        }
+        if let Some(named) =
+            self.named.as_ref().filter(|named| named.iter().all(|named| named.name != pool.name))
+        {
+            let pools = named.iter().map(Pool::shown).collect();
+            return Err(CalicoError::OutsideNamed { address, pools });
         }
         let (key, length) = (keys::pool(&pool.name), pool.block_length);
         self.guard(key);

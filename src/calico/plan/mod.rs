@@ -22,7 +22,7 @@ use super::block::{self, Attribute, Block};
 use super::files::Hint;
 use super::model::{Affinity, Extra, IpamConfig};
 use super::overlap::Lengths;
-use super::pool::Pool;
+use super::pool::{self, Pool};
 use super::snapshot::{SeenBlock, Snapshot};
 use super::txn::{Change, Guard, Range};
 use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
@@ -95,6 +95,8 @@ struct Planner<'a> {
     node: &'a str,
     node_labels: BTreeMap<String, String>,
     pools: Vec<Pool>,
+    /// Those that the task names.
+    named: Option<Vec<Pool>>,
     reserved: Vec<IpNet>,
     config: IpamConfig,
     lengths: Lengths,
@@ -110,6 +112,14 @@ impl<'a> Planner<'a> {
         let labels = view.node_labels(node)?;
         let node_labels = labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?;
         let (mark, pools) = (view.pools_mark(&node_labels), view.pools());
+        let asked = &request.wanted.pools;
+        let named = match asked.is_empty() {
+            true => None,
+            false => {
+                let named = pool::named(&pools, asked, &node_labels, request.limits)?;
+                Some(named.into_iter().cloned().collect())
+            }
+        };
         let excluded = request.excluded.iter().copied().map(IpNet::from);
         Ok(Self {
             request,
@@ -120,6 +130,7 @@ impl<'a> Planner<'a> {
             config: view.ipam_config()?,
             lengths: Lengths::of(&pools),
             pools,
+            named,
             trusts_hint: request.hint.mark == mark && request.hint.revision <= view.revision,
             plan: Plan { mark, ..Plan::default() },
         })

@@ -12,8 +12,8 @@ use crate::mesos::messages::TaskInfo;
 use crate::task::cleaner::{sweep, Sweep};
 
 use super::inventory::{RunInventory, SeenOnHost};
+use super::local_run::LocalRun;
 use super::place::Place;
-use super::session::Session;
 use super::summary::AppSummary;
 use super::task::RunTask;
 use super::{hook, report, RunArguments};
@@ -65,7 +65,7 @@ impl Launch<'_> {
         if self.interrupt.count() > 0 {
             return result;
         }
-        let mut session = match Session::start(self.place, executor, self.out, self.interrupt).await {
+        let mut session = match LocalRun::start(self.place, executor, self.out, self.interrupt).await {
             Ok(session) => session,
             Err(error) => {
                 self.print_error(&error);
@@ -106,7 +106,7 @@ impl Launch<'_> {
     /// Shows the tasks, and waits from RUNNING to the moment when they are to end. True when something failed.
     async fn show_and_wait(
         &self,
-        session: &mut Session<'_>,
+        session: &mut LocalRun<'_>,
         summary: &AppSummary,
         inventory: &RunInventory<'_>,
     ) -> bool {
@@ -126,7 +126,7 @@ impl Launch<'_> {
         }
     }
 
-    async fn run_hook(&self, command: &str, session: &mut Session<'_>, summary: &AppSummary) -> bool {
+    async fn run_hook(&self, command: &str, session: &mut LocalRun<'_>, summary: &AppSummary) -> bool {
         let environment = hook::environment(&session.tasks, self.place, summary);
         let limit = self.arguments.limit.unwrap_or(Duration::MAX);
         let ended: std::io::Result<Option<ExitStatus>> = tokio::select! {

@@ -1,7 +1,7 @@
 //! `calico-mesos run APP.json`: a Marathon app on this machine, launched as a Mesos agent would.
 //!
 //! ```text
-//!  app.json ─► place (daemons of our own, or this machine's) ─► session (embedded agent, real executors)
+//!  app.json ─► place (daemons of our own, or this machine's) ─► local_run (embedded agent, real executors)
 //!                                                                 │  table, DNS names, output, --then
 //!  "left behind: nothing" ◄─ place closed ◄─ inventory ◄─ Ctrl-C, --for, or all tasks over
 //! ```
@@ -17,11 +17,11 @@ mod hook;
 mod instances;
 mod inventory;
 mod launch;
+mod local_run;
 mod notes;
 mod place;
 mod remains;
 mod report;
-mod session;
 mod summary;
 mod task;
 mod timing;

@@ -58,7 +58,8 @@ impl AppSummary {
 
 /// By its variables, or by a user network of the name `calico`.
 pub fn is_calico(info: &TaskInfo) -> bool {
-    let by_variable = ["CALICO_IP", "CALICO_PROFILE"].iter().any(|name| variable(info, name).is_some());
+    let by_variable = ["CALICO_IP", "CALICO_PROFILE", "CALICO_POOL"];
+    let by_variable = by_variable.iter().any(|name| variable(info, name).is_some());
     let infos = info.container.iter().flat_map(|container| &container.network_infos);
     by_variable || infos.into_iter().any(|info| info.name.as_deref() == Some("calico"))
 }

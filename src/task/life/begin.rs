@@ -164,6 +164,7 @@ impl Begun {
         Wanted {
             addresses: self.task.request.addresses.clone(),
             profiles: self.task.request.profiles.clone(),
+            pools: self.task.request.pools.clone(),
             labels: self.task.labels.clone(),
             ports: named.collect(),
         }

@@ -1,17 +1,20 @@
-//! What a task requests of Calico, by three variables of its own environment.
+//! What a task requests of Calico, by four variables of its own environment.
 //!
 //! | variable | values | not set, with the other one set |
 //! | --- | --- | --- |
 //! | `CALICO_IP` | `auto` (IPv4), `auto6`, an address; a comma list with at most one of each family | `auto` |
 //! | `CALICO_PROFILE` | a profile, or a comma list | `profile.default` of config.toml |
+//! | `CALICO_POOL` | an IP pool by its name or CIDR, or a comma list | any pool that serves the node |
 //! | `SERVICE_PORT` | `3000`; a comma list; a name in front becomes a tag: `80,https:443` | no port |
 //!
-//! Neither CALICO variable: no request, and SERVICE_PORT belongs to the app alone. Blanks around a value or an item are
+//! No CALICO variable: no request, and SERVICE_PORT belongs to the app alone. Blanks around a value or an item are
 //! ignored. A variable that is there but empty is an error and not "not set": an app whose template went wrong must not
 //! end up on the host's network in silence. Everything here is pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::IpNet;
 
 pub use crate::calico::{AddressRequest, Family};
 use crate::config::Config;
@@ -19,12 +22,13 @@ use crate::error::{Code, Failure};
 
 pub const CALICO_IP: &str = "CALICO_IP";
 pub const CALICO_PROFILE: &str = "CALICO_PROFILE";
+pub const CALICO_POOL: &str = "CALICO_POOL";
 pub const SERVICE_PORT: &str = "SERVICE_PORT";
 
 /// More than any app publishes; keeps a Consul registration within reason.
 const MAX_ITEMS: usize = 64;
 /// Calico's limit for the names of its resources.
-const MAX_PROFILE: usize = 253;
+const MAX_NAME: usize = 253;
 const MAX_PORT_NAME: usize = 63;
 
 /// How the profiles begin that Calico keeps for Kubernetes' namespaces and service accounts: who has one is selected
@@ -38,6 +42,8 @@ pub struct CalicoRequest {
     pub addresses: Vec<AddressRequest>,
     /// Empty: the default profile; see [`CalicoRequest::within`].
     pub profiles: Vec<String>,
+    /// Names or CIDRs of the IP pools that all addresses come from; empty: any.
+    pub pools: Vec<String>,
     pub ports: Vec<ServicePort>,
 }
 
@@ -57,6 +63,11 @@ impl fmt::Display for CalicoRequest {
             [] => write!(f, ", default profile"),
             [profile] => write!(f, ", profile {profile}"),
             profiles => write!(f, ", profiles {}", profiles.join(", ")),
+        }?;
+        match &self.pools[..] {
+            [] => Ok(()),
+            [pool] => write!(f, ", pool {pool}"),
+            pools => write!(f, ", pools {}", pools.join(", ")),
         }
     }
 }
@@ -71,7 +82,8 @@ pub struct ServicePort {
 impl Default for CalicoRequest {
     /// What a task gets that only names the network `calico`.
     fn default() -> Self {
-        Self { addresses: vec![AddressRequest::Auto(Family::V4)], profiles: Vec::new(), ports: Vec::new() }
+        let addresses = vec![AddressRequest::Auto(Family::V4)];
+        Self { addresses, profiles: Vec::new(), pools: Vec::new(), ports: Vec::new() }
     }
 }
 
@@ -82,14 +94,15 @@ impl CalicoRequest {
         variable: impl Fn(&str) -> Option<&'a str>,
         by_network: bool,
     ) -> Result<Option<Self>, Failure> {
-        let (ip, profile) = (variable(CALICO_IP), variable(CALICO_PROFILE));
-        if ip.is_none() && profile.is_none() && !by_network {
+        let (ip, profile, pool) = (variable(CALICO_IP), variable(CALICO_PROFILE), variable(CALICO_POOL));
+        if ip.is_none() && profile.is_none() && pool.is_none() && !by_network {
             return Ok(None);
         }
         let default = Self::default();
         Ok(Some(Self {
             addresses: ip.map(addresses).transpose()?.unwrap_or(default.addresses),
             profiles: profile.map(profiles).transpose()?.unwrap_or_default(),
+            pools: pool.map(pools).transpose()?.unwrap_or_default(),
             ports: variable(SERVICE_PORT).map(ports).transpose()?.unwrap_or_default(),
         }))
     }
@@ -231,7 +244,7 @@ fn profiles(text: &str) -> Result<Vec<String>, Failure> {
         if item.is_empty() {
             return Err(wrong("is empty or has an empty item".into()));
         }
-        if !is_profile_name(item) {
+        if !is_resource_name(item) {
             return Err(wrong(with_item(item, text, "is not a profile name")));
         }
         // Named twice means no more than named once.
@@ -246,12 +259,45 @@ fn profiles(text: &str) -> Result<Vec<String>, Failure> {
 }
 
 /// Calico's rule for names: a DNS subdomain in lower case.
-fn is_profile_name(name: &str) -> bool {
+fn is_resource_name(name: &str) -> bool {
     let part = |part: &str| {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
     };
-    name.len() <= MAX_PROFILE && name.split('.').all(part)
+    name.len() <= MAX_NAME && name.split('.').all(part)
+}
+
+fn pools(text: &str) -> Result<Vec<String>, Failure> {
+    let wrong = |why: String| {
+        Failure::new(
+            Code::PoolInvalid,
+            format!("CALICO_POOL {} {why}; name IP pools of the cluster, or write their CIDRs, several separated by commas", shown(text)),
+        )
+    };
+    let mut wanted: Vec<String> = Vec::new();
+    for item in items(text) {
+        if item.is_empty() {
+            return Err(wrong("is empty or has an empty item".into()));
+        }
+        let pool = match (item.parse::<IpNet>(), is_resource_name(item)) {
+            (Ok(cidr), _) if cidr.trunc() == cidr => cidr.to_string(),
+            (Ok(cidr), _) => {
+                let bits = format!("is not a CIDR: the network of that length is {}", cidr.trunc());
+                return Err(wrong(with_item(item, text, &bits)));
+            }
+            (Err(_), true) => item.to_owned(),
+            (Err(_), false) => {
+                return Err(wrong(with_item(item, text, "is neither the name of a pool nor a CIDR")))
+            }
+        };
+        if !wanted.contains(&pool) {
+            wanted.push(pool);
+        }
+    }
+    match wanted.len() {
+        0..=MAX_ITEMS => Ok(wanted),
+        _ => Err(wrong(format!("names more than {MAX_ITEMS} pools"))),
+    }
 }
 
 fn ports(text: &str) -> Result<Vec<ServicePort>, Failure> {

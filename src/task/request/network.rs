@@ -19,7 +19,9 @@ use crate::mesos::flags::DockerDns;
 use crate::mesos::messages::container_info::docker_info::Network;
 use crate::mesos::messages::container_info::DockerInfo;
 use crate::mesos::messages::{ContainerInfo, TaskInfo};
-use crate::task::request::calico::{shown, CalicoRequest, CALICO_IP, CALICO_PROFILE, SERVICE_PORT};
+use crate::task::request::calico::{
+    shown, CalicoRequest, CALICO_IP, CALICO_POOL, CALICO_PROFILE, SERVICE_PORT,
+};
 use crate::workload::ContainerSpec;
 
 /// The task's request to Calico, refused where other fields contradict it.
@@ -42,7 +44,7 @@ pub(super) fn calico_request(
         Network::None => "no network".to_owned(),
     };
     Err(invalid(format!(
-        "the task sets {CALICO_IP} or {CALICO_PROFILE} and asks for {other} too; use the network {NETWORK} or leave the variables out"
+        "the task sets {CALICO_IP}, {CALICO_PROFILE} or {CALICO_POOL} and asks for {other} too; use the network {NETWORK} or leave the variables out"
     )))
 }
 
@@ -54,6 +56,7 @@ pub(super) fn request_of_variables(
     for (name, code) in [
         (CALICO_IP, Code::IpInvalid),
         (CALICO_PROFILE, Code::ProfileInvalid),
+        (CALICO_POOL, Code::PoolInvalid),
         (SERVICE_PORT, Code::PortInvalid),
     ] {
         // SERVICE_PORT alone is the app's own.
@@ -66,7 +69,7 @@ pub(super) fn request_of_variables(
 
 /// Does the task set a variable that is for Calico alone?
 fn asks(task: &TaskInfo) -> bool {
-    [CALICO_IP, CALICO_PROFILE].iter().any(|name| environment::own(task, name).is_some())
+    [CALICO_IP, CALICO_PROFILE, CALICO_POOL].iter().any(|name| environment::own(task, name).is_some())
 }
 
 /// Network mode, hostname and ports. Returns the ports of the host that are to lead to a Calico task.

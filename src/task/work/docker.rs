@@ -18,7 +18,7 @@ use crate::task::request::docker_host::Chosen;
 use crate::task::request::{self, DockerTask, ForeignContainer};
 use crate::task::retry::host_faults_until;
 use crate::workload::{
-    resolver_fallback, resolvers_of_host, Docker, DockerError, Exit, HostProcess, Output, Sink, Waiting,
+    resolver_fallback, resolvers_of_host, Docker, DockerError, Exit, HostProcess, OutputStream, Sink, Waiting,
 };
 
 /// A container that exists and has not been started.
@@ -245,7 +245,7 @@ impl Container {
         }
     }
 
-    async fn listen(&self) -> Result<(Output, Waiting), DockerError> {
+    async fn listen(&self) -> Result<(OutputStream, Waiting), DockerError> {
         tokio::try_join!(self.docker.attach(self.id()), self.docker.wait(self.id()))
     }
 

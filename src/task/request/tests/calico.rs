@@ -1,4 +1,4 @@
-//! Every good, bad and mixed case of the three variables.
+//! Every good, bad and mixed case of the four variables.
 
 use proptest::prelude::*;
 
@@ -35,6 +35,30 @@ fn nothing_asked_for() {
 fn one_variable_is_enough() {
     assert_eq!(asked(&[("CALICO_PROFILE", "dev")]).addresses, [AUTO]);
     assert!(asked(&[("CALICO_IP", "auto")]).profiles.is_empty());
+}
+
+#[test]
+fn pools_by_name_and_by_cidr() {
+    let alone = asked(&[("CALICO_POOL", " web , 10.65.0.0/16,fd00::/48, web")]);
+    assert_eq!(alone.pools, ["web", "10.65.0.0/16", "fd00::/48"]);
+    assert_eq!((alone.addresses, alone.profiles.len()), (vec![AUTO], 0));
+    for (text, reason) in [
+        ("", "empty"),
+        ("web,", "empty item"),
+        ("Web", "neither the name of a pool nor a CIDR"),
+        ("a b", "neither the name of a pool nor a CIDR"),
+        ("10.65.0.1/16", "the network of that length is 10.65.0.0/16"),
+        ("10.65.0.0/33", "neither"),
+        ("-web", "neither"),
+    ] {
+        let failure = read(&[("CALICO_POOL", text)]).unwrap_err();
+        assert_eq!(failure.code, Code::PoolInvalid, "{text}");
+        assert!(failure.message.contains(reason), "{text}: {}", failure.message);
+    }
+    let many: String = (0..65).map(|n| format!("p{n},")).collect();
+    let failure =
+        CalicoRequest::read(|name| (name == CALICO_POOL).then_some(many.trim_end_matches(',')), false);
+    assert!(failure.unwrap_err().message.contains("more than 64 pools"));
 }
 
 #[test]

@@ -35,7 +35,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// A launch that takes longer is explained by the last line of the executor's log.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-pub struct Session<'a> {
+pub struct LocalRun<'a> {
     agent: Agent,
     updates: Receiver<Update>,
     pub tasks: Vec<RunTask>,
@@ -43,7 +43,7 @@ pub struct Session<'a> {
     interrupt: &'a Interrupt,
 }
 
-impl<'a> Session<'a> {
+impl<'a> LocalRun<'a> {
     pub async fn start(
         place: &Place,
         executor: PathBuf,
