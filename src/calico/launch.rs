@@ -85,6 +85,11 @@ pub struct Committed {
 }
 
 impl Prepared {
+    /// All enabled pools, as [`Committed::pools`].
+    pub fn pools(&self) -> Vec<IpNet> {
+        enabled_pools(&self.snapshot)
+    }
+
     /// What the endpoint will have.
     pub fn profiles(&self) -> &[String] {
         &self.wanted.profiles

@@ -4,15 +4,13 @@
 //! A verdict "accept" in our own table would not help: every base chain is applied. No chain is
 //! ever made in a foreign table; that is why `iptables` itself is not used: it leaves empty ones.
 
-use ipnet::IpNet;
-use serde_json::Value;
-
 use super::link::INTERFACE_PREFIX;
 use super::marker::Chain;
 use super::netfilter::Family;
-use super::nftables::{self, list};
+use super::nftables::{self, list, SeenChain};
 use super::program::{locate, run};
 use super::NetError;
+use ipnet::IpNet;
 
 /// Our table, and the comment on our rules in other people's chains.
 const NAME: &str = "calico-mesos";
@@ -26,13 +24,22 @@ pub(super) fn is_present(pools: &[IpNet]) -> bool {
 }
 
 /// Foreign base chains at the forward hook that drop what no rule accepts.
-pub(super) async fn dropping_chains() -> Result<Vec<Chain>, NetError> {
-    let chains = list(&["list", "chains"]).await?;
-    let dropping = |chain: &&Value| chain["hook"] == "forward" && chain["policy"] == "drop";
-    let named = chains.iter().filter_map(|object| object.get("chain"));
-    // Bridges have a forward hook too; what goes through one never comes to a container.
-    let routed = |chain: &Chain| ["ip", "ip6", "inet"].contains(&chain.family.as_str());
-    Ok(named.filter(dropping).filter_map(as_chain).filter(routed).collect())
+pub(super) fn dropping_chains() -> Result<Vec<Chain>, NetError> {
+    Ok(chains()?.into_iter().filter(|chain| chain.drops_forwarded).map(Chain::from).collect())
+}
+
+/// Bridges have a forward hook too; what goes through one never comes to a container, so that theirs do not count.
+fn chains() -> Result<Vec<SeenChain>, NetError> {
+    nftables::chains().map_err(|error| NetError::Firewall {
+        command: "the list of netfilter's chains".to_owned(),
+        output: error.to_string(),
+    })
+}
+
+impl From<SeenChain> for Chain {
+    fn from(chain: SeenChain) -> Self {
+        Self { family: chain.family.to_owned(), table: chain.table, name: chain.name }
+    }
 }
 
 /// Programs of the old iptables whose FORWARD chain drops by policy, in this network namespace.
@@ -71,7 +78,7 @@ pub(super) async fn apply(pools: &Vec<IpNet>, chains: &[Chain], legacy: &[String
         }
         script.push_str(&table(family, kind, &nets));
     }
-    for chain in present(chains).await? {
+    for chain in present(chains)? {
         if own_rules(&chain).await?.is_empty() {
             let Chain { family, table, name } = &chain;
             for direction in ["iifname", "oifname"] {
@@ -100,7 +107,7 @@ pub(super) async fn remove(chains: &[Chain], legacy: &[String]) -> Result<(), Ne
         // "delete" alone would fail where there is none.
         script.push_str(&format!("add table {family} {NAME}\ndelete table {family} {NAME}\n"));
     }
-    for chain in present(chains).await? {
+    for chain in present(chains)? {
         for handle in own_rules(&chain).await? {
             let Chain { family, table, name } = &chain;
             script.push_str(&format!("delete rule {family} {table} {name} handle {handle}\n"));
@@ -135,14 +142,13 @@ table {family} {NAME} {{
     )
 }
 
-/// Those of `chains` that are still there.
-async fn present(chains: &[Chain]) -> Result<Vec<Chain>, NetError> {
-    if chains.is_empty() {
+/// Those of `wanted` that are still there.
+fn present(wanted: &[Chain]) -> Result<Vec<Chain>, NetError> {
+    if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let all = list(&["list", "chains"]).await?;
-    let all: Vec<Chain> = all.iter().filter_map(|object| object.get("chain")).filter_map(as_chain).collect();
-    Ok(chains.iter().filter(|chain| all.contains(chain)).cloned().collect())
+    let all: Vec<Chain> = chains()?.into_iter().map(Chain::from).collect();
+    Ok(wanted.iter().filter(|chain| all.contains(chain)).cloned().collect())
 }
 
 /// Handles of our rules in a foreign chain.
@@ -150,14 +156,6 @@ async fn own_rules(chain: &Chain) -> Result<Vec<u64>, NetError> {
     let rules = list(&["-a", "list", "chain", &chain.family, &chain.table, &chain.name]).await?;
     let rules = rules.iter().filter_map(|object| object.get("rule"));
     Ok(rules.filter(|rule| rule["comment"] == NAME).filter_map(|rule| rule["handle"].as_u64()).collect())
-}
-
-fn as_chain(chain: &Value) -> Option<Chain> {
-    Some(Chain {
-        family: chain["family"].as_str()?.to_owned(),
-        table: chain["table"].as_str()?.to_owned(),
-        name: chain["name"].as_str()?.to_owned(),
-    })
 }
 
 fn legacy_rule(direction: &'static str) -> [String; 8] {

@@ -57,7 +57,7 @@ pub(super) async fn prepare(held: &mut Held, wanted: &Marker) -> Result<(), NetE
     for family in &families {
         remember(&mut held.marker, family);
     }
-    for chain in firewall::dropping_chains().await? {
+    for chain in firewall::dropping_chains()? {
         if !held.marker.chains.contains(&chain) {
             held.marker.chains.push(chain);
         }

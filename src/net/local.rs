@@ -32,6 +32,28 @@ pub struct Local {
     pub state_dir: PathBuf,
 }
 
+/// Prepares the host for the task, where it is not prepared yet, before its addresses are certain: the rules of the
+/// firewall take the longest. Whatever becomes of the task, [`disable`] takes its part away.
+pub async fn begin(local: &Local) -> Result<(), NetError> {
+    let mut held = Held::lock(&local.state_dir).await?;
+    let wanted = wanted(local);
+    if host::is_ready(&held.marker, &wanted) {
+        return Ok(());
+    }
+    held.marker.tasks.insert(local.link.clone(), local.addresses.clone());
+    host::prepare(&mut held, &wanted).await
+}
+
+/// What the task needs of the host.
+fn wanted(local: &Local) -> Marker {
+    Marker {
+        pools: local.pools.clone(),
+        ipv4: local.addresses.iter().any(IpAddr::is_ipv4),
+        ipv6: local.addresses.iter().any(IpAddr::is_ipv6),
+        ..Marker::default()
+    }
+}
+
 /// Makes the task reachable; may be repeated, also with other addresses. A host route that leads to another task's
 /// interface is an error: that task has the address, independent of the datastore.
 pub async fn enable(local: &Local) -> Result<(), NetError> {
@@ -46,12 +68,7 @@ pub async fn enable(local: &Local) -> Result<(), NetError> {
         }
     }
     let older = held.marker.tasks.insert(local.link.clone(), local.addresses.clone()).unwrap_or_default();
-    let wanted = Marker {
-        pools: local.pools.clone(),
-        ipv4: local.addresses.iter().any(IpAddr::is_ipv4),
-        ipv6: local.addresses.iter().any(IpAddr::is_ipv6),
-        ..Marker::default()
-    };
+    let wanted = wanted(local);
     if host::is_ready(&held.marker, &wanted) {
         held.save()?;
     } else {

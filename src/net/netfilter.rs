@@ -7,6 +7,13 @@ use std::io;
 use rtnetlink::sys::{protocols::NETLINK_NETFILTER, Socket};
 
 const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `NLM_F_ROOT | NLM_F_MATCH`.
+const NLM_F_DUMP: u16 = 0x300;
+/// What is listed changed meanwhile: the list may be incomplete.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// Attempts at a list that changes all the time.
+const DUMPS: u32 = 20;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLA_F_NESTED: u16 = 1 << 15;
@@ -64,17 +71,64 @@ impl Question {
 
     fn message(&self, acknowledged: bool) -> Vec<u8> {
         let flags = if acknowledged { NLM_F_REQUEST | NLM_F_ACK } else { NLM_F_REQUEST };
-        let mut message = Vec::new();
-        message.extend(((HEADERS + self.attributes.len()) as u32).to_ne_bytes());
-        message.extend(self.kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        // Sequence number and port: the only question on this socket.
-        message.extend([0; 8]);
-        // nfgenmsg: family, version, resource.
-        message.extend([self.family as u8, self.version, 0, 0]);
-        message.extend(&self.attributes);
-        message
+        message(self.kind, self.family as u8, self.version, flags, &self.attributes)
     }
+}
+
+/// All objects of a kind, of every family: the family's number and the attributes of each.
+pub(super) fn dump(kind: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
+    for _ in 0..DUMPS {
+        if let Some(found) = dump_once(kind)? {
+            return Ok(found);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::Interrupted, "netfilter's rules change all the time"))
+}
+
+/// `None`: they changed while they were listed.
+fn dump_once(kind: u16) -> io::Result<Option<Vec<(u8, Vec<u8>)>>> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.send(&message(kind, 0, 0, NLM_F_REQUEST | NLM_F_DUMP, &[]), 0)?;
+    let mut found = Vec::new();
+    loop {
+        let (answer, _) = socket.recv_from_full()?;
+        let mut rest = &answer[..];
+        while let [a, b, c, d, e, f, g, h, ..] = rest {
+            let length = u32::from_ne_bytes([*a, *b, *c, *d]) as usize;
+            let (kind, flags) = (u16::from_ne_bytes([*e, *f]), u16::from_ne_bytes([*g, *h]));
+            if flags & NLM_F_DUMP_INTR != 0 {
+                return Ok(None);
+            }
+            let too_short = || io::Error::new(io::ErrorKind::InvalidData, "answer of netfilter is too short");
+            match kind {
+                NLMSG_DONE => return Ok(Some(found)),
+                NLMSG_ERROR => {
+                    let code =
+                        rest.get(16..20).and_then(|code| code.try_into().ok()).ok_or_else(too_short)?;
+                    return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(code).abs()));
+                }
+                _ => {
+                    let family = *rest.get(16).ok_or_else(too_short)?;
+                    found.push((family, rest.get(HEADERS..length).ok_or_else(too_short)?.to_vec()));
+                }
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+fn message(kind: u16, family: u8, version: u8, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    let mut message = Vec::new();
+    message.extend(((HEADERS + attributes.len()) as u32).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    // Sequence number and port: the only question on this socket.
+    message.extend([0; 8]);
+    // nfgenmsg: family, version, resource.
+    message.extend([family, version, 0, 0]);
+    message.extend(attributes);
+    message
 }
 
 /// One attribute, padded; only the padding is not counted in its length.
@@ -96,7 +150,7 @@ pub(super) fn nested(kind: u16, parts: &[Vec<u8>]) -> Vec<u8> {
 pub(super) fn find(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     while let [a, b, c, d, ..] = attributes {
         let length = usize::from(u16::from_ne_bytes([*a, *b]));
-        if u16::from_ne_bytes([*c, *d]) == kind {
+        if u16::from_ne_bytes([*c, *d]) & !NLA_F_NESTED == kind {
             return attributes.get(4..length);
         }
         attributes = attributes.get(length.next_multiple_of(4).max(4)..)?;

@@ -15,7 +15,7 @@ use crate::config::{Config, Dataplane};
 use crate::error::{chain, Code, Failure};
 use crate::limits::ETCD_AT_THE_GATE;
 use crate::net::forward::{self, Forward};
-use crate::net::{self, local::Local};
+use crate::net::{self, local::Local, NetError};
 
 use crate::task::record::journal::JournalEntry;
 use crate::task::record::published;
@@ -104,9 +104,10 @@ impl Choice {
         };
         // Beside the write: nothing leads into the namespace before the host's side is set up, which waits for it.
         let planned = claim.addresses.clone();
+        let mut host = HostSide::new(config, &veth.host, &claim);
         let assign = |addresses| net::assign(&namespace, &veth.container, addresses);
         let commit = Box::pin(datastore.commit(claim, &veth.mac, terms));
-        let (committed, mut assigned) = tokio::join!(commit, assign(&planned));
+        let (committed, mut assigned, prepared) = tokio::join!(commit, assign(&planned), host.begin());
         match &committed {
             Ok(committed) => {
                 audit::given(config, &entry.record, &committed.addresses, &profiles);
@@ -131,17 +132,13 @@ impl Choice {
         assigned.map_err(|error| {
             Failure::new(Code::Net, format!("cannot configure the task's interface: {}", chain(&error)))
         })?;
-        if config.node.dataplane == Dataplane::Local {
-            let local = Local {
-                link: veth.host.clone(),
-                addresses: committed.addresses.clone(),
-                pools: committed.pools.clone(),
-                state_dir: config.paths.local(),
-            };
-            net::local::enable(&local).await.map_err(|error| {
-                Failure::new(Code::Net, format!("cannot set up the host's side: {}", chain(&error)))
-            })?;
-        }
+        let enabled = match prepared {
+            Ok(()) => host.enable(&committed).await,
+            Err(error) => Err(error),
+        };
+        enabled.map_err(|error| {
+            Failure::new(Code::Net, format!("cannot set up the host's side: {}", chain(&error)))
+        })?;
         steps.pass(Step::Addressed).await;
         let ports = entry.record.ports.clone();
         let forward = ports::forward(config, &entry.record.container, ports, &committed.addresses);
@@ -164,6 +161,33 @@ impl Choice {
         forwarded.and(felix)?;
         let calico::Committed { addresses, profiles_created, .. } = committed;
         Ok(Wired { addresses, profiles_created, forward, timing })
+    }
+}
+
+/// The host's side of an interface, which is ours with `dataplane = "local"` alone.
+struct HostSide(Option<Local>);
+
+impl HostSide {
+    fn new(config: &Config, link: &str, claim: &calico::Prepared) -> Self {
+        Self((config.node.dataplane == Dataplane::Local).then(|| Local {
+            link: link.to_owned(),
+            addresses: claim.addresses.clone(),
+            pools: claim.pools(),
+            state_dir: config.paths.local(),
+        }))
+    }
+
+    async fn begin(&self) -> Result<(), NetError> {
+        match &self.0 {
+            Some(local) => net::local::begin(local).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn enable(&mut self, committed: &calico::Committed) -> Result<(), NetError> {
+        let Some(local) = &mut self.0 else { return Ok(()) };
+        (local.addresses, local.pools) = (committed.addresses.clone(), committed.pools.clone());
+        net::local::enable(local).await
     }
 }
 
