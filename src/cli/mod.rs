@@ -14,6 +14,7 @@ mod programs;
 mod run;
 pub mod runtime;
 mod session;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 //! A list ([`Listing`]) has a row an object. The verb fills in the cells for people and the JSON for programs once; the
 //! format of `-o` decides what is printed.
 
-use std::io::{self, ErrorKind, Write};
-use std::sync::{Arc, Mutex};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use comfy_table::{presets, CellAlignment, Table};
@@ -42,11 +42,35 @@ pub struct Output {
 pub struct Out {
     sink: Arc<Mutex<dyn Write + Send>>,
     closed: CancellationToken,
+    /// What ends up on a terminal, and not in a file or a program.
+    terminal: bool,
 }
 
 impl Out {
     pub fn stdout() -> Self {
-        Self { sink: Arc::new(Mutex::new(io::stdout())), closed: CancellationToken::new() }
+        let terminal = io::stdout().is_terminal();
+        Self { sink: Arc::new(Mutex::new(io::stdout())), closed: CancellationToken::new(), terminal }
+    }
+
+    /// Collects what is printed, for a screen that is then drawn at once.
+    pub fn collecting(&self) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Collected(Arc::clone(&bytes));
+        (Self { sink: Arc::new(Mutex::new(sink)), ..self.clone() }, bytes)
+    }
+
+    /// Whether a person looks at it.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// The text in the colour, where the output is a terminal and NO_COLOR is not set.
+    pub fn coloured(&self, colour: Colour, text: &str) -> String {
+        let wanted = self.terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        match wanted {
+            true => format!("\u{1b}[{}m{text}\u{1b}[0m", colour as u8),
+            false => text.to_owned(),
+        }
     }
 
     /// Prints one line. It is dropped when the reader is gone; see [`Out::closed`].
@@ -86,6 +110,28 @@ impl Out {
     /// Cancelled when the reader has gone away.
     pub fn closed(&self) -> &CancellationToken {
         &self.closed
+    }
+}
+
+/// What a colour says; the numbers are the terminal's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Colour {
+    Red = 31,
+    Green = 32,
+    Yellow = 33,
+}
+
+/// A sink in memory.
+struct Collected(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Collected {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -223,7 +269,7 @@ mod tests {
                 Ok(())
             }
         }
-        let out = Out { sink: Arc::new(Mutex::new(Gone)), closed: CancellationToken::new() };
+        let out = Out { sink: Arc::new(Mutex::new(Gone)), closed: CancellationToken::new(), terminal: false };
         out.line("hello");
         assert!(out.closed().is_cancelled());
     }
