@@ -31,6 +31,7 @@ pub struct Config {
     pub consul: Consul,
     pub docker: Docker,
     pub node: Node,
+    pub calicoctl: Calicoctl,
     pub profile: Profile,
     pub policy: Policy,
     pub launch: Launch,
@@ -132,6 +133,14 @@ pub struct Node {
     pub host_address: Option<IpAddr>,
     /// IP pools that `dataplane = "local"` makes when the datastore has none.
     pub local_pools: Vec<IpNet>,
+}
+
+/// Calico's own calicoctl, for the verbs that the front end leaves to it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Calicoctl {
+    /// Absent: `/usr/lib/calico-mesos/calicoctl`, else the first other program of that name in PATH.
+    pub path: Option<PathBuf>,
 }
 
 /// Who programs routes, policy and sysctls for our interfaces.

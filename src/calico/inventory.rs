@@ -80,13 +80,17 @@ impl Inventory {
             Err(why) if own => return self.unreadable.push((cidr, why)),
             Err(_) => return,
         };
-        let held = (0..block::size(&cidr))
-            .filter_map(|ordinal| Some(Allocation::of(&cidr, ordinal, block.holder(ordinal)?)));
+        let held = Allocation::all(&cidr, &block);
         self.allocations.extend(held.filter(|held| own || held.node.as_deref() == Some(node)));
     }
 }
 
 impl Allocation {
+    /// All that a block has allocated.
+    pub(super) fn all<'a>(cidr: &'a IpNet, block: &'a Block) -> impl Iterator<Item = Self> + 'a {
+        (0..block::size(cidr)).filter_map(|ordinal| Some(Self::of(cidr, ordinal, block.holder(ordinal)?)))
+    }
+
     fn of(cidr: &IpNet, ordinal: usize, holder: &Attribute) -> Self {
         let text = |key: &str| holder.secondary.as_ref()?.get(key).filter(|text| !text.is_empty()).cloned();
         Self {

@@ -86,6 +86,33 @@ pub(super) fn affinities(node: &str, family: Family) -> String {
     format!("{IPAM}/host/{node}/{}/block/", family.word())
 }
 
+/// The prefix of all nodes' affinities.
+pub(super) fn all_affinities() -> String {
+    format!("{IPAM}/host/")
+}
+
+/// The node that an affinity's key names.
+pub(super) fn node_of_affinity(key: &str) -> Option<&str> {
+    let rest = key.strip_prefix(IPAM)?.strip_prefix("/host/")?;
+    let (node, _) = rest.split_once("/ipv4/block/").or_else(|| rest.split_once("/ipv6/block/"))?;
+    Some(node)
+}
+
+/// The node that an endpoint's key names: up to the first dash that is not doubled.
+pub(super) fn node_of_endpoint(key: &str) -> Option<String> {
+    let name = key.rsplit('/').next()?;
+    let mut node = String::new();
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
+        match c {
+            '-' if rest.next_if_eq(&'-').is_some() => node.push('-'),
+            '-' => return (!node.is_empty()).then_some(node),
+            c => node.push(c),
+        }
+    }
+    None
+}
+
 /// The block's CIDR that a block's or an affinity's key ends with.
 pub(super) fn cidr_of_key(key: &str) -> Option<IpNet> {
     let (address, length) = key.rsplit('/').next()?.rsplit_once('-')?;
@@ -96,6 +123,11 @@ pub(super) fn cidr_of_key(key: &str) -> Option<IpNet> {
 /// Leased: only there while the node's Felix lives and reports.
 pub(super) fn felix_status(node: &str) -> String {
     format!("/calico/felix/v2/no-region/host/{node}/status")
+}
+
+/// The same without a lease: when it reported last.
+pub(super) fn felix_last_status(node: &str) -> String {
+    format!("/calico/felix/v2/no-region/host/{node}/last_reported_status")
 }
 
 fn dashed(cidr: &IpNet) -> String {
@@ -141,6 +173,17 @@ mod tests {
         assert_eq!(endpoint_name("agent-1", "web-3.5f3cbe1e"), "agent--1-mesos-web--3.5f3cbe1e-eth0");
         assert!(endpoint("x").starts_with(&endpoints()));
         assert!(endpoint(&endpoint_name("agent-1", "w")).starts_with(&endpoints_of("agent-1")));
+    }
+
+    #[test]
+    fn keys_name_their_node() {
+        for node in ["a", "agent-1", "a.b--c"] {
+            assert_eq!(node_of_endpoint(&endpoint(&endpoint_name(node, "web-1"))).as_deref(), Some(node));
+            assert_eq!(node_of_affinity(&affinity(node, &"10.0.0.0/26".parse().unwrap())), Some(node));
+        }
+        for key in ["", "/", "x", "default/-mesos-", "default/a--b"] {
+            assert_eq!(node_of_endpoint(key), None, "{key}");
+        }
     }
 
     #[test]

@@ -55,7 +55,10 @@ pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, HeldHere, Prepared, Terms};
 pub use local::Initialised;
-pub use objects::{Damaged, Edit, Edited, Kind, Object, Objects};
+pub use objects::{
+    parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, NodeView, Nodes, Object,
+    Objects, PeerScope, Seen, SeenBy, Tunnel, TunnelMode,
+};
 pub use overview::Overview;
 pub use profile::validate_name as validate_profile_name;
 pub use query::Endpoint;

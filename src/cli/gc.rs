@@ -205,7 +205,7 @@ fn summary(items: &[(Item, Fate)], dry_run: bool, all_seen: bool) -> String {
 }
 
 /// The time in its largest unit: `2h`, `41d`.
-fn duration(time: Duration) -> String {
+pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86400, "d"), (3600, "h"), (60, "m")];
     match units.iter().find(|(unit, _)| seconds >= *unit) {

@@ -1,9 +1,11 @@
-//! `calico-mesos`, the operator's program: one file a verb.
+//! `calico-mesos`, the operator's program: one file a verb. Called as `calicoctl` it is that.
 //!
-//! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line cannot be parsed. An error is
-//! one line on standard error, `calico-mesos: message: cause`, a warning is `calico-mesos: warning: message`. A reader
-//! that closes our output (`| head`) is no error.
+//! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line cannot be parsed, 69 Calico's
+//! own calicoctl is needed and not there. An error is one line on standard error, `calico-mesos: message: cause`, a
+//! warning is `calico-mesos: warning: message`. A reader that closes our output (`| head`) is no error.
 
+mod bgp;
+mod calicoctl;
 mod config;
 mod explain;
 mod gc;
@@ -20,13 +22,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::DEFAULT_PATH;
 use crate::error::chain;
 use crate::logging;
 
 use output::Out;
+use session::Session;
 
 /// What clap itself would use, 2, is taken by scripts for "found nothing" and the like.
 const USAGE: u8 = 64;
@@ -53,9 +56,19 @@ enum Verb {
     /// Show this host's configuration, or all mistakes in it.
     #[command(subcommand)]
     Config(config::ConfigVerb),
-    /// Prepare this host.
+    /// Prepare this host, and list, make and remove nodes of Calico.
     #[command(subcommand)]
     Node(node::Verb),
+    /// Make this program the front end `calicoctl`.
+    #[command(subcommand)]
+    Calicoctl(calicoctl::LinkVerb),
+    /// BGP peers of all nodes.
+    #[command(subcommand)]
+    Bgppeer(bgp::PeerVerb),
+    /// Show or change whether all nodes peer with each other.
+    BgpNodeMesh(bgp::MeshArguments),
+    /// Show or change the AS number of nodes that name none.
+    DefaultNodeAs(bgp::AsArguments),
 }
 
 /// How a verb can fail; every variant carries its own cause.
@@ -63,7 +76,13 @@ type Failed = Box<dyn std::error::Error>;
 
 /// Runs the program and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments = match calicoctl::dispatch(arguments) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let command = Cli::command().name(calicoctl::program());
+    let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -76,13 +95,18 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let file = cli.config.as_deref();
     // What belongs to this host's executors goes by their file alone, as they do.
     let host = file.unwrap_or(Path::new(DEFAULT_PATH));
+    let session = || Session::open(file, &out);
     let result: Result<ExitCode, Failed> = runtime.block_on(async {
         match cli.verb {
             Verb::Run(arguments) => run::run(arguments, host, &out).await,
             Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
             Verb::Config(verb) => config::config(&verb, file, &out),
-            Verb::Node(verb) => node::node(verb, host, &out).await,
+            Verb::Node(verb) => node::node(verb, file, &out).await,
+            Verb::Calicoctl(verb) => calicoctl::calicoctl(&verb, &session()?),
+            Verb::Bgppeer(verb) => bgp::global_peers(&verb, &session()?).await,
+            Verb::BgpNodeMesh(arguments) => bgp::mesh(&arguments, &session()?).await,
+            Verb::DefaultNodeAs(arguments) => bgp::default_as(&arguments, &session()?).await,
         }
     });
     // A thread may still wait for an answer on standard input.
@@ -91,7 +115,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("calico-mesos: {}", chain(error));
+    eprintln!("{}: {}", calicoctl::program(), chain(error));
     ExitCode::FAILURE
 }
 
@@ -105,17 +129,18 @@ fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let words: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
     let words = words.join(" ");
-    eprintln!("calico-mesos: {}", words.strip_prefix("error: ").unwrap_or(&words));
-    eprintln!("try 'calico-mesos --help'");
+    let program = calicoctl::program();
+    eprintln!("{program}: {}", words.strip_prefix("error: ").unwrap_or(&words));
+    eprintln!("try '{program} --help'");
     ExitCode::from(USAGE)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_well_formed() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
     }
 }

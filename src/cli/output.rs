@@ -160,6 +160,8 @@ pub struct Listing {
     pub rows: Vec<Row>,
     /// With a frame, as calicoctl has always drawn its tables; else columns alone.
     pub framed: bool,
+    /// The cells of a framed table begin at the left, instead of standing in the middle.
+    pub left: bool,
 }
 
 /// One object of a list.
@@ -201,21 +203,21 @@ impl Listing {
         let cells = |row: &Row| row.cells.iter().chain(row.wide.iter().filter(|_| wide)).cloned().collect();
         let rows: Vec<Vec<String>> = self.rows.iter().map(cells).collect();
         match self.framed {
-            true => framed(&header, &rows),
+            true => framed(&header, &rows, self.left),
             false => table(&header, &rows),
         }
     }
 }
 
 /// A table with a frame of `+`, `-` and `|`.
-fn framed(header: &[&str], rows: &[Vec<String>]) -> String {
+fn framed(header: &[&str], rows: &[Vec<String>], left: bool) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_FULL_CONDENSED).set_header(header.iter().copied());
     for row in rows {
         table.add_row(row.iter().map(|cell| cleaned(cell)));
     }
     for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Center);
+        column.set_cell_alignment(if left { CellAlignment::Left } else { CellAlignment::Center });
     }
     table.to_string()
 }

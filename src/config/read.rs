@@ -167,7 +167,7 @@ impl Config {
     }
 
     fn named_paths(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let Self { etcd, consul, docker, metrics, paths, .. } = self;
+        let Self { etcd, consul, docker, calicoctl, metrics, paths, .. } = self;
         let optional = [
             ("etcd.ca_file", &etcd.ca_file),
             ("etcd.cert_file", &etcd.cert_file),
@@ -181,6 +181,7 @@ impl Config {
             ("docker.cert_file", &docker.cert_file),
             ("docker.key_file", &docker.key_file),
             ("docker.config_file", &docker.config_file),
+            ("calicoctl.path", &calicoctl.path),
             ("metrics.textfile", &metrics.textfile),
             #[cfg(debug_assertions)]
             ("paths.steps", &paths.steps),

@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! | --- | --- |
+//! | [`addresses`] | lists the addresses of its interfaces |
 //! | [`files`] | makes and replaces files, links and folders in one step |
 //! | [`lock`] | lock files that programs of several releases share |
 //! | [`processes`] | reads `/proc` |
@@ -9,6 +10,7 @@
 //! | [`resolve`] | resolves host names without the C library |
 //! | [`trust`] | checks that only root can change the files that decide over a host |
 
+pub mod addresses;
 pub mod files;
 pub mod lock;
 pub mod privileges;

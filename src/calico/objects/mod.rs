@@ -4,6 +4,9 @@
 //! again when another writer was faster. A record that cannot be read is listed as [`Damaged`] beside the others: one
 //! that was edited by hand must neither hide the rest nor be lost by a write.
 
+mod bgp;
+mod nodes;
+
 use serde::de::DeserializeOwned;
 use serde_json::{json, Map, Value};
 use uuid::Uuid;
@@ -12,6 +15,9 @@ use super::model::to_json;
 use super::snapshot::Snapshot;
 use super::txn::{Change, Guard, Range, ReadKey, Written};
 use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
+
+pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
+pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
 
 /// The kinds of resources that commands read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

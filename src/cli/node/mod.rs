@@ -11,6 +11,8 @@ mod advice;
 mod agents;
 mod farm;
 mod launcher;
+mod service;
+mod show;
 mod timer;
 mod trust;
 
@@ -19,13 +21,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_PATH};
 use crate::error::chain;
 use crate::workload::{Docker, DockerHost};
 
 use super::output::Out;
 use super::runtime::{self, Done, NAME};
-use super::{programs, Failed};
+use super::session::Session;
+use super::{bgp, programs, Failed};
 
 use farm::{Farm, DEFAULT_DIR};
 
@@ -46,6 +49,15 @@ pub enum Verb {
     InstallTimer(timer::TimerArgs),
     /// Remove the units that `node install-timer` wrote.
     UninstallTimer(timer::TimerArgs),
+    /// BGP peers of this node alone.
+    #[command(subcommand)]
+    Bgppeer(bgp::PeerVerb),
+    /// List the nodes, with their addresses, tunnels, tasks and last signs of life.
+    Show(show::ShowArguments),
+    /// Write calico/node's settings and start it, where systemd has a unit for it.
+    Start(service::StartArguments),
+    /// Stop calico/node; refused while tasks live here.
+    Stop(service::StopArguments),
 }
 
 #[derive(Debug, Args)]
@@ -85,7 +97,10 @@ enum NodeError {
 }
 
 /// Repeating any of them changes nothing and is no error.
-pub async fn node(verb: Verb, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
+pub async fn node(verb: Verb, file: Option<&Path>, out: &Out) -> Result<ExitCode, Failed> {
+    // What belongs to this host's executors goes by their file alone, as they do.
+    let config = file.unwrap_or(Path::new(DEFAULT_PATH));
+    let session = || Session::open(file, out);
     match verb {
         Verb::Install(arguments) => install(&arguments, config, out),
         Verb::Uninstall(arguments) => uninstall(&arguments, config, out).await,
@@ -107,6 +122,10 @@ pub async fn node(verb: Verb, config: &Path, out: &Out) -> Result<ExitCode, Fail
             let changed = timer::uninstall(&arguments)?;
             Ok(tell_timer(&changed, arguments.dry_run, out))
         }
+        Verb::Bgppeer(verb) => bgp::node_peers(&verb, &session()?).await,
+        Verb::Show(arguments) => show::show(&arguments, &session()?).await,
+        Verb::Start(arguments) => service::start(&arguments, &session()?),
+        Verb::Stop(arguments) => service::stop(&arguments, &session()?),
     }
 }
 
@@ -181,7 +200,8 @@ fn absolute(dir: &Path) -> Result<PathBuf, NodeError> {
     std::path::absolute(dir).map_err(|source| NodeError::Folder(dir.into(), source))
 }
 
-fn exit_code(found: bool) -> ExitCode {
+/// Exit code 3 for a dry run that found something.
+pub(super) fn exit_code(found: bool) -> ExitCode {
     if found {
         ExitCode::from(FOUND)
     } else {

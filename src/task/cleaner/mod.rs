@@ -41,6 +41,7 @@ pub use decommission::{decommission, DecommissionError, DecommissionTerms, Decom
 pub use execute::Fate;
 pub use forget::{ForgetError, GoneDocker};
 pub use plan::{Item, ItemKind, Plan, Rules, Verdict};
+pub use records::living_tasks;
 pub use seen::{Silent, Survey};
 pub use survey::SurveyError;
 

@@ -11,7 +11,7 @@ use crate::error::chain;
 use crate::logging;
 
 use super::{GcError, GoneDocker, Swept};
-use crate::task::record::journal::{Backing, Found, Journal};
+use crate::task::record::journal::{Backing, Found, Journal, JournalError, Peeked};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
 use crate::task::teardown::{self, Claim, Patience, Workload};
@@ -88,6 +88,24 @@ pub(super) fn unfinished(folder: &Path) -> Vec<PathBuf> {
     // What cannot be listed cannot be cleaned; the survey has reported it.
     let files = files(folder).unwrap_or_default();
     files.into_iter().filter(|path| matches!(Journal::peek(path), Ok(None))).collect()
+}
+
+/// The tasks of this host whose executors live.
+pub fn living_tasks(config: &Config) -> Result<Vec<String>, JournalError> {
+    let folder = config.paths.journal();
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
+    let mut tasks = Vec::new();
+    for path in Journal::open(&folder)?.files()? {
+        match Journal::peek(&path)? {
+            Some(Peeked::Owned(Some(record))) => tasks.push(record.identity.task_id.clone()),
+            Some(Peeked::Owned(None)) => tasks.push(path.display().to_string()),
+            Some(Peeked::Orphan(_) | Peeked::Unreadable { .. }) | None => {}
+        }
+    }
+    tasks.sort();
+    Ok(tasks)
 }
 
 /// Every file of the journal; none when there is no journal.

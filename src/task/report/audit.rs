@@ -1,9 +1,9 @@
 //! The audit trail: which task had which address from when to when, and what every launch and every teardown did.
 //!
-//! It is made of JSON lines below `<paths.log>/audit/`, in two files, because they answer different questions and grow
-//! at different speeds. `changes.log` holds what operators changed by commands. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
-//! `tasks.log` has two long lines a life, with the time of each step, and must not rotate the addresses away. What a
-//! cleaner removes is also in `gc.log`, for people.
+//! It is made of JSON lines below `<paths.log>/audit/`, in three files, because they answer different questions and grow
+//! at different speeds. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
+//! `tasks.log` has two long lines a life, with the time of each step, and must not rotate the addresses away.
+//! `changes.log` holds what operators changed by commands. What a cleaner removes is also in `gc.log`, for people.
 //!
 //! The trail follows what has happened: a line is written after the datastore has confirmed. The journal names the
 //! addresses that are held, so that a cleaner reports those that went by a release whose answer was lost. An executor
@@ -209,13 +209,12 @@ pub(in crate::task) fn taken_down(
 
 /// An operator's command changed an object of Calico's or a file: its content before and after, as far as there was one.
 pub fn changed(config: &Config, object: &str, before: Option<&Value>, after: Option<&Value>) {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     let line = json!({
         "time": timestamp(),
         "event": "change",
         "object": object,
         "command": std::env::args().collect::<Vec<_>>().join(" "),
-        "user": user.map_or_else(|| nix::unistd::getuid().to_string(), |user| user.name),
+        "user": user(),
         "sudo_user": std::env::var("SUDO_USER").ok(),
         "before": before,
         "after": after,
@@ -223,6 +222,19 @@ pub fn changed(config: &Config, object: &str, before: Option<&Value>, after: Opt
         "version": env!("CARGO_PKG_VERSION"),
     });
     Log::new(&config.paths.log.join("audit"), CHANGES).write(&line.to_string());
+}
+
+/// The name of this process's user, or the number where /etc/passwd does not have it: the C library, which may know
+/// more, would load its name services from disk, which a static program must not.
+fn user() -> String {
+    let uid = nix::unistd::getuid().to_string();
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    };
+    text.lines().find_map(name).unwrap_or(uid)
 }
 
 /// A line of the cleaner's own log, about a task or other work.

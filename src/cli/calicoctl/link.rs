@@ -1,0 +1,165 @@
+//! `calico-mesos calicoctl install|uninstall`: the link under which this program is the front end.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::config::Config;
+
+use super::super::node::exit_code;
+use super::super::output::Out;
+use super::super::session::DryRun;
+use super::super::Failed;
+use super::real::{self, BESIDE_US};
+use super::NAME;
+
+#[derive(Debug, Subcommand)]
+pub enum LinkVerb {
+    /// Make the link `calicoctl` to this program; refused where another program of that name lies there.
+    Install(LinkPlace),
+    /// Remove the link that `calicoctl install` made.
+    Uninstall(LinkPlace),
+}
+
+#[derive(Debug, Args)]
+pub struct LinkPlace {
+    /// The folder of the link
+    #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
+    dir: PathBuf,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("{0} is another program: move it to {BESIDE_US}, where the front end finds it, or choose another --dir")]
+    Foreign(PathBuf),
+    #[error("cannot {action} {path}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What lies where the link belongs.
+#[derive(Debug, PartialEq)]
+enum There {
+    Nothing,
+    Ours,
+    Foreign,
+}
+
+pub(super) fn run(verb: &LinkVerb, config: &Config, out: &Out) -> Result<ExitCode, Failed> {
+    let program = std::env::current_exe().map_err(|source| LinkError::File {
+        action: "find",
+        path: "/proc/self/exe".into(),
+        source,
+    })?;
+    match verb {
+        LinkVerb::Install(place) => {
+            let link = place.dir.join(NAME);
+            let changed = install(&link, &program, place.dry_run.dry_run)?;
+            out.line(sentence(&link, changed, place.dry_run, ("to make", "is made", "is there already")));
+            let own = fs::metadata(&program).ok();
+            match real::find(config, std::env::var_os("PATH").as_deref(), own.as_ref(), &["get".into()]) {
+                Ok(path) => out.line(format!("Calico's own calicoctl: {}", path.display())),
+                Err(error) => out.line(format!("note: {error}")),
+            }
+            Ok(exit_code(place.dry_run.dry_run && changed))
+        }
+        LinkVerb::Uninstall(place) => {
+            let link = place.dir.join(NAME);
+            let changed = uninstall(&link, &program, place.dry_run.dry_run)?;
+            out.line(sentence(&link, changed, place.dry_run, ("to remove", "is removed", "is not there")));
+            Ok(exit_code(place.dry_run.dry_run && changed))
+        }
+    }
+}
+
+fn sentence(link: &Path, changed: bool, dry_run: DryRun, words: (&str, &str, &str)) -> String {
+    match (changed, dry_run.dry_run) {
+        (true, true) => format!("{}: {}", words.0, link.display()),
+        (true, false) => format!("{} {}", link.display(), words.1),
+        (false, _) => format!("{} {}", link.display(), words.2),
+    }
+}
+
+/// Whether there is something to make; it is made unless in a dry run.
+fn install(link: &Path, program: &Path, dry_run: bool) -> Result<bool, LinkError> {
+    match look(link, program)? {
+        There::Ours => return Ok(false),
+        There::Foreign => return Err(LinkError::Foreign(link.into())),
+        There::Nothing if dry_run => {}
+        // Fails where another program has come in between.
+        There::Nothing => std::os::unix::fs::symlink(program, link).map_err(failed("make", link))?,
+    }
+    Ok(true)
+}
+
+fn uninstall(link: &Path, program: &Path, dry_run: bool) -> Result<bool, LinkError> {
+    match look(link, program)? {
+        There::Nothing => return Ok(false),
+        There::Foreign => return Err(LinkError::Foreign(link.into())),
+        There::Ours if dry_run => {}
+        There::Ours => fs::remove_file(link).map_err(failed("remove", link))?,
+    }
+    Ok(true)
+}
+
+/// Ours: a link to this program, or to one of its name that is gone.
+fn look(link: &Path, program: &Path) -> Result<There, LinkError> {
+    let target = match fs::read_link(link) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
+        // Not a link.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(There::Foreign),
+        Err(source) => return Err(failed("read", link)(source)),
+    };
+    let same_name = target.file_name() == program.file_name();
+    let ours = match (fs::metadata(link), fs::metadata(program)) {
+        (Ok(there), Ok(own)) => (there.dev(), there.ino()) == (own.dev(), own.ino()) || same_name,
+        _ => same_name,
+    };
+    Ok(if ours { There::Ours } else { There::Foreign })
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LinkError + 'a {
+    move |source| LinkError::File { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_comes_and_goes_and_never_replaces_a_program() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, program) = (dir.path().join(NAME), dir.path().join("calico-mesos"));
+        fs::write(&program, "").unwrap();
+        assert!(install(&link, &program, true).unwrap() && !link.exists());
+        assert!(install(&link, &program, false).unwrap());
+        assert_eq!(fs::read_link(&link).unwrap(), program);
+        assert!(!install(&link, &program, false).unwrap());
+        assert!(uninstall(&link, &program, true).unwrap() && link.exists());
+        // Also when the program has gone before its link.
+        fs::remove_file(&program).unwrap();
+        assert!(uninstall(&link, &program, false).unwrap());
+        assert!(!uninstall(&link, &program, false).unwrap());
+
+        for foreign in ["file", "link"] {
+            match foreign {
+                "file" => fs::write(&link, "calico's own").unwrap(),
+                _ => std::os::unix::fs::symlink("/opt/calico/calicoctl-3.29", &link).unwrap(),
+            }
+            let refused = |result| matches!(result, Err(LinkError::Foreign(path)) if path == link);
+            assert!(refused(install(&link, &program, false)) && refused(uninstall(&link, &program, false)));
+            fs::remove_file(&link).unwrap();
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! `node start` and `node stop`: calico/node as a service of systemd.
+//!
+//! Calico's documentation gives the unit `calico-node.service`, which reads `/etc/calico/calico.env`. Only the settings
+//! in that file are ours to write; the unit, with the image that it runs, is the operator's.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+use serde_json::{json, Value};
+
+use crate::calico;
+use crate::config::Config;
+use crate::host::files;
+use crate::task::cleaner::living_tasks;
+
+use super::super::session::{DryRun, Session};
+use super::super::Failed;
+use super::exit_code;
+
+const UNIT: &str = "calico-node.service";
+const FILE: &str = "/etc/calico/calico.env";
+
+#[derive(Debug, Args)]
+pub struct StartArguments {
+    /// This node's IPv4 address
+    #[arg(long, value_name = "IP")]
+    ip: Ipv4Addr,
+    /// This node's IPv6 address
+    #[arg(long, value_name = "IP")]
+    ip6: Option<Ipv6Addr>,
+    /// This node's AS number; otherwise that of `default-node-as`
+    #[arg(long = "as", value_name = "AS", value_parser = calico::parse_as_number)]
+    as_number: Option<u32>,
+    #[command(flatten)]
+    file: EnvFile,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArguments {
+    /// Stop it although tasks live here: their policy is no longer kept up to date
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, Args)]
+pub struct EnvFile {
+    /// The file of settings that the unit reads
+    #[arg(long = "env-file", value_name = "FILE", default_value = FILE)]
+    path: PathBuf,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ServiceError {
+    #[error("cannot {action} {path}")]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0} belongs to no interface of this host; name one of {1}")]
+    NotHere(IpAddr, String),
+    #[error("cannot run systemctl {0} {UNIT}")]
+    Systemctl(&'static str, #[source] io::Error),
+    #[error("systemctl {0} {UNIT} failed: {1}")]
+    Refused(&'static str, String),
+    #[error("systemd has no unit {UNIT}: install it as Calico's documentation describes (it reads {0}), then run this again")]
+    NoUnit(PathBuf),
+    #[error("systemd has no unit {UNIT}: stop calico/node in the way in which it was started")]
+    NothingToStop,
+    #[error("{} here and would lose the updates of their policy: {}; end them first, or use --force", super::super::output::count(.0.len(), "task") + if .0.len() == 1 { " lives" } else { " live" }, .0.join(", "))]
+    TasksLive(Vec<String>),
+}
+
+pub(super) fn start(arguments: &StartArguments, session: &Session) -> Result<ExitCode, Failed> {
+    for address in [Some(IpAddr::V4(arguments.ip)), arguments.ip6.map(IpAddr::V6)].into_iter().flatten() {
+        require_own(address)?;
+    }
+    let path = &arguments.file.path;
+    let before = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(source) => return Err(failed("read", path)(source).into()),
+    };
+    let after = edited(&before, &wanted(arguments, &session.config)?);
+    let (changed, dry_run) = (before != after, arguments.dry_run.dry_run);
+    if changed && !dry_run {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        }
+        files::replace(path, |new| new.write_all(after.as_bytes())).map_err(failed("write", path))?;
+        let text = |text: &str| (!text.is_empty()).then(|| json!(text));
+        session.note(&path.display().to_string(), text(&before).as_ref(), text(&after).as_ref());
+    }
+    session.out.line(match (changed, dry_run) {
+        (true, true) => format!("to write: {}", path.display()),
+        (true, false) => format!("{} is written", path.display()),
+        (false, _) => format!("{} is up to date", path.display()),
+    });
+    if !is_installed() {
+        return Err(ServiceError::NoUnit(path.clone()).into());
+    }
+    let runs = is_active();
+    let verb = match (runs, changed) {
+        (true, false) => {
+            session.out.line(format!("{UNIT} runs already"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        (true, true) => "restart",
+        (false, _) => "start",
+    };
+    if dry_run {
+        session.out.line(format!("to run: systemctl {verb} {UNIT}"));
+        return Ok(exit_code(true));
+    }
+    systemctl(verb)?;
+    session.note(UNIT, Some(&state(runs)), Some(&state(true)));
+    session.out.line(format!("{UNIT} is {}", if runs { "restarted" } else { "started" }));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn stop(arguments: &StopArguments, session: &Session) -> Result<ExitCode, Failed> {
+    let tasks = living_tasks(&session.config)?;
+    if !tasks.is_empty() && !arguments.force {
+        return Err(ServiceError::TasksLive(tasks).into());
+    }
+    if !is_installed() {
+        return Err(ServiceError::NothingToStop.into());
+    }
+    if !is_active() {
+        session.out.line(format!("{UNIT} does not run"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if arguments.dry_run.dry_run {
+        session.out.line(format!("to run: systemctl stop {UNIT}"));
+        return Ok(exit_code(true));
+    }
+    systemctl("stop")?;
+    session.note(UNIT, Some(&state(true)), Some(&state(false)));
+    session.out.line(format!("{UNIT} is stopped"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn state(runs: bool) -> Value {
+    json!({ "active": runs })
+}
+
+fn require_own(address: IpAddr) -> Result<(), Failed> {
+    let own = crate::host::addresses::own()?;
+    if own.iter().any(|net| net.addr() == address) {
+        return Ok(());
+    }
+    let same =
+        own.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4() && !net.addr().is_loopback());
+    let names: Vec<String> = same.map(|net| net.addr().to_string()).collect();
+    Err(ServiceError::NotHere(address, names.join(", ")).into())
+}
+
+/// The settings, in the names of the unit in Calico's documentation.
+fn wanted(arguments: &StartArguments, config: &Config) -> Result<Vec<(&'static str, String)>, Failed> {
+    let file = |file: &Option<PathBuf>| file.as_ref().map(|path| path.display().to_string());
+    let always = [
+        ("ETCD_ENDPOINTS", config.etcd.endpoints.join(",")),
+        ("CALICO_NODENAME", calico::node_name(config)?),
+        ("CALICO_IP", arguments.ip.to_string()),
+    ];
+    let given = [
+        ("ETCD_CA_CERT_FILE", file(&config.etcd.ca_file)),
+        ("ETCD_CERT_FILE", file(&config.etcd.cert_file)),
+        ("ETCD_KEY_FILE", file(&config.etcd.key_file)),
+        ("CALICO_IP6", arguments.ip6.map(|address| address.to_string())),
+        ("CALICO_AS", arguments.as_number.map(|number| number.to_string())),
+    ];
+    let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    Ok(always.into_iter().chain(given).collect())
+}
+
+/// Sets these variables and leaves every other line as it is. A new file gets those that the unit expects.
+fn edited(text: &str, wanted: &[(&str, String)]) -> String {
+    const NEW: &str =
+        "# Read by calico-node.service; `calico-mesos node start` sets addresses, name and datastore.\n\
+                       CALICO_NETWORKING_BACKEND=bird\nCALICO_NO_DEFAULT_POOLS=\"\"\n";
+    let text = if text.is_empty() { NEW } else { text };
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for (name, value) in wanted {
+        let line = format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        let is_its = |line: &&mut String| {
+            line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
+        };
+        let mut seen = false;
+        for there in lines.iter_mut().filter(is_its) {
+            seen = true;
+            let quoted = there.split_once('=').is_some_and(|(_, rest)| rest.trim_matches('"') == *value);
+            if !quoted {
+                *there = line.clone();
+            }
+        }
+        if !seen {
+            lines.push(line);
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn is_installed() -> bool {
+    succeeds(&["cat", UNIT])
+}
+
+fn is_active() -> bool {
+    succeeds(&["is-active", "--quiet", UNIT])
+}
+
+fn succeeds(arguments: &[&str]) -> bool {
+    Command::new("systemctl").args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn systemctl(verb: &'static str) -> Result<(), ServiceError> {
+    let output = Command::new("systemctl")
+        .args([verb, UNIT])
+        .output()
+        .map_err(|source| ServiceError::Systemctl(verb, source))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let text =
+                String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+            Err(ServiceError::Refused(verb, text))
+        }
+    }
+}
+
+fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServiceError + 'a {
+    move |source| ServiceError::File { action, path: path.into(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_changed_in_their_place_and_others_stay() {
+        let wanted = |ip: &str| [("CALICO_IP", ip.to_owned()), ("CALICO_NODENAME", "agent-1".to_owned())];
+        let text = "# ours\nCALICO_IP=10.0.0.9\nCALICO_IP6=\"fd00::1\"\nFELIX_LOGSEVERITYSCREEN=info\n";
+        let after = edited(text, &wanted("10.0.0.1"));
+        let expected =
+            "# ours\nCALICO_IP=\"10.0.0.1\"\nCALICO_IP6=\"fd00::1\"\nFELIX_LOGSEVERITYSCREEN=info\n\
+                        CALICO_NODENAME=\"agent-1\"\n";
+        assert_eq!(after, expected);
+        assert_eq!(edited(&after, &wanted("10.0.0.1")), after);
+        // However it is quoted, the same value is no change.
+        let bare = after.replace("\"10.0.0.1\"", "10.0.0.1");
+        assert_eq!(edited(&bare, &wanted("10.0.0.1")), bare);
+        assert!(edited("", &wanted("10.0.0.1")).contains("CALICO_NETWORKING_BACKEND=bird\n"));
+    }
+}

@@ -1,0 +1,45 @@
+//! The addresses of this host's interfaces, in this network namespace.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use ipnet::IpNet;
+use nix::sys::socket::SockaddrStorage;
+
+/// Somewhere else, where nothing is sent to (RFC 5737, RFC 3849): only the route to it is looked up.
+const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// All addresses with the length of their network.
+pub fn own() -> io::Result<Vec<IpNet>> {
+    let address = |storage: &SockaddrStorage| {
+        let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+    };
+    let net = |entry: nix::ifaddrs::InterfaceAddress| {
+        let (ip, mask) = (address(entry.address.as_ref()?)?, address(entry.netmask.as_ref()?)?);
+        IpNet::with_netmask(ip, mask).ok()
+    };
+    Ok(nix::ifaddrs::getifaddrs()?.filter_map(net).collect())
+}
+
+/// The address from which this host speaks to `peer`, or to machines elsewhere: the one of its default route.
+pub fn towards(peer: Option<SocketAddr>, is_v4: bool) -> Option<IpAddr> {
+    let elsewhere = || ELSEWHERE[usize::from(!is_v4)].parse().ok();
+    let peer = peer.filter(|peer| peer.is_ipv4() == is_v4).or_else(elsewhere)?;
+    let any = if is_v4 { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(peer).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_ours() {
+        let own = own().unwrap();
+        assert!(own.contains(&"127.0.0.1/8".parse().unwrap()), "{own:?}");
+        assert_eq!(towards(Some("127.0.0.1:2379".parse().unwrap()), true), "127.0.0.1".parse().ok());
+    }
+}

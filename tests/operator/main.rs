@@ -1,0 +1,10 @@
+//! The operator's commands as people call them: the real program against a private etcd full of records.
+
+mod bgp;
+mod desk;
+mod front;
+#[path = "../kit/mod.rs"]
+mod kit;
+mod nodes;
+
+use kit::datastore;
