@@ -6,6 +6,7 @@
 
 mod bgp;
 mod calicoctl;
+mod complete;
 mod config;
 mod explain;
 mod gc;
@@ -56,6 +57,10 @@ enum Verb {
     /// Show this host's configuration, or all mistakes in it.
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Print the script with which a shell completes this program's command lines.
+    Completion(complete::CompletionArguments),
+    /// Write manual pages.
+    Man(complete::ManArguments),
     /// Prepare this host, and list, make and remove nodes of Calico.
     #[command(subcommand)]
     Node(node::Verb),
@@ -76,12 +81,17 @@ type Failed = Box<dyn std::error::Error>;
 
 /// Runs the program and returns its exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match complete::answer(Cli::command) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return usage(&error),
+    }
     let arguments = match calicoctl::dispatch(arguments) {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let command = Cli::command().name(calicoctl::program());
-    let parsed = command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let command = || Cli::command().name(calicoctl::program());
+    let parsed = command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -101,6 +111,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Run(arguments) => run::run(arguments, host, &out).await,
             Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
+            Verb::Completion(arguments) => complete::completion(&arguments, &command(), &out),
+            Verb::Man(arguments) => complete::man(&arguments, command(), &out),
             Verb::Config(verb) => config::config(&verb, file, &out),
             Verb::Node(verb) => node::node(verb, file, &out).await,
             Verb::Calicoctl(verb) => calicoctl::calicoctl(&verb, &session()?),

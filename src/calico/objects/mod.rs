@@ -246,6 +246,14 @@ impl Datastore {
         Ok(objects)
     }
 
+    /// The names of all resources of a kind, without their content; of a namespaced kind, with the namespace in front.
+    pub async fn names(&mut self, kind: Kind) -> Result<Vec<String>, CalicoError> {
+        let prefix = kind.prefix();
+        let answer = self.read(&[Range::Names(prefix.clone())]).await?;
+        let name = |entry: &ReadKey| entry.key.strip_prefix(&prefix).map(str::to_owned);
+        Ok(answer.ranges.iter().flatten().filter_map(name).collect())
+    }
+
     /// One resource; of a namespaced kind, in the namespace that we write to.
     pub async fn object(&mut self, kind: Kind, name: &str) -> Result<Option<Object>, CalicoError> {
         let key = Object::new(kind, name, Value::Null).key;
