@@ -22,7 +22,7 @@ use super::Failed;
 
 /// Set by the shells' scripts, to the name of the shell.
 const VARIABLE: &str = "CALICO_MESOS_COMPLETE";
-/// Somebody waits with a finger on the keyboard.
+/// A person waits for it at the keyboard.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
