@@ -5,7 +5,7 @@
 //!
 //! | source | names a datastore by |
 //! | --- | --- |
-//! | the file of `--config`, or config.toml at its usual place | a section `[etcd]` |
+//! | the file of `--config`, or config.toml at its usual place | any key of `[etcd]` |
 //! | the environment, also with `CALICO_` in front of each name | `ETCD_ENDPOINTS` |
 //! | calicoctl's own configuration | `spec.etcdEndpoints` |
 //! | the environment of the first calicoctl | `ETCD_AUTHORITY` |
@@ -104,7 +104,7 @@ impl Config {
             Some(text) => Self::from_text(path, text)?,
             None => Self::default(),
         };
-        if text.is_some_and(|text| places(&text).contains_key("etcd")) {
+        if text.is_some_and(|text| places(&text).keys().any(|key| key.starts_with("etcd."))) {
             return Ok((config, Origin::File(path.into())));
         }
         let (spec, origin) = match from_environment(environment) {
@@ -327,7 +327,8 @@ mod tests {
         }
         // Chosen elsewhere: what the shell says of Kubernetes does not matter.
         let shell = Shell::new(&[("DATASTORE_TYPE", "kubernetes")]);
-        assert!(shell.load("[etcd]\n", None).is_ok());
+        assert!(shell.load("[etcd]\nendpoints = [\"http://f:3\"]\n", None).is_ok());
+        assert!(shell.load("[etcd]\n", None).is_err());
     }
 
     #[test]
