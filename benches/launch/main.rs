@@ -9,6 +9,7 @@
 mod crowd;
 mod figures;
 mod pipes;
+mod profile;
 mod reference;
 mod world;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
                 figures.take(&one);
             }
         }
+        let [docker, command] = ["/bench", "/bench-command"].map(|app| world.profile(app, WARM_UP));
         for _ in 0..MEMORY_ROUNDS {
             memory(&world, &mut figures).await;
             for (_, private) in crowd::executors(&world, 10).await.memory {
@@ -77,7 +79,9 @@ fn main() -> ExitCode {
         world.stop().await;
         println!("{}", header());
         figures.print();
-        println!("measured in {} s\n", begin.elapsed().as_secs());
+        docker.print("a Docker task's launch", true);
+        command.print("a command's launch", false);
+        println!("\nmeasured in {} s\n", begin.elapsed().as_secs());
         figures
     });
     let goals = figures.goals();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use calico_mesos::config::Config;
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::rig::agent::marathon::{App, AppInstance};
 use calico_mesos::rig::agent::{Agent, AgentOptions, Direction, Launched};
@@ -12,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::pipes::{let_end, watch_pipes, COMMAND};
+use super::profile::Profile;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -115,6 +117,12 @@ impl World {
             waiting.exit(never).await.expect("the container ends");
             Instant::now()
         })
+    }
+
+    /// The steps of the launches of an app so far.
+    pub fn profile(&self, app: &str, warm_up: usize) -> Profile {
+        let config = Config::load(&self.stack.config).expect("the configuration that the executors have");
+        Profile::read(&config.paths.log, app, warm_up)
     }
 
     pub async fn stop(self) {
