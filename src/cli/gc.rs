@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
+use crate::calico::Kind;
 use crate::config::Config;
 use crate::error::chain;
 use crate::task::cleaner::{
@@ -13,6 +14,7 @@ use crate::task::cleaner::{
 };
 use crate::task::report::figures::{self, Figures};
 
+use super::complete;
 use super::output::{count, table, Format, Out, Output};
 use super::Failed;
 
@@ -37,7 +39,7 @@ pub struct GcArguments {
     #[arg(long, value_name = "ADDRESS", conflicts_with = "node")]
     forget_docker: Option<String>,
     /// With --decommission: the node in Calico that is gone
-    #[arg(long, value_name = "NAME", requires = "decommission")]
+    #[arg(long, value_name = "NAME", requires = "decommission", add = complete::names(Kind::Node))]
     node: Option<String>,
     /// Remove all that Calico holds for the tasks of a host that died for good; run it on another host
     #[arg(long, requires = "node")]

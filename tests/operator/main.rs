@@ -1,6 +1,7 @@
 //! The operator's commands as people call them: the real program against a private etcd full of records.
 
 mod bgp;
+mod completion;
 mod desk;
 mod front;
 #[path = "../kit/mod.rs"]
