@@ -164,7 +164,8 @@ impl Identity {
         }
     }
 
-    fn endpoint_name(&self) -> String {
+    /// The name of its WorkloadEndpoint.
+    pub fn endpoint_name(&self) -> String {
         keys::endpoint_name(&self.node, &self.workload)
     }
 

@@ -105,6 +105,11 @@ impl Kept {
         }
     }
 
+    /// The profiles of its endpoint.
+    pub fn profiles(&self) -> &[String] {
+        &self.profiles
+    }
+
     /// The task's addresses.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.places.iter().map(|place| place.address)

@@ -9,6 +9,7 @@ mod calicoctl;
 mod complete;
 mod config;
 mod explain;
+mod follow;
 mod gc;
 mod interrupt;
 mod node;
@@ -17,6 +18,7 @@ mod programs;
 mod run;
 pub mod runtime;
 mod session;
+mod task;
 mod watch;
 
 use std::ffi::OsString;
@@ -61,6 +63,9 @@ enum Verb {
     Completion(complete::CompletionArguments),
     /// Write manual pages.
     Man(complete::ManArguments),
+    /// The Calico tasks of this host: list them, show one, run a tool in its network, print its output.
+    #[command(subcommand)]
+    Task(task::TaskVerb),
     /// Prepare this host, and list, make and remove nodes of Calico.
     #[command(subcommand)]
     Node(node::Verb),
@@ -115,6 +120,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Completion(arguments) => complete::completion(&arguments, &command(), &out),
             Verb::Man(arguments) => complete::man(&arguments, command(), &out),
             Verb::Config(verb) => config::config(&verb, file, &out),
+            Verb::Task(verb) => task::task(verb, &Session::of_host(host, &out)?).await,
             Verb::Node(verb) => node::node(verb, file, &out).await,
             Verb::Calicoctl(verb) => calicoctl::calicoctl(&verb, &session()?),
             Verb::Bgppeer(verb) => bgp::global_peers(&verb, &session()?).await,

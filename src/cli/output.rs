@@ -52,6 +52,12 @@ impl Out {
         Self { sink: Arc::new(Mutex::new(io::stdout())), closed: CancellationToken::new(), terminal }
     }
 
+    /// Standard error, for what has its place there.
+    pub fn stderr() -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { sink: Arc::new(Mutex::new(io::stderr())), closed: CancellationToken::new(), terminal }
+    }
+
     /// Collects what is printed, for a screen that is then drawn at once.
     pub fn collecting(&self) -> (Self, Arc<Mutex<Vec<u8>>>) {
         let bytes = Arc::new(Mutex::new(Vec::new()));

@@ -37,6 +37,17 @@ impl Session {
         Ok(Self { config, file: file.map(Path::to_owned), origin, out: out.clone() })
     }
 
+    /// Reads the configuration of this host's executors, for what belongs to them.
+    pub fn of_host(file: &Path, out: &Out) -> Result<Self, Failed> {
+        let config = Config::load(file)?;
+        Ok(Self {
+            config,
+            file: Some(file.to_owned()),
+            origin: Origin::File(file.to_owned()),
+            out: out.clone(),
+        })
+    }
+
     /// Connects to the datastore.
     pub async fn datastore(&self) -> Result<Datastore, Failed> {
         Ok(Datastore::connect(&self.config).await?)

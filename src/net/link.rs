@@ -206,7 +206,7 @@ pub(super) async fn delete(netlink: &Netlink, name: &str) -> Result<bool, NetErr
 }
 
 /// The addresses on a link, with their prefixes.
-async fn present(netlink: &Netlink, index: u32) -> Result<Vec<IpNet>, NetError> {
+pub(super) async fn present(netlink: &Netlink, index: u32) -> Result<Vec<IpNet>, NetError> {
     let list = netlink.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
     let nets = list.into_iter().filter_map(|message| match message {
         RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {

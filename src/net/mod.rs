@@ -22,6 +22,7 @@ mod nftables;
 mod peer;
 pub mod plan;
 mod program;
+pub mod show;
 mod sockets;
 pub mod sysctl;
 mod veth;

@@ -8,7 +8,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -223,6 +225,28 @@ pub async fn enter<T: Send + 'static>(
         Ok::<_, Errno>(work())
     });
     done.await?.map_err(|errno| failed(errno.into()))
+}
+
+/// Replaces this program by `command`, in the namespace; the reason when that is not possible. The thread that enters is
+/// the one that becomes the command: the kernel ends all others with it.
+pub fn exec(namespace: &Namespace, mut command: Command) -> NetError {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let entered = |source| NetError::Namespace { action: "enter", path: namespace.path.clone(), source };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".to_owned()).stack_size(STACK);
+        let become_it = || {
+            #[expect(clippy::disallowed_methods, reason = "on a thread of its own, which ends with it")]
+            match setns(namespace.file.as_fd(), CloneFlags::CLONE_NEWNET) {
+                Ok(()) => NetError::Program { command: program, source: command.exec() },
+                Err(errno) => entered(errno.into()),
+            }
+        };
+        match thread.spawn_scoped(scope, become_it).map(|thread| thread.join()) {
+            Ok(Ok(error)) => error,
+            Ok(Err(_)) => NetError::Thread(io::Error::other("the thread panicked")),
+            Err(error) => NetError::Thread(error),
+        }
+    })
 }
 
 /// The result of `work`, done by a thread that dies with it.

@@ -11,7 +11,8 @@
 //!     └────► teardown    everything is taken away, from the journal alone  ◄── cleaner
 //! ```
 //!
-//! `report` records what happened: the audit trail, and figures for Prometheus. Start with [`life`].
+//! `report` records what happened: the audit trail, and figures for Prometheus. `story` reads journal and trail back for
+//! operators. Start with [`life`].
 
 pub mod cleaner;
 pub mod health;
@@ -22,6 +23,7 @@ pub mod record;
 pub mod report;
 pub mod request;
 pub mod retry;
+pub mod story;
 pub mod teardown;
 pub mod ways_in;
 pub mod work;

@@ -16,6 +16,7 @@ mod ports;
 mod programs;
 mod records;
 mod sharing;
+mod stories;
 mod waits;
 
 use kit::{datastore, netlab, world};

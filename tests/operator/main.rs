@@ -1,4 +1,5 @@
-//! The operator's commands as people call them: the real program against a private etcd full of records.
+//! The operator's commands as people call them: the real program against a private etcd full of records, and against
+//! real tasks.
 
 mod bgp;
 mod completion;
@@ -7,5 +8,6 @@ mod front;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod nodes;
+mod tasks;
 
-use kit::datastore;
+use kit::{datastore, netlab, world};

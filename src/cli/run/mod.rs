@@ -12,7 +12,6 @@
 mod confirm;
 mod derived;
 mod executor;
-mod follow;
 mod hook;
 mod instances;
 mod inventory;

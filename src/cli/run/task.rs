@@ -9,7 +9,7 @@ use crate::names::ContainerId;
 use crate::rig::agent::{Launched, Update};
 use crate::task::request;
 
-use super::follow::Follow;
+use super::super::follow::Follow;
 
 /// How many characters of an instance's id are shown, at least.
 const SHORT: usize = 4;

@@ -16,6 +16,7 @@
 
 mod backing;
 mod lines;
+mod view;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -39,6 +40,7 @@ use crate::net::forward::Mapping;
 use crate::task::link::Ending;
 pub use backing::Backing;
 use lines::{is_blank, parse, text, Held, Parsed};
+pub use view::View;
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.

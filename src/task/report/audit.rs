@@ -10,6 +10,7 @@
 //! that is killed between the answer and its note in the journal leaves the line to the cleaner, which may repeat it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::{json, Map, Value};
@@ -23,8 +24,8 @@ use crate::task::record::journal::{Owner, Record};
 use crate::task::report::steps::{Step, Steps};
 use crate::task::teardown::Report;
 
-const ADDRESSES: &str = "addresses.log";
-const TASKS: &str = "tasks.log";
+pub(super) const ADDRESSES: &str = "addresses.log";
+pub(super) const TASKS: &str = "tasks.log";
 const CHANGES: &str = "changes.log";
 const CLEANER: &str = "gc.log";
 
@@ -129,6 +130,14 @@ struct Life<'a> {
     steps: Map<String, Value>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [String],
+    /// With a launch: where the executor works, and the task's output lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sandbox: Option<PathBuf>,
+}
+
+/// An agent starts an executor in its sandbox.
+fn sandbox() -> Option<PathBuf> {
+    std::env::current_dir().ok()
 }
 
 /// What is known without an outcome.
@@ -163,7 +172,8 @@ pub(in crate::task) fn conflict(config: &Config, record: &Record, address: IpAdd
 
 /// The task runs: its launch is over.
 pub(in crate::task) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
-    let life = Life { ending: word("running"), addresses, steps: times(steps, |_| true), ..Life::default() };
+    let (ending, steps) = (word("running"), times(steps, |_| true));
+    let life = Life { ending, addresses, steps, sandbox: sandbox(), ..Life::default() };
     write(config, TASKS, "launch", life, record);
 }
 
@@ -172,13 +182,14 @@ pub(in crate::task) fn never_ran(config: &Config, record: &Record, outcome: &Out
     if steps.passed().iter().any(|(step, _)| *step == Step::Running) {
         return;
     }
-    let life = Life { ending: outcome.into(), steps: times(steps, |_| true), ..Life::default() };
+    let steps = times(steps, |_| true);
+    let life = Life { ending: outcome.into(), steps, sandbox: sandbox(), ..Life::default() };
     write(config, TASKS, "launch", life, record);
 }
 
 /// A launch that ended before there was a record: nothing had been made, so that no teardown follows.
 pub(in crate::task) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
-    let life = Life { ending: outcome.into(), ..Life::default() };
+    let life = Life { ending: outcome.into(), sandbox: sandbox(), ..Life::default() };
     write_about(config, TASKS, "launch", life, order.into(), By::Executor);
 }
 
@@ -196,6 +207,7 @@ pub(in crate::task) fn taken_down(
         addresses: &report.addresses,
         steps: times(steps, |step| step >= Step::Ended),
         errors: &report.errors,
+        sandbox: None,
     };
     let by_cleaner = By::this(record) == By::Gc;
     // In an outage a cleaner comes by every half minute: what it could not do would push out all that was done.
