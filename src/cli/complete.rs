@@ -14,7 +14,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use clap_complete::CompleteEnv;
 
-use crate::calico::{CalicoError, Datastore, Kind};
+use crate::calico::{node_name, CalicoError, Datastore, Kind};
 use crate::config::Config;
 
 use super::output::Out;
@@ -88,14 +88,24 @@ pub fn man(arguments: &ManArguments, command: Command, out: &Out) -> Result<Exit
 /// Completes the names of a kind of resource.
 pub fn names(kind: Kind) -> ArgValueCompleter {
     ArgValueCompleter::new(move |current: &OsStr| {
-        from_datastore(current, |mut datastore| async move { datastore.names(kind).await })
+        from_datastore(current, |mut datastore, _| async move { datastore.names(kind).await })
+    })
+}
+
+/// Completes the tasks of this host, by their ids.
+pub fn tasks() -> ArgValueCompleter {
+    ArgValueCompleter::new(move |current: &OsStr| {
+        from_datastore(current, |mut datastore, config| async move {
+            let endpoints = datastore.list_endpoints(&node_name(&config)?).await?;
+            Ok(endpoints.into_iter().filter_map(|endpoint| endpoint.task_id).collect())
+        })
     })
 }
 
 /// What of the datastore begins with the text; nothing when it does not answer in time.
 fn from_datastore<F, Found>(current: &OsStr, find: F) -> Vec<CompletionCandidate>
 where
-    F: FnOnce(Datastore) -> Found,
+    F: FnOnce(Datastore, Config) -> Found,
     Found: Future<Output = Result<Vec<String>, CalicoError>>,
 {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
@@ -104,7 +114,7 @@ where
     let look = async {
         let (config, _) = Config::of_shell(configured().as_deref()).ok()?;
         let datastore = Datastore::connect(&config).await.ok()?;
-        find(datastore).await.ok()
+        find(datastore, config).await.ok()
     };
     let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, look).await });
     runtime.shutdown_background();

@@ -18,9 +18,15 @@ fn offered(desk: &Desk, line: &[&str]) -> Vec<String> {
 
 #[tokio::test]
 async fn names_come_out_of_the_datastore() {
-    let desk = Desk::new(&["agent-1", "agent-2", "other"], &[]).await;
+    let mut desk = Desk::new(&["agent-1", "agent-2", "other"], &[]).await;
     assert_eq!(offered(&desk, &["gc", "--decommission", "--node", "ag"]), ["agent-1", "agent-2"]);
     assert!(offered(&desk, &["conf"]).contains(&"config".to_owned()));
+    let task = r#"{"metadata":{"name":"agent--1-mesos-w-eth0","annotations":{"mesos.apache.org/task-id":"web.1","mesos.apache.org/app-id":"/web"}},"spec":{"node":"agent-1","orchestrator":"mesos","workload":"w","endpoint":"eth0"}}"#;
+    let key = "/calico/resources/v3/projectcalico.org/workloadendpoints/default/agent--1-mesos-w-eth0";
+    desk.world.put(key, task).await;
+    for verb in ["show", "exec", "logs"] {
+        assert_eq!(offered(&desk, &["task", verb, "we"]), ["web.1"]);
+    }
     // A datastore that is away completes nothing, and says nothing on the user's line.
     std::fs::write(desk.config(), "[etcd]\nendpoints = [\"http://127.0.0.1:1\"]\n").unwrap();
     assert_eq!(offered(&desk, &["gc", "--node", "ag"]), Vec::<String>::new());

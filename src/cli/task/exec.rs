@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
+use crate::cli::complete;
 use crate::cli::session::Session;
 use crate::cli::Failed;
 use crate::net::{netns, Namespace};
@@ -12,7 +13,7 @@ use crate::task::story::Phase;
 #[derive(Debug, clap::Args)]
 pub struct ExecArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
     /// A program of this host and its arguments; only the network is the task's. Its exit code is this one's
     #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::cli::complete;
 use crate::cli::follow::Follow;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Out;
@@ -21,7 +22,7 @@ const JOURNAL_EVERY: u32 = 10;
 #[derive(Debug, clap::Args)]
 pub struct LogsArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
     /// Go on with what is written, until the task has ended or Ctrl-C
     #[arg(long, short)]

@@ -6,6 +6,7 @@ mod page;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
+use crate::cli::complete;
 use crate::cli::output::{Format, Out, Output};
 use crate::cli::session::Session;
 use crate::cli::watch::Watch;
@@ -17,7 +18,7 @@ use crate::task::story::{sandbox, Sandbox, Story};
 #[derive(Debug, clap::Args)]
 pub struct ShowArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
     #[command(flatten)]
     output: Output,
