@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use comfy_table::{presets, CellAlignment, Table};
+use comfy_table::{presets, CellAlignment, LineStyle, Table};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -218,7 +218,8 @@ impl Listing {
 /// A table with a frame of `+`, `-` and `|`.
 fn framed(header: &[&str], rows: &[Vec<String>], left: bool) -> String {
     let mut table = Table::new();
-    table.load_style(presets::ASCII_FULL_CONDENSED).set_header(header.iter().copied());
+    let rule = LineStyle::new('+', '-', '+', '+');
+    table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(rule)).set_header(header.iter().copied());
     for row in rows {
         table.add_row(row.iter().map(|cell| cleaned(cell)));
     }
