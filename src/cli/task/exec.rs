@@ -8,7 +8,7 @@ use crate::cli::session::Session;
 use crate::cli::Failed;
 use crate::net::{netns, Namespace};
 use crate::task::network;
-use crate::task::story::Phase;
+use crate::task::story::StoryPhase;
 
 #[derive(Debug, clap::Args)]
 pub struct ExecArguments {
@@ -27,7 +27,7 @@ pub fn exec(arguments: ExecArguments, session: &Session) -> Result<ExitCode, Fai
     if !path.exists() {
         let name = &story.task;
         return Err(match story.state {
-            Phase::Ended => format!("{name} has ended, and its network namespace is gone; its output is in `calico-mesos task logs`"),
+            StoryPhase::Ended => format!("{name} has ended, and its network namespace is gone; its output is in `calico-mesos task logs`"),
             state => format!("{name} is {}, and has no network namespace at {}", state.word(), path.display()),
         }
         .into());

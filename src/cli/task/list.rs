@@ -13,7 +13,7 @@ use crate::cli::watch::Watch;
 use crate::cli::Failed;
 use crate::error::chain;
 use crate::net::show::{self, InterfaceFigures};
-use crate::task::story::{Phase, Story};
+use crate::task::story::{Story, StoryPhase};
 
 use super::text::{age, bytes, ending_json, joined, or_dash, owner_pid, traffic_json};
 
@@ -86,7 +86,7 @@ fn row(story: &Story, figures: Option<&InterfaceFigures>, now: SystemTime) -> Ro
 /// The word, and how an ended one ended: `exited 3`.
 fn state(story: &Story) -> String {
     match (story.state, story.ending()) {
-        (Phase::Ended, Some((ending, _))) => match &ending.code {
+        (StoryPhase::Ended, Some((ending, _))) => match &ending.code {
             Some(Value::String(code)) => format!("{} {code}", ending.outcome),
             Some(code) => format!("{} {code}", ending.outcome),
             None => ending.outcome.clone(),
@@ -125,7 +125,7 @@ mod tests {
     use crate::task::link::Ending;
     use crate::task::report::trail::{Life, Part};
 
-    fn story(state: Phase) -> Story {
+    fn story(state: StoryPhase) -> Story {
         Story {
             container: ContainerId::parse("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d").unwrap(),
             task: "web.1".into(),
@@ -144,7 +144,7 @@ mod tests {
         let ending = Ending { outcome: outcome.into(), code, message: None };
         let part = Part { time: "2026-11-28T20:00:01.000Z".into(), ending, ..Part::default() };
         let life = Life { teardowns: vec![part], ..Life::default() };
-        Story { life: Some(life), ..story(Phase::Ended) }
+        Story { life: Some(life), ..story(StoryPhase::Ended) }
     }
 
     #[test]
@@ -156,11 +156,11 @@ mod tests {
             received: Traffic { bytes: 1_234_567, packets: 9 },
             sent: Traffic { bytes: 999, packets: 2 },
         };
-        let row = row(&story(Phase::Running), Some(&figures), now);
+        let row = row(&story(StoryPhase::Running), Some(&figures), now);
         assert_eq!(row.cells, ["web.1", "/web", "running", "10.0.0.1, fd00::1", "5f3cbe1e", "-"]);
         assert_eq!(row.wide, ["cali5f3cbe1e77a", "1480", "-", "1.2 MB", "999 B", "healthy", "dev"]);
         assert_eq!(row.json["received"], json!({"bytes": 1_234_567, "packets": 9}));
-        let row = super::row(&story(Phase::Starting), None, now);
+        let row = super::row(&story(StoryPhase::Starting), None, now);
         assert_eq!(row.wide[..5], ["-", "-", "-", "-", "-"]);
         assert_eq!(row.json["mtu"], Value::Null);
     }
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(state(&ended("exited", Some(3.into()))), "exited 3");
         assert_eq!(state(&ended("failed", Some("CM-IP-TAKEN".into()))), "failed CM-IP-TAKEN");
         assert_eq!(state(&ended("killed", None)), "killed");
-        assert_eq!(state(&story(Phase::Ended)), "ended");
-        assert_eq!(state(&story(Phase::Waiting)), "waiting for teardown");
+        assert_eq!(state(&story(StoryPhase::Ended)), "ended");
+        assert_eq!(state(&story(StoryPhase::Waiting)), "waiting for teardown");
     }
 }

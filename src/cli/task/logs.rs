@@ -12,7 +12,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Out;
 use crate::cli::session::Session;
 use crate::cli::Failed;
-use crate::task::story::{sandbox, Phase, Sandbox, Stories, Story};
+use crate::task::story::{sandbox, Sandbox, Stories, Story, StoryPhase};
 
 /// Between two looks at the files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -54,7 +54,7 @@ pub async fn logs(arguments: &LogsArguments, session: &Session) -> Result<ExitCo
     let story = super::the_task(session, &arguments.task)?;
     let Some(sandbox) = sandbox(&story) else {
         let why = match story.state {
-            Phase::Ended => {
+            StoryPhase::Ended => {
                 "the audit trail does not hold its launch any more, or an older release launched it"
             }
             _ => "its executor is gone, and the audit trail does not hold its launch",

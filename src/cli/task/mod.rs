@@ -22,7 +22,7 @@ pub enum TaskVerb {
     /// List the Calico tasks of this host
     List(list::ListArguments),
     /// Tell everything about a task: its launch step by step, its interface, its endpoint, its end
-    Show(show::ShowArguments),
+    Show(show::TaskShowArguments),
     /// Run a program of this host in a task's network namespace: tcpdump, ss, ping, dig
     Exec(exec::ExecArguments),
     /// Print what a task and its executor have written

@@ -16,7 +16,7 @@ use crate::task::story::facts::Facts;
 use crate::task::story::{sandbox, Sandbox, Story};
 
 #[derive(Debug, clap::Args)]
-pub struct ShowArguments {
+pub struct TaskShowArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
     #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
@@ -34,7 +34,7 @@ struct Shown {
     now: SystemTime,
 }
 
-pub async fn show(arguments: &ShowArguments, session: &Session) -> Result<ExitCode, Failed> {
+pub async fn show(arguments: &TaskShowArguments, session: &Session) -> Result<ExitCode, Failed> {
     let print = async |out: &Out| {
         let story = super::the_task(session, &arguments.task)?;
         let facts = Facts::look(&session.config, &story).await;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Phase, Story};
+use super::{Story, StoryPhase};
 
 /// A name closer than this to what was typed is suggested; 1 is equal.
 const NEAR: f64 = 0.7;
@@ -39,7 +39,7 @@ pub fn find<'a>(stories: &'a [Story], word: &str) -> Result<&'a Story, NotFound>
     if !app.is_empty() {
         for alive in [true, false] {
             for test in tests {
-                let lives = |story: &&Story| (story.state != Phase::Ended) == alive;
+                let lives = |story: &&Story| (story.state != StoryPhase::Ended) == alive;
                 let found: Vec<&Story> = stories.iter().filter(lives).filter(test).collect();
                 match found.as_slice() {
                     [] => {}

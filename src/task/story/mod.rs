@@ -32,7 +32,7 @@ pub use sandbox::{sandbox, Sandbox};
 
 /// How far a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum StoryPhase {
     /// Its launch is under way.
     Starting,
     Running,
@@ -45,7 +45,7 @@ pub enum Phase {
     Ended,
 }
 
-impl Phase {
+impl StoryPhase {
     pub fn word(self) -> &'static str {
         match self {
             Self::Starting => "starting",
@@ -66,7 +66,7 @@ pub struct Story {
     pub task: String,
     pub app: String,
     pub framework: String,
-    pub state: Phase,
+    pub state: StoryPhase,
     /// The addresses that it has; of an ended one, those that it had.
     pub addresses: Vec<IpAddr>,
     pub profiles: Vec<String>,
@@ -215,7 +215,7 @@ fn over(container: ContainerId, life: Life) -> Story {
         task: life.task.clone(),
         app: life.app.clone(),
         framework: life.framework.clone(),
-        state: Phase::Ended,
+        state: StoryPhase::Ended,
         addresses: life.addresses.iter().map(|tenure| tenure.address).collect(),
         profiles: life.addresses.last().map(|tenure| tenure.profiles.clone()).unwrap_or_default(),
         view: None,
@@ -225,16 +225,16 @@ fn over(container: ContainerId, life: Life) -> Story {
 }
 
 /// `since`: how far back the audit trail goes.
-fn state(view: &View, life: Option<&Life>, since: Option<&str>) -> Phase {
+fn state(view: &View, life: Option<&Life>, since: Option<&str>) -> StoryPhase {
     let launched = life.and_then(|life| life.launch.as_ref());
     match (view.owned, &view.ending, launched) {
-        (false, ..) => Phase::Waiting,
-        (true, Some(_), _) => Phase::Ending,
-        (true, None, Some(_)) => Phase::Running,
+        (false, ..) => StoryPhase::Waiting,
+        (true, Some(_), _) => StoryPhase::Ending,
+        (true, None, Some(_)) => StoryPhase::Running,
         (true, None, None) if since.is_some_and(|since| seconds(since) <= seconds(&view.record.written)) => {
-            Phase::Starting
+            StoryPhase::Starting
         }
-        (true, None, None) => Phase::Alive,
+        (true, None, None) => StoryPhase::Alive,
     }
 }
 

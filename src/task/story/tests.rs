@@ -30,19 +30,19 @@ fn launched() -> Life {
 #[test]
 fn a_state_follows_from_journal_and_trail() {
     let since = Some("2026-11-28T19:00:00.000Z");
-    assert_eq!(state(&view(true, None), Some(&launched()), since), Phase::Running);
-    assert_eq!(state(&view(true, None), None, since), Phase::Starting);
+    assert_eq!(state(&view(true, None), Some(&launched()), since), StoryPhase::Running);
+    assert_eq!(state(&view(true, None), None, since), StoryPhase::Starting);
     assert_eq!(
         state(&view(true, None), Some(&Life::default()), Some("2026-11-28T20:00:05.900Z")),
-        Phase::Starting
+        StoryPhase::Starting
     );
     for rotated_away in [Some("2026-11-28T20:00:06.000Z"), None, Some("")] {
-        let expected = if rotated_away == Some("") { Phase::Starting } else { Phase::Alive };
+        let expected = if rotated_away == Some("") { StoryPhase::Starting } else { StoryPhase::Alive };
         assert_eq!(state(&view(true, None), None, rotated_away), expected, "{rotated_away:?}");
     }
-    assert_eq!(state(&view(true, Some("killed")), Some(&launched()), since), Phase::Ending);
-    assert_eq!(state(&view(false, None), Some(&launched()), since), Phase::Waiting);
-    assert_eq!(state(&view(false, Some("exited")), None, None), Phase::Waiting);
+    assert_eq!(state(&view(true, Some("killed")), Some(&launched()), since), StoryPhase::Ending);
+    assert_eq!(state(&view(false, None), Some(&launched()), since), StoryPhase::Waiting);
+    assert_eq!(state(&view(false, Some("exited")), None, None), StoryPhase::Waiting);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn ended(id: &str, task: &str, app: &str, life: Life) -> Story {
 }
 
 fn alive(story: Story) -> Story {
-    Story { state: Phase::Running, ..story }
+    Story { state: StoryPhase::Running, ..story }
 }
 
 fn with_address(address: &str) -> Life {

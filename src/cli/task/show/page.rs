@@ -7,7 +7,7 @@ use crate::error::is_deceptive;
 use crate::task::record::journal::Backing;
 use crate::task::report::trail::Part;
 use crate::task::story::facts::{Bound, FelixReport, Look};
-use crate::task::story::Phase;
+use crate::task::story::StoryPhase;
 
 /// The width of the names of the lines.
 const NAME: usize = 10;
@@ -71,7 +71,7 @@ fn state(shown: &Shown) -> String {
     }
     if let Some(began) = story.began() {
         text += &format!("; began {began}");
-        if let Some(age) = age(Some(began), shown.now).filter(|_| story.state != Phase::Ended) {
+        if let Some(age) = age(Some(began), shown.now).filter(|_| story.state != StoryPhase::Ended) {
             text += &format!(" ({} ago)", duration(age));
         }
     }
@@ -118,7 +118,7 @@ fn addresses(shown: &Shown) -> Vec<String> {
         let routed = shown.facts.host_routes.iter().find(|(known, _)| known == address);
         match routed.map(|(_, routed)| routed) {
             Some(Ok(true)) => parts.push("the host routes it here".to_owned()),
-            Some(Ok(false)) if story.state != Phase::Ended => {
+            Some(Ok(false)) if story.state != StoryPhase::Ended => {
                 parts.push("NO host route leads here".to_owned())
             }
             Some(Err(error)) => parts.push(error.clone()),
@@ -191,7 +191,7 @@ fn endpoint(shown: &Shown) -> String {
     let name = &shown.facts.endpoint;
     match &shown.facts.record {
         Err(error) => format!("{name}: {error}"),
-        Ok(None) if shown.story.state == Phase::Ended => format!("{name} is not in the datastore"),
+        Ok(None) if shown.story.state == StoryPhase::Ended => format!("{name} is not in the datastore"),
         Ok(None) => format!("{name} is NOT in the datastore"),
         Ok(Some(record)) => {
             let list = |path: &str| {

@@ -15,7 +15,7 @@ use crate::net::show::{Inside, InterfaceFigures};
 use crate::task::record::journal::{Record, View};
 use crate::task::report::trail::{Life, Part, Tenure};
 use crate::task::story::facts::{Bound, Facts, FelixReport};
-use crate::task::story::{Phase, Story};
+use crate::task::story::{Story, StoryPhase};
 
 const CONTAINER: &str = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
 
@@ -56,7 +56,7 @@ fn shown() -> Shown {
             task: "web.1".into(),
             app: "/web".into(),
             framework: "F".into(),
-            state: Phase::Running,
+            state: StoryPhase::Running,
             addresses: vec![address()],
             profiles: vec!["dev".into()],
             view: Some(View {
