@@ -11,7 +11,7 @@ use crate::task::network;
 use crate::task::story::StoryPhase;
 
 #[derive(Debug, clap::Args)]
-pub struct ExecArguments {
+pub struct TaskExecArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
     #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
@@ -21,7 +21,7 @@ pub struct ExecArguments {
 }
 
 /// Returns only when the command could not be run: it takes this program's place.
-pub fn exec(arguments: ExecArguments, session: &Session) -> Result<ExitCode, Failed> {
+pub fn exec(arguments: TaskExecArguments, session: &Session) -> Result<ExitCode, Failed> {
     let story = super::the_task(session, &arguments.task)?;
     let path = network::namespace(&session.config, &story.container);
     if !path.exists() {

@@ -18,7 +18,7 @@ use crate::task::story::{Story, StoryPhase};
 use super::text::{age, bytes, ending_json, joined, or_dash, owner_pid, traffic_json};
 
 #[derive(Debug, clap::Args)]
-pub struct ListArguments {
+pub struct TaskListArguments {
     /// Also list the tasks that have ended, as far back as the audit trail goes
     #[arg(long, short)]
     all: bool,
@@ -28,7 +28,7 @@ pub struct ListArguments {
     watch: Watch,
 }
 
-pub async fn list(arguments: &ListArguments, session: &Session) -> Result<ExitCode, Failed> {
+pub async fn list(arguments: &TaskListArguments, session: &Session) -> Result<ExitCode, Failed> {
     let print = async |out: &Out| {
         let stories = super::stories(session, arguments.all)?;
         let figures = match show::figures().await {

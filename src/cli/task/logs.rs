@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const JOURNAL_EVERY: u32 = 10;
 
 #[derive(Debug, clap::Args)]
-pub struct LogsArguments {
+pub struct TaskLogsArguments {
     /// Any unique beginning of its id or of its container's, its app, or an address
     #[arg(value_name = "ID", add = complete::tasks())]
     task: String,
@@ -50,7 +50,7 @@ struct Source {
     out: Out,
 }
 
-pub async fn logs(arguments: &LogsArguments, session: &Session) -> Result<ExitCode, Failed> {
+pub async fn logs(arguments: &TaskLogsArguments, session: &Session) -> Result<ExitCode, Failed> {
     let story = super::the_task(session, &arguments.task)?;
     let Some(sandbox) = sandbox(&story) else {
         let why = match story.state {
@@ -101,7 +101,7 @@ fn print(source: &mut Source) {
 }
 
 fn sources(
-    arguments: &LogsArguments,
+    arguments: &TaskLogsArguments,
     session: &Session,
     story: &Story,
     sandbox: &Sandbox,

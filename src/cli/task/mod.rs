@@ -20,13 +20,13 @@ use super::Failed;
 #[derive(Debug, clap::Subcommand)]
 pub enum TaskVerb {
     /// List the Calico tasks of this host
-    List(list::ListArguments),
+    List(list::TaskListArguments),
     /// Tell everything about a task: its launch step by step, its interface, its endpoint, its end
     Show(show::TaskShowArguments),
     /// Run a program of this host in a task's network namespace: tcpdump, ss, ping, dig
-    Exec(exec::ExecArguments),
+    Exec(exec::TaskExecArguments),
     /// Print what a task and its executor have written
-    Logs(logs::LogsArguments),
+    Logs(logs::TaskLogsArguments),
 }
 
 pub async fn task(verb: TaskVerb, session: &Session) -> Result<ExitCode, Failed> {

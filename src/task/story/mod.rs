@@ -196,6 +196,8 @@ fn living(
         addresses: match (&kept, held.get(&container)) {
             (Some(kept), _) => kept.addresses().collect(),
             (None, Some(held)) => held.clone(),
+            // The host has rebooted since, or the task has given its addresses back.
+            (None, None) if tenures.clone().next().is_none() => view.held.clone(),
             (None, None) => tenures.clone().map(|tenure| tenure.address).collect(),
         },
         profiles: match &kept {

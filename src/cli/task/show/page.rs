@@ -278,7 +278,7 @@ fn logs(shown: &Shown) -> String {
     match &shown.sandbox {
         None => "the sandbox is unknown".to_owned(),
         Some(sandbox) if sandbox.reach.exists() => {
-            format!("{0}/stdout, {0}/stderr", sandbox.path.display())
+            format!("stdout and stderr in {}", sandbox.path.display())
         }
         Some(sandbox) => format!("{}, which is gone", sandbox.path.display()),
     }
