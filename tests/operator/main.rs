@@ -10,4 +10,4 @@ mod kit;
 mod nodes;
 mod tasks;
 
-use kit::{datastore, netlab, world};
+use kit::{datastore, world};
