@@ -164,6 +164,20 @@ impl Block {
         freed
     }
 
+    /// Frees an ordinal in use, and forgets when it was assigned; Calico does so on a release by address.
+    pub(super) fn free(&mut self, ordinal: usize) {
+        if self.allocations.get(ordinal).is_none_or(Option::is_none) {
+            return;
+        }
+        self.unallocated = self.queue();
+        self.allocations[ordinal] = None;
+        self.unallocated.push(ordinal);
+        if let Some(numbers) = &mut self.sequence_number_for_allocation {
+            numbers.remove(&ordinal.to_string());
+        }
+        self.drop_unused_attributes();
+    }
+
     /// Attributes that no allocation names go; the order of the others stays.
     fn drop_unused_attributes(&mut self) {
         let used: BTreeSet<usize> = self.allocations.iter().copied().flatten().collect();

@@ -27,6 +27,26 @@ pub(super) fn from_go_text(text: &str) -> Option<SystemTime> {
     (words.next()? == "+0000").then(|| humantime::parse_rfc3339(&format!("{date}T{time}Z")).ok())?
 }
 
+/// Whether Go reads this as a time: RFC 3339 with any fraction and offset.
+pub(super) fn is_rfc3339(text: &str) -> bool {
+    let parts = || {
+        let (date_time, zone) = match text.strip_suffix('Z') {
+            Some(rest) => (rest, "Z"),
+            None => text.split_at_checked(text.len().checked_sub(6)?)?,
+        };
+        let offset = zone.strip_prefix(['+', '-']).and_then(|offset| offset.split_once(':'));
+        let below = |text: &str, limit: u8| {
+            text.len() == 2
+                && text.bytes().all(|byte| byte.is_ascii_digit())
+                && text.parse().is_ok_and(|number: u8| number < limit)
+        };
+        let is_zone =
+            zone == "Z" || offset.is_some_and(|(hours, minutes)| below(hours, 24) && below(minutes, 60));
+        (is_zone && date_time.contains('T')).then(|| format!("{date_time}Z"))
+    };
+    parts().is_some_and(|text| humantime::parse_rfc3339(&text).is_ok())
+}
+
 /// Nanoseconds since 1970: where a new block's sequence numbers begin.
 pub(super) fn unix_nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -58,6 +78,20 @@ mod tests {
         assert_eq!(from_go_text(&go_text(time)), Some(time));
         assert_eq!(from_go_text("2026-08-22 10:11:12 +0200 CEST"), None);
         assert_eq!(from_go_text("yesterday"), None);
+        for good in ["2026-08-22T10:11:12Z", "2026-08-22T10:11:12.5+02:00", "2026-08-22T10:11:12-11:30"] {
+            assert!(is_rfc3339(good), "{good}");
+        }
+        for bad in [
+            "",
+            "Z",
+            "yesterday",
+            "2026-08-22",
+            "2026-08-22T10:11:12",
+            "2026-08-22T10:11:12+0200",
+            "ü26-08-22T10:11:12Z",
+        ] {
+            assert!(!is_rfc3339(bad), "{bad}");
+        }
         assert_eq!(unix_nanos(time), 1_787_393_472_345_670_000);
         assert!(is_older(Some("2026-08-22T10:10:12Z"), 60, time));
         assert!(!is_older(Some("2026-08-22T10:10:13Z"), 60, time));

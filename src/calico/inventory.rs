@@ -19,7 +19,7 @@ use crate::names::{ContainerId, ORCHESTRATOR};
 /// Blocks a read: of the largest size that Calico allows they come to a megabyte each.
 const BATCH: usize = 32;
 /// Handles of Calico's own allocations begin so.
-const CALICOS_OWN: [&str; 5] =
+pub(super) const CALICOS_OWN: [&str; 5] =
     ["ipip-tunnel-addr-", "vxlan-tunnel-addr-", "vxlan-v6-tunnel-addr-", "wireguard-", "windows-reserved-"];
 
 /// One node's share of the datastore.

@@ -60,6 +60,16 @@ pub(super) fn endpoints_of(node: &str) -> String {
     format!("{}{}-", endpoints(), doubled(node))
 }
 
+/// The prefix of all of IPAM.
+pub(super) fn ipam() -> String {
+    format!("{IPAM}/")
+}
+
+/// The prefix of what IPAM has of each node.
+pub(super) fn hosts() -> String {
+    format!("{IPAM}/host/")
+}
+
 pub(super) fn ipam_config() -> String {
     format!("{IPAM}/config")
 }

@@ -12,8 +12,10 @@ mod explain;
 mod follow;
 mod gc;
 mod interrupt;
+mod ipam;
 mod node;
 mod output;
+mod pool;
 mod programs;
 mod run;
 pub mod runtime;
@@ -79,6 +81,12 @@ enum Verb {
     BgpNodeMesh(bgp::MeshArguments),
     /// Show or change the AS number of nodes that name none.
     DefaultNodeAs(bgp::AsArguments),
+    /// Show, make, change and remove IP pools.
+    #[command(subcommand)]
+    Pool(pool::PoolVerb),
+    /// Show, check and release the addresses of tasks.
+    #[command(subcommand)]
+    Ipam(ipam::IpamVerb),
 }
 
 /// How a verb can fail; every variant carries its own cause.
@@ -126,6 +134,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Bgppeer(verb) => bgp::global_peers(&verb, &session()?).await,
             Verb::BgpNodeMesh(arguments) => bgp::mesh(&arguments, &session()?).await,
             Verb::DefaultNodeAs(arguments) => bgp::default_as(&arguments, &session()?).await,
+            Verb::Pool(verb) => pool::pool(&verb, &session()?).await,
+            Verb::Ipam(verb) => ipam::ipam(&verb, &session()?).await,
         }
     });
     // A thread may still wait for an answer on standard input.

@@ -1,6 +1,7 @@
 //! What the operator's verbs share: the configuration, the datastore, and the trail of changes.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
@@ -11,6 +12,9 @@ use crate::task::report::audit;
 
 use super::output::Out;
 use super::Failed;
+
+/// Exit code of a dry run that found something to do.
+const FOUND: u8 = 3;
 
 /// One run of a verb.
 pub struct Session {
@@ -28,6 +32,16 @@ pub struct DryRun {
     /// Only print what would be changed; exit code 3 when there is something to change
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl DryRun {
+    /// The exit code of a command that has changed something, or would have.
+    pub fn exit_code(self, changes: bool) -> ExitCode {
+        match self.dry_run && changes {
+            true => ExitCode::from(FOUND),
+            false => ExitCode::SUCCESS,
+        }
+    }
 }
 
 impl Session {

@@ -6,6 +6,10 @@
 
 mod bgp;
 mod nodes;
+mod address;
+mod check;
+mod ledger;
+mod pools;
 
 use serde::de::DeserializeOwned;
 use serde_json::{json, Map, Value};
@@ -18,6 +22,10 @@ use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 
 pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
 pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
+pub use address::{Assignment, IpamSettings};
+pub use check::{IpamProblem, IpamReport, ProblemKind};
+pub use ledger::{BookedBlock, BookedHandle, Claim, Ledger, Taken};
+pub use pools::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
 
 /// The kinds of resources that commands read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,561 @@
+//! IP pools as an operator reads and changes them. What Calico's own tools would refuse is refused here as well, before
+//! anything is written.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{json, Map, Value};
+
+use super::ledger::{self, BookedBlock};
+use super::{Damaged, Edit, Edited, Kind, Object};
+use crate::calico::model::to_json;
+use crate::calico::overlap::overlap;
+use crate::calico::pool::Pool;
+use crate::calico::txn::Range;
+use crate::calico::{keys, selector, CalicoError, Datastore, Family};
+
+/// How long Calico waits for assignments that have begun, before it takes a disabled pool apart.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Why a command about pools or addresses was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum IpamError {
+    #[error(transparent)]
+    Calico(#[from] CalicoError),
+    /// Nothing was written.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// When packets between hosts are wrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encapsulation {
+    Never,
+    Always,
+    /// Between hosts of different subnets.
+    CrossSubnet,
+}
+
+impl Encapsulation {
+    /// As it stands in the records.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Never => "Never",
+            Self::Always => "Always",
+            Self::CrossSubnet => "CrossSubnet",
+        }
+    }
+
+    fn of(word: Option<&str>) -> Result<Self, String> {
+        match word.unwrap_or_default() {
+            "" | "Never" => Ok(Self::Never),
+            "Always" => Ok(Self::Always),
+            "CrossSubnet" => Ok(Self::CrossSubnet),
+            other => Err(format!("'{other}' is not a mode: Never, Always or CrossSubnet")),
+        }
+    }
+}
+
+/// An IP pool with Calico's defaults filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolRecord {
+    pub name: String,
+    pub cidr: IpNet,
+    /// Prefix length of its blocks.
+    pub block_length: u8,
+    /// Whether addresses are given out.
+    pub enabled: bool,
+    /// The operator's switch; a pool may be not enabled for other reasons as well.
+    pub disabled: bool,
+    pub ipip: Encapsulation,
+    pub vxlan: Encapsulation,
+    pub nat_outgoing: bool,
+    pub node_selector: String,
+    /// The whole record.
+    pub record: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    ipip_mode: Option<String>,
+    vxlan_mode: Option<String>,
+    nat_outgoing: Option<bool>,
+    node_selector: Option<String>,
+    disabled: Option<bool>,
+    cidr: Option<String>,
+}
+
+impl PoolRecord {
+    /// Reads a pool's record.
+    pub fn of(object: &Object) -> Result<Self, Damaged> {
+        let damaged = |reason: String| Damaged { key: object.key().to_owned(), reason };
+        let spec: Spec = object.spec()?;
+        let cidr = spec.cidr.unwrap_or_default();
+        cidr.parse::<IpNet>().map_err(|_| damaged(format!("its cidr '{cidr}' is not a network")))?;
+        let pool = Pool::parse(&to_json(&object.value), &object.name)
+            .ok_or_else(|| damaged("its blockSize does not fit its cidr".to_owned()))?;
+        let selector = spec.node_selector.filter(|text| !text.trim().is_empty());
+        Ok(Self {
+            name: object.name.clone(),
+            cidr: pool.cidr,
+            block_length: pool.block_length,
+            enabled: pool.is_enabled(),
+            disabled: spec.disabled.unwrap_or_default(),
+            ipip: Encapsulation::of(spec.ipip_mode.as_deref())
+                .map_err(|why| damaged(format!("ipipMode: {why}")))?,
+            vxlan: Encapsulation::of(spec.vxlan_mode.as_deref())
+                .map_err(|why| damaged(format!("vxlanMode: {why}")))?,
+            nat_outgoing: spec.nat_outgoing.unwrap_or_default(),
+            node_selector: selector.unwrap_or_else(|| "all()".to_owned()),
+            record: object.value.clone(),
+        })
+    }
+
+    /// The options in calicoctl's words: `ipip,nat-outgoing`.
+    pub fn options(&self) -> String {
+        let mode = |name: &str, mode: Encapsulation| match mode {
+            Encapsulation::Never => None,
+            Encapsulation::Always => Some(name.to_owned()),
+            Encapsulation::CrossSubnet => Some(format!("{name}=cross-subnet")),
+        };
+        let options = [
+            mode("ipip", self.ipip),
+            mode("vxlan", self.vxlan),
+            self.nat_outgoing.then(|| "nat-outgoing".to_owned()),
+            self.disabled.then(|| "disabled".to_owned()),
+        ];
+        options.into_iter().flatten().collect::<Vec<_>>().join(",")
+    }
+
+    /// `web (10.65.0.0/16)`, for messages.
+    pub fn shown(&self) -> String {
+        format!("{} ({})", self.name, self.cidr)
+    }
+}
+
+/// What an operator wants a pool to be; what is absent stays as it is, or becomes Calico's default in a new pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PoolWish {
+    pub ipip: Option<Encapsulation>,
+    pub vxlan: Option<Encapsulation>,
+    pub nat_outgoing: Option<bool>,
+    pub block_length: Option<u8>,
+    pub node_selector: Option<String>,
+}
+
+impl PoolWish {
+    /// What Calico's rules say against a pool of this network with these properties; `block_length` is that of the
+    /// pool that exists.
+    fn check(&self, cidr: &IpNet, text: &str, block_length: Option<u8>) -> Result<(), String> {
+        if *cidr != cidr.trunc() {
+            return Err(format!(
+                "the pool {text} has bits set behind its prefix; its network is {}",
+                cidr.trunc()
+            ));
+        }
+        let (link_local, lengths) = match cidr {
+            IpNet::V4(_) => ("169.254.0.0/16", 20..=32),
+            IpNet::V6(_) => ("fe80::/10", 116..=128),
+        };
+        if link_local.parse().is_ok_and(|net| overlap(cidr, &net)) {
+            return Err(format!("the pool {text} overlaps the link-local network {link_local}"));
+        }
+        let length =
+            self.block_length.or(block_length).unwrap_or(if cidr.addr().is_ipv4() { 26 } else { 122 });
+        if self.block_length.is_some() && !lengths.contains(&length) {
+            return Err(format!(
+                "a block size of {length} is not possible: blocks of {} have a prefix of {} to {} bits",
+                Family::of(cidr.addr()),
+                lengths.start(),
+                lengths.end()
+            ));
+        }
+        if let Some(present) = block_length.filter(|present| *present != length) {
+            return Err(format!(
+                "the pool {text} has blocks of /{present}: Calico cannot change the block size of a pool; leave \
+                 --block-size out"
+            ));
+        }
+        if cidr.prefix_len() > length {
+            return Err(format!(
+                "the pool {text} is smaller than a block of /{length}; use a larger pool, or smaller blocks with \
+                 --block-size {}",
+                cidr.prefix_len()
+            ));
+        }
+        if cidr.addr().is_ipv6() && self.ipip.is_some_and(|mode| mode != Encapsulation::Never) {
+            return Err(format!("the pool {text} is of IPv6, for which Calico has no IPIP; use --vxlan"));
+        }
+        if let Some(text) = &self.node_selector {
+            selector::selects(text, &Default::default()).map_err(|why| format!("--node-selector: {why}"))?;
+        }
+        Ok(())
+    }
+
+    /// Changes what is wished in a pool's spec, and nothing else.
+    fn apply(&self, spec: &mut Map<String, Value>) -> Result<(), String> {
+        let mut set = |field: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                spec.insert(field.to_owned(), value);
+            }
+        };
+        set("vxlanMode", self.vxlan.map(|mode| mode.word().into()));
+        set("ipipMode", self.ipip.map(|mode| mode.word().into()));
+        set("natOutgoing", self.nat_outgoing.map(Value::from));
+        set("nodeSelector", self.node_selector.clone().map(Value::from));
+        let is_on = |field: &str| {
+            let mode = spec.get(field).and_then(Value::as_str).unwrap_or_default();
+            !matches!(mode, "" | "Never")
+        };
+        match is_on("ipipMode") && is_on("vxlanMode") {
+            true => {
+                Err("a pool cannot have both IPIP and VXLAN; switch the other one off with --ipip=never or \
+                         --vxlan=never"
+                    .to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// The spec of a new pool, with the defaults that Calico's tools write.
+    fn spec(&self, cidr: &IpNet) -> Result<Value, String> {
+        let default = if cidr.addr().is_ipv4() { 26 } else { 122 };
+        let mut spec = json!({
+            "cidr": cidr.to_string(), "vxlanMode": "Never", "ipipMode": "Never",
+            "blockSize": self.block_length.unwrap_or(default), "nodeSelector": "all()",
+            "allowedUses": ["Workload", "Tunnel"],
+        });
+        if let Some(spec) = spec.as_object_mut() {
+            self.apply(spec)?;
+        }
+        Ok(spec)
+    }
+}
+
+/// The name of a pool that got none: its CIDR, with dashes for what a name cannot have. Calico's upgrade from 2.x made
+/// the same.
+fn name_of(cidr: &IpNet) -> String {
+    let name = cidr.to_string().replace(['.', ':', '/'], "-");
+    match name.starts_with('-') {
+        true => format!("pool{name}"),
+        false => name,
+    }
+}
+
+/// The text of a network; the error says what to write instead.
+fn parse_cidr(text: &str) -> Result<IpNet, IpamError> {
+    let wrong = || IpamError::Refused(format!("'{text}' is not a network; write one such as 10.65.0.0/16"));
+    text.parse().map_err(|_| wrong())
+}
+
+/// What `pool remove` found or did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemovedPool {
+    pub pool: PoolRecord,
+    pub edited: Edited,
+    /// Blocks that were given up; those of a dry run that would be.
+    pub blocks: usize,
+}
+
+impl Datastore {
+    /// All pools, and those whose records cannot be read.
+    pub async fn pool_records(&mut self) -> Result<(Vec<PoolRecord>, Vec<Damaged>), CalicoError> {
+        let objects = self.objects(Kind::IpPool).await?;
+        let (mut pools, mut damaged) = (Vec::new(), objects.damaged);
+        for object in &objects.found {
+            match PoolRecord::of(object) {
+                Ok(pool) => pools.push(pool),
+                Err(record) => damaged.push(record),
+            }
+        }
+        Ok((pools, damaged))
+    }
+
+    /// The pool of this name or CIDR.
+    pub async fn find_pool(&mut self, text: &str) -> Result<PoolRecord, IpamError> {
+        let (pools, damaged) = self.pool_records().await?;
+        let cidr = text.parse::<IpNet>().ok().map(|cidr| cidr.trunc());
+        if let Some(pool) = pools.iter().find(|pool| pool.name == text || Some(pool.cidr) == cidr) {
+            return Ok(pool.clone());
+        }
+        if let Some(record) = damaged.into_iter().find(|record| record.key == keys::pool(text)) {
+            return Err(CalicoError::from(record).into());
+        }
+        let similarity = |pool: &PoolRecord| strsim::jaro_winkler(text, &pool.name);
+        let near = pools.iter().filter(|pool| similarity(pool) > 0.8);
+        let nearest = near.max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let all = || pools.iter().map(PoolRecord::shown).collect::<Vec<_>>().join(", ");
+        Err(IpamError::Refused(match nearest {
+            Some(pool) => format!("there is no IP pool '{text}'; did you mean {}?", pool.shown()),
+            None if pools.is_empty() => {
+                format!("there is no IP pool '{text}'; there is none in this cluster")
+            }
+            None => format!("there is no IP pool '{text}'; there are: {}", all()),
+        }))
+    }
+
+    /// Makes a pool of this CIDR, or changes in the one that has it what is wished. Returns its name.
+    pub async fn add_pool(
+        &mut self,
+        text: &str,
+        name: Option<&str>,
+        wish: &PoolWish,
+        dry_run: bool,
+    ) -> Result<(String, Edited), IpamError> {
+        let cidr = parse_cidr(text)?;
+        let refused = IpamError::Refused;
+        let (pools, damaged) = self.pool_records().await?;
+        let present = pools.iter().find(|pool| pool.cidr == cidr);
+        wish.check(&cidr, text, present.map(|pool| pool.block_length)).map_err(refused)?;
+        let name = match (present, name) {
+            (Some(pool), Some(name)) if pool.name != name => {
+                return Err(refused(format!(
+                    "the pool {} exists already: Calico cannot rename a pool",
+                    pool.shown()
+                )))
+            }
+            (Some(pool), _) => pool.name.clone(),
+            (None, name) => name.map_or_else(|| name_of(&cidr), ToOwned::to_owned),
+        };
+        if present.is_none() {
+            self.may_be_made(&cidr, &name, wish, &pools, &damaged).await?;
+        }
+        let edited = self
+            .edit(Kind::IpPool, &name, dry_run, |object| match object {
+                None => Ok(Edit::Put(Object::new(Kind::IpPool, &name, wish.spec(&cidr).map_err(refused)?))),
+                Some(mut object) => {
+                    let pool = PoolRecord::of(&object).map_err(CalicoError::from)?;
+                    if pool.cidr != cidr {
+                        return Err(refused(format!("the name {name} belongs to the pool {}", pool.shown())));
+                    }
+                    wish.check(&cidr, text, Some(pool.block_length)).map_err(refused)?;
+                    wish.apply(object.spec_mut()).map_err(refused)?;
+                    Ok(Edit::Put(object))
+                }
+            })
+            .await?;
+        Ok((name, edited))
+    }
+
+    /// What only concerns a pool that does not exist yet.
+    async fn may_be_made(
+        &mut self,
+        cidr: &IpNet,
+        name: &str,
+        wish: &PoolWish,
+        pools: &[PoolRecord],
+        damaged: &[Damaged],
+    ) -> Result<(), IpamError> {
+        let refused = |text: String| Err(IpamError::Refused(text));
+        if !keys::is_resource_name(name) {
+            return refused(format!(
+                "'{name}' is not a valid name: use lower-case letters, digits, dashes and dots, at most 253, and begin \
+                 and end with a letter or digit"
+            ));
+        }
+        if let Some(pool) = pools.iter().find(|pool| pool.name == name) {
+            return refused(format!("the name {name} belongs to the pool {}", pool.shown()));
+        }
+        if let Some(record) = damaged.iter().find(|record| record.key == keys::pool(name)) {
+            return Err(CalicoError::from(record.clone()).into());
+        }
+        if let Some(pool) = pools.iter().find(|pool| overlap(&pool.cidr, cidr)) {
+            return refused(format!("the pool {cidr} overlaps the pool {}", pool.shown()));
+        }
+        let spec = wish.spec(cidr).map_err(IpamError::Refused)?;
+        let length = spec["blockSize"].as_u64().unwrap_or_default();
+        let answer = self.read(&[Range::Names(keys::blocks(Family::of(cidr.addr())))]).await?;
+        let blocks = answer.ranges.iter().flatten().filter_map(|entry| keys::cidr_of_key(&entry.key));
+        let other = |block: &IpNet| overlap(block, cidr) && u64::from(block.prefix_len()) != length;
+        match blocks.into_iter().find(other) {
+            Some(block) => refused(format!(
+                "the block {block} of an earlier pool still lives in {cidr}; use --block-size {}, or end the tasks that \
+                 have its addresses",
+                block.prefix_len()
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets a pool give out addresses, or no more of them. What is in use stays.
+    pub async fn enable_pool(
+        &mut self,
+        name: &str,
+        enable: bool,
+        dry_run: bool,
+    ) -> Result<Edited, IpamError> {
+        self.edit(Kind::IpPool, name, dry_run, |object| {
+            let gone = || IpamError::Refused(format!("the IP pool {name} is gone by now"));
+            let mut object = object.ok_or_else(gone)?;
+            if PoolRecord::of(&object).map_err(CalicoError::from)?.disabled == enable {
+                match enable {
+                    true => object.spec_mut().shift_remove("disabled"),
+                    false => object.spec_mut().insert("disabled".to_owned(), true.into()),
+                };
+            }
+            Ok(Edit::Put(object))
+        })
+        .await
+    }
+
+    /// Removes a pool as Calico does: disables it, gives up its blocks, deletes it. Refused while an address of it is
+    /// in use; Calico's own tunnel addresses do not count, since calico/node takes others.
+    pub async fn remove_pool(&mut self, pool: PoolRecord, dry_run: bool) -> Result<RemovedPool, IpamError> {
+        self.without_holders(&pool).await?;
+        let blocks = self.affine_blocks(&pool.cidr).await?;
+        if dry_run {
+            let edited = Edited { before: Some(pool.record.clone()), after: None };
+            return Ok(RemovedPool { pool, edited, blocks: blocks.len() });
+        }
+        self.enable_pool(&pool.name, false, false).await?;
+        tokio::time::sleep(DRAIN).await;
+        if let Err(holders) = self.without_holders(&pool).await {
+            // An address was given out in the last moment.
+            self.enable_pool(&pool.name, !pool.disabled, false).await?;
+            return Err(holders);
+        }
+        let blocks = self.affine_blocks(&pool.cidr).await?;
+        for (node, cidr) in &blocks {
+            if !self.give_up_block(node, cidr).await? {
+                self.loosen_block(node, cidr).await?;
+            }
+        }
+        let edited = self.edit::<IpamError>(Kind::IpPool, &pool.name, false, |_| Ok(Edit::Delete)).await?;
+        let edited = Edited { before: Some(pool.record.clone()), ..edited };
+        Ok(RemovedPool { pool, edited, blocks: blocks.len() })
+    }
+
+    /// The blocks inside a pool that belong to a node.
+    async fn affine_blocks(&mut self, pool: &IpNet) -> Result<Vec<(String, IpNet)>, CalicoError> {
+        let affinities = self.affinities().await?.0;
+        let ours = affinities.into_iter().filter(|affinity| overlap(&affinity.cidr, pool));
+        Ok(ours.map(|affinity| (affinity.node, affinity.cidr)).collect())
+    }
+
+    async fn without_holders(&mut self, pool: &PoolRecord) -> Result<(), IpamError> {
+        let holders = self.pool_holders(&pool.cidr).await?;
+        if holders.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> = holders.iter().take(10).cloned().collect();
+        let more = match holders.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(IpamError::Refused(format!(
+            "the pool {} has {} in use: {}{more}; end these tasks first (`pool disable {}` keeps new ones out), or \
+             release what no task has with `ipam release --ip`",
+            pool.shown(),
+            if holders.len() == 1 { "an address".to_owned() } else { format!("{} addresses", holders.len()) },
+            shown.join(", "),
+            pool.name
+        )))
+    }
+
+    /// The addresses of a network that are in use, with their holders; without Calico's own.
+    async fn pool_holders(&mut self, cidr: &IpNet) -> Result<Vec<String>, IpamError> {
+        let (blocks, damaged) = self.booked_blocks().await?;
+        let concerns =
+            |record: &Damaged| keys::cidr_of_key(&record.key).is_some_and(|block| overlap(&block, cidr));
+        if let Some(record) = damaged.into_iter().find(concerns) {
+            return Err(CalicoError::from(record).into());
+        }
+        let endpoints = self.objects(Kind::WorkloadEndpoint).await?;
+        let users = ledger::users_of(&endpoints.found).0;
+        let mut holders = std::collections::BTreeMap::new();
+        for taken in blocks.iter().flat_map(|block: &BookedBlock| &block.taken) {
+            if cidr.contains(&taken.address) && !taken.is_calicos_own() {
+                holders.insert(taken.address, taken.holder());
+            }
+        }
+        for (address, endpoint) in users.into_iter().filter(|(address, _)| cidr.contains(address)) {
+            holders.insert(address, endpoint);
+        }
+        Ok(holders.into_iter().map(|(address, holder)| format!("{address} ({holder})")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn names_are_made_of_the_cidr() {
+        for (cidr, name) in [
+            ("10.65.0.0/16", "10-65-0-0-16"),
+            ("fd80:24e2:f998:72d6::/64", "fd80-24e2-f998-72d6---64"),
+            ("::/3", "pool----3"),
+        ] {
+            assert_eq!(name_of(&net(cidr)), name);
+            assert!(keys::is_resource_name(name));
+        }
+    }
+
+    #[test]
+    fn what_calico_refuses_is_refused() {
+        let wish = PoolWish::default();
+        for (cidr, wish, words) in [
+            ("10.65.0.5/16", wish.clone(), "its network is 10.65.0.0/16"),
+            ("169.254.7.0/24", wish.clone(), "link-local network 169.254.0.0/16"),
+            ("fe80::/64", wish.clone(), "link-local network fe80::/10"),
+            ("10.65.0.0/28", wish.clone(), "smaller blocks with --block-size 28"),
+            ("fd00::/124", wish.clone(), "smaller than a block of /122"),
+            ("10.65.0.0/16", PoolWish { block_length: Some(19), ..wish.clone() }, "20 to 32 bits"),
+            ("fd00::/64", PoolWish { block_length: Some(64), ..wish.clone() }, "116 to 128 bits"),
+            ("fd00::/64", PoolWish { ipip: Some(Encapsulation::Always), ..wish.clone() }, "no IPIP"),
+            (
+                "10.0.0.0/8",
+                PoolWish { node_selector: Some("rack ==".into()), ..wish.clone() },
+                "--node-selector",
+            ),
+        ] {
+            let error = wish.check(&net(cidr), cidr, None).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(wish.check(&net("10.65.0.0/26"), "10.65.0.0/26", None).is_ok());
+        let other = PoolWish { block_length: Some(28), ..wish };
+        assert!(other.check(&net("10.65.0.0/16"), "x", Some(26)).unwrap_err().contains("cannot change"));
+        assert!(other.check(&net("10.65.0.0/16"), "x", Some(28)).is_ok());
+    }
+
+    #[test]
+    fn a_change_touches_what_it_names() {
+        let wish = PoolWish { nat_outgoing: Some(true), ..PoolWish::default() };
+        let mut spec = json!({"cidr": "10.0.0.0/8", "ipipMode": "Always", "ours": 1, "blockSize": 28});
+        let before = spec.clone();
+        wish.apply(spec.as_object_mut().unwrap()).unwrap();
+        let mut expected = before;
+        expected["natOutgoing"] = true.into();
+        assert_eq!(spec, expected);
+        let both = PoolWish { vxlan: Some(Encapsulation::CrossSubnet), ..PoolWish::default() };
+        assert!(both.apply(spec.as_object_mut().unwrap()).unwrap_err().contains("--ipip=never"));
+        let instead = PoolWish { ipip: Some(Encapsulation::Never), ..both };
+        instead.apply(spec.as_object_mut().unwrap()).unwrap();
+        assert_eq!((&spec["ipipMode"], &spec["vxlanMode"]), (&json!("Never"), &json!("CrossSubnet")));
+    }
+
+    #[test]
+    fn records_are_read_with_calicos_defaults() {
+        let read = |spec: Value| PoolRecord::of(&Object::new(Kind::IpPool, "a", spec));
+        let pool = read(json!({"cidr": "10.0.0.0/16"})).unwrap();
+        assert_eq!((pool.block_length, pool.enabled, &*pool.node_selector), (26, true, "all()"));
+        assert_eq!(pool.options(), "");
+        let full =
+            json!({"cidr": "10.0.0.0/16", "ipipMode": "CrossSubnet", "natOutgoing": true, "disabled": true});
+        assert_eq!(read(full).unwrap().options(), "ipip=cross-subnet,nat-outgoing,disabled");
+        for (spec, words) in [
+            (json!({}), "not a network"),
+            (json!({"cidr": "10.0.0.0/16", "blockSize": 8}), "does not fit"),
+            (json!({"cidr": "10.0.0.0/16", "ipipMode": "always"}), "ipipMode: 'always'"),
+            (json!({"cidr": 7}), "spec: "),
+        ] {
+            assert!(read(spec).unwrap_err().reason.contains(words), "{words}");
+        }
+    }
+}
