@@ -16,7 +16,7 @@ use super::ledger::{networks_of, parse_address, BookedBlock, Ledger};
 use super::pools::PoolRecord;
 use super::{Damaged, Kind, Object, Objects};
 use crate::calico::overlap::overlap;
-use crate::calico::{CalicoError, Datastore};
+use crate::calico::{keys, CalicoError, Datastore};
 
 /// Calico's handle for addresses of Windows, which are in use without an endpoint.
 const WINDOWS: &str = "windows-reserved-ipam-handle";
@@ -336,49 +336,37 @@ impl IpamReport {
     }
 
     fn check_claims(&mut self, ledger: &Ledger, nodes: &Objects) {
+        let claimed: BTreeSet<(&str, IpNet)> =
+            ledger.claims.iter().map(|claim| (claim.node.as_str(), claim.cidr)).collect();
         for block in &ledger.blocks {
             let Some(affinity) = &block.affinity else { continue };
-            match block.node() {
-                None => {
-                    let text =
-                        format!("its affinity '{affinity}' does not begin with 'host:': no node owns it");
-                    self.problem(ProblemKind::Affinity, &block.key, text);
+            let text = match block.node() {
+                None => format!("its affinity '{affinity}' does not begin with 'host:': no node owns it"),
+                Some(node) if !claimed.contains(&(node, block.cidr)) => {
+                    format!("it belongs to {node}, which has no affinity for it: BGP does not announce it")
                 }
-                Some(node) if node.is_empty() => {}
-                Some(node) => {
-                    let claim =
-                        ledger.claims.iter().find(|claim| claim.node == node && claim.cidr == block.cidr);
-                    if claim.is_none() {
-                        let text = format!(
-                            "it belongs to {node}, which has no affinity for it: BGP does not announce it"
-                        );
-                        self.problem(ProblemKind::Affinity, &block.key, text);
-                    }
-                }
-            }
+                Some(_) => continue,
+            };
+            self.problem(ProblemKind::Affinity, &block.key, text);
         }
-        let is_there = |node: &str| {
-            let damaged = nodes.damaged.iter().any(|record| record.key.ends_with(&format!("/nodes/{node}")));
-            damaged || nodes.found.iter().any(|object| object.name == node)
-        };
+        let blocks: BTreeMap<IpNet, &BookedBlock> =
+            ledger.blocks.iter().map(|block| (block.cidr, block)).collect();
+        let damaged: BTreeSet<&str> =
+            ledger.damaged.iter().chain(&nodes.damaged).map(|record| record.key.as_str()).collect();
+        let known: BTreeSet<&str> = nodes.found.iter().map(|node| node.name.as_str()).collect();
+        let is_known = |node: &str| known.contains(node) || damaged.contains(keys::node(node).as_str());
         for claim in &ledger.claims {
-            let block = ledger.blocks.iter().find(|block| block.cidr == claim.cidr);
-            let is_damaged = ledger
-                .damaged
-                .iter()
-                .any(|record| crate::calico::keys::cidr_of_key(&record.key) == Some(claim.cidr));
-            let owner = block.and_then(BookedBlock::node);
-            let text = match block {
-                None if is_damaged => continue,
+            let owner = blocks.get(&claim.cidr).map(|block| block.node());
+            let text = match owner {
+                // What is in a block that cannot be read is not known.
+                None if damaged.contains(keys::block(&claim.cidr).as_str()) => continue,
                 None => "there is no such block".to_owned(),
-                Some(_) if owner != Some(claim.node.as_str()) => match owner {
-                    Some(owner) => format!("the block belongs to {owner}"),
-                    None => "the block belongs to no node".to_owned(),
-                },
+                Some(None) => "the block belongs to no node".to_owned(),
+                Some(Some(owner)) if owner != claim.node => format!("the block belongs to {owner}"),
                 Some(_) if !matches!(claim.state.as_str(), "" | "confirmed") => {
                     format!("its state is '{}': BGP does not announce the block", claim.state)
                 }
-                Some(_) if !is_there(&claim.node) => format!("there is no node {}", claim.node),
+                Some(_) if !is_known(&claim.node) => format!("there is no node {}", claim.node),
                 Some(_) => continue,
             };
             self.problem(ProblemKind::Affinity, &claim.key, text);

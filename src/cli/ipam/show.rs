@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use serde_json::{json, Value};
 
 use crate::calico::{BookedBlock, Datastore, PoolRecord};
-use crate::cli::output::{Format, Listing, Output, Row};
+use crate::cli::output::{Format, Listing, Out, Output, Row};
 use crate::cli::session::Session;
+use crate::cli::watch::Watch;
 use crate::cli::Failed;
 
 #[derive(Debug, Args)]
@@ -28,14 +29,20 @@ pub struct Show {
     show_configuration: bool,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// Prints what the flags name; without one, how full the pools are.
 pub async fn show(arguments: &Show, session: &Session) -> Result<ExitCode, Failed> {
+    arguments.watch.repeat(&session.out, async |out| print(arguments, session, out).await).await
+}
+
+async fn print(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let format = arguments.output.output;
     if let Some(address) = arguments.ip {
-        return show_address(address, format, session, &mut datastore).await;
+        return show_address(address, format, session, out, &mut datastore).await;
     }
     if arguments.show_configuration {
         let settings = datastore.ipam_settings().await?;
@@ -50,22 +57,23 @@ pub async fn show(arguments: &Show, session: &Session) -> Result<ExitCode, Faile
             row("AutoAllocateBlocks", settings.auto_allocate_blocks.into()),
             row("MaxBlocksPerHost", settings.max_blocks_per_host.into()),
         ];
-        Listing { rows, ..Listing::framed(&["PROPERTY", "VALUE"]) }.print(format, &session.out);
+        Listing { rows, left: true, ..Listing::framed(&["PROPERTY", "VALUE"]) }.print(format, out);
         return Ok(ExitCode::SUCCESS);
     }
     let (blocks, damaged) = datastore.booked_blocks().await?;
     session.warn_of(&damaged);
     if arguments.show_borrowed {
-        show_borrowed(&blocks, format, session);
+        show_borrowed(&blocks, format, out);
         return Ok(ExitCode::SUCCESS);
     }
     let (pools, damaged) = datastore.pool_records().await?;
     session.warn_of(&damaged);
     let list = Listing {
         rows: utilization(&pools, &blocks, arguments.show_blocks),
+        left: true,
         ..Listing::framed(&["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"])
     };
-    list.print(format, &session.out);
+    list.print(format, out);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,6 +81,7 @@ async fn show_address(
     address: IpAddr,
     format: Format,
     session: &Session,
+    out: &Out,
     datastore: &mut Datastore,
 ) -> Result<ExitCode, Failed> {
     let (found, damaged) = datastore.assignment(address).await?;
@@ -81,10 +90,10 @@ async fn show_address(
         match (format, damaged.is_empty()) {
             (_, false) => return Err(format!("cannot tell whether {address} is in use").into()),
             (Format::Json | Format::Yaml, true) => {
-                session.out.value(format, &json!({ "address": address, "inUse": false }));
+                out.value(format, &json!({ "address": address, "inUse": false }));
             }
             (Format::Name, true) => {}
-            (Format::Table | Format::Wide, true) => session.out.line(format!("{address} is not assigned")),
+            (Format::Table | Format::Wide, true) => out.line(format!("{address} is not assigned")),
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -93,24 +102,24 @@ async fn show_address(
             let mut value = found.to_value();
             value["inUse"] = true.into();
             value["node"] = found.owner.as_deref().into();
-            session.out.value(format, &value);
+            out.value(format, &value);
         }
-        Format::Name => session.out.line(address.to_string()),
+        Format::Name => out.line(address.to_string()),
         Format::Table | Format::Wide => {
-            session.out.line(format!("IP {address} is in use"));
+            out.line(format!("IP {address} is in use"));
             if found.taken.is_lost {
-                session.out.line("The block has lost who has it: its attribute is missing");
+                out.line("The block has lost who has it: its attribute is missing");
                 return Ok(ExitCode::SUCCESS);
             }
             if let (Some(handle), Format::Wide) = (&found.taken.handle, format) {
-                session.out.line(format!("Handle ID: {}", clean(handle)));
+                out.line(format!("Handle ID: {}", clean(handle)));
             }
             match found.taken.attributes.is_empty() {
-                true => session.out.line("No attributes defined"),
-                false => session.out.line("Attributes:"),
+                true => out.line("No attributes defined"),
+                false => out.line("Attributes:"),
             }
             for (name, value) in &found.taken.attributes {
-                session.out.line(format!("  {}: {}", clean(name), clean(value)));
+                out.line(format!("  {}: {}", clean(name), clean(value)));
             }
         }
     }
@@ -122,7 +131,7 @@ fn clean(text: &str) -> String {
     text.replace(crate::error::is_deceptive, " ")
 }
 
-fn show_borrowed(blocks: &[BookedBlock], format: Format, session: &Session) {
+fn show_borrowed(blocks: &[BookedBlock], format: Format, out: &Out) {
     let mut rows = Vec::new();
     let mut unclassified = 0;
     for block in blocks {
@@ -157,9 +166,9 @@ fn show_borrowed(blocks: &[BookedBlock], format: Format, session: &Session) {
         }
     }
     let header = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
-    Listing { rows, wide_header: vec!["TASK"], ..Listing::framed(&header) }.print(format, &session.out);
+    Listing { rows, wide_header: vec!["TASK"], left: true, ..Listing::framed(&header) }.print(format, out);
     if unclassified > 0 && matches!(format, Format::Table | Format::Wide) {
-        session.out.line(format!(
+        out.line(format!(
             "\nNote: found {unclassified} IP allocations without an explicit node association. Unable to determine if \
              they are borrowed."
         ));
