@@ -59,7 +59,7 @@ pub use objects::{
     parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, NodeView, Nodes, Object,
     Objects, PeerScope, Seen, SeenBy, Tunnel, TunnelMode,
 };
-pub use objects::{Assignment, BookedBlock, BookedHandle, Claim, IpamSettings, Ledger, Taken};
+pub use objects::{Assignment, BlockClaim, BookedBlock, BookedHandle, HeldAddress, IpamSettings, Ledger};
 pub use objects::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
 pub use objects::{IpamProblem, IpamReport, ProblemKind};
 pub use overview::Overview;

@@ -15,19 +15,19 @@ use super::Failed;
 #[derive(Debug, Subcommand)]
 pub enum PoolVerb {
     /// List the IP pools; `-o wide` also shows how full they are.
-    Show(Show),
+    Show(PoolShow),
     /// Make a pool, or change what the flags name in the pool that has this CIDR.
-    Add(Add),
+    Add(PoolAdd),
     /// Remove a pool of which no address is in use, and its blocks.
-    Remove(Named),
+    Remove(PoolNamed),
     /// Let a pool give out addresses again.
-    Enable(Named),
+    Enable(PoolNamed),
     /// Keep a pool from giving out addresses; those in use stay until their tasks end.
-    Disable(Named),
+    Disable(PoolNamed),
 }
 
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct PoolShow {
     /// Only pools of IPv4
     #[arg(long, conflicts_with = "ipv6")]
     ipv4: bool,
@@ -57,7 +57,7 @@ impl From<Mode> for Encapsulation {
 }
 
 #[derive(Debug, Args)]
-pub struct Add {
+pub struct PoolAdd {
     /// The pool's network, such as 10.65.0.0/16
     cidr: String,
     /// Its name; default: made of the CIDR
@@ -83,7 +83,7 @@ pub struct Add {
 }
 
 #[derive(Debug, Args)]
-pub struct Named {
+pub struct PoolNamed {
     /// The pool's CIDR or name
     #[arg(value_name = "CIDR|NAME")]
     pool: String,
@@ -102,7 +102,7 @@ pub async fn pool(verb: &PoolVerb, session: &Session) -> Result<ExitCode, Failed
     }
 }
 
-async fn show(arguments: &Show, session: &Session) -> Result<ExitCode, Failed> {
+async fn show(arguments: &PoolShow, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let (mut pools, damaged) = datastore.pool_records().await?;
     session.warn_of(&damaged);
@@ -170,7 +170,7 @@ fn row(pool: &PoolRecord, blocks: &[BookedBlock]) -> Row {
     }
 }
 
-async fn add(arguments: &Add, session: &Session) -> Result<ExitCode, Failed> {
+async fn add(arguments: &PoolAdd, session: &Session) -> Result<ExitCode, Failed> {
     let wish = PoolWish {
         ipip: arguments.ipip.map(Encapsulation::from),
         vxlan: arguments.vxlan.map(Encapsulation::from),
@@ -194,7 +194,7 @@ async fn add(arguments: &Add, session: &Session) -> Result<ExitCode, Failed> {
     Ok(dry_run.exit_code(edited.is_change()))
 }
 
-async fn remove(arguments: &Named, session: &Session) -> Result<ExitCode, Failed> {
+async fn remove(arguments: &PoolNamed, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let pool = datastore.find_pool(&arguments.pool).await?;
     let dry_run = arguments.dry_run;
@@ -209,7 +209,7 @@ async fn remove(arguments: &Named, session: &Session) -> Result<ExitCode, Failed
     Ok(dry_run.exit_code(true))
 }
 
-async fn enable(arguments: &Named, enable: bool, session: &Session) -> Result<ExitCode, Failed> {
+async fn enable(arguments: &PoolNamed, enable: bool, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let pool = datastore.find_pool(&arguments.pool).await?;
     let dry_run = arguments.dry_run;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{json, Value};
 
-use super::ledger::{self, BookedBlock, Ledger, Taken};
+use super::ledger::{self, BookedBlock, HeldAddress, Ledger};
 use super::pools::IpamError;
 use super::{Damaged, Kind};
 use crate::calico::block::{self, Block};
@@ -18,7 +18,7 @@ use crate::calico::{keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 /// What IPAM has of an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
-    pub taken: Taken,
+    pub taken: HeldAddress,
     pub block: IpNet,
     /// The node that the block belongs to.
     pub owner: Option<String>,

@@ -19,7 +19,7 @@ use crate::calico::{clock, keys, CalicoError, Datastore, Family};
 
 /// An address that a block has allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct HeldAddress {
     pub address: IpAddr,
     /// None: the holder set none, or its attribute is missing.
     pub handle: Option<String>,
@@ -28,7 +28,7 @@ pub struct Taken {
     pub is_lost: bool,
 }
 
-impl Taken {
+impl HeldAddress {
     fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
@@ -82,7 +82,7 @@ pub struct BookedBlock {
     /// As it stands in the block, with bits behind the prefix.
     pub text: String,
     pub affinity: Option<String>,
-    pub taken: Vec<Taken>,
+    pub taken: Vec<HeldAddress>,
     /// What is wrong with its structure; Calico's own check sees none of it.
     pub faults: Vec<String>,
 }
@@ -121,7 +121,7 @@ impl BookedBlock {
         let first = IpNet::new(inside.addr(), inside.max_prefix_len()).unwrap_or(inside);
         let taken = |(ordinal, index): (usize, &Option<usize>)| {
             let attribute = attributes.get((*index)?);
-            Some(Taken {
+            Some(HeldAddress {
                 address: block::address(&first, ordinal),
                 handle: attribute.and_then(|attribute| attribute.handle_id.clone()),
                 attributes: attribute.and_then(|attribute| attribute.secondary.clone()).unwrap_or_default(),
@@ -208,7 +208,7 @@ fn faults(
 
 /// A node's claim of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct BlockClaim {
     pub key: String,
     pub node: String,
     pub cidr: IpNet,
@@ -228,7 +228,7 @@ pub struct BookedHandle {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
     pub blocks: Vec<BookedBlock>,
-    pub claims: Vec<Claim>,
+    pub claims: Vec<BlockClaim>,
     pub handles: Vec<BookedHandle>,
     pub damaged: Vec<Damaged>,
 }
@@ -254,7 +254,7 @@ impl Ledger {
     }
 }
 
-fn claim(entry: &ReadKey) -> Result<Claim, Damaged> {
+fn claim(entry: &ReadKey) -> Result<BlockClaim, Damaged> {
     let damaged = |reason: String| Damaged { key: entry.key.clone(), reason };
     let rest = entry.key.strip_prefix(&keys::hosts()).and_then(|rest| rest.split_once('/'));
     let (node, cidr) = rest
@@ -264,7 +264,7 @@ fn claim(entry: &ReadKey) -> Result<Claim, Damaged> {
         true => Affinity::default(),
         false => serde_json::from_slice(&entry.value).map_err(|error| damaged(error.to_string()))?,
     };
-    Ok(Claim { key: entry.key.clone(), node: node.to_owned(), cidr, state: affinity.state })
+    Ok(BlockClaim { key: entry.key.clone(), node: node.to_owned(), cidr, state: affinity.state })
 }
 
 fn handle(entry: &ReadKey, id: &str) -> Result<BookedHandle, Damaged> {
@@ -352,7 +352,7 @@ impl Datastore {
     }
 
     /// All claims of blocks, and those whose records cannot be read.
-    pub(super) async fn affinities(&mut self) -> Result<(Vec<Claim>, Vec<Damaged>), CalicoError> {
+    pub(super) async fn affinities(&mut self) -> Result<(Vec<BlockClaim>, Vec<Damaged>), CalicoError> {
         let ledger = Ledger::read(&self.scan(&keys::hosts()).await?);
         Ok((ledger.claims, ledger.damaged))
     }

@@ -4,11 +4,11 @@
 //! again when another writer was faster. A record that cannot be read is listed as [`Damaged`] beside the others: one
 //! that was edited by hand must neither hide the rest nor be lost by a write.
 
-mod bgp;
-mod nodes;
 mod address;
+mod bgp;
 mod check;
 mod ledger;
+mod nodes;
 mod pools;
 
 use serde::de::DeserializeOwned;
@@ -20,11 +20,11 @@ use super::snapshot::Snapshot;
 use super::txn::{Change, Guard, Range, ReadKey, Written};
 use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 
-pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
-pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
 pub use address::{Assignment, IpamSettings};
+pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
 pub use check::{IpamProblem, IpamReport, ProblemKind};
-pub use ledger::{BookedBlock, BookedHandle, Claim, Ledger, Taken};
+pub use ledger::{BlockClaim, BookedBlock, BookedHandle, HeldAddress, Ledger};
+pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
 pub use pools::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
 
 /// The kinds of resources that commands read or write.

@@ -17,7 +17,7 @@ const LISTED: usize = 20;
 const NODES: usize = 20;
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub struct IpamCheck {
     /// List all addresses that are looked at, and all problems
     #[arg(long)]
     show_all_ips: bool,
@@ -29,7 +29,7 @@ pub struct Check {
 }
 
 /// Checks, prints, and fails when there are problems.
-pub async fn check(arguments: &Check, session: &Session) -> Result<ExitCode, Failed> {
+pub async fn check(arguments: &IpamCheck, session: &Session) -> Result<ExitCode, Failed> {
     let report = session.datastore().await?.check_ipam().await?;
     session.warn_of(&report.damaged);
     let problems = report.problems.iter();
@@ -59,7 +59,7 @@ fn clean(text: &str) -> String {
     text.replace(is_deceptive, " ")
 }
 
-fn print(report: &IpamReport, arguments: &Check, out: &Out) {
+fn print(report: &IpamReport, arguments: &IpamCheck, out: &Out) {
     out.line("Checking IPAM for inconsistencies...\n");
     print_loaded(report, arguments.show_all_ips, out);
     let limit = match arguments.show_all_ips || arguments.show_problem_ips {

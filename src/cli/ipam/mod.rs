@@ -14,15 +14,15 @@ use super::Failed;
 #[derive(Debug, Subcommand)]
 pub enum IpamVerb {
     /// Show how full pools and blocks are, who has an address, or what hosts borrow from each other.
-    Show(show::Show),
+    Show(show::IpamShow),
     /// Release an address that no task has any more.
-    Release(Release),
+    Release(IpamRelease),
     /// Look for records of IPAM that contradict each other; exit code 1 when there are some.
-    Check(check::Check),
+    Check(check::IpamCheck),
 }
 
 #[derive(Debug, Args)]
-pub struct Release {
+pub struct IpamRelease {
     /// The address
     #[arg(long, value_name = "ADDRESS")]
     ip: IpAddr,
@@ -39,7 +39,7 @@ pub async fn ipam(verb: &IpamVerb, session: &Session) -> Result<ExitCode, Failed
     }
 }
 
-async fn release(arguments: &Release, session: &Session) -> Result<ExitCode, Failed> {
+async fn release(arguments: &IpamRelease, session: &Session) -> Result<ExitCode, Failed> {
     let (ip, dry_run) = (arguments.ip, arguments.dry_run);
     let released = session.datastore().await?.release_address(ip, dry_run.dry_run).await?;
     if dry_run.dry_run {

@@ -14,7 +14,7 @@ use crate::cli::watch::Watch;
 use crate::cli::Failed;
 
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct IpamShow {
     /// Who has this address
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["show_blocks", "show_borrowed", "show_configuration"])]
     ip: Option<IpAddr>,
@@ -34,11 +34,11 @@ pub struct Show {
 }
 
 /// Prints what the flags name; without one, how full the pools are.
-pub async fn show(arguments: &Show, session: &Session) -> Result<ExitCode, Failed> {
+pub async fn show(arguments: &IpamShow, session: &Session) -> Result<ExitCode, Failed> {
     arguments.watch.repeat(&session.out, async |out| print(arguments, session, out).await).await
 }
 
-async fn print(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode, Failed> {
+async fn print(arguments: &IpamShow, session: &Session, out: &Out) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let format = arguments.output.output;
     if let Some(address) = arguments.ip {

@@ -11,7 +11,7 @@ fn names_are_made_of_the_cidr() {
     for (cidr, name) in [
         ("10.65.0.0/16", "10-65-0-0-16"),
         ("fd80:24e2:f998:72d6::/64", "fd80-24e2-f998-72d6---64"),
-        ("::/3", "pool----3"),
+        ("::/3", "pool---3"),
     ] {
         assert_eq!(name_of(&net(cidr)), name);
         assert!(keys::is_resource_name(name));
@@ -30,11 +30,7 @@ fn what_calico_refuses_is_refused() {
         ("10.65.0.0/16", PoolWish { block_length: Some(19), ..wish.clone() }, "20 to 32 bits"),
         ("fd00::/64", PoolWish { block_length: Some(64), ..wish.clone() }, "116 to 128 bits"),
         ("fd00::/64", PoolWish { ipip: Some(Encapsulation::Always), ..wish.clone() }, "no IPIP"),
-        (
-            "10.0.0.0/8",
-            PoolWish { node_selector: Some("rack ==".into()), ..wish.clone() },
-            "--node-selector",
-        ),
+        ("10.0.0.0/8", PoolWish { node_selector: Some("rack ==".into()), ..wish.clone() }, "--node-selector"),
     ] {
         let error = wish.check(&net(cidr), cidr, None).unwrap_err();
         assert!(error.contains(words), "{error}");
