@@ -43,8 +43,13 @@ pub fn node_name(config: &Config) -> Result<String, CalicoError> {
 
 /// The file that Felix writes once it has programmed the endpoint, and removes when it is down.
 pub fn endpoint_status_file(config: &Config, identity: &Identity) -> PathBuf {
-    let workload = format!("{NAMESPACE}/{}", identity.workload).replace('%', "%25").replace('/', "%2F");
-    config.paths.endpoint_status.join(format!("{ORCHESTRATOR} {workload} {ENDPOINT}"))
+    let workload = format!("{NAMESPACE}/{}", identity.workload);
+    config.paths.endpoint_status.join(status_file_name(ORCHESTRATOR, &workload, ENDPOINT))
+}
+
+/// The name of that file; the workload has its namespace before it.
+pub(super) fn status_file_name(orchestrator: &str, workload: &str, endpoint: &str) -> String {
+    [orchestrator, workload, endpoint].map(|part| part.replace('%', "%25").replace('/', "%2F")).join(" ")
 }
 
 /// Takes the lock that Calico's own IPAM plugin takes around its work, waiting for `limit` at most.

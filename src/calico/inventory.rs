@@ -197,6 +197,18 @@ impl Datastore {
         }
     }
 
+    /// The same entry by entry.
+    pub(super) async fn scan_each(
+        &mut self,
+        prefix: &str,
+        visit: impl FnMut(ReadKey),
+    ) -> Result<(), CalicoError> {
+        match self.store.scan_each(prefix, visit).await {
+            Ok(()) => Ok(()),
+            Err(source) => Err(self.store_error(source)),
+        }
+    }
+
     /// The signs of a node's life in Calico's datastore.
     pub async fn signs_of_life(&mut self, node: &str) -> Result<Signs, CalicoError> {
         let answer = self.read(&[Range::Key(keys::node(node)), Range::Key(keys::felix_status(node))]).await?;

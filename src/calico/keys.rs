@@ -70,6 +70,47 @@ pub(super) fn hosts() -> String {
     format!("{IPAM}/host/")
 }
 
+/// The prefix of the endpoints in all namespaces.
+pub(super) fn all_endpoints() -> String {
+    resources("workloadendpoints")
+}
+
+/// The beginning of an endpoint's name: its first segments.
+pub(super) fn endpoint_name_start(segments: &[&str]) -> String {
+    segments.iter().map(|segment| format!("{}-", doubled(segment))).collect()
+}
+
+/// Node, orchestrator, workload and endpoint, as Felix reads them out of an endpoint's name.
+pub(super) fn endpoint_segments(name: &str) -> Option<[String; 4]> {
+    // No name holds a zero.
+    let marked = name.replace("--", "\0");
+    let segments: Vec<String> = marked.split('-').map(|segment| segment.replace('\0', "-")).collect();
+    segments
+        .try_into()
+        .ok()
+        .filter(|segments: &[String; 4]| segments.iter().all(|segment| !segment.is_empty()))
+}
+
+/// What Felix reports of endpoints, where that is switched on.
+pub(super) fn felix_reports() -> String {
+    "/calico/felix/v2/".to_owned()
+}
+
+/// The same of one node's.
+pub(super) fn felix_reports_of(node: &str) -> String {
+    format!("/calico/felix/v2/no-region/host/{}/workload/", escaped(node))
+}
+
+/// The end of the key of Felix's report of an endpoint, behind the region.
+pub(super) fn felix_report(node: &str, orchestrator: &str, workload: &str, endpoint: &str) -> String {
+    let [node, orchestrator, workload, endpoint] = [node, orchestrator, workload, endpoint].map(escaped);
+    format!("host/{node}/workload/{orchestrator}/{workload}/endpoint/{endpoint}")
+}
+
+fn escaped(segment: &str) -> String {
+    segment.replace('%', "%25").replace('/', "%2f")
+}
+
 pub(super) fn ipam_config() -> String {
     format!("{IPAM}/config")
 }
@@ -194,6 +235,23 @@ mod tests {
         for key in ["", "/", "x", "default/-mesos-", "default/a--b"] {
             assert_eq!(node_of_endpoint(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn names_of_endpoints_are_read_as_felix_reads_them() {
+        let segments = ["agent-1", "mesos", "web-3.5f3cbe1e", "eth0"];
+        let name = endpoint_name(segments[0], segments[2]);
+        assert_eq!(endpoint_segments(&name), Some(segments.map(str::to_owned)));
+        assert!(name.starts_with(&endpoint_name_start(&segments[..2])));
+        for bad in ["", "a", "a-b-c", "a-b-c-d-e", "a--b-c-d", "-a-b-c", "host1-mesos-web-1-eth0"] {
+            assert_eq!(endpoint_segments(bad), None, "{bad}");
+        }
+        assert_eq!(
+            felix_report("agent-1", "mesos", "default/web.1", "eth0"),
+            "host/agent-1/workload/mesos/default%2fweb.1/endpoint/eth0"
+        );
+        assert!(format!("{}no-region/{}", felix_reports(), felix_report("a%", "m", "w", "e"))
+            .starts_with(&felix_reports_of("a%")));
     }
 
     #[test]

@@ -55,18 +55,22 @@ pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, HeldHere, Prepared, Terms};
 pub use local::Initialised;
+pub use objects::{classic_rule, parse_rule, Direction, Place, ProfileError, ProfileList, Tags};
 pub use objects::{
     parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, NodeView, Nodes, Object,
     Objects, PeerScope, Seen, SeenBy, Tunnel, TunnelMode,
 };
 pub use objects::{Assignment, BlockClaim, BookedBlock, BookedHandle, HeldAddress, IpamSettings, Ledger};
 pub use objects::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
+pub use objects::{EndpointFilter, EndpointRecord, EndpointRecords, EndpointStates, ListChange};
 pub use objects::{IpamProblem, IpamReport, ProblemKind};
+pub use objects::{Policy, PolicyTier};
 pub use overview::Overview;
 pub use profile::validate_name as validate_profile_name;
 pub use query::Endpoint;
 pub use release::Released;
 pub use restore::{Conflict, Kept, Lacking, Missing};
+pub use selector::check as check_selector;
 pub use settle::{Pending, Settled};
 pub use store::StoreError;
 pub use usage::PoolUsage;

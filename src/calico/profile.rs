@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::model::{Metadata, Peer, ProfileSpec, Resource, Rule};
 use super::{keys, CalicoError};
 
-const MEMBERSHIP: &str = "mesos-profile/";
+pub(super) const MEMBERSHIP: &str = "mesos-profile/";
 /// Kubernetes' limit for a label's key behind its prefix.
 const LABEL_MAX: usize = 63;
 /// Calico answers for this one itself; it cannot be written.
@@ -57,7 +57,7 @@ pub(super) fn new(name: &str, allow_nets: &[IpNet], uid: String, created: String
 }
 
 /// A key that is legal for every profile name; long names are cut and distinguished by a checksum.
-fn membership_label(name: &str) -> String {
+pub(super) fn membership_label(name: &str) -> String {
     if name.len() <= LABEL_MAX {
         return format!("{MEMBERSHIP}{name}");
     }

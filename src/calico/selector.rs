@@ -1,4 +1,4 @@
-//! Calico's selector language, as far as it selects nodes for IP pools.
+//! Calico's selector language: which nodes an IP pool selects, which endpoints a policy.
 //!
 //! Grammar: `or := and ("||" and)*`, `and := not ("&&" not)*`, `not := "!"* ("(" or ")" | test)`, and as
 //! tests `all()`, `global()`, `has(key)`, `key == 'v'`, `key != 'v'`, `key in {…}`, `key not in {…}`,
@@ -25,6 +25,11 @@ pub(super) fn selects(text: &str, labels: &Labels) -> Result<bool, String> {
         rest => Err(format!("unexpected '{rest}'")),
     });
     result.map_err(|problem| format!("selector '{text}': {problem}").chars().take(LONGEST_MESSAGE).collect())
+}
+
+/// Whether the text is a selector; the error says what is not understood.
+pub fn check(text: &str) -> Result<(), String> {
+    selects(text, &Labels::new()).map(drop)
 }
 
 /// Parses and evaluates in one go; both sides of an operator are always parsed.

@@ -159,9 +159,20 @@ impl Store {
         self.get(gets(ranges)).await
     }
 
-    /// Everything below a prefix at one instant, in pages: each answer has to come within the time limit.
+    /// Everything below a prefix at one instant.
     pub(super) async fn scan(&mut self, prefix: &str) -> Result<Vec<ReadKey>, StoreError> {
         let mut found: Vec<ReadKey> = Vec::new();
+        self.scan_each(prefix, |entry| found.push(entry)).await?;
+        Ok(found)
+    }
+
+    /// The same entry by entry, in the order of the keys. It is read in pages: each answer has to come within the time
+    /// limit, and no more than a page is in memory.
+    pub(super) async fn scan_each(
+        &mut self,
+        prefix: &str,
+        mut visit: impl FnMut(ReadKey),
+    ) -> Result<(), StoreError> {
         let (mut from, end) = (prefix.as_bytes().to_vec(), behind(prefix));
         let (mut revision, mut limit) = (0, PAGE);
         loop {
@@ -179,12 +190,23 @@ impl Store {
             }
             let page = answer.ranges.pop().unwrap_or_default();
             let is_last = (page.len() as i64) < limit;
-            found.extend(page);
-            match found.last() {
-                Some(last) if !is_last => from = [last.key.as_bytes(), &[0]].concat(),
-                _ => return Ok(found),
+            if let Some(last) = page.last() {
+                from = [last.key.as_bytes(), &[0]].concat();
+            }
+            let is_empty = page.is_empty();
+            page.into_iter().for_each(&mut visit);
+            if is_last || is_empty {
+                return Ok(());
             }
         }
+    }
+
+    /// The first key from a place on, below a prefix.
+    pub(super) async fn first_key(&mut self, from: &str, prefix: &str) -> Result<Option<String>, StoreError> {
+        let options = GetOptions::new().with_range(behind(prefix)).with_limit(1).with_keys_only();
+        let mut answer = self.get(vec![TxnOp::get(from, Some(options))]).await?;
+        let found = answer.ranges.pop().unwrap_or_default().pop();
+        Ok(found.map(|entry| entry.key))
     }
 
     async fn get(&mut self, operations: Vec<TxnOp>) -> Result<Answer, StoreError> {

@@ -8,6 +8,7 @@ mod bgp;
 mod calicoctl;
 mod complete;
 mod config;
+mod endpoint;
 mod explain;
 mod follow;
 mod gc;
@@ -15,7 +16,9 @@ mod interrupt;
 mod ipam;
 mod node;
 mod output;
+mod policy;
 mod pool;
+mod profile;
 mod programs;
 mod run;
 pub mod runtime;
@@ -87,6 +90,13 @@ enum Verb {
     /// Show, check and release the addresses of tasks.
     #[command(subcommand)]
     Ipam(ipam::IpamVerb),
+    /// Show, make and remove profiles, and change their rules and tags.
+    Profile(profile::ProfileArguments),
+    /// Show the endpoints of tasks, and change their profiles.
+    Endpoint(endpoint::EndpointArguments),
+    /// Show tiers and policies; calicoctl writes them.
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
 }
 
 /// How a verb can fail; every variant carries its own cause.
@@ -136,16 +146,27 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::DefaultNodeAs(arguments) => bgp::default_as(&arguments, &session()?).await,
             Verb::Pool(verb) => pool::pool(&verb, &session()?).await,
             Verb::Ipam(verb) => ipam::ipam(&verb, &session()?).await,
+            Verb::Profile(verb) => profile::profile(&verb, &session()?).await,
+            Verb::Endpoint(verb) => endpoint::endpoint(&verb, &session()?).await,
+            Verb::Policy(verb) => policy::policy(&verb, &session()?).await,
         }
     });
     // A thread may still wait for an answer on standard input.
     runtime.shutdown_background();
-    result.unwrap_or_else(|error| failed(error.as_ref()))
+    result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
+        Some(error) => usage(error),
+        None => failed(error.as_ref()),
+    })
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("{}: {}", calicoctl::program(), chain(error));
     ExitCode::FAILURE
+}
+
+/// A mistake in the command line that only the verb finds.
+fn misused(message: String) -> Failed {
+    Box::new(clap::Error::raw(clap::error::ErrorKind::ValueValidation, message))
 }
 
 /// clap's own text for help and versions; for mistakes one line, and where to find help.

@@ -5,6 +5,7 @@
 //! `calico-ipam` (the CNI plugin under that name), all of the version that shall be tried. Felix also
 //! needs `iptables`, `ipset` and `conntrack`.
 
+mod commands;
 mod dataplane;
 mod edits;
 mod felix;

@@ -4,13 +4,17 @@
 mod addresses;
 mod bgp;
 mod completion;
+mod damage;
 mod desk;
 mod deviations;
+mod endpoints;
 mod front;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod nodes;
+mod policies;
 mod pools;
+mod profiles;
 mod tasks;
 
 use kit::{datastore, world};

@@ -7,9 +7,14 @@
 mod address;
 mod bgp;
 mod check;
+mod endpoints;
 mod ledger;
 mod nodes;
+mod policies;
 mod pools;
+mod profiles;
+mod rules;
+mod states;
 
 use serde::de::DeserializeOwned;
 use serde_json::{json, Map, Value};
@@ -23,9 +28,14 @@ use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 pub use address::{Assignment, IpamSettings};
 pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
 pub use check::{IpamProblem, IpamReport, ProblemKind};
+pub use endpoints::{EndpointFilter, EndpointRecord, EndpointRecords, ListChange};
 pub use ledger::{BlockClaim, BookedBlock, BookedHandle, HeldAddress, Ledger};
 pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
+pub use policies::{Policy, PolicyTier};
 pub use pools::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
+pub use profiles::{Direction, Place, ProfileError, ProfileList};
+pub use rules::{classic as classic_rule, parse as parse_rule, Tags};
+pub use states::EndpointStates;
 
 /// The kinds of resources that commands read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -277,9 +287,19 @@ impl Datastore {
         kind: Kind,
         name: &str,
         dry_run: bool,
+        change: impl FnMut(Option<Object>) -> Result<Edit, E>,
+    ) -> Result<Edited, E> {
+        self.edit_key(kind, Object::new(kind, name, Value::Null).key, dry_run, change).await
+    }
+
+    /// The same for a key of any namespace.
+    async fn edit_key<E: From<CalicoError>>(
+        &mut self,
+        kind: Kind,
+        key: String,
+        dry_run: bool,
         mut change: impl FnMut(Option<Object>) -> Result<Edit, E>,
     ) -> Result<Edited, E> {
-        let key = Object::new(kind, name, Value::Null).key;
         let cluster = keys::cluster_information();
         let ranges = [Range::Key(cluster.clone()), Range::Key(key.clone())];
         for _ in 0..ATTEMPTS {

@@ -1,0 +1,177 @@
+//! `profile NAME rule …`: the rules of a profile, in classic words as far as these say all of a rule.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{json, Value};
+
+use crate::calico::{classic_rule, parse_rule, Direction, Edited, Object, Place, ProfileList, Tags};
+use crate::error::is_deceptive;
+
+use crate::cli::output::{Format, Output};
+use crate::cli::session::{DryRun, Session};
+use crate::cli::{misused, Failed};
+
+/// Width of a rule's number, as calicoctl prints it.
+const NUMBER_WIDTH: usize = 4;
+
+#[derive(Debug, Subcommand)]
+pub enum RuleVerb {
+    /// Print the rules; one that the classic words cannot express as YAML.
+    Show(Output),
+    /// Print the rules as Calico keeps them, in JSON.
+    Json,
+    /// Answered with the command that takes its place.
+    #[command(hide = true)]
+    Update,
+    /// Add a rule: `rule add inbound allow tcp from ports 1:2 tag web`.
+    Add(Add),
+    /// Remove a rule, by its position or its words.
+    Remove(Remove),
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Way {
+    Inbound,
+    Outbound,
+}
+
+impl From<Way> for Direction {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Inbound => Self::Inbound,
+            Way::Outbound => Self::Outbound,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Add {
+    /// Packets to or from the endpoint
+    #[arg(value_enum)]
+    direction: Way,
+    /// Insert it as the rule of this number; default: behind the last
+    #[arg(long, value_name = "N")]
+    at: Option<usize>,
+    /// allow|deny [tcp|udp|sctp|icmp|icmpv6|udplite] [type N [code M]] [from PEER] [to PEER], with PEER: [ports P,P:P]
+    /// [tag PROFILE] [CIDR]
+    #[arg(required = true, value_name = "RULE")]
+    words: Vec<String>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// Packets to or from the endpoint
+    #[arg(value_enum)]
+    direction: Way,
+    /// The rule of this number
+    #[arg(long, value_name = "N", conflicts_with = "words", required_unless_present = "words")]
+    at: Option<usize>,
+    /// The rule in the words of `rule show`
+    #[arg(value_name = "RULE")]
+    words: Vec<String>,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// Runs one of the verbs.
+pub async fn rule(name: &str, verb: &RuleVerb, session: &Session) -> Result<ExitCode, Failed> {
+    if let RuleVerb::Update = verb {
+        return Err(misused(format!(
+            "calicoctl takes the place of `rule update`: calicoctl get profile {name} -o yaml > file, edit it, calicoctl apply -f file"
+        )));
+    }
+    let mut datastore = session.datastore().await?;
+    let profiles = datastore.profiles().await?;
+    let profile = profiles.named(name)?;
+    match verb {
+        RuleVerb::Show(output) => show(&profiles, profile, output.output, session),
+        RuleVerb::Json => show(&profiles, profile, Format::Json, session),
+        RuleVerb::Update => Ok(ExitCode::SUCCESS),
+        RuleVerb::Add(arguments) => {
+            let rule = parsed(&arguments.words, &profiles.tags)?;
+            let direction = arguments.direction.into();
+            let dry_run = arguments.dry_run;
+            let added = datastore.add_rule(name, direction, arguments.at, &rule, dry_run.dry_run).await?;
+            let words = match (added.is_change(), dry_run.dry_run) {
+                (false, _) => "Rule already present in",
+                (true, false) => "Added the rule to",
+                (true, true) => "Would add the rule to",
+            };
+            Ok(changed(name, words, &added, dry_run, session))
+        }
+        RuleVerb::Remove(arguments) => {
+            let place = match arguments.at {
+                Some(at) => Place::At(at),
+                None => Place::Rule(parsed(&arguments.words, &profiles.tags)?),
+            };
+            let dry_run = arguments.dry_run;
+            let direction = arguments.direction.into();
+            let removed = datastore.remove_rule(name, direction, &place, dry_run.dry_run).await?;
+            let words = if dry_run.dry_run { "Would remove the rule from" } else { "Removed the rule from" };
+            Ok(changed(name, words, &removed, dry_run, session))
+        }
+    }
+}
+
+fn parsed(words: &[String], tags: &Tags) -> Result<Value, Failed> {
+    parse_rule(words, tags).map_err(misused)
+}
+
+fn changed(name: &str, words: &str, edited: &Edited, dry_run: DryRun, session: &Session) -> ExitCode {
+    session.record(&format!("Profile {name}"), edited, dry_run);
+    session.out.line(format!("{words} profile {name}"));
+    dry_run.exit_code(edited.is_change())
+}
+
+fn show(
+    profiles: &ProfileList,
+    profile: &Object,
+    format: Format,
+    session: &Session,
+) -> Result<ExitCode, Failed> {
+    session.warn_of(&profiles.damaged);
+    let directions = [Direction::Inbound, Direction::Outbound];
+    // A field that is not a list has been warned of.
+    let rules = directions.map(|direction| direction.rules(profile).unwrap_or_default());
+    match format {
+        Format::Json | Format::Yaml => {
+            session.out.value(format, &json!({"ingress": rules[0], "egress": rules[1]}));
+        }
+        Format::Table | Format::Wide | Format::Name => {
+            for (heading, rules) in ["Inbound rules:", "Outbound rules:"].into_iter().zip(rules) {
+                session.out.line(heading);
+                for (index, rule) in rules.iter().enumerate() {
+                    session.out.line(numbered(index + 1, rule, &profiles.tags));
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `   1 allow from tag web`, or YAML with its later lines indented alike.
+fn numbered(number: usize, rule: &Value, tags: &Tags) -> String {
+    let text = classic_rule(rule, tags)
+        .or_else(|| serde_saphyr::to_string(rule).ok())
+        .unwrap_or_else(|| rule.to_string());
+    let text = text.trim_end().replace(|c| c != '\n' && is_deceptive(c), " ");
+    let indent = format!("\n{:NUMBER_WIDTH$} ", "");
+    format!("{number:>NUMBER_WIDTH$} {}", text.replace('\n', &indent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_without_classic_words_is_printed_whole() {
+        let tags = Tags::default();
+        let rule = json!({"action": "Allow", "source": {"nets": ["10.0.0.0/8"]}});
+        assert_eq!(numbered(1, &rule, &tags), "   1 allow from 10.0.0.0/8");
+        let rule = json!({"action": "Log", "notProtocol": "TCP"});
+        assert_eq!(numbered(12, &rule, &tags), "  12 action: Log\n     notProtocol: TCP");
+    }
+}
