@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{json, Value};
 
-use crate::calico::{check_selector, EndpointFilter, EndpointRecord, EndpointStates, ListChange};
+use crate::calico::{check_selector, EndpointFilter, EndpointRecord, EndpointStates, Kind, ListChange};
 
 use super::output::{Format, Listing, Out, Output, Row};
 use super::session::{DryRun, Session};
 use super::watch::Watch;
-use super::{misused, Failed};
+use super::{complete, misused, Failed};
 
 const NOT_KNOWN: &str = "-";
 
@@ -38,7 +38,7 @@ struct Show {
     #[arg(long)]
     detailed: bool,
     /// Only endpoints of this host
-    #[arg(long)]
+    #[arg(long, add = complete::names(Kind::Node))]
     host: Option<String>,
     /// Only endpoints of this orchestrator, such as mesos
     #[arg(long)]
@@ -50,7 +50,7 @@ struct Show {
     #[arg(long)]
     endpoint: Option<String>,
     /// Only endpoints that have this profile
-    #[arg(long)]
+    #[arg(long, add = complete::names(Kind::Profile))]
     profile: Option<String>,
     /// Only endpoints with these labels, those of their profiles included: "app == 'web' && has(rack)"
     #[arg(long, short = 'l', value_parser = selector)]
@@ -75,7 +75,7 @@ enum ProfileVerb {
 
 #[derive(Debug, Args)]
 struct Names {
-    #[arg(required = true, value_name = "PROFILE")]
+    #[arg(required = true, value_name = "PROFILE", add = complete::names(Kind::Profile))]
     profiles: Vec<String>,
     #[command(flatten)]
     dry_run: DryRun,

@@ -15,11 +15,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::calico::{EndpointFilter, EndpointRecord, EndpointStates, ProfileList};
+use crate::calico::{EndpointFilter, EndpointRecord, EndpointStates, Kind, ProfileList};
 
 use super::output::{Format, Listing, Output, Row};
 use super::session::{DryRun, Session};
-use super::{endpoint, misused, Failed};
+use super::{complete, endpoint, misused, Failed};
 
 /// Characters of a workload id, as calicoctl has always cut it; `-o wide` has all of it.
 const WORKLOAD_WIDTH: usize = 12;
@@ -27,6 +27,7 @@ const WORKLOAD_WIDTH: usize = 12;
 #[derive(Debug, Args)]
 pub struct ProfileArguments {
     /// The profile, for `rule` and `tag`
+    #[arg(add = complete::names(Kind::Profile))]
     name: Option<String>,
     #[command(subcommand)]
     verb: ProfileVerb,
@@ -60,7 +61,7 @@ struct Show {
 #[derive(Debug, Args)]
 struct Named {
     /// The profile's name
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::names(Kind::Profile))]
     profile: String,
     #[command(flatten)]
     dry_run: DryRun,
