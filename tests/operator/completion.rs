@@ -27,6 +27,10 @@ async fn names_come_out_of_the_datastore() {
     for verb in ["show", "exec", "logs"] {
         assert_eq!(offered(&desk, &["task", verb, "we"]), ["web.1"]);
     }
+    desk.done("profile add dev");
+    desk.done("profile add web");
+    assert_eq!(offered(&desk, &["profile", "remove", "d"]), ["dev"]);
+    assert_eq!(offered(&desk, &["endpoint", "show", "--host", "o"]), ["other"]);
     // A datastore that is away completes nothing, and says nothing on the user's line.
     std::fs::write(desk.config(), "[etcd]\nendpoints = [\"http://127.0.0.1:1\"]\n").unwrap();
     assert_eq!(offered(&desk, &["gc", "--node", "ag"]), Vec::<String>::new());
