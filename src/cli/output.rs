@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use comfy_table::{presets, CellAlignment, LineStyle, Table};
+use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -85,14 +86,12 @@ impl Out {
     }
 
     /// Prints a document in JSON or YAML; in any other format in JSON, too.
-    pub fn value(&self, format: Format, value: &Value) {
-        match format {
-            Format::Yaml => match serde_saphyr::to_string(value) {
-                Ok(text) => self.part(&text),
-                // Plain data with text keys: it cannot fail, and JSON is YAML as well.
-                Err(_) => self.line(value.to_string()),
-            },
-            _ => self.line(format!("{value:#}")),
+    pub fn value(&self, format: Format, value: &impl Serialize) {
+        // Plain data with text keys: neither form can fail, and JSON is YAML as well.
+        let yaml = (format == Format::Yaml).then(|| serde_saphyr::to_string(value).ok()).flatten();
+        match yaml {
+            Some(text) => self.part(&text),
+            None => self.line(serde_json::to_string_pretty(value).unwrap_or_default()),
         }
     }
 
@@ -197,7 +196,7 @@ impl Listing {
             Format::Table => out.line(self.table(false)),
             Format::Wide => out.line(self.table(true)),
             Format::Json | Format::Yaml => {
-                out.value(format, &Value::from_iter(self.rows.iter().map(|row| row.json.clone())));
+                out.value(format, &self.rows.iter().map(|row| &row.json).collect::<Vec<_>>());
             }
             Format::Name => self.rows.iter().for_each(|row| out.line(row.name.replace(is_deceptive, " "))),
         }
