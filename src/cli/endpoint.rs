@@ -126,9 +126,12 @@ async fn list(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
+/// Numbers of endpoints by namespace and workload.
+type Workloads<'a> = BTreeMap<(&'a str, &'a str), usize>;
+
 /// Workloads and endpoints of each orchestrator on each host.
 fn counts(endpoints: &[EndpointRecord]) -> Listing {
-    let mut groups: BTreeMap<(&str, &str), BTreeMap<(&str, &str), usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), Workloads> = BTreeMap::new();
     for endpoint in endpoints {
         let group = groups.entry((&endpoint.node, &endpoint.orchestrator)).or_default();
         *group.entry((&endpoint.namespace, &endpoint.workload)).or_default() += 1;
