@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Hint;
 use super::overlap::{prefixes_beside, Lengths};
-use super::plan::{self, Plan, PlanRequest, PlanStep};
+use super::plan::{self, Plan, PlanRequest, PlanStep, Purpose};
 use super::restore::Kept;
 use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
@@ -247,7 +247,15 @@ impl Datastore {
         hint: &'a Hint,
         excluded: &'a [IpAddr],
     ) -> PlanRequest<'a> {
-        PlanRequest { identity, wanted, limits: &self.limits, hint, excluded, now: SystemTime::now() }
+        PlanRequest {
+            identity,
+            wanted,
+            limits: &self.limits,
+            hint,
+            excluded,
+            purpose: Purpose::Task,
+            now: SystemTime::now(),
+        }
     }
 
     /// Names are checked before they become part of a key. Which ones a task may use has been decided before.

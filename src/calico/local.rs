@@ -3,16 +3,14 @@
 //! Only what is missing is made, each record in the shape in which calicoctl writes it, and nothing that
 //! exists is changed: an operator's cluster stays as it is.
 
-use std::time::SystemTime;
-
 use ipnet::IpNet;
-use serde_json::{json, Map, Value};
 
-use super::model::{to_json, ClusterInformationSpec, Metadata, Resource};
+use super::model::to_json;
+use super::objects::{fresh, Object, PoolMode};
 use super::snapshot::Snapshot;
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
-use super::{clock, keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
+use super::{keys, CalicoError, Datastore, Family, NotReady, ATTEMPTS};
 
 /// What was missing and has been made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -63,21 +61,22 @@ type Missing = (Vec<Guard>, Vec<Change>, Initialised);
 
 fn missing(snapshot: &Snapshot, node: &str, pools: &[IpNet]) -> Result<Missing, CalicoError> {
     let (mut guards, mut changes, mut made) = (Vec::new(), Vec::new(), Initialised::default());
-    let mut create = |key: String, value: Vec<u8>| {
+    let mut create = |object: Object| {
+        let key = object.key().to_owned();
         guards.push(Guard::Revision { key: key.clone(), revision: 0 });
-        changes.push(Change::Put { key, value });
+        changes.push(Change::Put { key, value: to_json(&object.value) });
     };
     match snapshot.readiness() {
         Err(NotReady::Missing) => {
             made.cluster = true;
-            create(keys::cluster_information(), to_json(&cluster_information()));
+            create(fresh::cluster_information());
         }
         Err(reason) => return Err(CalicoError::NotReady(reason)),
         Ok(()) => {}
     }
     if snapshot.node_labels(node)?.is_none() {
         made.node = true;
-        create(keys::node(node), to_json(&new_node(node)));
+        create(fresh::node(node));
     }
     let there = snapshot.pools();
     made.all_pools = there.iter().filter(|pool| pool.is_enabled()).map(|pool| pool.cidr).collect();
@@ -86,8 +85,8 @@ fn missing(snapshot: &Snapshot, node: &str, pools: &[IpNet]) -> Result<Missing, 
         if there.iter().any(|pool| Family::of(pool.cidr.addr()) == family) {
             continue;
         }
-        let name = pool_name(cidr);
-        create(keys::pool(&name), to_json(&new_pool(&name, cidr)));
+        let name = fresh::pool_name(cidr);
+        create(fresh::pool(&name, cidr, PoolMode::Bgp));
         made.pools.push(name);
         made.all_pools.push(cidr.trunc());
     }
@@ -95,49 +94,4 @@ fn missing(snapshot: &Snapshot, node: &str, pools: &[IpNet]) -> Result<Missing, 
         guards.push(Guard::NoneNewer { prefix: keys::pools(), revision: snapshot.revision });
     }
     Ok((guards, changes, made))
-}
-
-fn metadata(name: &str) -> Metadata {
-    Metadata {
-        name: name.into(),
-        uid: Some(uuid::Uuid::new_v4().to_string()),
-        creation_timestamp: Some(clock::rfc3339(SystemTime::now())),
-        ..Metadata::default()
-    }
-}
-
-fn cluster_information() -> Resource<ClusterInformationSpec> {
-    let spec = ClusterInformationSpec {
-        cluster_guid: uuid::Uuid::new_v4().simple().to_string(),
-        cluster_type: "mesos".into(),
-        datastore_ready: Some(true),
-        ..ClusterInformationSpec::default()
-    };
-    Resource::new("ClusterInformation", metadata("default"), spec)
-}
-
-/// No address: that is calico/node's to find out, should it ever start here.
-fn new_node(name: &str) -> Resource<Map<String, Value>> {
-    let mut node = Resource::new("Node", metadata(name), Map::new());
-    node.extra.insert("status".into(), json!({}));
-    node
-}
-
-fn new_pool(name: &str, cidr: &IpNet) -> Resource<Value> {
-    let usual = if cidr.addr().is_ipv4() { 26 } else { 122 };
-    let spec = json!({
-        "cidr": cidr.trunc().to_string(),
-        "vxlanMode": "Never",
-        "ipipMode": "Never",
-        "natOutgoing": true,
-        "blockSize": usual.max(cidr.prefix_len()),
-        "nodeSelector": "all()",
-        "allowedUses": ["Workload", "Tunnel"],
-    });
-    Resource::new("IPPool", metadata(name), spec)
-}
-
-/// `192.168.0.0/16` becomes `mesos-192-168-0-0-16`.
-fn pool_name(cidr: &IpNet) -> String {
-    format!("mesos-{}", cidr.trunc().to_string().replace(['.', ':', '/'], "-"))
 }

@@ -57,8 +57,8 @@ pub use launch::{Committed, HeldHere, Prepared, Terms};
 pub use local::Initialised;
 pub use objects::{classic_rule, parse_rule, Direction, Place, ProfileError, ProfileList, Tags};
 pub use objects::{
-    parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, NodeView, Nodes, Object,
-    Objects, PeerScope, Seen, SeenBy, Tunnel, TunnelMode,
+    parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, Made, NodeRest, NodeView,
+    Nodes, Object, Objects, PeerScope, PoolMode, Seen, SeenBy, StartUp, StartUpError, Tunnel, TunnelMode,
 };
 pub use objects::{Assignment, BlockClaim, BookedBlock, BookedHandle, HeldAddress, IpamSettings, Ledger};
 pub use objects::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};

@@ -73,6 +73,13 @@ impl Pool {
         selector::selects(&self.spec.node_selector, node_labels)
     }
 
+    /// Whether the ends of tunnels of a node with these labels get their addresses from it.
+    pub(super) fn serves_tunnels(&self, node_labels: &BTreeMap<String, String>) -> bool {
+        let uses = self.spec.allowed_uses.as_deref().unwrap_or_default();
+        let allowed = uses.is_empty() || uses.iter().any(|word| word == "Tunnel");
+        self.is_enabled() && allowed && self.selects(node_labels) == Ok(true)
+    }
+
     /// Why the pool gives no addresses to tasks on a node with these labels, if so. One with assignmentMode Manual
     /// serves those alone that name it.
     fn objection(&self, node_labels: &BTreeMap<String, String>, is_named: bool) -> Option<String> {

@@ -169,6 +169,7 @@ fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::
         limits,
         hint: &Hint::default(),
         excluded: &[],
+        purpose: plan::Purpose::Task,
         now: UNIX_EPOCH,
     };
     let question = Question {

@@ -127,6 +127,11 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &GcArgument
             return out.value(format, &found);
         }
     }
+    tell_node(node, done, arguments.dry_run, out);
+}
+
+/// What has become of a dead node's tasks, for people.
+pub(super) fn tell_node(node: &str, done: &Decommissioned, dry_run: bool, out: &Out) {
     out.line(format!("{node}, to be decommissioned"));
     for sign in &done.signs {
         out.line(format!("sign of life: {sign}"));
@@ -134,7 +139,7 @@ fn tell_decommissioned(node: &str, done: &Decommissioned, arguments: &GcArgument
     for why in &done.silent {
         out.line(format!("not checked for signs of life: {why}"));
     }
-    tell_items(&done.items, arguments.dry_run, true, out);
+    tell_items(&done.items, dry_run, true, out);
 }
 
 /// What was or would be done something about.

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`addresses`] | lists the addresses of its interfaces |
 //! | [`files`] | makes and replaces files, links and folders in one step |
+//! | [`kernel`] | tells what the kernel can do |
 //! | [`lock`] | lock files that programs of several releases share |
 //! | [`processes`] | reads `/proc` |
 //! | [`privileges`] | gives up what an executor does not need |
@@ -12,6 +13,7 @@
 
 pub mod addresses;
 pub mod files;
+pub mod kernel;
 pub mod lock;
 pub mod privileges;
 pub mod processes;

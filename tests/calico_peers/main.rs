@@ -13,6 +13,7 @@ mod felix;
 mod kit;
 mod kube;
 mod lab;
+mod nodes;
 mod ports;
 mod programs;
 mod records;

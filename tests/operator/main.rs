@@ -9,6 +9,7 @@ mod desk;
 mod deviations;
 mod endpoints;
 mod front;
+mod init;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod nodes;

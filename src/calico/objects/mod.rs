@@ -8,19 +8,24 @@ mod address;
 mod bgp;
 mod check;
 mod endpoints;
+pub(super) mod fresh;
 mod ledger;
 mod nodes;
 mod policies;
 mod pools;
 mod profiles;
+mod retire;
 mod rules;
+mod start_up;
 mod states;
+mod tunnel;
 
 use serde::de::DeserializeOwned;
 use serde_json::{json, Map, Value};
 use uuid::Uuid;
 
 use super::model::to_json;
+use super::pool::Pool;
 use super::snapshot::Snapshot;
 use super::txn::{Change, Guard, Range, ReadKey, Written};
 use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
@@ -29,12 +34,15 @@ pub use address::{Assignment, IpamSettings};
 pub use bgp::{parse_as_number, BgpError, BgpPeer, BgpSettings, PeerScope};
 pub use check::{IpamProblem, IpamReport, ProblemKind};
 pub use endpoints::{EndpointFilter, EndpointRecord, EndpointRecords, ListChange};
+pub use fresh::PoolMode;
 pub use ledger::{BlockClaim, BookedBlock, BookedHandle, HeldAddress, Ledger};
 pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
 pub use policies::{Policy, PolicyTier};
 pub use pools::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
 pub use profiles::{Direction, Place, ProfileError, ProfileList};
+pub use retire::NodeRest;
 pub use rules::{classic as classic_rule, parse as parse_rule, Tags};
+pub use start_up::{Made, StartUp, StartUpError};
 pub use states::EndpointStates;
 
 /// The kinds of resources that commands read or write.
@@ -227,6 +235,11 @@ impl Object {
     /// The metadata to change.
     pub fn metadata_mut(&mut self) -> &mut Map<String, Value> {
         field(self.value.as_object_mut(), "metadata")
+    }
+
+    /// The record as a pool for the choice of addresses; nothing where it is no usable pool.
+    fn pool(&self) -> Option<Pool> {
+        Pool::parse(self.value.to_string().as_bytes(), &self.name)
     }
 
     /// A label of the object.

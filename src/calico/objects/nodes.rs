@@ -78,7 +78,7 @@ impl TunnelMode {
         }
     }
 
-    const ALL: [Self; 4] = [Self::Ipip, Self::Vxlan, Self::VxlanV6, Self::Wireguard];
+    pub(super) const ALL: [Self; 4] = [Self::Ipip, Self::Vxlan, Self::VxlanV6, Self::Wireguard];
 }
 
 /// The last sign of life.
@@ -114,7 +114,7 @@ pub struct Nodes {
 }
 
 impl NodeView {
-    fn of(object: &Object) -> Self {
+    pub(super) fn of(object: &Object) -> Self {
         let spec = object.value.get("spec").cloned().unwrap_or_default();
         let text = |pointer: &str| match spec.pointer(pointer) {
             Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),

@@ -28,6 +28,20 @@ use super::txn::{Change, Guard, Range};
 use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
 use crate::config::Limits;
 
+/// Who gets the addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// A task, which also gets an endpoint.
+    Task,
+    /// The end of a node's tunnel.
+    Tunnel {
+        /// The allocation's attribute `type`.
+        attribute: &'static str,
+        /// The names of the pools that may serve it.
+        pools: &'a [String],
+    },
+}
+
 /// The request of a launch.
 pub(super) struct PlanRequest<'a> {
     pub identity: &'a Identity,
@@ -37,6 +51,7 @@ pub(super) struct PlanRequest<'a> {
     pub hint: &'a Hint,
     /// Not to be chosen: other tasks of this host have them.
     pub excluded: &'a [IpAddr],
+    pub purpose: Purpose<'a>,
     pub now: SystemTime,
 }
 
@@ -113,9 +128,12 @@ impl<'a> Planner<'a> {
         let node_labels = labels.ok_or_else(|| CalicoError::NoNode(node.to_owned()))?;
         let (mark, pools) = (view.pools_mark(&node_labels), view.pools());
         let asked = &request.wanted.pools;
-        let named = match asked.is_empty() {
-            true => None,
-            false => {
+        let named = match (request.purpose, asked.is_empty()) {
+            (Purpose::Tunnel { pools: names, .. }, _) => {
+                Some(pools.iter().filter(|pool| names.contains(&pool.name)).cloned().collect())
+            }
+            (Purpose::Task, true) => None,
+            (Purpose::Task, false) => {
                 let named = pool::named(&pools, asked, &node_labels, request.limits)?;
                 Some(named.into_iter().cloned().collect())
             }
@@ -137,7 +155,9 @@ impl<'a> Planner<'a> {
     }
 
     fn run(mut self) -> Found<Plan> {
-        self.check_endpoint()?;
+        if matches!(self.request.purpose, Purpose::Task) {
+            self.check_endpoint()?;
+        }
         for key in [keys::cluster_information(), keys::node(self.node), keys::ipam_config()] {
             self.guard(key);
         }
@@ -252,17 +272,22 @@ impl<'a> Planner<'a> {
     /// Takes an address out of a block for this task.
     fn take(&mut self, cidr: IpNet, mut block: Block, revision: i64, ordinal: usize) -> IpAddr {
         let identity = self.request.identity;
-        let secondary = [
-            ("mesos-app", identity.app.clone()),
-            ("mesos-task", identity.task_id.clone()),
-            ("node", self.node.to_owned()),
-            ("timestamp", clock::go_text(self.request.now)),
-        ];
+        let secondary: Vec<(&str, String)> = match self.request.purpose {
+            Purpose::Task => vec![
+                ("mesos-app", identity.app.clone()),
+                ("mesos-task", identity.task_id.clone()),
+                ("node", self.node.to_owned()),
+                ("timestamp", clock::go_text(self.request.now)),
+            ],
+            Purpose::Tunnel { attribute, .. } => {
+                vec![("node", self.node.to_owned()), ("type", attribute.to_owned())]
+            }
+        };
         block.assign(
             ordinal,
             Attribute {
                 handle_id: Some(identity.handle.clone()),
-                secondary: Some(secondary.map(|(key, value)| (key.to_owned(), value)).into()),
+                secondary: Some(secondary.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
                 extra: Extra::new(),
             },
         );

@@ -31,14 +31,23 @@ impl Plan {
         mac: &str,
     ) -> Transaction {
         let identity = request.identity;
+        let mut all = self.books(&identity.handle, view);
+        all.endpoint = to_json(&endpoint(request, view, &self.addresses, mac));
+        all.add_profiles(request, view, allow_nets);
+        let key = identity.endpoint_key();
+        all.put(key.clone(), view.revision_of(&key), all.endpoint.clone());
+        all
+    }
+
+    /// The part about addresses: blocks, affinities, and the handle that counts what it has in them.
+    pub(in crate::calico) fn books(&self, handle: &str, view: &Snapshot) -> Transaction {
         let mut all = Transaction {
             guards: self.guards.clone(),
             changes: self.changes.clone(),
             profiles_created: Vec::new(),
             fences: Vec::new(),
-            endpoint: to_json(&endpoint(request, view, &self.addresses, mac)),
+            endpoint: Vec::new(),
         };
-        all.add_profiles(request, view, allow_nets);
         for (cidr, (block, revision)) in &self.drafts {
             let mut block = block.clone();
             block.count_write();
@@ -46,16 +55,14 @@ impl Plan {
             all.fences.push(Fence { key: key.clone(), revision: *revision, block: Some(*cidr) });
             all.put(key, *revision, to_json(&block));
         }
-        let key = keys::handle(&identity.handle);
+        let key = keys::handle(handle);
         let revision = view.revision_of(&key);
         // An unreadable handle is replaced: it is ours by name, and no release could use it.
-        let mut handle = view.handle(&identity.handle).ok().flatten().unwrap_or_default();
-        handle.block = self.held.iter().map(|(cidr, count)| (cidr.to_string(), *count)).collect();
-        handle = Handle { deleted: false, ..handle };
+        let mut record = view.handle(handle).ok().flatten().unwrap_or_default();
+        record.block = self.held.iter().map(|(cidr, count)| (cidr.to_string(), *count)).collect();
+        record = Handle { deleted: false, ..record };
         all.fences.push(Fence { key: key.clone(), revision, block: None });
-        all.put(key, revision, to_json(&handle));
-        let key = identity.endpoint_key();
-        all.put(key.clone(), view.revision_of(&key), all.endpoint.clone());
+        all.put(key, revision, to_json(&record));
         all
     }
 }

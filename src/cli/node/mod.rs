@@ -10,7 +10,9 @@
 mod advice;
 mod agents;
 mod farm;
+mod init;
 mod launcher;
+mod remove;
 mod service;
 mod show;
 mod timer;
@@ -56,6 +58,10 @@ pub enum Verb {
     Show(show::ShowArguments),
     /// Write calico/node's settings and start it, where systemd has a unit for it.
     Start(service::StartArguments),
+    /// Make this node's records where calico/node's start-up does not: the node, its tunnels' addresses, a pool.
+    Init(init::InitArguments),
+    /// Remove a dead node, with all that Calico holds for its tasks; run it on another host.
+    Remove(remove::RemoveArguments),
     /// Stop calico/node; refused while tasks live here.
     Stop(service::StopArguments),
 }
@@ -125,6 +131,8 @@ pub async fn node(verb: Verb, file: Option<&Path>, out: &Out) -> Result<ExitCode
         Verb::Bgppeer(verb) => bgp::node_peers(&verb, &session()?).await,
         Verb::Show(arguments) => show::show(&arguments, &session()?).await,
         Verb::Start(arguments) => service::start(&arguments, &session()?),
+        Verb::Init(arguments) => init::init(&arguments, &session()?).await,
+        Verb::Remove(arguments) => remove::remove(&arguments, &session()?).await,
         Verb::Stop(arguments) => service::stop(&arguments, &session()?),
     }
 }

@@ -5,13 +5,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Calico's own default first; the others are seldom chosen by routers, VPNs and container engines.
 const CANDIDATES: [&str; 5] =
     ["192.168.0.0/16", "10.65.0.0/16", "10.165.0.0/16", "172.29.0.0/16", "10.216.0.0/16"];
 
 const TRIE: &str = "/proc/thread-self/net/fib_trie";
+const ROUTES6: &str = "/proc/thread-self/net/ipv6_route";
 
 /// The first of our candidates that overlaps no address and no route (the default route aside).
 pub fn free_pool() -> Option<IpNet> {
@@ -20,9 +21,17 @@ pub fn free_pool() -> Option<IpNet> {
 
 /// What of this machine's addresses and routes the pool would overlap.
 pub fn overlapping(pool: IpNet) -> Vec<IpNet> {
-    let IpNet::V4(pool) = pool else { return Vec::new() };
-    let used = routes(&std::fs::read_to_string(TRIE).unwrap_or_default());
-    used.into_iter().filter(|net| overlap(pool, *net)).map(IpNet::V4).collect()
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default();
+    match pool {
+        IpNet::V4(pool) => {
+            let used = routes(&text(TRIE)).into_iter();
+            used.filter(|net| overlap(pool, *net)).map(IpNet::V4).collect()
+        }
+        IpNet::V6(pool) => {
+            let used = routes6(&text(ROUTES6)).into_iter();
+            used.filter(|net| pool.contains(net) || net.contains(&pool)).map(IpNet::V6).collect()
+        }
+    }
 }
 
 pub(super) fn has_default_route() -> bool {
@@ -39,6 +48,25 @@ fn choose(used: &[Ipv4Net]) -> Option<IpNet> {
 
 fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
+}
+
+/// Lines begin with a destination and its length, in hexadecimal digits. Default routes and those to loopback and to
+/// multicast groups are left out.
+fn routes6(text: &str) -> Vec<Ipv6Net> {
+    let net = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = u128::from_str_radix(words.next()?, 16).ok()?;
+        let length = u8::from_str_radix(words.next()?, 16).ok()?;
+        Ipv6Net::new(address.into(), length).ok()
+    };
+    let mut found: Vec<Ipv6Net> = text
+        .lines()
+        .filter_map(net)
+        .filter(|net| net.prefix_len() > 0 && !net.addr().is_loopback() && !net.addr().is_multicast())
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// Leaves look like `|-- 10.1.2.0` with one line `/24 link UNICAST` for each prefix length below.
@@ -78,6 +106,26 @@ Local:
      |-- 10.65.3.4
         /32 host LOCAL
 ";
+
+    #[test]
+    fn routes_of_ipv6_without_those_that_every_host_has() {
+        let line = |net: &str| {
+            format!(
+                "{net} {} 00 {} 00000100 00000001 00000000 00000001     lo",
+                "0".repeat(32),
+                "0".repeat(32)
+            )
+        };
+        let text = [
+            "fd000065000000000000000000000000 40",
+            "00000000000000000000000000000001 80",
+            "ff000000000000000000000000000000 08",
+            "00000000000000000000000000000000 00",
+        ];
+        let text = text.map(line).join("\n");
+        assert_eq!(routes6(&text), ["fd00:65::/64".parse::<Ipv6Net>().unwrap()]);
+        assert!(routes6("nonsense\n12 zz\n").is_empty());
+    }
 
     #[test]
     fn the_first_range_that_overlaps_nothing() {
