@@ -39,6 +39,7 @@
 //! | etcd | a cleaner's release of one task | 20 s | `ETCD_CLEANER` | the next cleaner |
 //! | etcd | a cleaner's count of all pools' addresses | 10 s | `ETCD_FIGURES` | no figures of the pools this time |
 //! | etcd | a cleaner's writing again of what was lost | 20 s | `ETCD_RESTORE` | the next cleaner |
+//! | etcd | how far back its history reaches | 1 s | `ETCD_HISTORY` | `status` reports it as unknown |
 //! | name server | one try for one name | 2 s | `NAME_SERVER` | a second try, the next server |
 //! | agent | connect | 5 s | `AGENT_CONNECT` | tried again within the recovery timeout |
 //! | agent | answer a call | 15 s | `AGENT_ANSWER` | a new connection; updates are sent again |
@@ -47,6 +48,7 @@
 //! | all | all that a custom executor's terminal update waits for | 1 s | `CUSTOM_BEFORE_UPDATE` | finished after it, or by the cleaner |
 //! | all | a cleaner's removal of what no journal names | 10 s | `ORPHANS` | the next cleaner |
 //! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
+//! | all | one question of `calico-mesos status` | 5 s | `STATUS_LOOK` | reported as a problem |
 //! | URI | each program that fetches or unpacks, in `run` | 900 s | `FETCH` | the launch fails |
 //!
 //! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]);
@@ -107,6 +109,8 @@ pub const ETCD_KILLED: Duration = Duration::from_secs(1);
 /// An app with a fixed address that starts elsewhere on that update has to find it free.
 pub const ETCD_BEFORE_UPDATE: Duration = Duration::from_secs(1);
 pub const ETCD_CLEANER: Duration = Duration::from_secs(20);
+/// etcd refuses what is compacted at once.
+pub const ETCD_HISTORY: Duration = Duration::from_secs(1);
 /// The next run of the cleaner tries again.
 pub const ETCD_FIGURES: Duration = Duration::from_secs(10);
 
@@ -133,6 +137,7 @@ pub const AGENT_ACKNOWLEDGEMENT: Duration = Duration::from_secs(60);
 pub const CUSTOM_BEFORE_UPDATE: Duration = Duration::from_secs(1);
 /// What no record names can wait; tasks that end meanwhile cannot.
 pub const ORPHANS: Duration = Duration::from_secs(10);
+pub const STATUS_LOOK: Duration = Duration::from_secs(5);
 pub const RUN_LOOK: Duration = Duration::from_secs(10);
 /// A gigabyte at ten megabits per second.
 pub const FETCH: Duration = Duration::from_secs(900);

@@ -72,7 +72,7 @@ pub use release::Released;
 pub use restore::{Conflict, Kept, Lacking, Missing};
 pub use selector::check as check_selector;
 pub use settle::{Pending, Settled};
-pub use store::StoreError;
+pub use store::{History, StoreError, StoreHealth};
 pub use usage::PoolUsage;
 
 use crate::config::{Config, Limits};

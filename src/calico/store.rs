@@ -1,12 +1,14 @@
 //! etcd, thinly: one connection, reads as one transaction, writes as one guarded transaction.
 //!
-//! The only file that uses etcd-client; all endpoints are tried at the same time, the time limits are in
+//! With its part `health`, the only file that uses etcd-client; all endpoints are tried at the same time, the time limits are in
 //! [`crate::limits`]. A read moves on to the next endpoint when one fails; a write is sent once,
 //! because its outcome is unknown when no answer comes ([`StoreError::Lost`]).
 //!
 //! A login's token may be refused at any time: a simple one after 300 s or a restart of etcd, a JWT after any change
 //! of users or roles. Such a call was not carried out: it logs in once more, with the password as it is by then, and
 //! is sent again.
+
+mod health;
 
 use std::error::Error as StdError;
 use std::net::SocketAddr;
@@ -24,6 +26,8 @@ use crate::config::Etcd;
 use crate::dial::probe;
 use crate::limits::{ETCD_CONNECT, ETCD_REQUEST, ETCD_TLS_PROBE};
 use crate::tls::{self, TlsFault};
+
+pub use health::{History, StoreHealth};
 
 /// Bytes; a host's twenty blocks of the largest size that Calico allows come to some 16 MB.
 const ANSWER_LIMIT: usize = 64 << 20;

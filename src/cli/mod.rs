@@ -23,6 +23,7 @@ mod programs;
 mod run;
 pub mod runtime;
 mod session;
+mod status;
 mod task;
 mod watch;
 
@@ -61,6 +62,8 @@ enum Verb {
     Gc(gc::GcArguments),
     /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
     Explain(explain::ExplainArguments),
+    /// Show how this host does, part by part; exit code 0 fine, 1 warnings only, 2 a problem.
+    Status(status::StatusArguments),
     /// Show this host's configuration, or all mistakes in it.
     #[command(subcommand)]
     Config(config::ConfigVerb),
@@ -135,6 +138,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Run(arguments) => run::run(arguments, host, &out).await,
             Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
+            Verb::Status(arguments) => status::status(arguments, &session()?).await,
             Verb::Completion(arguments) => complete::completion(&arguments, &command(), &out),
             Verb::Man(arguments) => complete::man(&arguments, command(), &out),
             Verb::Config(verb) => config::config(&verb, file, &out),

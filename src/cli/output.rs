@@ -215,7 +215,7 @@ impl Listing {
 }
 
 /// A table with a frame of `+`, `-` and `|`.
-fn framed(header: &[&str], rows: &[Vec<String>], left: bool) -> String {
+pub fn framed(header: &[&str], rows: &[Vec<String>], left: bool) -> String {
     let mut table = Table::new();
     let rule = LineStyle::new('+', '-', '+', '+');
     table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(rule)).set_header(header.iter().copied());

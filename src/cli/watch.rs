@@ -77,7 +77,10 @@ impl Watch {
             }
             tokio::select! {
                 () = sleep(pause) => {}
-                () = interrupt.asked() => return Ok(code),
+                () = interrupt.asked() => {
+                    // A reader that has gone is no failure, whatever the last print said.
+                    return Ok(if out.closed().is_cancelled() { ExitCode::SUCCESS } else { code });
+                }
             }
         }
     }

@@ -8,6 +8,7 @@
 mod conntrack;
 mod dial;
 mod error;
+mod filters;
 mod firewall;
 pub mod forward;
 mod host;
@@ -29,6 +30,7 @@ mod veth;
 
 pub use dial::{connect, lookup};
 pub use error::NetError;
+pub use filters::{filters, Filters};
 pub use link::{assign, delete_link, exists, has_host_route, mtu, purposes, task_with_route};
 pub use netns::Namespace;
 pub use veth::{create_veth, delete_veth, enable_ipv6, Veth};

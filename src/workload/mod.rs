@@ -33,6 +33,7 @@ mod process;
 mod profile;
 mod remains;
 mod resolvers;
+mod runtimes;
 mod session;
 #[cfg(test)]
 mod silent_tests;

@@ -16,6 +16,7 @@ mod nodes;
 mod policies;
 mod pools;
 mod profiles;
+mod status;
 mod tasks;
 
 use kit::{datastore, world};

@@ -40,6 +40,11 @@ pub(super) fn program() -> &'static str {
     PROGRAM.get().copied().unwrap_or(OURS)
 }
 
+/// Whether it was called as `calicoctl`.
+pub(super) fn is_front_end() -> bool {
+    program() == NAME
+}
+
 /// Decides on the command line: what clap parses next, or how the program has ended already.
 pub(super) fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, ExitCode> {
     let mut arguments = arguments.into_iter();

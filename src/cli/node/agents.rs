@@ -14,6 +14,8 @@ pub struct FoundAgent {
     pub launcher_dir: Option<PathBuf>,
     pub docker_socket: Option<String>,
     pub attributes: Option<String>,
+    pub work_dir: Option<PathBuf>,
+    pub containerizers: Option<String>,
 }
 
 impl FoundAgent {
@@ -38,6 +40,8 @@ impl FoundAgent {
             launcher_dir: flag("launcher_dir").map(PathBuf::from),
             docker_socket: flag("docker_socket"),
             attributes: flag("attributes"),
+            work_dir: flag("work_dir").map(PathBuf::from),
+            containerizers: flag("containerizers"),
         })
     }
 
@@ -79,6 +83,7 @@ mod tests {
             launcher_dir: Some("/a".into()),
             docker_socket: Some("/run/d.sock".into()),
             attributes: Some("rack:2".into()),
+            ..FoundAgent::default()
         };
         assert_eq!(agent, Some(wanted));
         assert_eq!(FoundAgent::parse(7, &words("vi mesos-agent"), &[]), None);

@@ -8,8 +8,8 @@
 //! The runtime comes first: without it a Calico task fails, without the farm none reaches us.
 
 mod advice;
-mod agents;
-mod farm;
+pub(super) mod agents;
+pub(super) mod farm;
 mod init;
 mod launcher;
 mod remove;

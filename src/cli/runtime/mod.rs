@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 
 use crate::host::files;
 
-pub use dockerd::{DockerdProcess, DEFAULT_FILE};
+pub use dockerd::{running as running_daemons, DockerdProcess, DEFAULT_FILE};
 pub use json::{EditError, NAME};
 
 /// How long a daemon gets to reload the file.
