@@ -18,7 +18,7 @@ use crate::host::processes::{all_are_seen, command_line, pids, Stat};
 use crate::limits::STATUS_LOOK;
 use crate::net;
 use crate::task::record::journal::View;
-use crate::task::story::{Phase, Stories, Story};
+use crate::task::story::{Stories, Story, StoryPhase};
 use crate::workload::{Docker, DockerHost};
 
 use super::bird;
@@ -177,7 +177,7 @@ async fn tasks(config: &Config) -> Result<TaskFacts, String> {
     let mut facts = TaskFacts::default();
     for story in &stories.tasks {
         match (&story.view, story.state) {
-            (_, Phase::Waiting) => facts.dead.push(story.task.clone()),
+            (_, StoryPhase::Waiting) => facts.dead.push(story.task.clone()),
             (Some(view), _) => facts.living.push(fact(config, story, view).await),
             (None, _) => {}
         }
@@ -195,7 +195,7 @@ async fn fact(config: &Config, story: &Story, view: &View) -> TaskFact {
     TaskFact {
         id: identity.task_id.clone(),
         version: view.record.owner.version.clone(),
-        settled: matches!(story.state, Phase::Running | Phase::Alive),
+        settled: matches!(story.state, StoryPhase::Running | StoryPhase::Alive),
         routed,
         reported: calico::endpoint_status_file(config, identity).exists(),
     }
