@@ -14,6 +14,7 @@ use calico_mesos::error::chain;
 use calico_mesos::names::{service_name, ContainerId};
 use calico_mesos::rig::daemons::{find_consul, free_port, Consul, ConsulOptions};
 
+use kit::faults::Freeze;
 use kit::wait::within;
 
 struct Peer {

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use calico_mesos::rig::daemons::{Stack, StackOptions};
 
+use crate::kit::faults::Freeze;
 use crate::machine::{plain, App, Machine, PROGRAM};
 use crate::netlab::require_private_network;
 

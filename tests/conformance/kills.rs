@@ -8,6 +8,7 @@ use calico_mesos::mesos::messages::framework_info::capability::Type as Capabilit
 use calico_mesos::mesos::messages::{DurationInfo, KillPolicy, TaskInfo, TaskState};
 use serde_json::{json, Value};
 
+use crate::kit::faults::Freeze;
 use crate::plain_and_calico;
 use crate::world::{app, task_info, Task, World, LIMIT};
 

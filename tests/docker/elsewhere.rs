@@ -13,6 +13,7 @@ use calico_mesos::workload::{resolver_fallback, Docker, DockerHost, UserNamespac
 use serde_json::json;
 
 use crate::daemon::{listens, own_dir, shell};
+use crate::kit::faults::Freeze;
 
 /// `text` in place of a file of the machine.
 fn file(dir: &Path, machines: &str, text: &str) -> (PathBuf, PathBuf) {

@@ -11,6 +11,7 @@ use calico_mesos::task::health::{
 use calico_mesos::workload::{Docker, DockerError, DockerHost};
 
 use crate::daemon::{append, own_daemon, own_dir, shared, shell, unique};
+use crate::kit::faults::Freeze;
 use crate::kit::wait::within;
 
 /// A container that sleeps.

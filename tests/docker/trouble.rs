@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use crate::daemon::{append, own_daemon, own_dir, shell, unique};
+use crate::kit::faults::Freeze;
 use crate::kit::wait::eventually;
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::net::UnixListener;
 use crate::audit::{of, trail};
 use crate::custom::{command, executor, running, task, CALICO};
 use crate::faults::{reached, signal};
+use crate::kit::faults::Freeze;
 use crate::world::{app, calico, tell_custom_executors, Task, World, LIMIT};
 
 const CONTAINER: [(&str, &str); 1] = [("CALICO_DOCKER_IMAGE", "busybox")];

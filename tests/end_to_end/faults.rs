@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::kit::faults::Freeze;
 use crate::kit::wait::eventually;
 use crate::world::{app, calico, with, Task, World, LIMIT};
 

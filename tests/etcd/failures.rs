@@ -8,6 +8,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio_util::sync::CancellationToken;
 
 use crate::datastore::*;
+use crate::kit::faults::Freeze;
 use crate::kit::wait::LIMIT;
 use crate::proxy::Proxy;
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::datastore::*;
+use crate::kit::faults::Freeze;
 use crate::kit::wait::eventually;
 use crate::proxy::Proxy;
 

@@ -7,6 +7,7 @@
 //! | [`datastore`] | a private etcd with Calico's keys, for tests of the datastore layer alone |
 //! | [`wait`] | waiting for a condition |
 //! | [`netlab`] | namespaces and interfaces in a private network |
+//! | [`faults`] | what can happen to a private daemon |
 //! | [`proxy`] | a proxy before etcd that loses or holds back what passes |
 //! | [`certificates`] | a certificate authority |
 
@@ -14,6 +15,7 @@
 
 pub mod certificates;
 pub mod datastore;
+pub mod faults;
 pub mod netlab;
 pub mod proxy;
 pub mod wait;

@@ -11,6 +11,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 
+use crate::kit::faults;
 use crate::kit::wait::eventually;
 use crate::world::{app, calico, sh, tell_custom_executors, Task, World, EXECUTOR, LIMIT};
 
@@ -84,7 +85,7 @@ async fn an_exit_that_docker_missed_keeps_its_code() {
     let line = "while [ ! -e /mnt/mesos/sandbox/go ]; do sleep 0.1; done; exit 3";
     let task = world.running(&app("/missed", line, calico())).await;
     let victim = Victim::of(task, "mesos-").await;
-    world.stack.docker.kill_containerd();
+    faults::kill_containerd(&world.stack.docker);
     std::fs::write(victim.launched.sandbox.join("go"), "").unwrap();
     eventually("the process ends", async || is_dead(victim.pid)).await;
     tokio::time::sleep(NEWS).await;
@@ -126,7 +127,7 @@ async fn what_docker_cannot_end_is_ended_once_containerd_is_back() {
         let name = if prefix == "mesos-" { task.container() } else { prefix.to_owned() };
         victims.push(Victim::of(task, &name).await);
     }
-    world.stack.docker.kill_containerd();
+    faults::kill_containerd(&world.stack.docker);
     let killed = Instant::now();
     for victim in &victims {
         kill(Pid::from_raw(victim.pid), Signal::SIGKILL).unwrap();

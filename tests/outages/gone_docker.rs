@@ -5,6 +5,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 
+use crate::kit::faults::Freeze;
 use crate::world::{app, calico, World, LIMIT};
 
 /// A record of a dead executor whose Docker is at another address than the host's.

@@ -8,6 +8,7 @@ use calico_mesos::mesos::messages::{TaskInfo, TaskState};
 use calico_mesos::rig::agent::Launched;
 use tokio::process::{Child, Command};
 
+use crate::kit::faults::{self, Freeze};
 use crate::proxy::Proxy;
 use crate::steps::Steps;
 use crate::world::{sh, tell_custom_executors, World, CLI};
@@ -133,9 +134,9 @@ impl Machine {
         self.down.push(service);
         let stack = &mut self.world.stack;
         match service {
-            Service::Dockerd => stack.docker.kill_dockerd(),
+            Service::Dockerd => faults::kill_dockerd(&stack.docker),
             Service::DockerdAndContainerd => stack.docker.kill(),
-            Service::Containerd => stack.docker.kill_containerd(),
+            Service::Containerd => faults::kill_containerd(&stack.docker),
             Service::Etcd => stack.etcd.as_mut().unwrap().kill(),
             Service::FrozenEtcd => stack.etcd.as_ref().unwrap().freeze(),
             Service::WayToEtcd => self.proxy.refuse(),

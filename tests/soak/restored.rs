@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use calico_mesos::rig::daemons::Etcd;
 
+use crate::kit::faults::Freeze;
 use crate::machine::Machine;
 use crate::world::sh;
 

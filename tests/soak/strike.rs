@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
 use crate::fault::{Actor, Fault};
+use crate::kit::faults;
 use crate::life::Lives;
 use crate::machine::{Machine, Service};
 use crate::plan::{Away, Manner, Plan, Work};
@@ -246,7 +247,7 @@ async fn reboot(machine: &mut Machine, held: Held) {
         for pid in processes::ids(machine) {
             processes::signal(pid, Signal::SIGKILL);
         }
-        machine.world.stack.docker.power_off();
+        faults::power_off(&mut machine.world.stack.docker);
     }
     drop(held);
     earlier_boot(machine);

@@ -7,6 +7,9 @@
 //! that brings its executor is handed to that, which may have several, and either may speak version 0
 //! of the executor API or version 1.
 //!
+//! What only the tests need is in `faults`: orders that a local run does not give, and an agent that goes away and
+//! comes back.
+//!
 //! ```text
 //!  launch ─► REGISTERING ──Register──► RUNNING ──Shutdown, Kill──► (executor ends) ─► TERMINATED
 //!               │ 1 min                  │ stop(), restart()
@@ -19,6 +22,7 @@ mod custom;
 mod destroy;
 mod endings;
 mod executor;
+mod faults;
 pub mod fetch;
 mod history;
 mod hub;
@@ -45,7 +49,7 @@ pub use self::history::{Direction, ExecutorExit, HistoryRecord, Update};
 use self::hub::{Hub, HubCommand};
 pub use self::options::AgentOptions;
 use crate::mesos::libprocess::Upid;
-use crate::mesos::messages::{ExecutorInfo, TaskInfo, TaskState, TaskStatus};
+use crate::mesos::messages::{TaskInfo, TaskState, TaskStatus};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -168,67 +172,10 @@ impl Agent {
         Ok(Some(Fetched { folder }))
     }
 
-    /// Tasks that their executor is to start together; the executor's info is put into each of them.
-    pub async fn launch_group(
-        &self,
-        executor: ExecutorInfo,
-        tasks: Vec<TaskInfo>,
-    ) -> Result<Launched, AgentError> {
-        self.ask(|reply| HubCommand::LaunchGroup { executor: Box::new(executor), tasks, reply }).await?
-    }
-
-    /// Hands one more task to the executor of another task, as a careless scheduler would.
-    pub async fn launch_on(&self, executor: &str, task: TaskInfo) -> Result<(), AgentError> {
-        let executor = executor.to_owned();
-        self.ask(|reply| HubCommand::LaunchOn { executor, task: Box::new(task), reply }).await?
-    }
-
     /// The scheduler's KILL; `grace` becomes its kill policy.
     pub async fn kill(&self, task: &str, grace: Option<Duration>) -> Result<(), AgentError> {
         let task = task.to_owned();
         self.ask(|reply| HubCommand::Kill { task, grace, reply }).await?
-    }
-
-    /// Asks the executor to end; SIGTERM follows after the grace period.
-    pub async fn shutdown_executor(&self, task: &str) -> Result<(), AgentError> {
-        let task = task.to_owned();
-        self.ask(|reply| HubCommand::Shutdown { task, reply }).await?
-    }
-
-    /// Ends the executor of the task without asking it first: by SIGTERM where the Docker containerizer has it, by
-    /// SIGKILL else.
-    pub async fn destroy(&self, task: &str, why: Destruction) -> Result<(), AgentError> {
-        let task = task.to_owned();
-        self.ask(|reply| HubCommand::Destroy { task, why, reply }).await?
-    }
-
-    /// Data from the framework.
-    pub async fn message(&self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
-        let task = task.to_owned();
-        self.ask(|reply| HubCommand::Message { task, data, reply }).await?
-    }
-
-    /// Ends the event stream to an executor of version 1, and nothing else: what is said until it
-    /// subscribes again is lost.
-    pub async fn cut(&self, task: &str) -> Result<(), AgentError> {
-        let task = task.to_owned();
-        self.ask(|reply| HubCommand::Cut { task, reply }).await?
-    }
-
-    /// The framework goes away: every executor is shut down and no update is acknowledged any more.
-    pub async fn tear_down(&self) -> Result<(), AgentError> {
-        self.ask(|reply| HubCommand::Teardown { reply }).await
-    }
-
-    /// Goes away as if killed: listener and links are closed, executors live on.
-    pub async fn stop(&self) -> Result<(), AgentError> {
-        self.ask(|reply| HubCommand::Stop { reply }).await
-    }
-
-    /// Comes back after [`Agent::stop`] and recovers its executors; returns when the window for
-    /// re-registration has opened.
-    pub async fn restart(&self) -> Result<(), AgentError> {
-        self.ask(|reply| HubCommand::Restart { reply }).await?
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> HubCommand) -> Result<T, AgentError> {

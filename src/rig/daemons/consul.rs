@@ -147,15 +147,6 @@ impl Consul {
         let (http, acl) = (self.http, self.acl);
         self.daemon.restart(LIMIT, move || ready(http, acl)).await
     }
-
-    /// SIGSTOP: connections stay open, nothing answers. [`Consul::thaw`] ends it.
-    pub fn freeze(&self) {
-        self.daemon.freeze();
-    }
-
-    pub fn thaw(&self) {
-        self.daemon.signal(Signal::SIGCONT);
-    }
 }
 
 /// A leader is known and the catalogue holds this node: from then on registrations reach DNS.

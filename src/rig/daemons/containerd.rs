@@ -46,6 +46,10 @@ impl Containerd {
         Ok(Self { socket: socket.clone(), daemon })
     }
 
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.pid()
+    }
+
     pub async fn stop(&mut self) {
         self.daemon.stop(Duration::from_secs(2)).await;
     }

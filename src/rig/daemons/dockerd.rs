@@ -159,6 +159,15 @@ impl Dockerd {
         self.daemon.pid()
     }
 
+    pub fn containerd_pid(&self) -> Option<u32> {
+        self.containerd.pid()
+    }
+
+    /// dockerd's `--exec-root`, with what a host keeps in memory only.
+    pub fn exec_root(&self) -> &Path {
+        &self.folders.exec_root
+    }
+
     /// Ends its containers at once, then itself; leaves no process, mount or cgroup. The data stay.
     pub async fn stop(&mut self) {
         if self.daemon.pid().is_some() {
@@ -176,36 +185,15 @@ impl Dockerd {
         self.containerd.kill();
     }
 
-    /// SIGKILL for dockerd alone; its containerd runs on.
-    pub fn kill_dockerd(&mut self) {
-        self.daemon.kill();
-    }
-
-    /// SIGKILL for the containerd alone.
-    pub fn kill_containerd(&mut self) {
-        self.containerd.kill();
-    }
-
-    /// Only the containerd; a dockerd that runs connects to it again.
-    pub async fn restart_containerd(&mut self) -> Result<(), DevError> {
-        self.containerd.restart().await
-    }
-
-    /// As when the host loses its power: both daemons and everything that they have started. What a host keeps
-    /// in memory only is gone as well; [`Dockerd::restart`] is the next boot.
-    pub fn power_off(&mut self) {
-        self.end();
-        // Beside it lies containerd's configuration, which a host has in /etc.
-        for folder in ["containerd/daemon", "netns", "plugins", "runc", "runtime-runc"] {
-            // A folder that this release of Docker does not make.
-            let _ = std::fs::remove_dir_all(self.folders.exec_root.join(folder));
-        }
-    }
-
     /// Again on the same socket, with the same data and containers.
     pub async fn restart(&mut self) -> Result<(), DevError> {
-        self.containerd.restart().await?;
+        self.restart_containerd().await?;
         self.restart_dockerd().await
+    }
+
+    /// The containerd alone; a dockerd that runs connects to it again.
+    pub async fn restart_containerd(&mut self) -> Result<(), DevError> {
+        self.containerd.restart().await
     }
 
     /// dockerd alone, with the containerd that runs.
@@ -219,15 +207,6 @@ impl Dockerd {
     /// SIGTERM and wait, containers stopped by dockerd itself, as `systemctl stop docker` does; containerd stays.
     pub async fn shut_down(&mut self, patience: Duration) {
         self.daemon.stop(patience).await;
-    }
-
-    /// SIGSTOP: a daemon that hangs.
-    pub fn freeze(&self) {
-        self.daemon.freeze();
-    }
-
-    pub fn thaw(&self) {
-        self.daemon.signal(Signal::SIGCONT);
     }
 
     /// Makes it read its `daemon.json` again.
@@ -258,8 +237,8 @@ impl Dockerd {
         }
     }
 
-    /// SIGKILL and the sweep, without waiting for anything to end by itself.
-    pub(super) fn end(&mut self) {
+    /// SIGKILL and the sweep, without waiting for anything to end by itself. The data stay.
+    pub fn end(&mut self) {
         self.kill();
         self.sweep();
     }

@@ -109,15 +109,6 @@ impl Etcd {
         let (address, tls) = (self.address, self.endpoint.starts_with("https"));
         self.daemon.restart(LIMIT, move || ready(address, tls)).await
     }
-
-    /// SIGSTOP: connections stay open, nothing answers. [`Etcd::thaw`] ends it.
-    pub fn freeze(&self) {
-        self.daemon.freeze();
-    }
-
-    pub fn thaw(&self) {
-        self.daemon.signal(Signal::SIGCONT);
-    }
 }
 
 /// Healthy, that is with a leader; with TLS only that it listens, for which etcd waits for its leader.

@@ -10,6 +10,9 @@
 //!              └─────► drop       SIGKILL and the same sweep
 //! ```
 //!
+//! The tests use the same daemons. `kill`, `restart` (of one of Docker's two daemons too), `shut_down` and `reload` are
+//! there for them alone: they need what this module has started. Faults that need a process id only are in `tests/kit`.
+//!
 //! Should our own process be killed, the kernel ends the daemons (`setpriv --pdeathsig`); what even that leaves behind,
 //! such as containerd, is found by the next [`Stack`], see [`sweep`]. [`Stack`] puts all three together with a
 //! `config.toml` that names them.

@@ -118,18 +118,6 @@ impl Daemon {
         }
     }
 
-    /// SIGSTOP, and waits until the process has stopped: the signal alone is only on its way.
-    pub fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-        let Some(child) = &self.child else { return };
-        let stat = PathBuf::from(format!("/proc/{}/stat", child.id()));
-        let stopped = || std::fs::read_to_string(&stat).is_ok_and(|text| text.contains(") T "));
-        let begin = Instant::now();
-        while !stopped() && begin.elapsed() < Duration::from_secs(5) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-
     fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().ok().flatten()
     }
