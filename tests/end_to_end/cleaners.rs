@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{json, Value};
 
 use crate::gc::{executor_dies, record, signal};
+use crate::kit::wait::next_second;
 use crate::world::{app, calico, tell_custom_executors, with, World, CLI, EXECUTOR};
 
 /// Holds up whoever passes a step that `hold` names, until it is dropped.
@@ -118,7 +119,7 @@ async fn tasks_of_another_configuration_on_the_same_host() {
     // Older than anything that lives, by Docker's whole seconds: no reason to keep.
     let journal = world.stack.dir.join("other/state/tasks");
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&journal).unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    next_second().await;
 
     let drop_in = world.running(&app("/drop-in", "sleep 1000", calico())).await;
     let custom = |id: &str, env: Value| json!({"id": id, "instances": 1, "cpus": 0.1, "mem": 32, "cmd": "sleep 1000", "env": env, "executor": EXECUTOR});

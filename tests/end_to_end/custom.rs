@@ -271,16 +271,15 @@ async fn agent_restarts_and_lost_streams() {
     info.command = Some(command("until [ -e go ]; do sleep 0.05; done; exit 0", &CALICO));
     let task = running(&world, info).await;
     world.agent.stop().await.unwrap();
-    // How long the agent is away, and how long an end that must not come may take.
-    tokio::time::sleep(Duration::from_millis(300)).await;
     world.agent.restart().await.unwrap();
+    task.logs("registered again with agent ", 1).await;
     world.agent.cut(&task.id).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    task.logs("registered again with agent ", 2).await;
     assert!(!task.states().iter().any(|state| state.is_terminal()), "{:?}\n{}", task.states(), task.log());
     // Its last update has to wait for the agent.
     world.agent.stop().await.unwrap();
     std::fs::write(task.sandbox().join("go"), "").unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    task.logs("Command exited with status 0", 1).await;
     world.agent.restart().await.unwrap();
     assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
     task.executor_exit().await;

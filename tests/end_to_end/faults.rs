@@ -94,10 +94,8 @@ async fn the_agent_restarts() {
     let world = World::new().await;
     let task = world.running(&app("/survivor", "sleep 1000", calico())).await;
     world.agent.stop().await.unwrap();
-    // How long the agent is away, and how long an end that must not come may take.
-    tokio::time::sleep(Duration::from_millis(500)).await;
     world.agent.restart().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    task.logs("registered again with agent ", 1).await;
     assert!(!task.states().iter().any(|state| state.is_terminal()), "{:?}\n{}", task.states(), task.log());
     assert_eq!(task.kill().await.state(), TaskState::TaskKilled);
     world.nothing_left().await;
@@ -108,8 +106,7 @@ async fn an_update_that_waited_for_the_agent() {
     let world = World::new().await;
     let task = world.running(&app("/pending", "sleep 2", calico())).await;
     world.agent.stop().await.unwrap();
-    // The task ends meanwhile.
-    tokio::time::sleep(Duration::from_millis(3000)).await;
+    task.logs("Container exited with status 0", 1).await;
     world.agent.restart().await.unwrap();
     assert_eq!(task.ends().await.state(), TaskState::TaskFinished, "{}", task.log());
     task.executor_exit().await;

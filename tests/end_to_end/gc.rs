@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use calico_mesos::calico::{node_name, AddressRequest, Datastore, Family, Identity, Terms, Wanted};
 use calico_mesos::mesos::messages::TaskState;
@@ -11,7 +10,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
 
-use crate::kit::wait::eventually;
+use crate::kit::wait::{eventually, next_second};
 use crate::world::{app, calico, sh, with, Task, World};
 
 pub fn signal(task: &Task<'_>, signal: Signal) {
@@ -234,10 +233,17 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
     assert_eq!((code, &json["orphans"], of_ours(&json, "report")), (0, &json!(0), 0), "{json:#}");
     assert!(json.to_string().contains("in no journal, but its container runs"), "{json:#}");
     end_container(&task).await;
-    // Docker tells its containers' times in whole seconds.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let (code, json) = world.gc_json(&["--dry-run"]);
-    assert_eq!((code, &json["orphans"]), (0, &json!(1)), "nothing to do, but something to tell: {json:#}");
+    // Its end has to be older than gc.grace.
+    let json = eventually("the lost task is found", async || {
+        let (code, json) = world.gc_json(&["--dry-run"]);
+        assert_eq!(code, 0, "nothing to do, but something to report: {json:#}");
+        if json["orphans"] == json!(1) {
+            Ok(json)
+        } else {
+            Err(json)
+        }
+    })
+    .await;
     assert_eq!(
         verdicts(&json)[..7],
         ["consul", "consul", "ports", "veth", "folder", "endpoint", "address"]
@@ -279,8 +285,8 @@ async fn whoever_wipes_the_journal_loses_nothing_more() {
         assert!(verdicts(&json).iter().all(|verdict| verdict.starts_with("keep")), "{json:#}");
         nothing_changed(&world, &before).await;
         if !journal.exists() {
-            // Docker tells its containers' times in whole seconds.
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            // Docker reports its containers' times in whole seconds.
+            next_second().await;
             std::fs::create_dir(&journal).unwrap();
         }
     }
@@ -303,7 +309,7 @@ async fn a_container_that_docker_made_after_its_askers_record_had_gone() {
     };
     // The journal is older than what it does not name, by Docker's whole seconds.
     std::fs::create_dir_all(world.config.paths.journal()).unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    next_second().await;
     create(&format!("mesos-{container}"), "calico").await;
     // Not ours: by its runtime, by its name.
     create(&format!("mesos-{}", ContainerId::random()), "runc").await;

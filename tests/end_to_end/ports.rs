@@ -1,7 +1,6 @@
 //! Ports of the host that lead to a Calico task.
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
 use calico_mesos::rig::daemons::StackOptions;
@@ -117,7 +116,7 @@ async fn a_port_that_somebody_has_fails_the_task_by_name() {
     third.executor_exit().await;
     // Whoever has the port may be about to end: that is waited for.
     let fourth = world.launch(&fixed("/fourth", 30998)).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    fourth.logs("trying again for up to ", 1).await;
     drop(listener);
     fourth.reaches(TaskState::TaskRunning).await;
     fourth.kill().await;

@@ -1,7 +1,5 @@
 //! What is refused, in which words, and that nothing is left behind.
 
-use std::time::Duration;
-
 use calico_mesos::calico::{AddressRequest, CalicoError, Datastore, Family, Terms, Wanted};
 use calico_mesos::error::{Blame, Code};
 use nix::fcntl::{Flock, FlockArg};
@@ -273,8 +271,8 @@ async fn a_write_without_an_answer_is_given_up_soon_after_a_kill() {
     let give_up = CancellationToken::new();
     let terms = Terms { patience: 100 * LIMIT, give_up: give_up.clone(), ..Terms::default() };
     let killed = async {
-        // The write is under way by then: the kill comes into its wait.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // The write is under way: the kill comes into the wait for its answer.
+        proxy.swallowed().await;
         give_up.cancel();
     };
     let committed = tokio::time::timeout(LIMIT, datastore.commit(prepared, MAC, terms));

@@ -38,6 +38,7 @@ struct Shared {
     closed: AtomicBool,
     cut: Notify,
     held: Notify,
+    swallowed: Notify,
     release: Notify,
     delivered: Notify,
 }
@@ -59,6 +60,7 @@ impl Proxy {
             closed: AtomicBool::new(false),
             cut: Notify::new(),
             held: Notify::new(),
+            swallowed: Notify::new(),
             release: Notify::new(),
             delivered: Notify::new(),
         });
@@ -123,6 +125,11 @@ impl Proxy {
         self.shared.held.notified().await;
     }
 
+    /// A request has come into the silence.
+    pub async fn swallowed(&self) {
+        self.shared.swallowed.notified().await;
+    }
+
     /// Sends the request that was held back; returns when etcd has answered it.
     pub async fn deliver(&self) {
         self.shared.release.notify_one();
@@ -168,7 +175,10 @@ async fn carry(mut client: TcpStream, shared: Arc<Shared>) {
                 let Some(length) = read.ok().filter(|length| *length > 0) else { return };
                 let mode = shared.mode_of_request(&up[..length]);
                 match mode {
-                    Mode::Silence => continue,
+                    Mode::Silence => {
+                        shared.swallowed.notify_one();
+                        continue;
+                    }
                     Mode::Hold | Mode::HoldWrite | Mode::LoseWrite => {
                         let mut request = up[..length].to_vec();
                         // Headers and body may come apart.

@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::future::Future;
 use std::panic::Location;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Long after anything that a test waits for.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -62,8 +62,12 @@ impl<W: Display> Clock<W> {
         let waited = self.begun.elapsed();
         let Self { what, caller, limit, .. } = self;
         assert!(waited < *limit, "{caller}: not within {limit:?}: {what}: {last}");
-        (waited / 10).clamp(Duration::from_millis(1), Duration::from_millis(50))
+        pause(waited)
     }
+}
+
+fn pause(waited: Duration) -> Duration {
+    (waited / 10).clamp(Duration::from_millis(1), Duration::from_millis(50))
 }
 
 /// Waits until something is so, for [`LIMIT`] at most.
@@ -93,7 +97,28 @@ pub fn within<L: Look>(
     }
 }
 
-/// The same in a thread that may block.
+/// Waits for at most so long; `None` when it is not so until then, which is no failure.
+pub async fn at_most<L: Look>(limit: Duration, mut look: impl AsyncFnMut() -> L) -> Option<L::Found> {
+    let begun = Instant::now();
+    loop {
+        if let Ok(found) = look().await.found() {
+            return Some(found);
+        }
+        if begun.elapsed() > limit {
+            return None;
+        }
+        tokio::time::sleep(pause(begun.elapsed())).await;
+    }
+}
+
+/// Waits until the clock shows another second, for what others date in whole seconds.
+pub async fn next_second() {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let begun = now();
+    eventually("the next second has begun", async || now() > begun).await;
+}
+
+/// As [`within`], in a thread that may block.
 #[track_caller]
 pub fn blocking<L: Look>(limit: Duration, what: impl Display, mut look: impl FnMut() -> L) -> L::Found {
     let clock = Clock { what, caller: Location::caller(), begun: Instant::now(), limit };

@@ -3,13 +3,14 @@
 //! Ctrl-C reaches the whole foreground group; a SIGTERM only the process that it is sent to, and of a killed `cargo` or
 //! `make` nothing is heard: their ends are watched.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use calico_mesos::host::processes::{command_line, Stat};
 use calico_mesos::workload::HostProcess;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{signal, SignalKind};
 
+use crate::kit::wait::at_most;
 use crate::machine::Machine;
 use crate::processes;
 
@@ -61,16 +62,11 @@ fn parents() -> Vec<i32> {
 /// machine.
 pub async fn end(machine: Machine) {
     machine.world.agent.stop().await.unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < DYING {
+    let dead = async || {
         let left = processes::ids(&machine);
-        if left.is_empty() {
-            break;
-        }
-        for pid in left {
-            processes::signal(pid, Signal::SIGKILL);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        left.iter().for_each(|pid| processes::signal(*pid, Signal::SIGKILL));
+        left.is_empty()
+    };
+    at_most(DYING, dead).await;
     drop(machine);
 }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::bystanders::Bystanders;
 use crate::fault::{is_way_back, Actor, Fault};
+use crate::kit::wait::at_most;
 use crate::machine::{Given, Machine, Service};
 use crate::plan::{app_of, Plan, Work};
 use crate::processes;
@@ -18,7 +19,6 @@ use crate::steps::Held;
 use crate::strike::strike;
 use crate::world::task_info;
 
-const POLL: Duration = Duration::from_millis(20);
 /// How long a life may take to come to the step.
 const COMING: Duration = Duration::from_secs(30);
 /// After an owner's death nothing may be left.
@@ -59,10 +59,7 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
         let info = task_info(&app_of("/companion", way, "exec sleep 1000", json!({})));
         let companion = machine.launch(info).await;
         // What becomes of a start without Calico while Docker dies is Docker's and the agent's to mend.
-        let begun = Instant::now();
-        while !machine.is_running(&companion) && begun.elapsed() < COMING {
-            sleep(POLL).await;
-        }
+        at_most(COMING, async || machine.is_running(&companion)).await;
         others.push(companion);
     }
     machine.steps.passed();
@@ -154,17 +151,16 @@ async fn come(
     mut trap: oneshot::Receiver<Held>,
     to_its_end: bool,
 ) -> Option<Held> {
-    let begun = Instant::now();
     let mut asked = false;
     let mut over = None;
-    while begun.elapsed() < COMING {
+    let came = at_most(COMING, async || {
         if let Ok(held) = trap.try_recv() {
-            return Some(held);
+            return Some(Some(held));
         }
         if machine.is_gone(&lives.first).await {
             // What it said last may still be on its way.
             if over.get_or_insert_with(Instant::now).elapsed() > Duration::from_millis(300) {
-                return None;
+                return Some(None);
             }
         }
         if to_its_end && !asked && plan.work == Work::Sleeps && machine.is_running(&lives.first) {
@@ -172,22 +168,18 @@ async fn come(
             machine.world.agent.kill(&lives.first.id, Some(plan.grace)).await.unwrap();
         }
         machine.tick();
-        sleep(POLL).await;
-    }
-    None
+        None
+    });
+    came.await.flatten()
 }
 
 /// Waits until a cleaner comes to the trap.
 async fn be_cleaned(machine: &mut Machine, mut trap: oneshot::Receiver<Held>) -> Option<Held> {
-    let begun = Instant::now();
-    while begun.elapsed() < COMING {
-        if let Ok(held) = trap.try_recv() {
-            return Some(held);
-        }
+    let look = async || {
         machine.tick();
-        sleep(POLL).await;
-    }
-    None
+        trap.try_recv().ok()
+    };
+    at_most(COMING, look).await
 }
 
 /// Lives on as planned, and comes to an end in any case; the timer goes on meanwhile.
@@ -195,7 +187,7 @@ async fn finish(machine: &mut Machine, plan: &Plan, lives: &Lives) {
     let begun = Instant::now();
     let tasks: Vec<&Given> = std::iter::once(&lives.first).chain(&lives.others).collect();
     let mut asked: Vec<Option<Instant>> = vec![None; tasks.len()];
-    while begun.elapsed() < ENDING {
+    let ended = async || {
         let mut alive = false;
         for (task, asked) in tasks.iter().zip(&mut asked) {
             if machine.is_gone(task).await {
@@ -212,12 +204,10 @@ async fn finish(machine: &mut Machine, plan: &Plan, lives: &Lives) {
                 let _ = machine.world.agent.kill(&task.id, Some(plan.grace)).await;
             }
         }
-        if !alive {
-            return;
-        }
         machine.tick();
-        sleep(POLL).await;
-    }
+        !alive
+    };
+    at_most(ENDING, ended).await;
 }
 
 /// Nothing may be left, nothing of others may be gone, and everybody has ended once.
@@ -230,14 +220,13 @@ async fn settle(
 ) {
     let booted = plan.fault == Fault::Reboot && verdict.struck.is_some();
     let begun = Instant::now();
-    let (left, gone) = loop {
-        let (left, gone) = bystanders.compare(machine, booted).await;
-        if left.is_empty() && gone.is_empty() || begun.elapsed() > CLEAN {
-            break (left, gone);
-        }
+    let (mut left, mut gone) = (Vec::new(), Vec::new());
+    at_most(CLEAN, async || {
+        (left, gone) = bystanders.compare(machine, booted).await;
         machine.tick();
-        sleep(POLL * 10).await;
-    };
+        left.is_empty() && gone.is_empty()
+    })
+    .await;
     machine.quiet().await;
     verdict.cleaned = begun.elapsed().as_secs_f32();
     if !booted {

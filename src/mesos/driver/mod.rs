@@ -47,7 +47,7 @@ pub enum Event {
         /// The agent's name for this run of the executor; version 0 passes it in other ways.
         container: Option<String>,
     },
-    /// The agent is back after a restart; everything pending has been sent to it.
+    /// The agent is back after a restart or a lost connection; everything pending has been sent to it.
     Reregistered,
     /// A task to start; a second one arrives here too.
     Launch(Box<TaskInfo>),

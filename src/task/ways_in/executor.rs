@@ -205,7 +205,7 @@ impl<W: Way> Executor<W> {
                 self.framework = Some(*framework);
                 self.way.registered(*executor);
             }
-            Event::Reregistered => tracing::info!("registered again after the agent's restart"),
+            Event::Reregistered => tracing::info!("registered again with agent {}", self.agent),
             Event::Launch(task) => self.launch(*task, None),
             Event::LaunchGroup(tasks) => self.launch_group(tasks),
             Event::Kill { task_id, grace } => self.kill(&task_id, grace),
