@@ -36,7 +36,7 @@ pub fn explain(arguments: &ExplainArguments, out: &Out) -> ExitCode {
 fn list() -> Listing {
     let row = |code: &Code| Row {
         name: code.to_string(),
-        cells: vec![code.to_string(), code.party().name().to_owned(), code.meaning().to_owned()],
+        cells: vec![code.to_string(), code.party().name().to_owned(), plain(code.meaning())],
         json: as_json(*code),
         ..Row::default()
     };
@@ -46,14 +46,19 @@ fn list() -> Listing {
 fn text(code: Code) -> String {
     let retried = match code.blame() {
         Blame::App => "the task fails at once",
-        Blame::Host => "a Calico task tries again for `launch.retry_for` before its container starts",
+        Blame::Host => "a Calico task tries again for launch.retry_for before its container starts",
     };
     format!(
         "{code}\n\nMeaning:     {}\nFault:       {}; {retried}\nWhat to do:  {}",
-        code.meaning(),
+        plain(code.meaning()),
         code.party().description(),
-        code.advice()
+        plain(code.advice())
     )
+}
+
+/// Without the marks that README.md needs and a terminal shows as they are.
+fn plain(markdown: &str) -> String {
+    markdown.replace('`', "")
 }
 
 fn as_json(code: Code) -> Value {
