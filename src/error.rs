@@ -11,6 +11,10 @@ mod code;
 
 pub use code::{Blame, Code, Party, UnknownCode};
 
+/// The exit code of a program whose command line or environment it cannot use, as in sysexits.h. What clap itself would
+/// use, 2, is taken by scripts for "found nothing" and the like.
+pub const EXIT_USAGE: u8 = 64;
+
 /// The error and all its sources on one line, `outer: inner: innermost`.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -95,8 +95,12 @@ impl From<ContainerId> for String {
     }
 }
 
-/// What Consul's names may have beside `-direct`: a DNS label has 63 characters.
-const SERVICE_MAX: usize = 56;
+/// The longest DNS label, and the longest label of Calico: its value, and its key behind the prefix.
+pub const LABEL_MAX: usize = 63;
+/// The longest name of a resource of Calico, a DNS-1123 subdomain.
+pub const RESOURCE_NAME_MAX: usize = 253;
+/// What Consul's names may have beside `-direct`.
+const SERVICE_MAX: usize = LABEL_MAX - "-direct".len();
 
 /// The service name of an app, as mesos-dns and mesos-consul form it: the path reversed, joined by
 /// dashes. `/prod/web` gives `web-prod`.

@@ -9,15 +9,13 @@ use std::pin::Pin;
 use std::process::ExitCode;
 
 use calico_mesos::config::{self, Config};
-use calico_mesos::error::chain;
+use calico_mesos::error::{chain, EXIT_USAGE};
 use calico_mesos::host::privileges;
 use calico_mesos::mesos::environment::{Environment, HttpEnvironment};
 use calico_mesos::mesos::flags::{Flags, PROGRAM};
 use calico_mesos::workload::init;
 use calico_mesos::{logging, task};
 
-/// Bad usage, as sysexits.h has it.
-const USAGE: u8 = 64;
 /// The stack of the threads beside the first one, which wait for disks and names.
 const STACK: usize = 2 << 20;
 /// Every executor gets this one from its agent.
@@ -104,7 +102,7 @@ fn help() -> ExitCode {
 
 fn usage(message: &str) -> ExitCode {
     eprintln!("calico-executor: {message}");
-    ExitCode::from(USAGE)
+    ExitCode::from(EXIT_USAGE)
 }
 
 const HELP: &str = "

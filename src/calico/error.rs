@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::store::StoreError;
 use super::{Family, Pending};
 use crate::error::{chain, Code, Failure};
+use crate::names::RESOURCE_NAME_MAX;
 
 /// Why an address, an endpoint or a release was not to be had.
 #[derive(Debug, thiserror::Error)]
@@ -58,13 +59,13 @@ pub enum CalicoError {
     Strict { address: IpAddr, block: IpNet, owner: String },
     #[error("{0}")]
     NotAllowed(String),
-    #[error("'{0}' is not a valid profile name: use lower-case letters, digits, dashes and dots, at most 253, and begin and end with a letter or digit")]
+    #[error("'{0}' is not a valid profile name: use lower-case letters, digits, dashes and dots, at most {max}, and begin and end with a letter or digit", max = RESOURCE_NAME_MAX)]
     ProfileName(String),
     #[error("cannot use {key} in Calico's datastore: {reason}")]
     Unreadable { key: String, reason: String },
     #[error("the endpoint {0} exists already and does not belong to this task")]
     ForeignEndpoint(String),
-    #[error("the name of the endpoint would have {0} characters; Calico allows 253")]
+    #[error("the name of the endpoint would have {0} characters; Calico allows {max}", max = RESOURCE_NAME_MAX)]
     NameTooLong(usize),
     #[error("cannot read {path}")]
     File {

@@ -7,14 +7,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
+use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR, RESOURCE_NAME_MAX};
 
 use super::Family;
 
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
 const IPAM: &str = "/calico/ipam/v2";
-/// Calico's limit for the name of any resource (a DNS-1123 subdomain).
-pub(super) const NAME_MAX: usize = 253;
 
 /// The prefix of all resources of a kind, which comes in its plural form.
 pub(super) fn resources(plural: &str) -> String {
@@ -198,7 +196,7 @@ pub(super) fn endpoint_name(node: &str, workload: &str) -> String {
 pub(super) fn is_resource_name(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    text.len() <= NAME_MAX
+    text.len() <= RESOURCE_NAME_MAX
         && text.split('.').all(|part| {
             part.chars().all(inner) && outer(part.chars().next()) && outer(part.chars().next_back())
         })

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::names::{shortened, NAMESPACE, ORCHESTRATOR};
+use crate::names::{shortened, LABEL_MAX, NAMESPACE, ORCHESTRATOR};
 
 /// What Calico's client sets itself on every endpoint; policies of a namespace rest on the first.
 const FORCED: [(&str, &str); 2] =
@@ -17,8 +17,6 @@ const RESERVED: &str = "projectcalico.org/";
 /// What Calico puts before the labels of a namespace and of a service account when it gives them to an endpoint:
 /// `namespaceSelector` and `serviceAccountSelector` of a policy look for nothing else.
 const INHERITED: [&str; 2] = ["pcns.", "pcsa."];
-/// Kubernetes' limit for a label's value and for its key behind the prefix.
-const MAX: usize = 63;
 
 /// The labels of an endpoint for a task with these Mesos labels.
 ///
@@ -39,7 +37,7 @@ pub(super) fn endpoint_labels(mesos: &BTreeMap<String, String>) -> BTreeMap<Stri
     labels
 }
 
-/// Letters, digits, and inner dots, dashes and underscores; at most 63 characters.
+/// Letters, digits, and inner dots, dashes and underscores; at most [`LABEL_MAX`] characters.
 fn sanitise(text: &str) -> String {
     let mut clean = String::new();
     let mut gap = String::new();
@@ -64,9 +62,9 @@ fn sanitise(text: &str) -> String {
             }
         }
     }
-    match clean.len() <= MAX {
+    match clean.len() <= LABEL_MAX {
         true => clean,
-        false => shortened(&clean, MAX, text),
+        false => shortened(&clean, LABEL_MAX, text),
     }
 }
 
@@ -93,7 +91,7 @@ mod tests {
         ] {
             assert_eq!(sanitise(raw), clean);
         }
-        assert_eq!(sanitise(&"a".repeat(63)), "a".repeat(63), "what fits stays");
+        assert_eq!(sanitise(&"a".repeat(LABEL_MAX)), "a".repeat(LABEL_MAX), "what fits stays");
         assert_eq!(sanitise(&format!("{}.b", "a".repeat(62))).len(), 63);
     }
 
@@ -107,7 +105,7 @@ mod tests {
         assert_ne!(labels["a"], labels["b"]);
         assert!(labels
             .iter()
-            .all(|(key, value)| key.starts_with(RESERVED) || key.len().max(value.len()) <= MAX));
+            .all(|(key, value)| key.starts_with(RESERVED) || key.len().max(value.len()) <= LABEL_MAX));
     }
 
     #[test]

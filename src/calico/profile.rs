@@ -10,10 +10,9 @@ use ipnet::IpNet;
 
 use super::model::{Metadata, Peer, ProfileSpec, Resource, Rule};
 use super::{keys, CalicoError};
+use crate::names::LABEL_MAX;
 
 pub(super) const MEMBERSHIP: &str = "mesos-profile/";
-/// Kubernetes' limit for a label's key behind its prefix.
-const LABEL_MAX: usize = 63;
 /// Calico answers for this one itself; it cannot be written.
 const BUILT_IN: &str = "projectcalico-default-allow";
 

@@ -34,14 +34,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::DEFAULT_PATH;
-use crate::error::chain;
+use crate::error::{chain, EXIT_USAGE};
 use crate::logging;
 
 use output::Out;
 use session::Session;
-
-/// What clap itself would use, 2, is taken by scripts for "found nothing" and the like.
-const USAGE: u8 = 64;
 
 /// Project Calico networking for tasks of Apache Mesos and Marathon.
 #[derive(Debug, Parser)]
@@ -186,7 +183,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let program = calicoctl::program();
     eprintln!("{program}: {}", words.strip_prefix("error: ").unwrap_or(&words));
     eprintln!("try '{program} --help'");
-    ExitCode::from(USAGE)
+    ExitCode::from(EXIT_USAGE)
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::snapshot::{SeenBlock, Snapshot};
 use super::txn::{Change, Guard, Range};
 use super::{clock, keys, AddressRequest, CalicoError, Family, Identity, Wanted};
 use crate::config::Limits;
+use crate::names::RESOURCE_NAME_MAX;
 
 /// Who gets the addresses.
 #[derive(Debug, Clone, Copy)]
@@ -187,7 +188,7 @@ impl<'a> Planner<'a> {
     /// An endpoint of our name with another uid is not ours to overwrite.
     fn check_endpoint(&self) -> Result<(), CalicoError> {
         let name = self.request.identity.endpoint_name();
-        if name.len() > keys::NAME_MAX {
+        if name.len() > RESOURCE_NAME_MAX {
             return Err(CalicoError::NameTooLong(name.len()));
         }
         match self.view.endpoint(&keys::endpoint(&name))? {

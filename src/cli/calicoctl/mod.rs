@@ -21,10 +21,11 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use crate::config::Config;
+use crate::error::EXIT_USAGE;
 
 use super::output::Out;
 use super::session::Session;
-use super::{failed, Failed, USAGE};
+use super::{failed, Failed};
 
 pub use link::LinkVerb;
 
@@ -59,7 +60,7 @@ pub(super) fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<
         }
         words::Route::Retired(sentence) => {
             eprintln!("{program}: {sentence}");
-            Err(ExitCode::from(USAGE))
+            Err(ExitCode::from(EXIT_USAGE))
         }
         words::Route::Delegate { config, words } => Err(delegate(config.as_deref(), &words)),
     }

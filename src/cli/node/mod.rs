@@ -25,10 +25,11 @@ use clap::Args;
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::error::chain;
+use crate::names::RUNTIME;
 use crate::workload::{Docker, DockerHost};
 
 use super::output::Out;
-use super::runtime::{self, Done, NAME};
+use super::runtime::{self, Done};
 use super::session::Session;
 use super::{bgp, programs, Failed};
 
@@ -237,5 +238,5 @@ async fn users(config: &Path) -> Result<Vec<String>, String> {
     let host = DockerHost::parse(address.as_deref().unwrap_or(DockerHost::DEFAULT))
         .map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, tls, "").await.map_err(|error| chain(&error))?;
-    docker.users_of_runtime(NAME).await.map_err(|error| chain(&error))
+    docker.users_of_runtime(RUNTIME).await.map_err(|error| chain(&error))
 }

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::mesos::messages::TaskInfo;
 use crate::names::service_name;
+use crate::task::request;
 
 use super::task::{image, variable};
 
@@ -61,7 +62,7 @@ pub fn is_calico(info: &TaskInfo) -> bool {
     let by_variable = ["CALICO_IP", "CALICO_PROFILE", "CALICO_POOL"];
     let by_variable = by_variable.iter().any(|name| variable(info, name).is_some());
     let infos = info.container.iter().flat_map(|container| &container.network_infos);
-    by_variable || infos.into_iter().any(|info| info.name.as_deref() == Some("calico"))
+    by_variable || infos.into_iter().any(|info| info.name.as_deref() == Some(request::NETWORK))
 }
 
 fn list(text: &str) -> Vec<String> {

@@ -8,8 +8,7 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{json, Map, Value};
 
-/// The runtime's name in Docker.
-pub const NAME: &str = "calico";
+use crate::names::RUNTIME;
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
@@ -28,7 +27,7 @@ pub fn add(text: &str, program: &Path) -> Result<Option<String>, EditError> {
     let mut root = parse(text)?;
     let runtimes = root.entry("runtimes").or_insert_with(|| json!({}));
     let runtimes = runtimes.as_object_mut().ok_or(EditError::Shape("runtimes"))?;
-    let entry = runtimes.entry(NAME).or_insert_with(|| json!({}));
+    let entry = runtimes.entry(RUNTIME).or_insert_with(|| json!({}));
     let entry = entry.as_object_mut().ok_or(EditError::Shape("runtimes.calico"))?;
     let path = program.to_string_lossy();
     match entry.get("path").and_then(Value::as_str) {
@@ -46,12 +45,12 @@ pub fn add(text: &str, program: &Path) -> Result<Option<String>, EditError> {
 /// a daemon that reloads the file forgets a runtime only then.
 pub fn remove(text: &str, keep_empty: bool) -> Result<Option<String>, EditError> {
     let mut root = parse(text)?;
-    if root.get("default-runtime").and_then(Value::as_str) == Some(NAME) {
+    if root.get("default-runtime").and_then(Value::as_str) == Some(RUNTIME) {
         return Err(EditError::Default);
     }
     let Some(runtimes) = root.get_mut("runtimes") else { return Ok(None) };
     let runtimes = runtimes.as_object_mut().ok_or(EditError::Shape("runtimes"))?;
-    if runtimes.shift_remove(NAME).is_none() {
+    if runtimes.shift_remove(RUNTIME).is_none() {
         return Ok(None);
     }
     if runtimes.is_empty() && !keep_empty {

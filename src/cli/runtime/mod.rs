@@ -17,9 +17,10 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
 use crate::host::files;
+use crate::names::RUNTIME;
 
 pub use dockerd::{running as running_daemons, DockerdProcess, DEFAULT_FILE};
-pub use json::{EditError, NAME};
+pub use json::EditError;
 
 /// How long a daemon gets to reload the file.
 const RELOAD_PAUSE: Duration = Duration::from_secs(1);
@@ -184,10 +185,10 @@ pub fn program(named: Option<&Path>) -> Result<PathBuf, RuntimeSetupError> {
 
 fn refuse_command_lines(daemons: &[DockerdProcess], reload: bool) -> Result<(), RuntimeSetupError> {
     for dockerd in daemons {
-        if dockerd.runtimes.iter().any(|name| name == NAME) {
+        if dockerd.runtimes.iter().any(|name| name == RUNTIME) {
             return Err(RuntimeSetupError::CommandLine(dockerd.pid, "--add-runtime"));
         }
-        if dockerd.default_runtime.as_deref() == Some(NAME) {
+        if dockerd.default_runtime.as_deref() == Some(RUNTIME) {
             return Err(RuntimeSetupError::CommandLine(dockerd.pid, "--default-runtime"));
         }
         if reload && !dockerd.runtimes.is_empty() {

@@ -21,6 +21,7 @@ use super::{
     EtcdOptions, Network,
 };
 use crate::config;
+use crate::names::RUNTIME;
 
 /// dockerd's part of the folder; one letter, since containerd puts sockets deep below it.
 pub(super) const DOCKER: &str = "d";
@@ -216,7 +217,7 @@ impl Drop for Stack {
 }
 
 async fn docker(dir: &Path, config: &Path, options: &StackOptions) -> Result<Dockerd, DevError> {
-    let runtimes = options.runtime.iter().map(|path| ("calico".to_owned(), path.clone())).collect();
+    let runtimes = options.runtime.iter().map(|path| (RUNTIME.to_owned(), path.clone())).collect();
     let config = config.to_string_lossy().into_owned();
     let environment = BTreeMap::from([(config::VARIABLE.to_owned(), config)]);
     let (network, tcp) = (options.network, options.docker_tcp);

@@ -19,6 +19,7 @@ use ipnet::IpNet;
 pub use crate::calico::{AddressRequest, Family};
 use crate::config::Config;
 use crate::error::{Code, Failure};
+use crate::names::{LABEL_MAX, RESOURCE_NAME_MAX};
 
 pub const CALICO_IP: &str = "CALICO_IP";
 pub const CALICO_PROFILE: &str = "CALICO_PROFILE";
@@ -27,9 +28,6 @@ pub const SERVICE_PORT: &str = "SERVICE_PORT";
 
 /// More than any app publishes; keeps a Consul registration within reason.
 const MAX_ITEMS: usize = 64;
-/// Calico's limit for the names of its resources.
-const MAX_NAME: usize = 253;
-const MAX_PORT_NAME: usize = 63;
 
 /// How the profiles begin that Calico keeps for Kubernetes' namespaces and service accounts: who has one is selected
 /// by `namespaceSelector` and `serviceAccountSelector` of its policies.
@@ -264,7 +262,7 @@ fn is_resource_name(name: &str) -> bool {
         let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
     };
-    name.len() <= MAX_NAME && name.split('.').all(part)
+    name.len() <= RESOURCE_NAME_MAX && name.split('.').all(part)
 }
 
 fn pools(text: &str) -> Result<Vec<String>, Failure> {
@@ -338,7 +336,7 @@ fn ports(text: &str) -> Result<Vec<ServicePort>, Failure> {
 
 fn is_port_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    (1..=MAX_PORT_NAME).contains(&name.len())
+    (1..=LABEL_MAX).contains(&name.len())
         && name.bytes().all(legal)
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
