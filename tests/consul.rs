@@ -224,14 +224,20 @@ async fn a_consul_that_is_down_or_hangs_is_told() {
 async fn the_token_comes_from_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let (consul, secret) = with_acls(dir.path()).await;
-    let service = &direct("testapp", &["10.0.0.1"], &[])[0];
-    let error = client(&consul.url()).register(service).await.unwrap_err();
+    let health = Health { healthy: true, why: String::new() };
+    let service = direct("testapp", &["10.0.0.1"], &[]).remove(0);
+    let service = &Service { health: Some(health.clone()), ..service };
+    let anonymous = client(&consul.url());
+    let error = anonymous.register(service).await.unwrap_err();
     assert!(matches!(error, ConsulError::Refused { status: 403, .. }), "{error}");
 
     let client = with_token(&consul, dir.path(), secret);
     // The management token is made when the leader has finished setting up ACLs.
     let register = async || client.register(service).await.map_err(|error| chain(&error));
     within(FOLLOWS, "the token may register", register).await;
+    // Not taken for the answer to a check that Consul does not have, which leads to a new registration.
+    let error = anonymous.report(&service.id, &health).await.unwrap_err();
+    assert!(matches!(error, ConsulError::Refused { status: 403, .. }), "{error}");
     assert!(!chain(&error).contains(secret));
 }
 

@@ -216,57 +216,23 @@ mod tests {
         DockerError::Daemon { doing: "start".into(), status: Some(status), words: words.into() }
     }
 
+    /// The words of Docker 23 and later; `tests/docker` has those of the Docker that it finds.
     #[test]
-    fn a_missing_command_is_the_apps_fault() {
-        let words =
-            "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \
-                     \"nope\": executable file not found in $PATH: unknown";
-        let failure = daemon(400, words).of_start().failure();
-        assert_eq!((failure.code, failure.blame()), (Code::Command, Blame::App));
-        assert!(failure.message.ends_with("exec: \"nope\": executable file not found in $PATH"), "{failure}");
-    }
-
-    #[test]
-    fn a_refusal_reaches_the_framework_clean() {
+    fn the_words_of_later_releases_are_sorted_as_well() {
+        let failure = daemon(400, "unknown or invalid runtime name: calico").of_create("n", "i").failure();
+        assert_eq!((failure.code, failure.blame()), (Code::Runtime, Blame::Host));
         let words = "failed to create task for container: OCI runtime start failed: etcd is away: unknown";
         let failure = daemon(500, words).of_start().failure();
         assert_eq!((failure.code, failure.message.as_str()), (Code::Gate, "etcd is away"));
     }
 
-    #[test]
-    fn a_removal_in_progress_is_told_from_other_conflicts() {
-        let of_removal = |status, words| daemon(status, words).is_of_removal_in_progress();
-        assert!(of_removal(409, "removal of container 5f3cbe1e is already in progress"));
-        assert!(!of_removal(409, "You cannot remove a running container 5f3cbe1e"));
-        assert!(!of_removal(500, "removal of container 5f3cbe1e is already in progress"));
-    }
-
-    #[test]
-    fn the_runtime_that_is_not_registered() {
-        for words in ["Unknown runtime specified calico", "unknown or invalid runtime name: calico"] {
-            let failure = daemon(400, words).of_create("n", "i").failure();
-            assert_eq!((failure.code, failure.blame()), (Code::Runtime, Blame::Host));
-            assert!(failure.message.contains("'calico'") && failure.message.contains("install-runtime"));
-        }
-    }
-
-    #[test]
-    fn an_unknown_runtime_of_the_apps_own_is_the_apps_fault() {
-        let failure = daemon(400, "Unknown runtime specified nope").of_create("n", "i").failure();
-        assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App));
-        assert!(
-            failure.message.contains("'nope'") && !failure.message.contains("install-runtime"),
-            "{failure}"
-        );
-    }
-
+    /// Where the status decides and no word.
     #[test]
     fn what_docker_refuses_of_the_definition_is_told_from_its_own_trouble() {
-        for (status, words) in [(400, "No command specified"), (404, "network nope not found")] {
-            for error in [daemon(status, words).of_create("n", "i"), daemon(status, words).of_start()] {
+        for status in [400, 403, 404] {
+            for error in [daemon(status, "x").of_create("n", "i"), daemon(status, "x").of_start()] {
                 let failure = error.failure();
                 assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App), "{failure}");
-                assert!(failure.message.contains(words), "{failure}");
             }
         }
         for status in [409, 500] {
@@ -275,14 +241,6 @@ mod tests {
             }
         }
         // Any other call says nothing about the app: here the daemon speaks another version.
-        assert_eq!(daemon(400, "client version 1.53 is too new").failure().code, Code::Docker);
-    }
-
-    #[test]
-    fn a_mount_fault_is_not_a_missing_command() {
-        let words =
-            "OCI runtime create failed: rootfs_linux.go: mounting \"/x\" caused: no such file or directory";
-        let failure = daemon(400, words).of_start().failure();
-        assert_eq!((failure.code, failure.blame()), (Code::DockerRefused, Blame::App));
+        assert_eq!(daemon(400, "x").failure().code, Code::Docker);
     }
 }

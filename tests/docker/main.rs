@@ -4,6 +4,7 @@
 //! namespace of its own (so that it may have a bridge), as long as one of them runs; those that hurt it
 //! start another ([`trouble`]).
 
+mod answers;
 mod daemon;
 mod elsewhere;
 mod exec;
@@ -28,7 +29,7 @@ use calico_mesos::task::request::{describe, docker_host, total_memory, Context, 
 use calico_mesos::workload::{ContainerSpec, DockerError, ImageRequest, PortBinding, Sink, Ulimit};
 use tokio::sync::oneshot;
 
-use daemon::{run, shared, shell, unique, Ran};
+use daemon::{run, shared, shell, unique};
 
 /// The container that the drop-in makes of a task.
 fn described(task: &TaskInfo, flags: &Flags, memory: Option<u64>) -> ContainerSpec {
@@ -213,65 +214,6 @@ async fn stop_kill_and_remove_forgive_what_is_done_already() {
     docker.stop(&id, Duration::ZERO).await.unwrap();
     docker.kill(&id).await.unwrap();
     assert!(matches!(docker.inspect(&id).await, Err(DockerError::NoContainer { .. })));
-}
-
-#[tokio::test]
-async fn what_the_app_got_wrong() {
-    let daemon = shared();
-    let docker = daemon.connect().await;
-    let failure = |result: Result<Ran, DockerError>| match result {
-        Ok(_) => panic!("that should have failed"),
-        Err(error) => error.failure(),
-    };
-    let spec = ContainerSpec { image: "localhost:1/none:1".into(), ..shell("true") };
-    let missing = failure(run(&docker, &spec).await);
-    assert_eq!((missing.code, missing.blame()), (Code::Image, Blame::App), "{missing}");
-    let spec = ContainerSpec { entrypoint: Some(vec!["nope".into()]), ..shell("true") };
-    let command = failure(run(&docker, &spec).await);
-    assert_eq!((command.code, command.blame()), (Code::Command, Blame::App), "{command}");
-    assert!(command.message.contains("nope") && command.message.contains("not found"), "{command}");
-    let spec = ContainerSpec { entrypoint: Some(vec!["/nope".into()]), ..shell("true") };
-    assert_eq!(failure(run(&docker, &spec).await).code, Code::Command);
-    let spec = ContainerSpec {
-        entrypoint: Some(vec!["/passwd".into()]),
-        binds: vec!["/etc/passwd:/passwd:ro".into()],
-        ..shell("true")
-    };
-    let command = failure(run(&docker, &spec).await);
-    assert_eq!(command.code, Code::Command, "{command}");
-    let spec = ContainerSpec { runtime: Some("calico".into()), ..shell("true") };
-    let runtime = failure(run(&docker, &spec).await);
-    assert_eq!((runtime.code, runtime.blame()), (Code::Runtime, Blame::Host), "{runtime}");
-    let spec = ContainerSpec { cap_add: vec!["NONSENSE".into()], ..shell("true") };
-    let words = failure(run(&docker, &spec).await);
-    assert_eq!(words.code, Code::DockerRefused);
-    assert!(words.message.contains("NONSENSE"), "{words}");
-    let spec = ContainerSpec { binds: vec!["/etc/passwd:/tmp".into()], ..shell("true") };
-    let mount = failure(run(&docker, &spec).await);
-    assert_eq!(mount.code, Code::DockerRefused, "{mount}");
-    let spec = ContainerSpec { entrypoint: Some(vec![String::new()]), command: None, ..shell("true") };
-    let nothing = failure(run(&docker, &spec).await);
-    assert_eq!((nothing.code, nothing.blame()), (Code::DockerRefused, Blame::App), "{nothing}");
-    assert!(nothing.message.to_lowercase().contains("no command specified"), "{nothing}");
-    let spec = ContainerSpec { network: "nowhere".into(), ..shell("true") };
-    let network = failure(run(&docker, &spec).await);
-    assert_eq!((network.code, network.blame()), (Code::DockerRefused, Blame::App), "{network}");
-    assert!(network.message.contains("nowhere") && network.message.contains("not found"), "{network}");
-    let spec = ContainerSpec { runtime: Some("nowhere".into()), ..shell("true") };
-    let runtime = failure(run(&docker, &spec).await);
-    assert_eq!((runtime.code, runtime.blame()), (Code::DockerRefused, Blame::App), "{runtime}");
-}
-
-#[tokio::test]
-async fn a_stale_container_of_the_same_name() {
-    let daemon = shared();
-    let docker = daemon.connect().await;
-    let name = unique("mesos");
-    let id = docker.create(&name, &shell("true")).await.unwrap();
-    let failure = docker.create(&name, &shell("true")).await.unwrap_err().failure();
-    assert_eq!((failure.code, failure.blame()), (Code::Name, Blame::Host));
-    assert!(failure.message.contains(&name));
-    docker.remove(&id, true).await.unwrap();
 }
 
 #[tokio::test]
