@@ -250,7 +250,7 @@ async fn docker(config: &Config, agents: &[AgentFacts]) -> Result<DockerFacts, S
         let docker =
             Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))?;
         let runtimes = docker.runtimes().await.map_err(|error| chain(&error))?;
-        Ok::<_, String>((docker.version().to_owned(), runtimes.get(runtime::NAME).cloned()))
+        Ok::<_, String>((docker.version().to_owned(), runtimes.get(crate::names::RUNTIME).cloned()))
     };
     let limit = STATUS_LOOK;
     let asked = timeout(limit, ask).await;
@@ -287,7 +287,9 @@ fn registered(host: &DockerHost) -> Option<(PathBuf, Option<String>)> {
     let daemons = runtime::running_daemons();
     // With several daemons it is open which one was asked.
     let [daemon] = daemons.as_slice() else { return None };
-    if !matches!(host, DockerHost::Unix(_)) || daemon.runtimes.iter().any(|name| name == runtime::NAME) {
+    if !matches!(host, DockerHost::Unix(_))
+        || daemon.runtimes.iter().any(|name| name == crate::names::RUNTIME)
+    {
         return None;
     }
     let text = fs::read_to_string(&daemon.config).unwrap_or_default();
