@@ -55,7 +55,7 @@ pub use files::{endpoint_status_file, node_name};
 pub use inventory::{Allocation, Inventory, SeenEndpoint, Signs};
 pub use launch::{Committed, HeldHere, Prepared, Terms};
 pub use local::Initialised;
-pub use objects::{classic_rule, parse_rule, Direction, Place, ProfileError, ProfileList, Tags};
+pub use objects::{classic_rule, parse_rule, ProfileError, ProfileList, RuleDirection, RulePlace, Tags};
 pub use objects::{
     parse_as_number, BgpError, BgpPeer, BgpSettings, Damaged, Edit, Edited, Kind, Made, NodeRest, NodeView,
     Nodes, Object, Objects, PeerScope, PoolMode, Seen, SeenBy, StartUp, StartUpError, Tunnel, TunnelMode,
@@ -64,7 +64,7 @@ pub use objects::{Assignment, BlockClaim, BookedBlock, BookedHandle, HeldAddress
 pub use objects::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
 pub use objects::{EndpointFilter, EndpointRecord, EndpointRecords, EndpointStates, ListChange};
 pub use objects::{IpamProblem, IpamReport, ProblemKind};
-pub use objects::{Policy, PolicyTier};
+pub use objects::{PolicyRecord, PolicyTier};
 pub use overview::Overview;
 pub use profile::validate_name as validate_profile_name;
 pub use query::Endpoint;

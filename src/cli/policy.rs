@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{json, Value};
 
-use crate::calico::{Policy, PolicyTier};
+use crate::calico::{PolicyRecord, PolicyTier};
 
 use super::output::{Listing, Output, Row};
 use super::session::Session;
@@ -16,11 +16,11 @@ const NOT_KNOWN: &str = "-";
 #[derive(Debug, Subcommand)]
 pub enum PolicyVerb {
     /// List tiers and policies in the order in which Felix applies them, and how many endpoints each selects.
-    Show(Show),
+    Show(PolicyShow),
 }
 
 #[derive(Debug, Args)]
-pub struct Show {
+pub struct PolicyShow {
     /// Also show selectors, and numbers of rules and of host endpoints
     #[arg(long)]
     detailed: bool,
@@ -69,7 +69,7 @@ fn empty(tier: &PolicyTier, detailed: bool) -> Row {
     arranged(tier.name.clone(), cells, details, detailed, json_of(tier, None))
 }
 
-fn row(tier: &PolicyTier, policy: &Policy, detailed: bool) -> Row {
+fn row(tier: &PolicyTier, policy: &PolicyRecord, detailed: bool) -> Row {
     let cells = [
         tier.name.clone(),
         number(policy.order),
@@ -93,7 +93,7 @@ fn arranged(name: String, cells: [String; 6], details: Vec<String>, detailed: bo
     row
 }
 
-fn json_of(tier: &PolicyTier, policy: Option<&Policy>) -> Value {
+fn json_of(tier: &PolicyTier, policy: Option<&PolicyRecord>) -> Value {
     let policy = policy.map(|policy| {
         json!({
             "name": policy.name,

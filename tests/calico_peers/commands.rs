@@ -58,6 +58,15 @@ fn names(list: &Value) -> Vec<String> {
     items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// Rules without an empty source or destination, which not every version prints.
+fn without_empty(rules: &Value) -> Vec<Value> {
+    let mut rules = rules.as_array().unwrap().clone();
+    for rule in rules.iter_mut().filter_map(Value::as_object_mut) {
+        rule.retain(|_, value| *value != json!({}));
+    }
+    rules
+}
+
 #[tokio::test]
 async fn profiles_that_the_commands_write_are_calicoctls_too() {
     let desk = Desk::new().await;
@@ -81,7 +90,9 @@ async fn profiles_that_the_commands_write_are_calicoctls_too() {
     // What the real one has written itself reads the same.
     assert_eq!(desk.ours("profile dev rule show"), shown);
     let rules: Value = serde_json::from_str(&desk.ours("profile dev rule json")).unwrap();
-    assert_eq!((&rules["ingress"], &rules["egress"]), (&dev["spec"]["ingress"], &dev["spec"]["egress"]));
+    for field in ["ingress", "egress"] {
+        assert_eq!(without_empty(&rules[field]), without_empty(&dev["spec"][field]), "{field}");
+    }
     let mut real = names(&desk.peers.get("profile").await);
     real.retain(|name| name != "projectcalico-default-allow");
     assert_eq!(desk.ours("profile show -o name").lines().collect::<Vec<_>>(), real);

@@ -13,7 +13,9 @@ const NAME: &str = "host1-mesos-web.1-eth0";
 #[derive(Deserialize)]
 struct Deviation {
     name: String,
+    /// What is different from the first, the baseline.
     put: BTreeMap<String, String>,
+    delete: Vec<String>,
 }
 
 fn deviations() -> Vec<Deviation> {
@@ -38,8 +40,15 @@ fn expected(name: &str) -> (Option<&'static str>, bool) {
 #[tokio::test]
 async fn no_deviation_hides_or_panics() {
     let mut desk = Desk::of(World::empty().await);
-    for deviation in deviations() {
+    let deviations = deviations();
+    for deviation in &deviations {
         desk.world.clear().await;
+        for (key, value) in &deviations[0].put {
+            desk.world.put(key, value).await;
+        }
+        for key in &deviation.delete {
+            desk.world.delete(key).await;
+        }
         for (key, value) in &deviation.put {
             desk.world.put(key, value).await;
         }

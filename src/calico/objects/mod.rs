@@ -37,9 +37,9 @@ pub use endpoints::{EndpointFilter, EndpointRecord, EndpointRecords, ListChange}
 pub use fresh::PoolMode;
 pub use ledger::{BlockClaim, BookedBlock, BookedHandle, HeldAddress, Ledger};
 pub use nodes::{NodeView, Nodes, Seen, SeenBy, Tunnel, TunnelMode};
-pub use policies::{Policy, PolicyTier};
+pub use policies::{PolicyRecord, PolicyTier};
 pub use pools::{Encapsulation, IpamError, PoolRecord, PoolWish, RemovedPool};
-pub use profiles::{Direction, Place, ProfileError, ProfileList};
+pub use profiles::{ProfileError, ProfileList, RuleDirection, RulePlace};
 pub use retire::NodeRest;
 pub use rules::{classic as classic_rule, parse as parse_rule, Tags};
 pub use start_up::{Made, StartUp, StartUpError};

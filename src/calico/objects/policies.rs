@@ -25,12 +25,12 @@ pub struct PolicyTier {
     pub default_action: String,
     /// Whether there is such a tier, and not only policies that name it.
     pub exists: bool,
-    pub policies: Vec<Policy>,
+    pub policies: Vec<PolicyRecord>,
 }
 
 /// A policy of a tier.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Policy {
+pub struct PolicyRecord {
     /// As calicoctl calls it.
     pub name: String,
     /// Of a NetworkPolicy.
@@ -50,7 +50,7 @@ pub struct Policy {
     stored: String,
 }
 
-impl Policy {
+impl PolicyRecord {
     fn read(object: Object) -> Result<(String, Self), Damaged> {
         let damaged =
             |reason: String| Damaged { key: object.key().to_owned(), reason: format!("spec.{reason}") };
@@ -180,7 +180,7 @@ impl PolicyTier {
 }
 
 /// Tiers and policies into Felix's order.
-fn sorted(tiers: Vec<PolicyTier>, policies: Vec<(String, Policy)>) -> Vec<PolicyTier> {
+fn sorted(tiers: Vec<PolicyTier>, policies: Vec<(String, PolicyRecord)>) -> Vec<PolicyTier> {
     let mut all: BTreeMap<String, PolicyTier> =
         tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
     for (tier, policy) in policies {
@@ -215,7 +215,7 @@ impl Datastore {
             let objects = self.objects(kind).await?;
             damaged.extend(objects.damaged);
             for policy in objects.found {
-                match Policy::read(policy) {
+                match PolicyRecord::read(policy) {
                     Ok(policy) => policies.push(policy),
                     Err(problem) => damaged.push(problem),
                 }
@@ -260,8 +260,8 @@ impl Datastore {
 mod tests {
     use super::*;
 
-    fn policy(name: &str, spec: Value) -> (String, Policy) {
-        Policy::read(Object::new(Kind::GlobalNetworkPolicy, name, spec)).unwrap()
+    fn policy(name: &str, spec: Value) -> (String, PolicyRecord) {
+        PolicyRecord::read(Object::new(Kind::GlobalNetworkPolicy, name, spec)).unwrap()
     }
 
     #[test]
@@ -309,7 +309,7 @@ mod tests {
             json!({"tier": []}),
         ] {
             let object = Object::new(Kind::GlobalNetworkPolicy, "x", spec.clone());
-            assert!(Policy::read(object).is_err(), "{spec}");
+            assert!(PolicyRecord::read(object).is_err(), "{spec}");
         }
     }
 

@@ -31,9 +31,9 @@ pub enum ProfileError {
     #[error("'{0}' is built into Calico and cannot be changed")]
     BuiltIn(String),
     #[error("the profile '{name}' has {count} {direction} rules; position {at} is not one of them")]
-    NoRule { name: String, direction: Direction, count: usize, at: usize },
+    NoRule { name: String, direction: RuleDirection, count: usize, at: usize },
     #[error("the profile '{name}' has no {direction} rule '{rule}'")]
-    RuleNotThere { name: String, direction: Direction, rule: String },
+    RuleNotThere { name: String, direction: RuleDirection, rule: String },
     #[error("the profile '{name}' has no tag '{tag}'; it has: {}", all_of(.tags))]
     NoTag { name: String, tag: String, tags: Vec<String> },
 }
@@ -66,12 +66,12 @@ pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> O
 
 /// Which way the packets of a rule go, seen from the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum RuleDirection {
     Inbound,
     Outbound,
 }
 
-impl Direction {
+impl RuleDirection {
     fn field(self) -> &'static str {
         match self {
             Self::Inbound => "ingress",
@@ -92,7 +92,7 @@ impl Direction {
     }
 }
 
-impl std::fmt::Display for Direction {
+impl std::fmt::Display for RuleDirection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Inbound => "inbound",
@@ -103,7 +103,7 @@ impl std::fmt::Display for Direction {
 
 /// Which rule to remove.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Place {
+pub enum RulePlace {
     /// Counted from 1.
     At(usize),
     /// The first that is equal.
@@ -142,7 +142,8 @@ impl Datastore {
         let objects = self.objects(Kind::Profile).await?;
         let mut damaged = objects.damaged;
         for profile in &objects.found {
-            let rules = [Direction::Inbound, Direction::Outbound].map(|direction| direction.rules(profile));
+            let rules =
+                [RuleDirection::Inbound, RuleDirection::Outbound].map(|direction| direction.rules(profile));
             damaged.extend(rules.into_iter().filter_map(Result::err));
             let labels = profile.value.pointer("/spec/labelsToApply");
             if labels.is_some_and(|labels| !labels.is_object() && !labels.is_null()) {
@@ -198,7 +199,7 @@ impl Datastore {
     pub async fn add_rule(
         &mut self,
         name: &str,
-        direction: Direction,
+        direction: RuleDirection,
         at: Option<usize>,
         rule: &Value,
         dry_run: bool,
@@ -226,22 +227,24 @@ impl Datastore {
     pub async fn remove_rule(
         &mut self,
         name: &str,
-        direction: Direction,
-        place: &Place,
+        direction: RuleDirection,
+        place: &RulePlace,
         dry_run: bool,
     ) -> Result<Edited, ProfileError> {
         self.edit_rules(name, direction, dry_run, |rules, tags| {
             let index = match place {
-                Place::At(at) if (1..=rules.len()).contains(at) => at - 1,
-                Place::At(at) => {
+                RulePlace::At(at) if (1..=rules.len()).contains(at) => at - 1,
+                RulePlace::At(at) => {
                     let count = rules.len();
                     return Err(ProfileError::NoRule { name: name.to_owned(), direction, count, at: *at });
                 }
-                Place::Rule(rule) => find(rules, rule, tags).ok_or_else(|| ProfileError::RuleNotThere {
-                    name: name.to_owned(),
-                    direction,
-                    rule: classic(rule, tags).unwrap_or_else(|| rule.to_string()),
-                })?,
+                RulePlace::Rule(rule) => {
+                    find(rules, rule, tags).ok_or_else(|| ProfileError::RuleNotThere {
+                        name: name.to_owned(),
+                        direction,
+                        rule: classic(rule, tags).unwrap_or_else(|| rule.to_string()),
+                    })?
+                }
             };
             rules.remove(index);
             Ok(())
@@ -252,7 +255,7 @@ impl Datastore {
     async fn edit_rules(
         &mut self,
         name: &str,
-        direction: Direction,
+        direction: RuleDirection,
         dry_run: bool,
         change: impl Fn(&mut Vec<Value>, &Tags) -> Result<(), ProfileError>,
     ) -> Result<Edited, ProfileError> {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{json, Value};
 
-use crate::calico::{classic_rule, parse_rule, Direction, Edited, Object, Place, ProfileList, Tags};
+use crate::calico::{classic_rule, parse_rule, Edited, Object, ProfileList, RuleDirection, RulePlace, Tags};
 use crate::error::is_deceptive;
 
 use crate::cli::output::{Format, Output};
@@ -25,9 +25,9 @@ pub enum RuleVerb {
     #[command(hide = true)]
     Update,
     /// Add a rule: `rule add inbound allow tcp from ports 1:2 tag web`.
-    Add(Add),
+    Add(AddRule),
     /// Remove a rule, by its position or its words.
-    Remove(Remove),
+    Remove(RemoveRule),
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -36,7 +36,7 @@ enum Way {
     Outbound,
 }
 
-impl From<Way> for Direction {
+impl From<Way> for RuleDirection {
     fn from(way: Way) -> Self {
         match way {
             Way::Inbound => Self::Inbound,
@@ -46,7 +46,7 @@ impl From<Way> for Direction {
 }
 
 #[derive(Debug, Args)]
-pub struct Add {
+pub struct AddRule {
     /// Packets to or from the endpoint
     #[arg(value_enum)]
     direction: Way,
@@ -62,7 +62,7 @@ pub struct Add {
 }
 
 #[derive(Debug, Args)]
-pub struct Remove {
+pub struct RemoveRule {
     /// Packets to or from the endpoint
     #[arg(value_enum)]
     direction: Way,
@@ -104,8 +104,8 @@ pub async fn rule(name: &str, verb: &RuleVerb, session: &Session) -> Result<Exit
         }
         RuleVerb::Remove(arguments) => {
             let place = match arguments.at {
-                Some(at) => Place::At(at),
-                None => Place::Rule(parsed(&arguments.words, &profiles.tags)?),
+                Some(at) => RulePlace::At(at),
+                None => RulePlace::Rule(parsed(&arguments.words, &profiles.tags)?),
             };
             let dry_run = arguments.dry_run;
             let direction = arguments.direction.into();
@@ -133,7 +133,7 @@ fn show(
     session: &Session,
 ) -> Result<ExitCode, Failed> {
     session.warn_of(&profiles.damaged);
-    let directions = [Direction::Inbound, Direction::Outbound];
+    let directions = [RuleDirection::Inbound, RuleDirection::Outbound];
     // A field that is not a list has been warned of.
     let rules = directions.map(|direction| direction.rules(profile).unwrap_or_default());
     match format {

@@ -13,13 +13,13 @@ pub enum TagVerb {
     /// List the tags of the profile.
     Show(Output),
     /// Let the profile's endpoints match rules with `tag TAG`, too.
-    Add(Named),
+    Add(TagArguments),
     /// Take the tag from the profile's endpoints.
-    Remove(Named),
+    Remove(TagArguments),
 }
 
 #[derive(Debug, Args)]
-pub struct Named {
+pub struct TagArguments {
     /// The name of a profile whose label it is, or a new name
     tag: String,
     #[command(flatten)]
