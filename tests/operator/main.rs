@@ -19,4 +19,4 @@ mod profiles;
 mod status;
 mod tasks;
 
-use kit::{datastore, world};
+use kit::{datastore, netlab, world};
