@@ -1,13 +1,16 @@
 //! `status`: what it finds on a host with little, and what it never hides.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use serde_json::{json, Value};
 
 use crate::datastore::RESOURCES;
 use crate::desk::{Desk, Said, NODE, PROGRAM};
+use crate::world::{app, calico, World, RUNTIME};
 
 const POOL: (&str, &str) = ("web", r#"{"cidr":"10.65.0.0/24","blockSize":26,"vxlanMode":"Always"}"#);
 
@@ -221,4 +224,44 @@ async fn watch_prints_until_its_reader_goes() {
 
     let said = desk.run("status --watch=none");
     assert_eq!(said.code, 64, "{said:?}");
+}
+
+#[tokio::test]
+async fn a_running_task_counts_in_all_its_places() {
+    let world = World::new().await;
+    let task = world.running(&app("/web", "sleep 1000", calico())).await;
+    world.registered("web-direct").await;
+    let socket = format!("unix://{}", world.stack.docker.socket.display());
+    let mut command = std::process::Command::new(PROGRAM);
+    command
+        .arg("--config")
+        .arg(&world.stack.config)
+        .env("DOCKER_HOST", socket)
+        .args(["status", "-o", "json"]);
+    let said = Said::of(command.output().unwrap());
+    let document: Value =
+        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    let facts = |name: &str| &check(&document, name)["facts"];
+    assert_eq!(facts("tasks")["by_version"], json!({ env!("CARGO_PKG_VERSION"): 1 }), "{document:#}");
+    assert_eq!(facts("docker")["runtime"], json!(RUNTIME), "{document:#}");
+    assert!(facts("consul")["entries"].as_u64() >= Some(1), "{document:#}");
+    assert_eq!(facts("pool")["allocated"], json!(1), "{document:#}");
+    assert_eq!(facts("node")["in_datastore"], json!(true), "{document:#}");
+    task.kill().await;
+}
+
+#[tokio::test]
+async fn without_root_it_reads_what_it_may() {
+    let desk = desk().await;
+    let open = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    open(desk.dir(), 0o755);
+    open(&desk.config(), 0o644);
+    let program = desk.dir().join("calico-mesos");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    let said = Said::of(desk.command(&program).arg("status").uid(65534).gid(65534).output().unwrap());
+    assert!(line(&said, "datastore").starts_with("ok"), "{said:?}");
+    assert!(line(&said, "tasks").contains("root only"), "{said:?}");
+    assert!(said.stdout.contains("run status as root"), "{said:?}");
 }
