@@ -75,8 +75,11 @@ impl Question {
     }
 }
 
-/// All objects of a kind, of every family: the family's number and the attributes of each.
-pub(super) fn dump(kind: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
+/// One object of a list: the family's number and the attributes.
+type Dumped = (u8, Vec<u8>);
+
+/// All objects of a kind, of every family.
+pub(super) fn dump(kind: u16) -> io::Result<Vec<Dumped>> {
     for _ in 0..DUMPS {
         if let Some(found) = dump_once(kind)? {
             return Ok(found);
@@ -86,7 +89,7 @@ pub(super) fn dump(kind: u16) -> io::Result<Vec<(u8, Vec<u8>)>> {
 }
 
 /// `None`: they changed while they were listed.
-fn dump_once(kind: u16) -> io::Result<Option<Vec<(u8, Vec<u8>)>>> {
+fn dump_once(kind: u16) -> io::Result<Option<Vec<Dumped>>> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.send(&message(kind, 0, 0, NLM_F_REQUEST | NLM_F_DUMP, &[]), 0)?;
