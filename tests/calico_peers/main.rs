@@ -14,6 +14,7 @@ mod kit;
 mod kube;
 mod lab;
 mod nodes;
+mod pools;
 mod ports;
 mod programs;
 mod records;
