@@ -50,14 +50,11 @@ pub(super) async fn remove(arguments: &RemoveArguments, session: &Session) -> Re
     }
     let mut datastore = session.datastore().await?;
     let rest = datastore.node_rest(name).await?;
-    let its =
-        done.items.iter().filter(|(item, _)| item.verdict.is_work()).map(|(item, _)| item.name.as_str());
-    let its: Vec<&str> = if dry_run.dry_run { its.collect() } else { Vec::new() };
-    let endpoints = rest.endpoints.iter().filter(|name| !its.contains(&name.as_str())).count();
-    let held =
-        rest.allocations.iter().filter(|held| !its.contains(&held.address.to_string().as_str())).count();
+    let (endpoints, held) = (rest.endpoints.len(), rest.allocations.len());
     if endpoints + held > 0 {
-        let what = format!("{} and {}", count(endpoints, "endpoint"), count(held, "address"));
+        let parts = [(endpoints, "endpoint"), (held, "address")];
+        let parts = parts.iter().filter(|(number, _)| *number > 0).map(|(number, noun)| count(*number, noun));
+        let what = parts.collect::<Vec<_>>().join(" and ");
         return Err(RemoveError::Foreign { node: name.clone(), what }.into());
     }
     let removed = datastore.retire(name, dry_run.dry_run).await?;
