@@ -26,7 +26,7 @@ impl Grade {
 
 /// The verdict on one part of the host.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Check {
+pub struct StatusCheck {
     pub name: &'static str,
     pub grade: Grade,
     pub text: String,
@@ -68,8 +68,8 @@ impl Draft {
         }
     }
 
-    pub fn done(self, name: &'static str, facts: Value) -> Check {
-        Check { name, grade: self.grade, text: self.parts.join(", "), advice: self.advice, facts }
+    pub fn done(self, name: &'static str, facts: Value) -> StatusCheck {
+        StatusCheck { name, grade: self.grade, text: self.parts.join(", "), advice: self.advice, facts }
     }
 }
 

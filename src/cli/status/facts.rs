@@ -11,7 +11,7 @@ use crate::cli::node::agents::FoundAgent;
 
 /// Everything about one host at one moment. A text in place of a result is why it could not be read.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct HostFacts {
     pub now: SystemTime,
     pub node: NodeFacts,
     pub store: Result<StoreFacts, String>,

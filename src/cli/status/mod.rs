@@ -21,8 +21,8 @@ use super::watch::Watch;
 use super::Failed;
 
 use bird::{Bird, Peer};
-use draft::{span, Check, Grade};
-use facts::Facts;
+use draft::{span, Grade, StatusCheck};
+use facts::HostFacts;
 
 /// Where the verdicts begin: behind `warn  datastore  `.
 const MARGIN: usize = 17;
@@ -66,12 +66,12 @@ async fn once(arguments: &StatusArguments, session: &Session, out: &Out) -> Exit
     }
 }
 
-fn graded(checks: &[Check], grade: Grade) -> usize {
+fn graded(checks: &[StatusCheck], grade: Grade) -> usize {
     checks.iter().filter(|check| check.grade == grade).count()
 }
 
 /// The header, and a line for each part with its advice below it.
-fn print(facts: &Facts, checks: &[Check], out: &Out) {
+fn print(facts: &HostFacts, checks: &[StatusCheck], out: &Out) {
     let address = facts.store.as_ref().ok().and_then(|store| store.record.as_ref()?.ipv4.clone());
     let (problems, warnings) = (graded(checks, Grade::Fail), graded(checks, Grade::Warn));
     let verdict = match (problems, warnings) {
@@ -104,7 +104,7 @@ fn cleaned(text: &str) -> String {
 }
 
 /// The form for programs; README.md documents it.
-fn document(facts: &Facts, checks: &[Check]) -> Value {
+fn document(facts: &HostFacts, checks: &[StatusCheck]) -> Value {
     let worst = checks.iter().map(|check| check.grade).max().unwrap_or_default();
     let list: Vec<Value> = checks
         .iter()
@@ -134,7 +134,7 @@ fn document(facts: &Facts, checks: &[Check]) -> Value {
 }
 
 /// What `calicoctl status` printed: calico/node, Felix, and the BGP peers of each family.
-fn classic(facts: &Facts, out: &Out) {
+fn classic(facts: &HostFacts, out: &Out) {
     match &facts.felix.process {
         Some((_, age)) => out.line(format!("calico-node container is running. Status: Up {}", span(*age))),
         None => out.line("calico-node container not running"),

@@ -23,8 +23,8 @@ use crate::workload::{Docker, DockerHost};
 
 use super::bird;
 use super::facts::{
-    AgentFacts, ClusterFacts, DockerFacts, Facts, FelixFacts, NodeFacts, NodeRecord, PoolFacts, StoreFacts,
-    TaskFact, TaskFacts,
+    AgentFacts, ClusterFacts, DockerFacts, FelixFacts, HostFacts, NodeFacts, NodeRecord, PoolFacts,
+    StoreFacts, TaskFact, TaskFacts,
 };
 
 /// `USER_HZ`, the unit of start times: 100 on every architecture that Docker runs on.
@@ -33,7 +33,7 @@ const TICKS: f64 = 100.0;
 const DEFAULT_AS: &str = "64512";
 
 /// Reads everything.
-pub async fn facts(session: &Session) -> Facts {
+pub async fn facts(session: &Session) -> HostFacts {
     let config = &session.config;
     let name = calico::node_name(config).unwrap_or_else(|error| chain(&error));
     let run = config.paths.endpoint_status.parent().unwrap_or(Path::new("/")).to_owned();
@@ -49,7 +49,7 @@ pub async fn facts(session: &Session) -> Facts {
         consul(config),
     );
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-    Facts {
+    HostFacts {
         now: SystemTime::now(),
         node: NodeFacts {
             host,

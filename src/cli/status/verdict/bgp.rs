@@ -4,11 +4,11 @@ use serde_json::{json, Value};
 
 use crate::cli::output::count;
 use crate::cli::status::bird::{Bird, Peer};
-use crate::cli::status::draft::{some, Check, Draft};
-use crate::cli::status::facts::{Facts, StoreFacts};
+use crate::cli::status::draft::{some, Draft, StatusCheck};
+use crate::cli::status::facts::{HostFacts, StoreFacts};
 
 /// BGP sessions. Without BIRD all is well where no pool needs it.
-pub fn bgp(facts: &Facts, store: Option<&StoreFacts>) -> Check {
+pub fn bgp(facts: &HostFacts, store: Option<&StoreFacts>) -> StatusCheck {
     let mut draft = Draft::default();
     let families = [("IPv4", &facts.bird), ("IPv6", &facts.bird6)];
     let mut peers: Vec<(&str, &Peer)> = Vec::new();

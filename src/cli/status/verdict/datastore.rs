@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use super::{FULL, NEARLY_FULL};
 use crate::calico::{History, StoreHealth};
 use crate::cli::output::count;
-use crate::cli::status::draft::{bytes, grouped, some, span, Check, Draft};
+use crate::cli::status::draft::{bytes, grouped, some, span, Draft, StatusCheck};
 use crate::cli::status::facts::StoreFacts;
 
 /// Revisions without a compaction that are a burden.
@@ -16,7 +16,7 @@ const LONG_HISTORY: i64 = 100_000;
 const OLD_HISTORY: Duration = Duration::from_secs(24 * 3600);
 
 /// etcd.
-pub fn datastore(store: &Result<StoreFacts, String>, now: SystemTime) -> Check {
+pub fn datastore(store: &Result<StoreFacts, String>, now: SystemTime) -> StatusCheck {
     let mut draft = Draft::default();
     let StoreFacts { health, damaged, .. } = match store {
         Ok(store) => store,

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::cli::output::count;
-use crate::cli::status::draft::{some, span, Check, Draft};
-use crate::cli::status::facts::{Facts, FelixFacts, StoreFacts, TaskFact};
+use crate::cli::status::draft::{some, span, Draft, StatusCheck};
+use crate::cli::status::facts::{FelixFacts, HostFacts, StoreFacts, TaskFact};
 use crate::net::Filters;
 
 /// A backend of netfilter with which a program filters.
@@ -54,7 +54,7 @@ pub fn docker_backend(filters: &Filters) -> Option<Backend> {
 }
 
 /// Felix, by what it has done in the kernel: its own word that it is ready proves nothing.
-pub fn felix(facts: &Facts, store: Option<&StoreFacts>) -> Check {
+pub fn felix(facts: &HostFacts, store: Option<&StoreFacts>) -> StatusCheck {
     let mut draft = Draft::default();
     let felix = &facts.felix;
     if facts.node.local {
@@ -142,7 +142,7 @@ fn programmed(draft: &mut Draft, tasks: &[TaskFact], runs: bool) {
 }
 
 /// Whether the gate can wait for policy.
-pub fn policy(facts: &Facts) -> Check {
+pub fn policy(facts: &HostFacts) -> StatusCheck {
     let mut draft = Draft::default();
     let felix = &facts.felix;
     if facts.node.local {

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{json, Value};
 
-use super::draft::{some, Check, Draft};
-use super::facts::{AgentFacts, DockerFacts, Facts, TaskFacts};
+use super::draft::{some, Draft, StatusCheck};
+use super::facts::{AgentFacts, DockerFacts, HostFacts, TaskFacts};
 use crate::cli::output::count;
 
 /// Percent of the quota, and of a pool's addresses, from which on there is something to do.
@@ -18,7 +18,7 @@ const NEARLY_FULL: u64 = 80;
 const FULL: u64 = 95;
 
 /// All verdicts, in the order in which they are printed.
-pub fn all(facts: &Facts) -> Vec<Check> {
+pub fn all(facts: &HostFacts) -> Vec<StatusCheck> {
     let store = facts.store.as_ref().ok();
     let mut checks = vec![
         node(facts),
@@ -36,7 +36,7 @@ pub fn all(facts: &Facts) -> Vec<Check> {
 }
 
 /// This host as Calico has it.
-pub fn node(facts: &Facts) -> Check {
+pub fn node(facts: &HostFacts) -> StatusCheck {
     let mut draft = Draft::default();
     let node = &facts.node;
     draft.say(format!("Calico node {}", node.name));
@@ -83,7 +83,7 @@ pub fn node(facts: &Facts) -> Check {
 }
 
 /// Docker and its runtime `calico`.
-pub fn docker(docker: &Result<DockerFacts, String>) -> Check {
+pub fn docker(docker: &Result<DockerFacts, String>) -> StatusCheck {
     let mut draft = Draft::default();
     let docker = match docker {
         Ok(docker) => docker,
@@ -126,7 +126,7 @@ pub fn docker(docker: &Result<DockerFacts, String>) -> Check {
 }
 
 /// Consul's agent on this host.
-pub fn consul(consul: Option<&Result<usize, String>>) -> Check {
+pub fn consul(consul: Option<&Result<usize, String>>) -> StatusCheck {
     let mut draft = Draft::default();
     match consul {
         None => draft.say("not used: consul.enabled is false"),
@@ -141,7 +141,7 @@ pub fn consul(consul: Option<&Result<usize, String>>) -> Check {
 }
 
 /// How the Mesos agents of this host start their executors.
-pub fn agent(agents: &[AgentFacts]) -> Check {
+pub fn agent(agents: &[AgentFacts]) -> StatusCheck {
     let mut draft = Draft::default();
     if agents.is_empty() {
         draft.warn(
@@ -176,7 +176,7 @@ pub fn agent(agents: &[AgentFacts]) -> Check {
 }
 
 /// The journal.
-pub fn tasks(tasks: &Result<TaskFacts, String>) -> Check {
+pub fn tasks(tasks: &Result<TaskFacts, String>) -> StatusCheck {
     let mut draft = Draft::default();
     let tasks = match tasks {
         Ok(tasks) => tasks,

@@ -3,11 +3,11 @@
 use serde_json::{json, Value};
 
 use super::{FULL, NEARLY_FULL};
-use crate::cli::status::draft::{grouped, Check, Draft};
-use crate::cli::status::facts::{Facts, PoolFacts};
+use crate::cli::status::draft::{grouped, Draft, StatusCheck};
+use crate::cli::status::facts::{HostFacts, PoolFacts};
 
 /// A check for each pool, or one that says that there is none.
-pub fn pools(facts: &Facts) -> Vec<Check> {
+pub fn pools(facts: &HostFacts) -> Vec<StatusCheck> {
     let Ok(store) = &facts.store else { return Vec::new() };
     if !store.pools.iter().any(|pool| pool.usage.enabled) {
         let mut draft = Draft::default();
@@ -20,7 +20,7 @@ pub fn pools(facts: &Facts) -> Vec<Check> {
     store.pools.iter().map(|pool| one_pool(pool, facts.mtu)).collect()
 }
 
-fn one_pool(PoolFacts { usage, vxlan, ipip }: &PoolFacts, mtu: Option<u32>) -> Check {
+fn one_pool(PoolFacts { usage, vxlan, ipip }: &PoolFacts, mtu: Option<u32>) -> StatusCheck {
     let mut draft = Draft::default();
     let all = usage.allocated + usage.reserved + usage.free;
     let taken = usage.allocated + usage.reserved;

@@ -33,7 +33,7 @@ fn pool(cidr: &str, vxlan: bool) -> PoolFacts {
 }
 
 /// A host with which all is well.
-fn fine() -> Facts {
+fn fine() -> HostFacts {
     let members = ["a", "b", "c"].map(|name| (name.to_owned(), true));
     let health = StoreHealth {
         endpoint: "https://10.0.0.1:2379".into(),
@@ -57,7 +57,7 @@ fn fine() -> Facts {
         reported: true,
     };
     let filters = Filters { forward: names(&["cali-FORWARD", "DOCKER-USER"]), ..Filters::default() };
-    Facts {
+    HostFacts {
         now: SystemTime::UNIX_EPOCH + HOUR + Duration::from_secs(720),
         node: NodeFacts { host: "agent-17".into(), name: "agent-17".into(), ..NodeFacts::default() },
         store: Ok(StoreFacts {
@@ -116,13 +116,13 @@ fn peer(address: &str, state: &str, info: &str) -> Peer {
     }
 }
 
-fn store(facts: &mut Facts) -> &mut StoreFacts {
+fn store(facts: &mut HostFacts) -> &mut StoreFacts {
     facts.store.as_mut().unwrap()
 }
 
 /// The check of this name after a change, with what it must say.
 #[track_caller]
-fn expect(name: &str, grade: Grade, says: &str, change: impl FnOnce(&mut Facts)) {
+fn expect(name: &str, grade: Grade, says: &str, change: impl FnOnce(&mut HostFacts)) {
     let mut facts = fine();
     change(&mut facts);
     let checks = all(&facts);
@@ -181,7 +181,7 @@ fn a_datastore_that_is_away_is_a_problem_and_the_rest_is_still_judged() {
 
 #[test]
 fn the_datastores_members_size_alarms_and_history() {
-    let health = |change: fn(&mut StoreHealth)| move |facts: &mut Facts| change(&mut store(facts).health);
+    let health = |change: fn(&mut StoreHealth)| move |facts: &mut HostFacts| change(&mut store(facts).health);
     expect(
         "datastore",
         Grade::Warn,
@@ -255,7 +255,7 @@ fn felix_is_judged_by_the_kernel() {
     });
     expect("felix", Grade::Warn, "as root", |facts| facts.felix.filters = None);
     expect("felix", Grade::Warn, "nft failed", |facts| facts.felix.filters = Some(Err("nft failed".into())));
-    let filters = |filters: Filters| move |facts: &mut Facts| facts.felix.filters = Some(Ok(filters));
+    let filters = |filters: Filters| move |facts: &mut HostFacts| facts.felix.filters = Some(Ok(filters));
     expect("felix", Grade::Fail, "no rules", filters(Filters::default()));
     let unhooked = Filters { chains: names(&["cali-FORWARD"]), ..Filters::default() };
     expect("felix", Grade::Fail, "not hooked", filters(unhooked));
@@ -275,12 +275,12 @@ fn felix_is_judged_by_the_kernel() {
 #[test]
 fn each_task_has_its_route_and_its_report() {
     let first = |change: fn(&mut TaskFact)| {
-        move |facts: &mut Facts| change(&mut facts.tasks.as_mut().unwrap().living[0])
+        move |facts: &mut HostFacts| change(&mut facts.tasks.as_mut().unwrap().living[0])
     };
     expect("felix", Grade::Fail, "2 of 3 tasks programmed, not web.1", first(|task| task.routed = false));
     expect("felix", Grade::Fail, "2 of 3 tasks programmed, not web.1", first(|task| task.reported = false));
     expect("felix", Grade::Ok, "2 of 2 tasks", first(|task| (task.settled, task.routed) = (false, false)));
-    let none = |facts: &mut Facts| {
+    let none = |facts: &mut HostFacts| {
         facts.tasks.as_mut().unwrap().living.iter_mut().for_each(|task| task.reported = false);
     };
     expect("felix", Grade::Ok, "3 of 3 tasks", none);
@@ -335,7 +335,8 @@ fn bgp_is_needed_only_where_a_pool_has_no_vxlan() {
 
 #[test]
 fn docker_and_its_runtime() {
-    let with = |change: fn(&mut DockerFacts)| move |facts: &mut Facts| change(facts.docker.as_mut().unwrap());
+    let with =
+        |change: fn(&mut DockerFacts)| move |facts: &mut HostFacts| change(facts.docker.as_mut().unwrap());
     expect("docker", Grade::Fail, "refused", |facts| facts.docker = Err("connection refused".into()));
     expect(
         "docker",
@@ -375,7 +376,8 @@ fn consul_agents_and_the_journal() {
     expect("agent", Grade::Warn, "--containerizers=docker,mesos", |facts| {
         facts.agents[0].agent.containerizers = Some("mesos".into());
     });
-    let tasks = |change: fn(&mut TaskFacts)| move |facts: &mut Facts| change(facts.tasks.as_mut().unwrap());
+    let tasks =
+        |change: fn(&mut TaskFacts)| move |facts: &mut HostFacts| change(facts.tasks.as_mut().unwrap());
     expect(
         "tasks",
         Grade::Warn,
@@ -397,7 +399,7 @@ fn consul_agents_and_the_journal() {
 #[test]
 fn pools_that_run_out() {
     let usage =
-        |change: fn(&mut PoolUsage)| move |facts: &mut Facts| change(&mut store(facts).pools[0].usage);
+        |change: fn(&mut PoolUsage)| move |facts: &mut HostFacts| change(&mut store(facts).pools[0].usage);
     expect("pool", Grade::Warn, "(85 %)", usage(|it| (it.allocated, it.free) = (85, 15)));
     expect("pool", Grade::Fail, "add another pool", usage(|it| (it.allocated, it.free) = (96, 4)));
     expect("pool", Grade::Fail, "no enabled IP pool", usage(|it| it.enabled = false));
