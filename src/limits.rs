@@ -49,6 +49,8 @@
 //! | all | a cleaner's removal of what no journal names | 10 s | `ORPHANS` | the next cleaner |
 //! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
 //! | all | one question of `calico-mesos status` | 5 s | `STATUS_LOOK` | reported as a problem |
+//! | all | one question of `calico-mesos task show` | 5 s | `TASK_LOOK` | reported in its place |
+//! | etcd | names that a shell completes | 200 ms | `ETCD_COMPLETION` | nothing is completed |
 //! | URI | each program that fetches or unpacks, in `run` | 900 s | `FETCH` | the launch fails |
 //!
 //! Calico's lock file is waited for 1 s by a launch and 200 ms by a release ([`IPAM_LOCK`], [`IPAM_LOCK_RELEASE`]);
@@ -138,6 +140,9 @@ pub const CUSTOM_BEFORE_UPDATE: Duration = Duration::from_secs(1);
 /// What no record names can wait; tasks that end meanwhile cannot.
 pub const ORPHANS: Duration = Duration::from_secs(10);
 pub const STATUS_LOOK: Duration = Duration::from_secs(5);
+pub const TASK_LOOK: Duration = Duration::from_secs(5);
+/// A person waits for it at the keyboard.
+pub const ETCD_COMPLETION: Duration = Duration::from_millis(200);
 pub const RUN_LOOK: Duration = Duration::from_secs(10);
 /// A gigabyte at ten megabits per second.
 pub const FETCH: Duration = Duration::from_secs(900);

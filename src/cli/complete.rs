@@ -7,7 +7,6 @@ use std::ffi::OsStr;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Command;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
@@ -16,14 +15,13 @@ use clap_complete::CompleteEnv;
 
 use crate::calico::{node_name, CalicoError, Datastore, Kind};
 use crate::config::Config;
+use crate::limits::ETCD_COMPLETION;
 
 use super::output::Out;
 use super::Failed;
 
 /// Set by the shells' scripts, to the name of the shell.
 const VARIABLE: &str = "CALICO_MESOS_COMPLETE";
-/// A person waits for it at the keyboard.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct CompletionArguments {
@@ -116,7 +114,7 @@ where
         let datastore = Datastore::connect(&config).await.ok()?;
         find(datastore, config).await.ok()
     };
-    let found = runtime.block_on(async { tokio::time::timeout(PATIENCE, look).await });
+    let found = runtime.block_on(async { tokio::time::timeout(ETCD_COMPLETION, look).await });
     runtime.shutdown_background();
     let start = current.to_string_lossy();
     let fits = |name: &String| name.starts_with(start.as_ref());

@@ -31,6 +31,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::DEFAULT_PATH;
@@ -167,7 +168,20 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 
 /// A mistake in the command line that only the verb finds.
 fn misused(message: String) -> Failed {
-    Box::new(clap::Error::raw(clap::error::ErrorKind::ValueValidation, message))
+    Box::new(clap::Error::raw(ErrorKind::ValueValidation, message))
+}
+
+/// The words of the command line that an unknown one resembles.
+fn nearest(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+    let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
+    kinds.into_iter().find_map(|kind| match error.get(kind)? {
+        ContextValue::String(word) => Some(format!("'{word}'")),
+        ContextValue::Strings(words) if !words.is_empty() => {
+            Some(words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" or "))
+        }
+        _ => None,
+    })
 }
 
 /// clap's own text for help and versions; for mistakes one line, and where to find help.
@@ -177,11 +191,18 @@ fn usage(error: &clap::Error) -> ExitCode {
         let _ = error.print();
         return ExitCode::SUCCESS;
     }
+    let program = calicoctl::program();
     let text = error.render().to_string();
     let words: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
-    let words = words.join(" ");
-    let program = calicoctl::program();
-    eprintln!("{program}: {}", words.strip_prefix("error: ").unwrap_or(&words));
+    let words = match error.kind() {
+        // clap prints the help in this case, which is longer than a terminal.
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "the verb or an argument is missing".to_owned()
+        }
+        _ => words.join(" "),
+    };
+    let nearest = nearest(error).map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
+    eprintln!("{program}: {}{nearest}", words.strip_prefix("error: ").unwrap_or(&words));
     eprintln!("try '{program} --help'");
     ExitCode::from(EXIT_USAGE)
 }

@@ -22,6 +22,21 @@ fn a_senseless_command_line_is_one_line_and_exit_code_64() {
 }
 
 #[test]
+fn unknown_words_name_the_nearest_ones() {
+    for (arguments, words) in [
+        (&["profle", "show"][..], "unrecognized subcommand 'profle'; did you mean 'profile'?"),
+        (&["pool", "shwo"], "did you mean 'show'?"),
+        (&["gc", "--dry-rum"], "did you mean '--dry-run'?"),
+        (&["node"], "the verb or an argument is missing"),
+    ] {
+        let outcome = plain(arguments);
+        assert_eq!((outcome.code, &*outcome.stdout), (64, ""), "{arguments:?}");
+        assert!(outcome.stderr.contains(words), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 2, "{outcome:?}");
+    }
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for argument in ["--help", "--version"] {
         let outcome = plain(&[argument]);

@@ -7,7 +7,6 @@ use std::fs;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -23,9 +22,7 @@ use crate::task::network;
 use crate::task::record::published::Told;
 
 use super::Story;
-
-/// How long a service is waited for that does not answer.
-const LIMIT: Duration = Duration::from_secs(5);
+use crate::limits::TASK_LOOK;
 
 /// What a look found, or why it could not.
 pub type Look<T> = Result<T, String>;
@@ -118,8 +115,8 @@ fn identity(config: &Config, story: &Story) -> Identity {
 }
 
 async fn within<T>(service: &str, look: impl Future<Output = Look<T>>) -> Look<T> {
-    let answer = tokio::time::timeout(LIMIT, look).await;
-    answer.unwrap_or_else(|_| Err(format!("{service} did not answer within {LIMIT:?}")))
+    let answer = tokio::time::timeout(TASK_LOOK, look).await;
+    answer.unwrap_or_else(|_| Err(format!("{service} did not answer within {TASK_LOOK:?}")))
 }
 
 async fn figures(interface: &str) -> Look<Option<InterfaceFigures>> {
