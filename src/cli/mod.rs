@@ -171,15 +171,14 @@ fn misused(message: String) -> Failed {
     Box::new(clap::Error::raw(ErrorKind::ValueValidation, message))
 }
 
-/// The words of the command line that an unknown one resembles.
+/// The word of the command line that an unknown one resembles most.
 fn nearest(error: &clap::Error) -> Option<String> {
     use clap::error::{ContextKind, ContextValue};
     let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
     kinds.into_iter().find_map(|kind| match error.get(kind)? {
         ContextValue::String(word) => Some(format!("'{word}'")),
-        ContextValue::Strings(words) if !words.is_empty() => {
-            Some(words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" or "))
-        }
+        // The most similar one comes last.
+        ContextValue::Strings(words) => words.last().map(|word| format!("'{word}'")),
         _ => None,
     })
 }
