@@ -54,50 +54,50 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Launch a Marathon app definition on this machine, as a Mesos agent would.
-    Run(run::RunArguments),
-    /// Remove what dead executors left behind.
-    Gc(gc::GcArguments),
-    /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
-    Explain(explain::ExplainArguments),
     /// Show how this host does, part by part; exit code 0 fine, 1 warnings only, 2 a problem.
     Status(status::StatusArguments),
-    /// Show this host's configuration, or all mistakes in it.
-    #[command(subcommand)]
-    Config(config::ConfigVerb),
-    /// Print the script with which a shell completes this program's command lines.
-    Completion(complete::CompletionArguments),
-    /// Write manual pages.
-    Man(complete::ManArguments),
-    /// The Calico tasks of this host: list them, show one, run a tool in its network, print its output.
+    /// List the Calico tasks of this host, show one, run a tool in its network, print its output.
     #[command(subcommand)]
     Task(task::TaskVerb),
-    /// Prepare this host, and list, make and remove nodes of Calico.
-    #[command(subcommand)]
-    Node(node::Verb),
-    /// Make this program the front end `calicoctl`.
-    #[command(subcommand)]
-    Calicoctl(calicoctl::LinkVerb),
-    /// BGP peers of all nodes.
-    #[command(subcommand)]
-    Bgppeer(bgp::PeerVerb),
-    /// Show or change whether all nodes peer with each other.
-    BgpNodeMesh(bgp::MeshArguments),
-    /// Show or change the AS number of nodes that name none.
-    DefaultNodeAs(bgp::AsArguments),
+    /// Show, make and remove profiles, and change their rules and tags.
+    Profile(profile::ProfileArguments),
+    /// Show the endpoints of tasks, and change their profiles.
+    Endpoint(endpoint::EndpointArguments),
     /// Show, make, change and remove IP pools.
     #[command(subcommand)]
     Pool(pool::PoolVerb),
     /// Show, check and release the addresses of tasks.
     #[command(subcommand)]
     Ipam(ipam::IpamVerb),
-    /// Show, make and remove profiles, and change their rules and tags.
-    Profile(profile::ProfileArguments),
-    /// Show the endpoints of tasks, and change their profiles.
-    Endpoint(endpoint::EndpointArguments),
     /// Show tiers and policies; calicoctl writes them.
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
+    /// Prepare this host, and list, make and remove nodes of Calico.
+    #[command(subcommand)]
+    Node(node::Verb),
+    /// Show, add and remove BGP peers of all nodes.
+    #[command(subcommand)]
+    Bgppeer(bgp::PeerVerb),
+    /// Show or change whether all nodes peer with each other.
+    BgpNodeMesh(bgp::MeshArguments),
+    /// Show or change the AS number of nodes that name none.
+    DefaultNodeAs(bgp::AsArguments),
+    /// Show this host's configuration, or all mistakes in it.
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
+    /// Remove what dead executors left behind.
+    Gc(gc::GcArguments),
+    /// Print what a failure code such as CM-IP-TAKEN means, whose fault it is and what to do; without a code, list all.
+    Explain(explain::ExplainArguments),
+    /// Launch a Marathon app definition on this machine, as a Mesos agent would.
+    Run(run::RunArguments),
+    /// Make this program the front end `calicoctl`.
+    #[command(subcommand)]
+    Calicoctl(calicoctl::LinkVerb),
+    /// Print the script with which a shell completes this program's command lines.
+    Completion(complete::CompletionArguments),
+    /// Write manual pages.
+    Man(complete::ManArguments),
 }
 
 /// How a verb can fail; every variant carries its own cause.
