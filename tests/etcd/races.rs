@@ -38,6 +38,20 @@ async fn launch_all(world: &World, tasks: &[Identity]) -> Vec<Committed> {
     set.join_all().await
 }
 
+/// An endpoint that names a profile which is not there would lose all its packets.
+#[tokio::test]
+async fn a_profile_that_goes_during_a_launch_is_made_again() {
+    let mut world = World::new(&["a"], &[POOL]).await;
+    let profile = format!("{RESOURCES}/profiles/dev");
+    world.launch(&task("a"), &auto()).await.unwrap();
+    let mut datastore = world.connect("a").await;
+    let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+    world.delete(&profile).await;
+    let committed = datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
+    assert_eq!(committed.profiles_created, ["dev"]);
+    assert!(world.dump().await.contains_key(&profile));
+}
+
 /// Addresses in use according to the blocks, with their handles; the books of every block are checked.
 fn allocated(dump: &Dump) -> Vec<String> {
     let mut handles = Vec::new();

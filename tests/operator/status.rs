@@ -228,7 +228,7 @@ async fn watch_prints_until_its_reader_goes() {
 
 #[tokio::test]
 async fn a_running_task_counts_in_all_its_places() {
-    let world = World::new().await;
+    let world = World::with(|stack| stack.consul = true, |_| ()).await;
     let task = world.running(&app("/web", "sleep 1000", calico())).await;
     world.registered("web-direct").await;
     let socket = format!("unix://{}", world.stack.docker.socket.display());

@@ -184,15 +184,35 @@ impl Datastore {
     }
 
     /// Removes a profile that no endpoint names.
+    ///
+    /// A launch rests on its profiles being as it read them, so that none names the profile once it is gone. One that
+    /// came between the look and the removal is seen afterwards: then the profile is written again as it was.
     pub async fn remove_profile(&mut self, name: &str, dry_run: bool) -> Result<Edited, ProfileError> {
         self.profiles().await?.named(name)?;
+        self.refuse_used(name).await?;
+        let edited = self.edit(Kind::Profile, name, dry_run, |_| Ok::<_, ProfileError>(Edit::Delete)).await?;
+        if let (Some(before), false) = (&edited.before, dry_run) {
+            if let Err(used) = self.refuse_used(name).await {
+                self.edit(Kind::Profile, name, false, |there| {
+                    let mut again = Object::new(Kind::Profile, name, Value::Null);
+                    again.value = before.clone();
+                    Ok::<_, ProfileError>(if there.is_some() { Edit::Keep } else { Edit::Put(again) })
+                })
+                .await?;
+                return Err(used);
+            }
+        }
+        Ok(edited)
+    }
+
+    async fn refuse_used(&mut self, name: &str) -> Result<(), ProfileError> {
         let filter = EndpointFilter { profile: Some(name.to_owned()), ..EndpointFilter::default() };
         let endpoints = self.endpoint_records(&filter).await?.found;
-        if !endpoints.is_empty() {
-            let endpoints = endpoints.iter().map(|endpoint| endpoint.shown().to_owned()).collect();
-            return Err(ProfileError::InUse { name: name.to_owned(), endpoints });
+        if endpoints.is_empty() {
+            return Ok(());
         }
-        self.edit(Kind::Profile, name, dry_run, |_| Ok(Edit::Delete)).await
+        let endpoints = endpoints.iter().map(|endpoint| endpoint.shown().to_owned()).collect();
+        Err(ProfileError::InUse { name: name.to_owned(), endpoints })
     }
 
     /// Adds a rule before the one at a position, else as the last; not again where it is there and no position given.

@@ -76,12 +76,16 @@ impl Transaction {
         self.changes.push(Change::Put { key, value });
     }
 
-    /// Profiles are created where they are missing and otherwise left alone.
+    /// Profiles are created where they are missing and otherwise left alone: those that are there must still be there
+    /// at the write, so that no endpoint names a profile that was removed meanwhile.
     fn add_profiles(&mut self, request: &PlanRequest, view: &Snapshot, allow_nets: &[IpNet]) {
         for name in &request.wanted.profiles {
             let key = keys::profile(name);
-            let known = view.entry(&key).is_some() || self.profiles_created.contains(name);
-            if known || profile::is_built_in(name) {
+            if let Some(entry) = view.entry(&key) {
+                self.guards.push(Guard::Revision { key, revision: entry.revision });
+                continue;
+            }
+            if self.profiles_created.contains(name) || profile::is_built_in(name) {
                 continue;
             }
             let uid = uuid::Uuid::new_v4().to_string();
