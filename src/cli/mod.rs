@@ -155,6 +155,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     });
     // A thread may still wait for an answer on standard input.
     runtime.shutdown_background();
+    if let Some(source) = out.lost() {
+        eprintln!("{}: cannot write the output: {source}", calicoctl::program());
+        return ExitCode::FAILURE;
+    }
     result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
         Some(error) => usage(error),
         None => failed(error.as_ref()),

@@ -43,6 +43,8 @@ pub struct Output {
 pub struct Out {
     sink: Arc<Mutex<dyn Write + Send>>,
     closed: CancellationToken,
+    /// Why something that was printed is lost, other than for want of a reader.
+    lost: Arc<Mutex<Option<io::Error>>>,
     /// What ends up on a terminal, and not in a file or a program.
     terminal: bool,
 }
@@ -50,13 +52,18 @@ pub struct Out {
 impl Out {
     pub fn stdout() -> Self {
         let terminal = io::stdout().is_terminal();
-        Self { sink: Arc::new(Mutex::new(io::stdout())), closed: CancellationToken::new(), terminal }
+        Self::to(io::stdout(), terminal)
+    }
+
+    fn to(sink: impl Write + Send + 'static, terminal: bool) -> Self {
+        let (closed, lost) = (CancellationToken::new(), Arc::default());
+        Self { sink: Arc::new(Mutex::new(sink)), closed, lost, terminal }
     }
 
     /// Standard error, for what has its place there.
     pub fn stderr() -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { sink: Arc::new(Mutex::new(io::stderr())), closed: CancellationToken::new(), terminal }
+        Self::to(io::stderr(), terminal)
     }
 
     /// Collects what is printed, for a screen that is then drawn at once.
@@ -107,9 +114,17 @@ impl Out {
         let Ok(mut sink) = self.sink.lock() else { return };
         match sink.write_all(bytes).and_then(|()| sink.flush()) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => self.closed.cancel(),
-            // A full disk behind standard output must not stop a teardown.
-            Ok(()) | Err(_) => {}
+            Ok(()) => {}
+            // A full disk behind standard output must not stop a teardown; the program fails at its end.
+            Err(error) => {
+                self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
         }
+    }
+
+    /// Why some of the output is lost, if it is.
+    pub fn lost(&self) -> Option<io::Error> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Cancelled when the reader has gone away.
@@ -277,7 +292,7 @@ mod tests {
                 Ok(())
             }
         }
-        let out = Out { sink: Arc::new(Mutex::new(Gone)), closed: CancellationToken::new(), terminal: false };
+        let out = Out::to(Gone, false);
         out.line("hello");
         assert!(out.closed().is_cancelled());
     }

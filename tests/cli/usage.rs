@@ -37,6 +37,16 @@ fn unknown_words_name_the_nearest_ones() {
 }
 
 #[test]
+fn output_that_is_lost_is_an_error_and_a_closed_reader_is_none() {
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_calico-mesos"));
+    let output = command.arg("explain").stdout(full).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("cannot write the output: No space left on device"), "{stderr}");
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     for argument in ["--help", "--version"] {
         let outcome = plain(&[argument]);

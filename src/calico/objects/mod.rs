@@ -191,9 +191,12 @@ impl Object {
     fn read(kind: Kind, entry: &ReadKey) -> Result<Self, Damaged> {
         let damaged = |reason: String| Damaged { key: entry.key.clone(), reason };
         let value: Value = serde_json::from_slice(&entry.value)
-            .map_err(|error| damaged(format!("it is no JSON ({error})")))?;
+            .map_err(|error| damaged(format!("it is not JSON ({error})")))?;
         if !value.is_object() {
-            return Err(damaged("it is no JSON object".to_owned()));
+            return Err(damaged("it is not a JSON object".to_owned()));
+        }
+        if !value.get("spec").is_none_or(Value::is_object) {
+            return Err(damaged("its spec is not a JSON object".to_owned()));
         }
         let name = entry.key.strip_prefix(&kind.prefix()).unwrap_or_default();
         let (namespace, name) = match name.split_once('/') {
@@ -377,13 +380,12 @@ mod tests {
             value: value.as_bytes().to_vec(),
             revision: 3,
         };
-        for bad in ["", "{", "[]", "7", "null"] {
+        for bad in ["", "{", "[]", "7", "null", r#"{"spec":7}"#] {
             assert!(Object::read(Kind::Profile, &entry(bad)).is_err(), "{bad}");
         }
-        let mut object = Object::read(Kind::Profile, &entry(r#"{"spec":7,"other":1}"#)).unwrap();
+        let mut object = Object::read(Kind::Profile, &entry(r#"{"other":1}"#)).unwrap();
         assert_eq!((object.name.as_str(), object.exists()), ("dev", true));
-        assert!(object.spec::<Map<String, Value>>().is_err());
         object.spec_mut().insert("a".into(), 1.into());
-        assert_eq!(object.value, json!({"spec": {"a": 1}, "other": 1}));
+        assert_eq!(object.value, json!({"other": 1, "spec": {"a": 1}}));
     }
 }

@@ -145,6 +145,17 @@ pub struct PoolWish {
     pub node_selector: Option<String>,
 }
 
+/// Networks that no container can have an address of.
+const UNUSABLE: [(&str, &str); 7] = [
+    ("169.254.0.0/16", "link-local"),
+    ("fe80::/10", "link-local"),
+    ("127.0.0.0/8", "loopback"),
+    ("::1/128", "loopback"),
+    ("224.0.0.0/4", "multicast"),
+    ("ff00::/8", "multicast"),
+    ("0.0.0.0/8", "unspecified"),
+];
+
 impl PoolWish {
     /// What Calico's rules say against a pool of this network with these properties; `block_length` is that of the
     /// pool that exists.
@@ -155,12 +166,13 @@ impl PoolWish {
                 cidr.trunc()
             ));
         }
-        let (link_local, lengths) = match cidr {
-            IpNet::V4(_) => ("169.254.0.0/16", 20..=32),
-            IpNet::V6(_) => ("fe80::/10", 116..=128),
-        };
-        if link_local.parse().is_ok_and(|net| overlap(cidr, &net)) {
-            return Err(format!("the pool {text} overlaps the link-local network {link_local}"));
+        let lengths = if cidr.addr().is_ipv4() { 20..=32 } else { 116..=128 };
+        for (net, what) in UNUSABLE {
+            if net.parse().is_ok_and(|net| overlap(cidr, &net)) {
+                return Err(format!(
+                    "the pool {text} overlaps {net}, the {what} addresses: no task can have one"
+                ));
+            }
         }
         let length =
             self.block_length.or(block_length).unwrap_or(if cidr.addr().is_ipv4() { 26 } else { 122 });
@@ -401,7 +413,7 @@ impl Datastore {
     }
 
     /// Removes a pool as Calico does: disables it, gives up its blocks, deletes it. Refused while an address of it is
-    /// in use; Calico's own tunnel addresses do not count, since calico/node takes others.
+    /// in use; Calico's own tunnel addresses do not count, since calico/node takes others, but are warned of.
     pub async fn remove_pool(&mut self, pool: PoolRecord, dry_run: bool) -> Result<RemovedPool, IpamError> {
         self.without_holders(&pool).await?;
         let blocks = self.affine_blocks(&pool.cidr).await?;
@@ -463,11 +475,21 @@ impl Datastore {
             return Err(CalicoError::from(record).into());
         }
         let endpoints = self.objects(Kind::WorkloadEndpoint).await?;
-        let users = ledger::users_of(&endpoints.found).0;
+        let (users, unclear) = ledger::users_of(&endpoints.found);
+        // It may have an address of the network.
+        if let Some(record) = endpoints.damaged.into_iter().chain(unclear).next() {
+            return Err(CalicoError::from(record).into());
+        }
         let mut holders = std::collections::BTreeMap::new();
         for taken in blocks.iter().flat_map(|block: &BookedBlock| &block.taken) {
-            if cidr.contains(&taken.address) && !taken.is_calicos_own() {
-                holders.insert(taken.address, taken.holder());
+            match (cidr.contains(&taken.address), taken.is_calicos_own()) {
+                (true, false) => drop(holders.insert(taken.address, taken.holder())),
+                (true, true) => tracing::warn!(
+                    "{} is the tunnel address of a node ({}): restart calico/node there, or run `calico-mesos node init`",
+                    taken.address,
+                    taken.holder()
+                ),
+                (false, _) => {}
             }
         }
         for (address, endpoint) in users.into_iter().filter(|(address, _)| cidr.contains(address)) {

@@ -136,6 +136,21 @@ impl ProfileList {
     }
 }
 
+/// Whether Calico's programs can read the profile's rules and labels.
+fn check_profile(object: &Object) -> Result<(), CalicoError> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Readable {
+        #[serde(default, rename = "ingress")]
+        _ingress: Option<Vec<Map<String, Value>>>,
+        #[serde(default, rename = "egress")]
+        _egress: Option<Vec<Map<String, Value>>>,
+        #[serde(default, rename = "labelsToApply")]
+        _labels: Option<BTreeMap<String, String>>,
+    }
+    object.spec::<Readable>().map(drop).map_err(CalicoError::from)
+}
+
 impl Datastore {
     /// All profiles, without the one that is built into Calico.
     pub async fn profiles(&mut self) -> Result<ProfileList, CalicoError> {
@@ -160,6 +175,10 @@ impl Datastore {
         let answer = self.read(&ranges).await?;
         let missing = names.iter().zip(&answer.ranges);
         let mut missing = missing.filter(|(name, range)| range.is_empty() && !profile::is_built_in(name));
+        // Felix does not see a damaged one, and drops what its endpoints send.
+        for entry in answer.ranges.iter().flatten() {
+            check_profile(&Object::read(Kind::Profile, entry).map_err(CalicoError::from)?)?;
+        }
         match missing.next() {
             None => Ok(()),
             Some((name, _)) => self.profiles().await?.named(name).map(drop),
@@ -283,6 +302,7 @@ impl Datastore {
         profiles.named(name)?;
         self.edit(Kind::Profile, name, dry_run, |old| {
             let mut object = old.ok_or_else(|| gone(name))?;
+            check_profile(&object)?;
             let old = direction.rules(&object).map_err(CalicoError::from)?.to_vec();
             let mut rules = old.clone();
             change(&mut rules, &profiles.tags)?;

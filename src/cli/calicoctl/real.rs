@@ -64,7 +64,9 @@ pub(super) fn find(
     own: Option<&Metadata>,
     words: &[OsString],
 ) -> Result<PathBuf, RealError> {
-    let verb = || words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+    // `node` and `ipam` are ours; only some of their verbs are Calico's.
+    let count = words.first().map_or(1, |word| if word == "node" || word == "ipam" { 2 } else { 1 });
+    let verb = || words.iter().take(count).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     if let Some(path) = &config.calicoctl.path {
         return match is_another_program(path, own) {
             true => Ok(path.clone()),

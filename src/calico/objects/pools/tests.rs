@@ -23,8 +23,10 @@ fn what_calico_refuses_is_refused() {
     let wish = PoolWish::default();
     for (cidr, wish, words) in [
         ("10.65.0.5/16", wish.clone(), "its network is 10.65.0.0/16"),
-        ("169.254.7.0/24", wish.clone(), "link-local network 169.254.0.0/16"),
-        ("fe80::/64", wish.clone(), "link-local network fe80::/10"),
+        ("169.254.7.0/24", wish.clone(), "169.254.0.0/16, the link-local addresses"),
+        ("fe80::/64", wish.clone(), "fe80::/10, the link-local addresses"),
+        ("127.1.0.0/16", wish.clone(), "127.0.0.0/8, the loopback addresses"),
+        ("224.0.0.0/8", wish.clone(), "224.0.0.0/4, the multicast addresses"),
         ("10.65.0.0/28", wish.clone(), "smaller blocks with --block-size 28"),
         ("fd00::/124", wish.clone(), "smaller than a block of /122"),
         ("10.65.0.0/16", PoolWish { block_length: Some(19), ..wish.clone() }, "20 to 32 bits"),
