@@ -97,8 +97,8 @@ async fn damaged_profiles_are_named_and_kept() {
     desk.world.put(&key("good"), r#"{"spec":{}}"#).await;
     let before = desk.world.dump().await;
     let said = desk.run("profile show -o name");
-    assert_eq!((said.code, said.stdout.as_str()), (0, "c\nd\ne\ngood\n"), "{said:?}");
-    for name in ["a", "b", "c", "d"] {
+    assert_eq!((said.code, said.stdout.as_str()), (0, "c\nd\ngood\n"), "{said:?}");
+    for name in ["a", "b", "c", "d", "e"] {
         assert!(said.stderr.contains(&format!("{} is damaged", key(name))), "{said:?}");
     }
     for line in [

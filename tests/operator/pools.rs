@@ -182,7 +182,10 @@ async fn a_removed_pool_leaves_nothing_but_the_tunnel_addresses_of_others() {
     assert_eq!((said.code, said.stdout.contains("would be removed with 2 blocks")), (3, true), "{said:?}");
     let kept = desk.world.dump().await;
     assert!(kept.contains_key(&format!("{RESOURCES}/ippools/web")));
-    assert!(desk.done("pool remove 10.65.0.0/26").contains("is removed with 2 blocks"));
+    let said = desk.run("pool remove 10.65.0.0/26");
+    assert!(said.code == 0 && said.stdout.contains("is removed with 2 blocks"), "{said:?}");
+    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    assert!(said.stderr.contains("a node's tunnel address (ipipTunnelAddress on agent-2)"), "{said:?}");
     let dump = desk.world.ipam().await;
     let left: Vec<&String> = dump.keys().filter(|key| key.contains("/block/")).collect();
     assert_eq!(left, [&key]);

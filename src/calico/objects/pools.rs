@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
 use super::ledger::{self, BookedBlock};
+use super::profiles::some_of;
 use super::{Damaged, Edit, Edited, Kind, Object};
 use crate::calico::model::to_json;
 use crate::calico::overlap::overlap;
@@ -145,6 +146,7 @@ pub struct PoolWish {
     pub node_selector: Option<String>,
 }
 
+const NEW_TUNNEL: &str = "restart calico/node there, or run `calico-mesos node init`";
 /// Networks that no container can have an address of.
 const UNUSABLE: [(&str, &str); 7] = [
     ("169.254.0.0/16", "link-local"),
@@ -415,7 +417,7 @@ impl Datastore {
     /// Removes a pool as Calico does: disables it, gives up its blocks, deletes it. Refused while an address of it is
     /// in use; Calico's own tunnel addresses do not count, since calico/node takes others, but are warned of.
     pub async fn remove_pool(&mut self, pool: PoolRecord, dry_run: bool) -> Result<RemovedPool, IpamError> {
-        self.without_holders(&pool).await?;
+        self.without_holders(&pool, true).await?;
         let blocks = self.affine_blocks(&pool.cidr).await?;
         if dry_run {
             let edited = Edited { before: Some(pool.record.clone()), after: None };
@@ -423,7 +425,7 @@ impl Datastore {
         }
         self.enable_pool(&pool.name, false, false).await?;
         tokio::time::sleep(DRAIN).await;
-        if let Err(holders) = self.without_holders(&pool).await {
+        if let Err(holders) = self.without_holders(&pool, false).await {
             // An address was given out in the last moment.
             self.enable_pool(&pool.name, !pool.disabled, false).await?;
             return Err(holders);
@@ -446,28 +448,23 @@ impl Datastore {
         Ok(ours.map(|affinity| (affinity.node, affinity.cidr)).collect())
     }
 
-    async fn without_holders(&mut self, pool: &PoolRecord) -> Result<(), IpamError> {
-        let holders = self.pool_holders(&pool.cidr).await?;
+    async fn without_holders(&mut self, pool: &PoolRecord, warn: bool) -> Result<(), IpamError> {
+        let holders = self.pool_holders(&pool.cidr, warn).await?;
         if holders.is_empty() {
             return Ok(());
         }
-        let shown: Vec<String> = holders.iter().take(10).cloned().collect();
-        let more = match holders.len() - shown.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
         Err(IpamError::Refused(format!(
-            "the pool {} has {} in use: {}{more}; end these tasks first (`pool disable {}` keeps new ones out), or \
+            "the pool {} has {} in use: {}; end these tasks first (`pool disable {}` keeps new ones out), or \
              release what no task has with `ipam release --ip`",
             pool.shown(),
             if holders.len() == 1 { "an address".to_owned() } else { format!("{} addresses", holders.len()) },
-            shown.join(", "),
+            some_of(&holders),
             pool.name
         )))
     }
 
     /// The addresses of a network that are in use, with their holders; without Calico's own.
-    async fn pool_holders(&mut self, cidr: &IpNet) -> Result<Vec<String>, IpamError> {
+    async fn pool_holders(&mut self, cidr: &IpNet, warn: bool) -> Result<Vec<String>, IpamError> {
         let (blocks, damaged) = self.booked_blocks().await?;
         let concerns =
             |record: &Damaged| keys::cidr_of_key(&record.key).is_some_and(|block| overlap(&block, cidr));
@@ -482,14 +479,13 @@ impl Datastore {
         }
         let mut holders = std::collections::BTreeMap::new();
         for taken in blocks.iter().flat_map(|block: &BookedBlock| &block.taken) {
-            match (cidr.contains(&taken.address), taken.is_calicos_own()) {
-                (true, false) => drop(holders.insert(taken.address, taken.holder())),
-                (true, true) => tracing::warn!(
-                    "{} is the tunnel address of a node ({}): restart calico/node there, or run `calico-mesos node init`",
-                    taken.address,
-                    taken.holder()
-                ),
-                (false, _) => {}
+            let (address, holder) = (taken.address, taken.holder());
+            match (cidr.contains(&address), taken.is_calicos_own()) {
+                (true, false) => drop(holders.insert(address, holder)),
+                (true, true) if warn => {
+                    tracing::warn!("{address} is a node's tunnel address ({holder}): {NEW_TUNNEL}")
+                }
+                _ => {}
             }
         }
         for (address, endpoint) in users.into_iter().filter(|(address, _)| cidr.contains(address)) {

@@ -49,7 +49,8 @@ fn all_of(names: &[String]) -> String {
     }
 }
 
-fn some_of(names: &[String]) -> String {
+/// The first few of many names, and how many there are besides.
+pub(super) fn some_of(names: &[String]) -> String {
     let first = names.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
     match names.len() > MOST_NAMED {
         true => format!("{first} and {} more", names.len() - MOST_NAMED),
@@ -302,7 +303,6 @@ impl Datastore {
         profiles.named(name)?;
         self.edit(Kind::Profile, name, dry_run, |old| {
             let mut object = old.ok_or_else(|| gone(name))?;
-            check_profile(&object)?;
             let old = direction.rules(&object).map_err(CalicoError::from)?.to_vec();
             let mut rules = old.clone();
             change(&mut rules, &profiles.tags)?;
