@@ -4,6 +4,7 @@
 //! permitted"; seen with 20.10 and `userns-remap`), and it could neither bind a port below 1024 nor set an interface
 //! up. `--userns=host` for one container would help, and would take away what the administrator has set.
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::Value;
@@ -12,8 +13,6 @@ use super::docker::{status_error, Docker};
 use super::error::DockerError;
 use super::inspect::daemon_words;
 use crate::limits::DOCKER_INFO;
-
-const DOING: &str = "report its security options";
 
 /// Why containers of a daemon have a user namespace of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,19 +26,24 @@ pub enum UserNamespace {
 impl Docker {
     /// The user namespace of this daemon's containers; `None` where that is the host's.
     pub async fn user_namespace(&self) -> Result<Option<UserNamespace>, DockerError> {
+        Ok(of_info(&self.info("report its security options").await?))
+    }
+
+    /// What the daemon says of itself. `doing`: what is asked for, for messages.
+    pub(super) async fn info(&self, doing: &'static str) -> Result<Bytes, DockerError> {
         let ask = async {
             let answer = self.transport.ask(Method::GET, "/info", &[]).await;
-            let answer = answer.map_err(|error| self.send_error(DOING, error))?;
+            let answer = answer.map_err(|error| self.send_error(doing, error))?;
             let status = answer.status();
             let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
             match status.is_success() {
-                true => Ok(of_info(&bytes)),
-                false => Err(status_error(DOING, status.as_u16(), daemon_words(&bytes))),
+                true => Ok(bytes),
+                false => Err(status_error(doing, status.as_u16(), daemon_words(&bytes))),
             }
         };
         match tokio::time::timeout(DOCKER_INFO, ask).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.slow(DOING, DOCKER_INFO)),
+            Err(_) => Err(self.slow(doing, DOCKER_INFO)),
         }
     }
 }

@@ -2,34 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use http_body_util::BodyExt;
-use hyper::Method;
 use serde_json::Value;
 
-use super::docker::{status_error, Docker};
+use super::docker::Docker;
 use super::error::DockerError;
-use super::inspect::daemon_words;
-use crate::limits::DOCKER_INFO;
-
-const DOING: &str = "list its runtimes";
 
 impl Docker {
     /// The path of each registered runtime by its name.
     pub async fn runtimes(&self) -> Result<BTreeMap<String, String>, DockerError> {
-        let ask = async {
-            let answer = self.transport.ask(Method::GET, "/info", &[]).await;
-            let answer = answer.map_err(|error| self.send_error(DOING, error))?;
-            let status = answer.status();
-            let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
-            match status.is_success() {
-                true => Ok(of_info(&bytes)),
-                false => Err(status_error(DOING, status.as_u16(), daemon_words(&bytes))),
-            }
-        };
-        match tokio::time::timeout(DOCKER_INFO, ask).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.slow(DOING, DOCKER_INFO)),
-        }
+        Ok(of_info(&self.info("list its runtimes").await?))
     }
 }
 
