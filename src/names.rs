@@ -99,6 +99,16 @@ impl From<ContainerId> for String {
 pub const LABEL_MAX: usize = 63;
 /// The longest name of a resource of Calico, a DNS-1123 subdomain.
 pub const RESOURCE_NAME_MAX: usize = 253;
+/// Is this text what Calico accepts as a resource's name (lower-case DNS-1123 subdomain)?
+pub fn is_resource_name(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    text.len() <= RESOURCE_NAME_MAX
+        && text.split('.').all(|part| {
+            part.chars().all(inner) && outer(part.chars().next()) && outer(part.chars().next_back())
+        })
+}
+
 /// What Consul's names may have beside `-direct`.
 const SERVICE_MAX: usize = LABEL_MAX - "-direct".len();
 
@@ -158,6 +168,16 @@ pub fn dns_label(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn resource_names() {
+        for good in ["dev", "a.b-c", "0", "web-3.5f3cbe1e"] {
+            assert!(is_resource_name(good), "{good}");
+        }
+        for bad in ["", "Dev", "a_b", "-a", "a-", "a..b", "a/b", "ü", ".a", &"a".repeat(254)] {
+            assert!(!is_resource_name(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn names_of_a_container() {

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use super::block::{self, Attribute, Block};
+use super::model::to_json;
 use super::query::{self, Endpoint};
 use super::snapshot::{SeenBlock, Snapshot};
 use super::txn::{Change, Guard, Range, ReadKey, Written};
@@ -219,6 +220,28 @@ impl Datastore {
     /// Gives up a block of a node that is gone, if the block is empty; as Calico does it when a node is deleted.
     /// `false`: an address in it is in use.
     pub async fn give_up_block(&mut self, node: &str, cidr: &IpNet) -> Result<bool, CalicoError> {
+        self.part_block(node, cidr, |_| None).await
+    }
+
+    /// The same, and a block that still has addresses is left without a node, as Calico does when a pool goes.
+    pub(super) async fn let_go_of_block(&mut self, node: &str, cidr: &IpNet) -> Result<(), CalicoError> {
+        let without_node = |mut block: Block| {
+            block.affinity = None;
+            block.affinity_claim_time = None;
+            block.count_write();
+            Some(to_json(&block))
+        };
+        self.part_block(node, cidr, without_node).await.map(drop)
+    }
+
+    /// Parts a block from its node: an empty one goes, of another one `used` says what stays. `false`: nothing may stay
+    /// of it, and nothing was written.
+    async fn part_block(
+        &mut self,
+        node: &str,
+        cidr: &IpNet,
+        used: impl Fn(Block) -> Option<Vec<u8>>,
+    ) -> Result<bool, CalicoError> {
         let (block, affinity) = (keys::block(cidr), keys::affinity(node, cidr));
         let cluster = keys::cluster_information();
         let ranges = [&cluster, &block, &affinity].map(|key| Range::Key(key.clone()));
@@ -228,32 +251,41 @@ impl Datastore {
             if snapshot.readiness() == Err(NotReady::Locked) {
                 return Err(CalicoError::NotReady(NotReady::Locked));
             }
-            let mut gone = Vec::new();
+            let mut changes = Vec::new();
             match snapshot.block(cidr) {
                 SeenBlock::There(seen, _) if seen.is_affine_to(node) => match seen.is_empty() {
-                    true => gone.push(&block),
-                    false => return Ok(false),
+                    true => changes.push(Change::Delete { key: block.clone() }),
+                    false => match used(*seen) {
+                        Some(value) => changes.push(Change::Put { key: block.clone(), value }),
+                        None => return Ok(false),
+                    },
                 },
                 // It belongs to another node by now; only this node's affinity still names it.
                 SeenBlock::There(..) | SeenBlock::Absent | SeenBlock::Unknown => {}
                 SeenBlock::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
             }
-            gone.extend(snapshot.entry(&affinity).map(|_| &affinity));
-            if gone.is_empty() {
-                return Ok(true);
-            }
-            let changes: Vec<Change> =
-                gone.iter().map(|key| Change::Delete { key: (*key).clone() }).collect();
+            changes.extend(snapshot.entry(&affinity).map(|_| Change::Delete { key: affinity.clone() }));
             let guard =
                 |key: &String| Guard::Revision { revision: snapshot.revision_of(key), key: key.clone() };
             let guards = [&cluster, &block, &affinity].map(guard);
-            match self.store.write(&guards, &changes, &[]).await {
-                Ok(Written::Done) => return Ok(true),
-                Ok(Written::Conflict(_)) => {}
-                Err(source) => return Err(self.store_error(source)),
+            if changes.is_empty() || self.written(&guards, &changes).await? {
+                return Ok(true);
             }
         }
         Err(CalicoError::Contended(ATTEMPTS))
+    }
+
+    /// False: a guard did not hold.
+    pub(super) async fn written(
+        &mut self,
+        guards: &[Guard],
+        changes: &[Change],
+    ) -> Result<bool, CalicoError> {
+        match self.store.write(guards, changes, &[]).await {
+            Ok(Written::Done) => Ok(true),
+            Ok(Written::Conflict(_)) => Ok(false),
+            Err(source) => Err(self.store_error(source)),
+        }
     }
 }
 

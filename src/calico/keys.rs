@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR, RESOURCE_NAME_MAX};
+use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 use super::Family;
 
@@ -192,16 +192,6 @@ pub(super) fn endpoint_name(node: &str, workload: &str) -> String {
     [node, ORCHESTRATOR, workload, ENDPOINT].map(doubled).join("-")
 }
 
-/// Is this text what Calico accepts as a resource's name (lower-case DNS-1123 subdomain)?
-pub(super) fn is_resource_name(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    text.len() <= RESOURCE_NAME_MAX
-        && text.split('.').all(|part| {
-            part.chars().all(inner) && outer(part.chars().next()) && outer(part.chars().next_back())
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,15 +240,5 @@ mod tests {
         );
         assert!(format!("{}no-region/{}", felix_reports(), felix_report("a%", "m", "w", "e"))
             .starts_with(&felix_reports_of("a%")));
-    }
-
-    #[test]
-    fn resource_names() {
-        for good in ["dev", "a.b-c", "0", "web-3.5f3cbe1e"] {
-            assert!(is_resource_name(good), "{good}");
-        }
-        for bad in ["", "Dev", "a_b", "-a", "a-", "a..b", "a/b", "ü", ".a", &"a".repeat(254)] {
-            assert!(!is_resource_name(bad), "{bad}");
-        }
     }
 }

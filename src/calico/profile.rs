@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::model::{Metadata, Peer, ProfileSpec, Resource, Rule};
-use super::{keys, CalicoError};
-use crate::names::LABEL_MAX;
+use super::CalicoError;
+use crate::names::{is_resource_name, LABEL_MAX};
 
 pub(super) const MEMBERSHIP: &str = "mesos-profile/";
 /// Calico answers for this one itself; it cannot be written.
@@ -18,7 +18,7 @@ const BUILT_IN: &str = "projectcalico-default-allow";
 
 /// Whether Calico accepts this as the name of a profile.
 pub fn validate_name(name: &str) -> Result<(), CalicoError> {
-    if keys::is_resource_name(name) {
+    if is_resource_name(name) {
         return Ok(());
     }
     Err(CalicoError::ProfileName(name.to_owned()))

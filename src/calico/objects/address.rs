@@ -12,7 +12,7 @@ use crate::calico::block::{self, Block};
 use crate::calico::model::{to_json, Handle};
 use crate::calico::overlap::Lengths;
 use crate::calico::snapshot::{SeenBlock, Snapshot};
-use crate::calico::txn::{Change, Guard, Range, Written};
+use crate::calico::txn::{Change, Guard, Range};
 use crate::calico::{keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 
 /// What IPAM has of an address.
@@ -153,50 +153,6 @@ impl Datastore {
             .map(|key| Guard::Revision { revision: snapshot.revision_of(&key), key })
             .collect();
         self.written(&guards, &changes).await
-    }
-
-    /// Takes a block that still has addresses from its node, as Calico does when its pool goes.
-    pub(super) async fn loosen_block(&mut self, node: &str, cidr: &IpNet) -> Result<(), CalicoError> {
-        let [cluster, block_key, affinity] =
-            [keys::cluster_information(), keys::block(cidr), keys::affinity(node, cidr)];
-        let ranges = [&cluster, &block_key, &affinity].map(|key| Range::Key(key.clone()));
-        for _ in 0..ATTEMPTS {
-            let mut snapshot = Snapshot::default();
-            self.look(&mut snapshot, &ranges).await?;
-            if snapshot.readiness() == Err(NotReady::Locked) {
-                return Err(CalicoError::NotReady(NotReady::Locked));
-            }
-            let mut changes = Vec::new();
-            match snapshot.block(cidr) {
-                SeenBlock::There(mut block, _) if block.is_affine_to(node) => {
-                    block.affinity = None;
-                    block.affinity_claim_time = None;
-                    block.count_write();
-                    changes.push(Change::Put { key: block_key.clone(), value: to_json(&*block) });
-                }
-                SeenBlock::Broken(reason) => return Err(CalicoError::Unreadable { key: block_key, reason }),
-                SeenBlock::There(..) | SeenBlock::Absent | SeenBlock::Unknown => {}
-            }
-            if snapshot.entry(&affinity).is_some() {
-                changes.push(Change::Delete { key: affinity.clone() });
-            }
-            let guard =
-                |key: &String| Guard::Revision { revision: snapshot.revision_of(key), key: key.clone() };
-            let guards = [&cluster, &block_key, &affinity].map(guard);
-            if changes.is_empty() || self.written(&guards, &changes).await? {
-                return Ok(());
-            }
-        }
-        Err(CalicoError::Contended(ATTEMPTS))
-    }
-
-    /// False: a guard did not hold.
-    async fn written(&mut self, guards: &[Guard], changes: &[Change]) -> Result<bool, CalicoError> {
-        match self.store.write(guards, changes, &[]).await {
-            Ok(Written::Done) => Ok(true),
-            Ok(Written::Conflict(_)) => Ok(false),
-            Err(source) => Err(self.store_error(source)),
-        }
     }
 }
 

@@ -314,7 +314,7 @@ mod tests {
         let name = |scope, address: &str| peer_name(&scope, address.parse().unwrap());
         assert_eq!(name(PeerScope::Global, "10.0.0.1"), "peer-10-0-0-1");
         assert_eq!(name(PeerScope::Node("agent-1".into()), "::1"), "agent-1.peer-0-0-0-0-0-0-0-1");
-        assert!(crate::calico::keys::is_resource_name(&name(PeerScope::Global, "fd00::1")));
+        assert!(crate::names::is_resource_name(&name(PeerScope::Global, "fd00::1")));
     }
 
     #[test]

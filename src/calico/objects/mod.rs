@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::model::to_json;
 use super::pool::Pool;
 use super::snapshot::Snapshot;
-use super::txn::{Change, Guard, Range, ReadKey, Written};
+use super::txn::{Change, Guard, Range, ReadKey};
 use super::{clock, keys, CalicoError, Datastore, NotReady, ATTEMPTS};
 
 pub use address::{Assignment, IpamSettings};
@@ -348,10 +348,8 @@ impl Datastore {
                 Guard::Revision { key: key.clone(), revision },
                 Guard::Revision { revision: snapshot.revision_of(&cluster), key: cluster.clone() },
             ];
-            match self.store.write(&guards, &[changes], &[]).await {
-                Ok(Written::Done) => return Ok(Edited { before, after }),
-                Ok(Written::Conflict(_)) => {}
-                Err(source) => return Err(self.store_error(source).into()),
+            if self.written(&guards, &[changes]).await? {
+                return Ok(Edited { before, after });
             }
         }
         Err(CalicoError::Contended(ATTEMPTS).into())

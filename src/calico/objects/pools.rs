@@ -15,6 +15,7 @@ use crate::calico::overlap::overlap;
 use crate::calico::pool::Pool;
 use crate::calico::txn::Range;
 use crate::calico::{keys, selector, CalicoError, Datastore, Family};
+use crate::names::is_resource_name;
 
 /// How long Calico waits for assignments that have begun, before it takes a disabled pool apart.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -363,7 +364,7 @@ impl Datastore {
         damaged: &[Damaged],
     ) -> Result<(), IpamError> {
         let refused = |text: String| Err(IpamError::Refused(text));
-        if !keys::is_resource_name(name) {
+        if !is_resource_name(name) {
             return refused(format!(
                 "'{name}' is not a valid name: use lower-case letters, digits, dashes and dots, at most 253, and begin \
                  and end with a letter or digit"
@@ -432,9 +433,7 @@ impl Datastore {
         }
         let blocks = self.affine_blocks(&pool.cidr).await?;
         for (node, cidr) in &blocks {
-            if !self.give_up_block(node, cidr).await? {
-                self.loosen_block(node, cidr).await?;
-            }
+            self.let_go_of_block(node, cidr).await?;
         }
         let edited = self.edit::<IpamError>(Kind::IpPool, &pool.name, false, |_| Ok(Edit::Delete)).await?;
         let edited = Edited { before: Some(pool.record.clone()), ..edited };

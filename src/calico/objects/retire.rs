@@ -1,15 +1,11 @@
 //! The end of a node: what Calico's own `delete node` removes, once nothing of the node's tasks is left.
 
-use ipnet::IpNet;
 use serde_json::{json, Value};
 
 use super::start_up::Made;
 use super::{fresh, Edit, Edited, Kind, Object};
 use crate::calico::inventory::Allocation;
-use crate::calico::model::to_json;
-use crate::calico::snapshot::{SeenBlock, Snapshot};
-use crate::calico::txn::{Change, Guard, Range, Written};
-use crate::calico::{keys, CalicoError, Datastore, NotReady, ATTEMPTS};
+use crate::calico::{keys, CalicoError, Datastore};
 
 /// What a node has that neither its tasks nor its tunnels have.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -57,8 +53,8 @@ impl Datastore {
             removed.push(Made { object: format!("tunnel addresses of {node}"), edited });
         }
         for cidr in &inventory.blocks {
-            if !dry_run && !self.give_up_block(node, cidr).await? {
-                self.set_block_free(node, cidr).await?;
+            if !dry_run {
+                self.let_go_of_block(node, cidr).await?;
             }
             let edited = Edited { before: Some(json!({ "affinity": node })), after: None };
             removed.push(Made { object: format!("block {cidr}"), edited });
@@ -90,39 +86,5 @@ impl Datastore {
         }
         found.push((Kind::Node, node.to_owned()));
         Ok(found)
-    }
-
-    /// Takes the node from a block that holds addresses.
-    async fn set_block_free(&mut self, node: &str, cidr: &IpNet) -> Result<(), CalicoError> {
-        let (block, affinity) = (keys::block(cidr), keys::affinity(node, cidr));
-        let cluster = keys::cluster_information();
-        let ranges = [&cluster, &block, &affinity].map(|key| Range::Key(key.clone()));
-        for _ in 0..ATTEMPTS {
-            let mut snapshot = Snapshot::default();
-            self.look(&mut snapshot, &ranges).await?;
-            if snapshot.readiness() == Err(NotReady::Locked) {
-                return Err(CalicoError::NotReady(NotReady::Locked));
-            }
-            let mut changes = vec![Change::Delete { key: affinity.clone() }];
-            match snapshot.block(cidr) {
-                SeenBlock::There(mut seen, _) if seen.is_affine_to(node) => {
-                    seen.affinity = None;
-                    seen.affinity_claim_time = None;
-                    seen.count_write();
-                    changes.push(Change::Put { key: block.clone(), value: to_json(&seen) });
-                }
-                SeenBlock::There(..) | SeenBlock::Absent | SeenBlock::Unknown => {}
-                SeenBlock::Broken(reason) => return Err(CalicoError::Unreadable { key: block, reason }),
-            }
-            let guard =
-                |key: &String| Guard::Revision { revision: snapshot.revision_of(key), key: key.clone() };
-            let guards = [&cluster, &block, &affinity].map(guard);
-            match self.store.write(&guards, &changes, &[]).await {
-                Ok(Written::Done) => return Ok(()),
-                Ok(Written::Conflict(_)) => {}
-                Err(source) => return Err(self.store_error(source)),
-            }
-        }
-        Err(CalicoError::Contended(ATTEMPTS))
     }
 }

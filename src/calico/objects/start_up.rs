@@ -9,7 +9,8 @@ use serde_json::{json, Value};
 use super::fresh::{self, PoolMode, DEFAULT};
 use super::{Damaged, Edit, Edited, Kind, NodeView, Object};
 use crate::calico::overlap::overlap;
-use crate::calico::{keys, CalicoError, Datastore};
+use crate::calico::{CalicoError, Datastore};
+use crate::names::is_resource_name;
 
 /// What a node is to have.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,7 +131,7 @@ impl Datastore {
     }
 
     async fn check_start_up(&mut self, wanted: &StartUp) -> Result<(), StartUpError> {
-        if !keys::is_resource_name(&wanted.node) {
+        if !is_resource_name(&wanted.node) {
             return Err(StartUpError::Name(wanted.node.clone()));
         }
         let nodes = self.objects(Kind::Node).await?;

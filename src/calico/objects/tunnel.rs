@@ -12,7 +12,7 @@ use crate::calico::files::{self, Hint};
 use crate::calico::model::to_json;
 use crate::calico::plan::{self, PlanRequest, PlanStep, Purpose};
 use crate::calico::snapshot::{Question, Snapshot};
-use crate::calico::txn::{Change, Guard, Written};
+use crate::calico::txn::{Change, Guard};
 use crate::calico::{keys, AddressRequest, CalicoError, Datastore, Family, Identity, Wanted, ATTEMPTS};
 use crate::config::Limits;
 use crate::limits::IPAM_LOCK;
@@ -139,10 +139,8 @@ impl Datastore {
                 write.guards.push(guard);
             }
             write.changes.push(Change::Put { key, value: to_json(&object.value) });
-            match self.store.write(&write.guards, &write.changes, &[]).await {
-                Ok(Written::Done) => return Ok(edited),
-                Ok(Written::Conflict(_)) => {}
-                Err(source) => return Err(self.store_error(source)),
+            if self.written(&write.guards, &write.changes).await? {
+                return Ok(edited);
             }
         }
         Err(CalicoError::Contended(ATTEMPTS))

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use crate::calico::{AddressRequest, Family};
 use crate::config::Config;
 use crate::error::{Code, Failure};
-use crate::names::{LABEL_MAX, RESOURCE_NAME_MAX};
+use crate::names::{is_resource_name, LABEL_MAX};
 
 pub const CALICO_IP: &str = "CALICO_IP";
 pub const CALICO_PROFILE: &str = "CALICO_PROFILE";
@@ -254,15 +254,6 @@ fn profiles(text: &str) -> Result<Vec<String>, Failure> {
         0..=MAX_ITEMS => Ok(wanted),
         _ => Err(wrong(format!("names more than {MAX_ITEMS} profiles"))),
     }
-}
-
-/// Calico's rule for names: a DNS subdomain in lower case.
-fn is_resource_name(name: &str) -> bool {
-    let part = |part: &str| {
-        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        !part.is_empty() && part.bytes().all(inner) && !part.starts_with('-') && !part.ends_with('-')
-    };
-    name.len() <= RESOURCE_NAME_MAX && name.split('.').all(part)
 }
 
 fn pools(text: &str) -> Result<Vec<String>, Failure> {

@@ -14,7 +14,7 @@ fn names_are_made_of_the_cidr() {
         ("::/3", "pool---3"),
     ] {
         assert_eq!(name_of(&net(cidr)), name);
-        assert!(keys::is_resource_name(name));
+        assert!(is_resource_name(name));
     }
 }
 
