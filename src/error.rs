@@ -6,6 +6,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 mod code;
 
@@ -25,6 +27,23 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
         source = inner.source();
     }
     text
+}
+
+/// What could not be done with a file or folder.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {path}", path = path.display())]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// Makes the error of an action, such as `write`, on this path.
+    pub fn on(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self { action, path, source }
+    }
 }
 
 /// An address without the user and password that may stand in it, for texts that others read.

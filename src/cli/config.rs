@@ -51,11 +51,11 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// Looks at the file as an executor does, and then at what only a person's shell has.
+/// Looks at the file as an executor does, and at what only a person's shell has.
 fn check(file: Option<&Path>, format: Format, out: &Out) -> Result<ExitCode, Failed> {
     let path = file.unwrap_or(Path::new(DEFAULT_PATH));
-    let problems = match Config::load(path).map(|_| ()).and_then(|()| Config::of_shell(file).map(|_| ())) {
-        Ok(()) => Vec::new(),
+    let problems = match Config::of_shell(file) {
+        Ok(_) => Vec::new(),
         Err(error @ (ConfigError::Parse { .. } | ConfigError::Invalid { .. })) => error.problems().to_vec(),
         Err(error @ ConfigError::Read { .. }) => return Err(error.into()),
         Err(error) => vec![Problem { line: None, text: crate::error::chain(&error) }],

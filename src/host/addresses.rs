@@ -22,6 +22,32 @@ pub fn own() -> io::Result<Vec<IpNet>> {
     Ok(nix::ifaddrs::getifaddrs()?.filter_map(net).collect())
 }
 
+/// Why an address is not one of this host's.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    #[error("{0} belongs to no interface of this host; name one of {1}")]
+    NotHere(IpAddr, String),
+    #[error("cannot list the addresses of this host")]
+    List(#[from] io::Error),
+}
+
+/// This address of the host with the length of its network.
+pub fn required(ip: IpAddr) -> Result<IpNet, AddressError> {
+    let own = own()?;
+    let found = own.iter().find(|net| net.addr() == ip).copied();
+    found.ok_or_else(|| AddressError::NotHere(ip, listed(&own, ip.is_ipv4())))
+}
+
+/// The addresses of a family without those of loopback, for messages.
+pub fn listed(own: &[IpNet], is_v4: bool) -> String {
+    let of_family = own.iter().map(IpNet::addr).filter(|ip| ip.is_ipv4() == is_v4 && !ip.is_loopback());
+    let names: Vec<String> = of_family.map(|ip| ip.to_string()).collect();
+    match names.is_empty() {
+        true => "none".to_owned(),
+        false => names.join(", "),
+    }
+}
+
 /// The address from which this host speaks to `peer`, or to machines elsewhere: the one of its default route.
 pub fn towards(peer: Option<SocketAddr>, is_v4: bool) -> Option<IpAddr> {
     let elsewhere = || ELSEWHERE[usize::from(!is_v4)].parse().ok();

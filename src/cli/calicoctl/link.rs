@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::config::Config;
+use crate::error::FileError;
 
 use super::super::node::exit_code;
 use super::super::output::Out;
@@ -38,13 +39,8 @@ pub struct LinkPlace {
 enum LinkError {
     #[error("{0} is another program: move it to {BESIDE_US}, where the front end finds it, or choose another --dir")]
     Foreign(PathBuf),
-    #[error("cannot {action} {path}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// What lies where the link belongs.
@@ -56,11 +52,7 @@ enum There {
 }
 
 pub(super) fn run(verb: &LinkVerb, config: &Config, out: &Out) -> Result<ExitCode, Failed> {
-    let program = std::env::current_exe().map_err(|source| LinkError::File {
-        action: "find",
-        path: "/proc/self/exe".into(),
-        source,
-    })?;
+    let program = std::env::current_exe().map_err(FileError::on("find", Path::new("/proc/self/exe")))?;
     match verb {
         LinkVerb::Install(place) => {
             let link = place.dir.join(NAME);
@@ -97,7 +89,7 @@ fn install(link: &Path, program: &Path, dry_run: bool) -> Result<bool, LinkError
         There::Foreign => return Err(LinkError::Foreign(link.into())),
         There::Nothing if dry_run => {}
         // Fails where another program has come in between.
-        There::Nothing => std::os::unix::fs::symlink(program, link).map_err(failed("make", link))?,
+        There::Nothing => std::os::unix::fs::symlink(program, link).map_err(FileError::on("make", link))?,
     }
     Ok(true)
 }
@@ -107,7 +99,7 @@ fn uninstall(link: &Path, program: &Path, dry_run: bool) -> Result<bool, LinkErr
         There::Nothing => return Ok(false),
         There::Foreign => return Err(LinkError::Foreign(link.into())),
         There::Ours if dry_run => {}
-        There::Ours => fs::remove_file(link).map_err(failed("remove", link))?,
+        There::Ours => fs::remove_file(link).map_err(FileError::on("remove", link))?,
     }
     Ok(true)
 }
@@ -119,7 +111,7 @@ fn look(link: &Path, program: &Path) -> Result<There, LinkError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(There::Nothing),
         // Not a link.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(There::Foreign),
-        Err(source) => return Err(failed("read", link)(source)),
+        Err(source) => return Err(FileError::on("read", link)(source).into()),
     };
     let same_name = target.file_name() == program.file_name();
     let ours = match (fs::metadata(link), fs::metadata(program)) {
@@ -127,10 +119,6 @@ fn look(link: &Path, program: &Path) -> Result<There, LinkError> {
         _ => same_name,
     };
     Ok(if ours { There::Ours } else { There::Foreign })
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LinkError + 'a {
-    move |source| LinkError::File { action, path: path.into(), source }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::calico::{self, Made, PoolMode, StartUp};
 use crate::config::Config;
+use crate::error::FileError;
 use crate::host::{addresses, files, kernel};
 use crate::rig::daemons::overlapping;
 
@@ -58,8 +59,6 @@ impl From<Mode> for PoolMode {
 
 #[derive(Debug, thiserror::Error)]
 enum InitError {
-    #[error("{0} belongs to no interface of this host; name one of {1}")]
-    NotHere(IpAddr, String),
     #[error("this host has no address from which it speaks to others: name one with --ip (there are {0})")]
     NoAddress(String),
     #[error("{0} is not an {1} address")]
@@ -74,13 +73,8 @@ enum InitError {
     OtherName { path: PathBuf, there: String, wanted: String },
     #[error("node init needs root: it writes {0} (try sudo)")]
     NotRoot(PathBuf),
-    #[error("cannot {action} {path}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
 }
 
 /// Repeating it changes nothing, and what is there stays.
@@ -145,7 +139,7 @@ fn name_in(path: &Path, node: &str) -> Result<bool, InitError> {
             wanted: node.to_owned(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(failed("read", path)(source)),
+        Err(source) => Err(FileError::on("read", path)(source).into()),
     }
 }
 
@@ -157,9 +151,9 @@ fn may_write(path: &Path) -> bool {
 /// As calico/node writes it: without a line break.
 fn write_name(path: &Path, node: &str) -> Result<(), InitError> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed("make", folder))?;
+        fs::create_dir_all(folder).map_err(FileError::on("make", folder))?;
     }
-    files::replace(path, |new| new.write_all(node.as_bytes())).map_err(failed("write", path))
+    Ok(files::replace(path, |new| new.write_all(node.as_bytes())).map_err(FileError::on("write", path))?)
 }
 
 /// The IPv4 address of this host with the length of its network.
@@ -176,7 +170,7 @@ fn address(given: Option<IpAddr>, config: &Config) -> Result<IpNet, Failed> {
     let towards = peers.map(Some).chain([None]).find_map(|peer| addresses::towards(peer, true));
     match towards.filter(|ip| !ip.is_loopback()) {
         Some(ip) => own(ip, true),
-        None => Err(InitError::NoAddress(listed(&addresses::own()?, true)).into()),
+        None => Err(InitError::NoAddress(addresses::listed(&addresses::own()?, true)).into()),
     }
 }
 
@@ -184,21 +178,5 @@ fn own(ip: IpAddr, is_v4: bool) -> Result<IpNet, Failed> {
     if ip.is_ipv4() != is_v4 {
         return Err(InitError::OtherFamily(ip, if is_v4 { "IPv4" } else { "IPv6" }).into());
     }
-    let own = addresses::own()?;
-    let found = own.iter().find(|net| net.addr() == ip).copied();
-    found.ok_or_else(|| InitError::NotHere(ip, listed(&own, is_v4)).into())
-}
-
-fn listed(own: &[IpNet], is_v4: bool) -> String {
-    let of_family = own.iter().map(IpNet::addr).filter(|ip| ip.is_ipv4() == is_v4 && !ip.is_loopback());
-    let names: Vec<String> = of_family.map(|ip| ip.to_string()).collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> InitError + 'a {
-    move |source| InitError::File { action, path: path.into(), source }
+    Ok(addresses::required(ip)?)
 }

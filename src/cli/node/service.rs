@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use clap::Args;
@@ -14,7 +14,8 @@ use serde_json::{json, Value};
 
 use crate::calico;
 use crate::config::Config;
-use crate::host::files;
+use crate::error::FileError;
+use crate::host::{addresses, files};
 use crate::task::cleaner::living_tasks;
 
 use super::super::session::{DryRun, Session};
@@ -59,15 +60,8 @@ pub struct EnvFile {
 
 #[derive(Debug, thiserror::Error)]
 enum ServiceError {
-    #[error("cannot {action} {path}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{0} belongs to no interface of this host; name one of {1}")]
-    NotHere(IpAddr, String),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("cannot run systemctl {0} {UNIT}")]
     Systemctl(&'static str, #[source] io::Error),
     #[error("systemctl {0} {UNIT} failed: {1}")]
@@ -82,21 +76,21 @@ enum ServiceError {
 
 pub(super) fn start(arguments: &StartArguments, session: &Session) -> Result<ExitCode, Failed> {
     for address in [Some(IpAddr::V4(arguments.ip)), arguments.ip6.map(IpAddr::V6)].into_iter().flatten() {
-        require_own(address)?;
+        addresses::required(address)?;
     }
     let path = &arguments.file.path;
     let before = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(failed("read", path)(source).into()),
+        Err(source) => return Err(FileError::on("read", path)(source).into()),
     };
     let after = edited(&before, &wanted(arguments, &session.config)?);
     let (changed, dry_run) = (before != after, arguments.dry_run.dry_run);
     if changed && !dry_run {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed("make", folder))?;
+            fs::create_dir_all(folder).map_err(FileError::on("make", folder))?;
         }
-        files::replace(path, |new| new.write_all(after.as_bytes())).map_err(failed("write", path))?;
+        files::replace(path, |new| new.write_all(after.as_bytes())).map_err(FileError::on("write", path))?;
         let text = |text: &str| (!text.is_empty()).then(|| json!(text));
         session.note(&path.display().to_string(), text(&before).as_ref(), text(&after).as_ref());
     }
@@ -151,17 +145,6 @@ pub(super) fn stop(arguments: &StopArguments, session: &Session) -> Result<ExitC
 
 fn state(runs: bool) -> Value {
     json!({ "active": runs })
-}
-
-fn require_own(address: IpAddr) -> Result<(), Failed> {
-    let own = crate::host::addresses::own()?;
-    if own.iter().any(|net| net.addr() == address) {
-        return Ok(());
-    }
-    let same =
-        own.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4() && !net.addr().is_loopback());
-    let names: Vec<String> = same.map(|net| net.addr().to_string()).collect();
-    Err(ServiceError::NotHere(address, names.join(", ")).into())
 }
 
 /// The settings, in the names of the unit in Calico's documentation.
@@ -235,10 +218,6 @@ fn systemctl(verb: &'static str) -> Result<(), ServiceError> {
             Err(ServiceError::Refused(verb, text))
         }
     }
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ServiceError + 'a {
-    move |source| ServiceError::File { action, path: path.into(), source }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::DEFAULT_PATH;
+use crate::error::FileError;
 use crate::host::files;
 
 const FOLDER: &str = "/etc/systemd/system";
@@ -34,13 +35,8 @@ pub struct TimerArgs {
 pub enum TimerError {
     #[error("cannot find the path of this program")]
     Here(#[source] io::Error),
-    #[error("cannot {action} {path}")]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{0} was not made by calico-mesos; move it away")]
     Foreign(PathBuf),
 }
@@ -64,7 +60,7 @@ pub fn install(arguments: &TimerArgs, config: &Path) -> Result<Changed, TimerErr
             _ if arguments.dry_run => {}
             // systemd complains about units that are for root's eyes only: a new file is for everybody's.
             _ => files::replace(&path, |new| new.write_all(wanted.as_bytes()))
-                .map_err(failed("write", &path))?,
+                .map_err(FileError::on("write", &path))?,
         }
         changed.push(path);
     }
@@ -81,7 +77,7 @@ pub fn uninstall(arguments: &TimerArgs) -> Result<Changed, TimerError> {
             continue;
         }
         if !arguments.dry_run {
-            fs::remove_file(&path).map_err(failed("remove", &path))?;
+            fs::remove_file(&path).map_err(FileError::on("remove", &path))?;
         }
         changed.push(path);
     }
@@ -116,12 +112,8 @@ fn ours(path: &Path) -> Result<Option<String>, TimerError> {
         Ok(text) if text.contains("dead Calico tasks") => Ok(Some(text)),
         Ok(_) => Err(TimerError::Foreign(path.into())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(failed("read", path)(source)),
+        Err(source) => Err(FileError::on("read", path)(source).into()),
     }
-}
-
-fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TimerError + 'a {
-    move |source| TimerError::File { action, path: path.into(), source }
 }
 
 fn command(program: &Path, config: &Path) -> String {

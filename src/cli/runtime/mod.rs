@@ -16,6 +16,7 @@ use clap::Args;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
+use crate::error::FileError;
 use crate::host::files;
 use crate::names::RUNTIME;
 
@@ -69,13 +70,8 @@ pub struct Done {
 
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeSetupError {
-    #[error("cannot {action} {}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("{} is not a program; build calico-runc, or name it with --runtime", .0.display())]
     NoProgram(PathBuf),
     #[error("cannot edit {}", path.display())]
@@ -265,5 +261,5 @@ fn edit(file: &Path, source: EditError) -> RuntimeSetupError {
 }
 
 fn file_error(action: &'static str, path: impl AsRef<Path>, source: io::Error) -> RuntimeSetupError {
-    RuntimeSetupError::File { action, path: path.as_ref().into(), source }
+    FileError::on(action, path.as_ref())(source).into()
 }
