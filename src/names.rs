@@ -109,6 +109,13 @@ pub fn is_resource_name(text: &str) -> bool {
         })
 }
 
+/// The name that is most like an unknown one, to be suggested; `alike` says how much, between 0 and 1, it has to be.
+pub fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>, alike: f64) -> Option<&'a str> {
+    let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.filter(|(score, _)| *score > alike).max_by(|one, other| one.0.total_cmp(&other.0));
+    best.map(|(_, name)| name)
+}
+
 /// What Consul's names may have beside `-direct`.
 const SERVICE_MAX: usize = LABEL_MAX - "-direct".len();
 
@@ -168,6 +175,12 @@ pub fn dns_label(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_nearest_name_is_one_that_is_alike() {
+        let of = |text| nearest(text, ["profile", "pool", "policy"].into_iter(), 0.8);
+        assert_eq!((of("profle"), of("pol"), of("xyz")), (Some("profile"), Some("pool"), None));
+    }
 
     #[test]
     fn resource_names() {

@@ -13,6 +13,7 @@ use toml::Spanned;
 use super::{Config, Docker, Log, DEFAULT_PATH};
 use crate::error::redacted;
 use crate::host::trust::{self, TrustError};
+use crate::names;
 
 /// How similar a known name has to be, between 0 and 1, to be suggested for an unknown one.
 const SIMILAR: f64 = 0.8;
@@ -107,16 +108,18 @@ impl Config {
                 return Err(ConfigError::Parse { path: path.into(), problems });
             }
         };
+        let problems = config.problems();
+        if problems.is_empty() {
+            return Ok(config);
+        }
+        // Only now: each launch reads the file, and nearly always it is in order.
         let lines = places(text);
-        let problems = config.problems().into_iter().map(|(key, text)| {
+        let placed = |(key, text): (Option<&str>, String)| {
             let line = key.and_then(|key| lines.get(key).copied());
             Problem { line, text }
-        });
-        let problems: Vec<Problem> = problems.collect();
-        match problems.is_empty() {
-            true => Ok(config),
-            false => Err(ConfigError::Invalid { path: path.into(), problems }),
-        }
+        };
+        let problems = problems.into_iter().map(placed).collect();
+        Err(ConfigError::Invalid { path: path.into(), problems })
     }
 
     /// All mistakes in the values, with the key of each, so that the operator can correct them at once.
@@ -299,11 +302,8 @@ fn mistakes(text: &str) -> Vec<Problem> {
 
 /// A name that does not exist, and the one that may be meant.
 fn unknown(name: &str, what: &str, known: Option<&serde_json::Map<String, Value>>) -> String {
-    let similar = |other: &&String| strsim::jaro_winkler(name, other) > SIMILAR;
-    let names = known.into_iter().flat_map(|known| known.keys());
-    let nearest = names
-        .filter(similar)
-        .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+    let names = known.into_iter().flat_map(|known| known.keys()).map(String::as_str);
+    let nearest = names::nearest(name, names, SIMILAR);
     match nearest {
         Some(nearest) => format!("'{name}' is not a {what}; did you mean '{nearest}'?"),
         None => format!("'{name}' is not a {what}"),

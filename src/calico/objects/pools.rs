@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{json, Map, Value};
 
 use super::ledger::{self, BookedBlock};
-use super::profiles::some_of;
+use super::profiles::{nearest, some_of};
 use super::{Damaged, Edit, Edited, Kind, Object};
 use crate::calico::model::to_json;
 use crate::calico::overlap::overlap;
@@ -298,9 +298,8 @@ impl Datastore {
         if let Some(record) = damaged.into_iter().find(|record| record.key == keys::pool(text)) {
             return Err(CalicoError::from(record).into());
         }
-        let similarity = |pool: &PoolRecord| strsim::jaro_winkler(text, &pool.name);
-        let near = pools.iter().filter(|pool| similarity(pool) > 0.8);
-        let nearest = near.max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+        let nearest = nearest(text, pools.iter().map(|pool| pool.name.as_str()));
+        let nearest = pools.iter().find(|pool| nearest.as_ref() == Some(&pool.name));
         let all = || pools.iter().map(PoolRecord::shown).collect::<Vec<_>>().join(", ");
         Err(IpamError::Refused(match nearest {
             Some(pool) => format!("there is no IP pool '{text}'; did you mean {}?", pool.shown()),

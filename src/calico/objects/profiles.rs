@@ -7,6 +7,7 @@ use serde_json::{json, Map, Value};
 use super::super::{keys, profile, txn::Range, CalicoError, Datastore};
 use super::rules::{classic, labels_to_apply, Tags};
 use super::{Damaged, Edit, Edited, EndpointFilter, Kind, Object};
+use crate::names;
 
 /// How alike a name has to be to be suggested.
 const SIMILAR: f64 = 0.8;
@@ -60,9 +61,7 @@ pub(super) fn some_of(names: &[String]) -> String {
 
 /// The name most like a text, if any is alike.
 pub(super) fn nearest<'a>(text: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
-    let scored = names.map(|name| (strsim::jaro_winkler(text, name), name));
-    let best = scored.max_by(|one, other| one.0.total_cmp(&other.0));
-    best.filter(|(score, _)| *score > SIMILAR).map(|(_, name)| name.to_owned())
+    names::nearest(text, names, SIMILAR).map(str::to_owned)
 }
 
 /// Which way the packets of a rule go, seen from the endpoint.

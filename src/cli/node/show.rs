@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::calico::NodeView;
+use crate::names;
 
 use super::super::output::{Listing, Output, Row};
 use super::super::session::Session;
@@ -32,9 +33,8 @@ pub(super) struct UnknownNode {
 
 impl UnknownNode {
     pub(super) fn new(name: &str, known: &[NodeView]) -> Self {
-        let rated = known.iter().map(|node| (strsim::jaro_winkler(name, &node.name), &node.name));
-        let nearest = rated.filter(|(rate, _)| *rate >= SIMILAR).max_by(|a, b| a.0.total_cmp(&b.0));
-        Self { name: name.to_owned(), nearest: nearest.map(|(_, name)| name.clone()) }
+        let nearest = names::nearest(name, known.iter().map(|node| node.name.as_str()), SIMILAR);
+        Self { name: name.to_owned(), nearest: nearest.map(str::to_owned) }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Story, StoryPhase};
+use crate::names;
 
 /// A name closer than this to what was typed is suggested; 1 is equal.
 const NEAR: f64 = 0.7;
@@ -50,9 +51,7 @@ pub fn find<'a>(stories: &'a [Story], word: &str) -> Result<&'a Story, NotFound>
         }
     }
     let names = stories.iter().flat_map(|story| [story.task.as_str(), story.app.as_str()]);
-    let close =
-        names.map(|name| (strsim::jaro_winkler(name, wanted), name)).filter(|(score, _)| *score > NEAR);
-    let nearest = close.max_by(|(one, _), (other, _)| one.total_cmp(other)).map(|(_, name)| name.to_owned());
+    let nearest = names::nearest(wanted, names, NEAR).map(str::to_owned);
     Err(NotFound::Nothing { word: wanted.to_owned(), nearest })
 }
 
