@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::begin::{as_of_now, Begun};
+use super::admission::{as_of_now, Admitted};
 use super::event::LifeFate;
 use super::setup::{Ending, Made};
 use super::table::Job;
@@ -39,10 +39,10 @@ pub(super) type Leaving = Pin<Box<dyn Future<Output = Names> + Send>>;
 
 impl Names {
     /// Takes the names away before the workload is asked to stop.
-    pub async fn leave(mut self, begun: Arc<Begun>) -> Self {
+    pub async fn leave(mut self, admitted: Arc<Admitted>) -> Self {
         let left = self.settle(Patience::BEFORE_UPDATE.consul).await;
         if self.registered {
-            match teardown::deregister(&begun.entry.record, &begun.config, left).await {
+            match teardown::deregister(&admitted.entry.record, &admitted.config, left).await {
                 Ok(_) => self.removed = true,
                 // Tried again in the teardown, which reports it.
                 Err(why) => tracing::debug!("the task's entries stay in Consul for now: {why}"),
@@ -85,7 +85,7 @@ pub(super) struct Remains {
 
 /// What only a life with an interface of Calico's leaves.
 pub(super) struct Networked {
-    pub begun: Arc<Begun>,
+    pub admitted: Arc<Admitted>,
     pub claim: Claim,
     pub names: Names,
     pub leaving: Option<Leaving>,
@@ -181,10 +181,10 @@ pub(super) async fn plain(
 
 /// The end of a task with an interface of Calico's; nothing is left of it afterwards, or a cleaner is named in the log.
 pub(super) async fn networked(mut remains: Remains, networked: Networked) -> link::Ended {
-    let Networked { begun, claim, names, leaving, keeper } = networked;
+    let Networked { admitted, claim, names, leaving, keeper } = networked;
     let outcome = remains.outcome().await;
     let ending = link::Ending::from(&outcome);
-    begun.entry.conclude(&ending);
+    admitted.entry.conclude(&ending);
     let mut names = match leaving {
         Some(leaving) => leaving.await,
         None => names,
@@ -193,7 +193,7 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> lin
     if let Some(keeper) = keeper {
         keeper.stop().await;
     }
-    let Some(Begun { config, order, mut entry, steps, .. }) = Arc::into_inner(begun) else {
+    let Some(Admitted { config, order, mut entry, steps, .. }) = Arc::into_inner(admitted) else {
         tracing::warn!(
             "a part of the launch has not ended; the next cleaner removes what is left of the task"
         );

@@ -3,7 +3,7 @@
 //! ```text
 //!  way in ── Order, Kill ──► driver ── Event ──► state      what happens next (pure)
 //!         ◄─ Change, Ended ──   │  ◄── Effect ──┘
-//!                               │──► setup      the work of each job in the table; begin: of the first one
+//!                               │──► setup      the work of each job in the table; admission: of the first
 //!                               └──► ending     the outcome, and the teardown
 //! ```
 //!
@@ -14,7 +14,7 @@
 //!
 //! [`Change`]: crate::task::link::Change
 
-mod begin;
+mod admission;
 mod driver;
 mod ending;
 mod event;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::begin::{begin_patiently, Begun};
+use super::admission::{admit_with_retries, Admitted};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
 use crate::task::link::Order;
@@ -24,7 +24,7 @@ use crate::workload::HostProcess;
 /// What a job has made.
 pub(super) enum Made {
     Nothing,
-    Begun(Box<Begun>),
+    Admitted(Box<Admitted>),
     Gate(Gate),
     Choice(Box<Choice>),
     Interface(Interface),
@@ -70,65 +70,66 @@ async fn pass(steps: Option<&Steps>, step: Step) {
 }
 
 pub(super) async fn record(order: Arc<Order>, task: Arc<CalicoTask>, cancel: CancellationToken) -> Ending {
-    let made =
-        unless_cancelled(cancel, async { Ok(Made::Begun(Box::new(begin_patiently(&order, &task).await?))) });
+    let made = unless_cancelled(cancel, async {
+        Ok(Made::Admitted(Box::new(admit_with_retries(&order, &task).await?)))
+    });
     let made = made.await?;
-    if let Made::Begun(begun) = &made {
-        begun.steps.pass(Step::Recorded).await;
+    if let Made::Admitted(admitted) = &made {
+        admitted.steps.pass(Step::Recorded).await;
     }
     Ok(made)
 }
 
-pub(super) async fn listen(begun: Arc<Begun>) -> Ending {
-    let gate = network::listen(&begun.config, &begun.order.container)?;
-    begun.steps.pass(Step::Listening).await;
+pub(super) async fn listen(admitted: Arc<Admitted>) -> Ending {
+    let gate = network::listen(&admitted.config, &admitted.order.container)?;
+    admitted.steps.pass(Step::Listening).await;
     Ok(Made::Gate(gate))
 }
 
-pub(super) async fn sync(begun: Arc<Begun>) -> Ending {
+pub(super) async fn sync(admitted: Arc<Admitted>) -> Ending {
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::new(Code::Journal, chain(error));
-    let sync = begun.entry.syncer().map_err(|error| failed(&error))?;
+    let sync = admitted.entry.syncer().map_err(|error| failed(&error))?;
     match tokio::task::spawn_blocking(sync).await {
         Ok(synced) => synced.map_err(|error| failed(&error))?,
         Err(error) => return Err(Failure::new(Code::Internal, chain(&error)).into()),
     }
-    begun.steps.pass(Step::Synced).await;
+    admitted.steps.pass(Step::Synced).await;
     Ok(Made::Nothing)
 }
 
-pub(super) async fn read(begun: Arc<Begun>, cancel: CancellationToken) -> Ending {
-    let early = begun.early.lock().unwrap_or_else(PoisonError::into_inner).take();
+pub(super) async fn read(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
+    let early = admitted.early.lock().unwrap_or_else(PoisonError::into_inner).take();
     let choice = unless_cancelled(cancel, async {
-        let Begun { config, entry, steps, .. } = &*begun;
-        let choice = network::choose(config, &entry.record, &begun.wanted(), early, steps).await?;
+        let Admitted { config, entry, steps, .. } = &*admitted;
+        let choice = network::choose(config, &entry.record, &admitted.wanted(), early, steps).await?;
         Ok(Made::Choice(choice))
     });
     choice.await
 }
 
-pub(super) async fn interface(begun: Arc<Begun>, cancel: CancellationToken) -> Ending {
-    let (config, steps) = (begun.config.clone(), begun.steps.clone());
-    let (container, ipv6) = (begun.order.container.clone(), begun.task.request.wants_ipv6());
+pub(super) async fn interface(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
+    let (config, steps) = (admitted.config.clone(), admitted.steps.clone());
+    let (container, ipv6) = (admitted.order.container.clone(), admitted.task.request.wants_ipv6());
     // The record is not held: a kernel that hangs would keep it from the teardown.
-    drop(begun);
+    drop(admitted);
     network::make_interface(config, container, ipv6, steps, cancel)
         .await
         .map(Made::Interface)
         .map_err(Into::into)
 }
 
-/// `begun`: of a task with an interface of Calico's.
+/// `admitted`: for a task with an interface of Calico's.
 pub(super) async fn create(
     order: Arc<Order>,
-    begun: Option<Arc<Begun>>,
+    admitted: Option<Arc<Admitted>>,
     cancel: CancellationToken,
 ) -> Ending {
-    let (order, namespace, retry_for, steps) = match begun {
+    let (order, namespace, retry_for, steps) = match admitted {
         None => (order, None, RETRY_NOTHING, None),
-        Some(begun) => {
-            let namespace = network::namespace(&begun.config, &order.container);
-            let retry_for = begun.config.launch.retry_for;
-            (begun.order.clone(), Some(namespace), retry_for, Some(begun.steps.clone()))
+        Some(admitted) => {
+            let namespace = network::namespace(&admitted.config, &order.container);
+            let retry_for = admitted.config.launch.retry_for;
+            (admitted.order.clone(), Some(namespace), retry_for, Some(admitted.steps.clone()))
         }
     };
     let ready = work::create(order, namespace, retry_for, cancel).await?;
@@ -139,20 +140,20 @@ pub(super) async fn create(
 /// The stock executor retries nothing here, and a task without Calico behaves as with that.
 const RETRY_NOTHING: Duration = Duration::ZERO;
 
-pub(super) async fn examine(begun: Arc<Begun>, cancel: CancellationToken) -> Ending {
+pub(super) async fn examine(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
     let examined = unless_cancelled(cancel, async {
-        if let Some(docker) = begun.task.work.docker() {
-            remapped::refuse(&begun.config, docker).await?;
+        if let Some(docker) = admitted.task.work.docker() {
+            remapped::refuse(&admitted.config, docker).await?;
         }
         Ok(Made::Nothing)
     });
     examined.await
 }
 
-pub(super) async fn publish(begun: Arc<Begun>, ready: Arc<Ready>) -> Ending {
-    let (config, container) = (begun.config.clone(), begun.order.container.clone());
+pub(super) async fn publish(admitted: Arc<Admitted>, ready: Arc<Ready>) -> Ending {
+    let (config, container) = (admitted.config.clone(), admitted.order.container.clone());
     ready.publish(move |id| network::publish(&config, &container, id))?;
-    begun.steps.pass(Step::Published).await;
+    admitted.steps.pass(Step::Published).await;
     Ok(Made::Nothing)
 }
 
@@ -163,12 +164,12 @@ pub(super) async fn attach(ready: Arc<Ready>, steps: Option<Steps>, cancel: Canc
 }
 
 pub(super) async fn wire(
-    begun: Arc<Begun>,
+    admitted: Arc<Admitted>,
     choice: Choice,
     interface: Interface,
     cancel: CancellationToken,
 ) -> Ending {
-    let Begun { config, entry, steps, .. } = &*begun;
+    let Admitted { config, entry, steps, .. } = &*admitted;
     match choice.wire(interface, config, entry, steps, cancel).await {
         Ok(wired) => Ok(Made::Wired(Box::new(wired))),
         Err(unwired) if felix::is_given_up(&unwired.failure) => Err(Stopped::Cancelled),

@@ -11,7 +11,7 @@ use super::Driver;
 use crate::error::{Code, Failure};
 use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
 use crate::logging;
-use crate::task::life::begin::{self, Begun};
+use crate::task::life::admission::{self, Admitted};
 use crate::task::life::ending::{self, Networked, Remains};
 use crate::task::life::event::{Effect, GateOrder, LifeFate, Timer, Word};
 use crate::task::life::services::Registrar;
@@ -27,7 +27,7 @@ use crate::task::work::{ask, kill_process, SeenWorkload};
 
 impl Driver {
     pub(super) fn steps(&self) -> Option<Steps> {
-        self.begun.as_ref().map(|begun| begun.steps.clone())
+        self.admitted.as_ref().map(|admitted| admitted.steps.clone())
     }
 
     pub(super) fn follow(&mut self, effects: Vec<Effect>) {
@@ -44,8 +44,8 @@ impl Driver {
                 Effect::Serve => self.serve(),
                 Effect::Tell(word) => self.tell(word),
                 Effect::Leave => {
-                    if let Some(begun) = self.begun.clone() {
-                        self.leaving = Some(Box::pin(std::mem::take(&mut self.names).leave(begun)));
+                    if let Some(admitted) = self.admitted.clone() {
+                        self.leaving = Some(Box::pin(std::mem::take(&mut self.names).leave(admitted)));
                     }
                 }
                 Effect::AskToStop(until) => {
@@ -90,22 +90,22 @@ impl Driver {
                 let task = self.order.description.task.calico()?.clone();
                 Box::pin(setup::record(self.order.clone(), task, cancel))
             }
-            Job::Listen => Box::pin(setup::listen(self.begun.clone()?)),
-            Job::Sync => Box::pin(setup::sync(self.begun.clone()?)),
-            Job::Read => Box::pin(setup::read(self.begun.clone()?, cancel)),
-            Job::Interface => Box::pin(setup::interface(self.begun.clone()?, cancel)),
-            Job::Create => Box::pin(setup::create(self.order.clone(), self.begun.clone(), cancel)),
-            Job::Examine => Box::pin(setup::examine(self.begun.clone()?, cancel)),
-            Job::Publish => Box::pin(setup::publish(self.begun.clone()?, self.ready.clone()?)),
+            Job::Listen => Box::pin(setup::listen(self.admitted.clone()?)),
+            Job::Sync => Box::pin(setup::sync(self.admitted.clone()?)),
+            Job::Read => Box::pin(setup::read(self.admitted.clone()?, cancel)),
+            Job::Interface => Box::pin(setup::interface(self.admitted.clone()?, cancel)),
+            Job::Create => Box::pin(setup::create(self.order.clone(), self.admitted.clone(), cancel)),
+            Job::Examine => Box::pin(setup::examine(self.admitted.clone()?, cancel)),
+            Job::Publish => Box::pin(setup::publish(self.admitted.clone()?, self.ready.clone()?)),
             Job::Attach => Box::pin(setup::attach(self.ready.clone()?, self.steps(), cancel)),
             Job::Wire => {
                 let (choice, interface) = (self.choice.take()?, self.interface.take()?);
-                Box::pin(setup::wire(self.begun.clone()?, choice, interface, cancel))
+                Box::pin(setup::wire(self.admitted.clone()?, choice, interface, cancel))
             }
             Job::Start => {
-                let limit = match &self.begun {
+                let limit = match &self.admitted {
                     // calico-runc refuses when the gate's time is over: this is for a Docker that does not answer.
-                    Some(begun) => begun.config.runtime.gate_timeout + START_BESIDES_GATE,
+                    Some(admitted) => admitted.config.runtime.gate_timeout + START_BESIDES_GATE,
                     None => START_WITHOUT_GATE,
                 };
                 self.starting = Some(Instant::now());
@@ -118,8 +118,8 @@ impl Driver {
 
     /// The network is ready, and the workload stands at the gate.
     fn open(&mut self) {
-        let (Some(gate), Some(begun), Some(wired), Some(ready)) =
-            (self.gate.clone(), &self.begun, &mut self.wired, &self.ready)
+        let (Some(gate), Some(admitted), Some(wired), Some(ready)) =
+            (self.gate.clone(), &self.admitted, &mut self.wired, &self.ready)
         else {
             return;
         };
@@ -128,11 +128,11 @@ impl Driver {
             wired.timing.start = self.starting.map_or(Duration::ZERO, |at| knocked.duration_since(at));
         }
         let names = ready.host_names();
-        match network::write_hosts(&begun.config, &begun.order.container, &names, &wired.addresses) {
+        match network::write_hosts(&admitted.config, &admitted.order.container, &names, &wired.addresses) {
             Ok(()) => gate.open(),
             Err(why) => gate.close(&why),
         }
-        let steps = begun.steps.clone();
+        let steps = admitted.steps.clone();
         self.opening = Some(Box::pin(async move { steps.pass(Step::Opened).await }));
     }
 
@@ -146,9 +146,9 @@ impl Driver {
 
     /// Names and ports of a task that runs.
     fn serve(&mut self) {
-        let (Some(begun), Some(wired)) = (&self.begun, &mut self.wired) else { return };
-        let Begun { config, order, task, entry, .. } = &**begun;
-        let services = begin::services(order, task, config, &entry.record, &wired.addresses);
+        let (Some(admitted), Some(wired)) = (&self.admitted, &mut self.wired) else { return };
+        let Admitted { config, order, task, entry, .. } = &**admitted;
+        let services = admission::services(order, task, config, &entry.record, &wired.addresses);
         let checked = order.description.health.is_some();
         self.names.registrar = Registrar::start(config, &order.container, services, checked);
         self.keeper = wired.forward.take().map(Keeper::start);
@@ -168,9 +168,9 @@ impl Driver {
     fn running(&mut self) {
         let SeenWorkload { inspect, addresses } = std::mem::take(&mut self.seen);
         let after = self.launched.elapsed().as_millis();
-        let addresses = match (&self.begun, &self.wired) {
-            (Some(begun), Some(wired)) => {
-                audit::runs(&begun.config, &begun.entry.record, &wired.addresses, &begun.steps);
+        let addresses = match (&self.admitted, &self.wired) {
+            (Some(admitted), Some(wired)) => {
+                audit::runs(&admitted.config, &admitted.entry.record, &wired.addresses, &admitted.steps);
                 tracing::info!("running after {after} ms ({})", wired.timing);
                 wired.addresses.clone()
             }
@@ -190,8 +190,10 @@ impl Driver {
         else {
             return;
         };
-        let namespace: Option<PathBuf> =
-            self.begun.as_ref().map(|begun| network::namespace(&begun.config, &begun.order.container));
+        let namespace: Option<PathBuf> = self
+            .admitted
+            .as_ref()
+            .map(|admitted| network::namespace(&admitted.config, &admitted.order.container));
         self.checks = Some(attached.begin_checks(ready, check, namespace, addresses));
     }
 
@@ -236,7 +238,7 @@ impl Driver {
         (self.checks, self.gate, self.choice, self.interface) = (None, None, None, None);
         let remains = self.remains(workload, fate);
         let mut jobs = std::mem::take(&mut self.jobs);
-        let Some(begun) = self.begun.take() else {
+        let Some(admitted) = self.admitted.take() else {
             let started = self.cancels.contains_key(&Job::Start);
             self.tearing = Some(Box::pin(ending::plain(remains, started, jobs)));
             return;
@@ -251,7 +253,7 @@ impl Driver {
             (false, None) => Claim::None,
         };
         let (names, leaving) = (std::mem::take(&mut self.names), self.leaving.take());
-        let networked = Networked { begun, claim, names, leaving, keeper: self.keeper.take() };
+        let networked = Networked { admitted, claim, names, leaving, keeper: self.keeper.take() };
         self.tearing = Some(Box::pin(ending::networked(remains, networked)));
     }
 
@@ -270,7 +272,7 @@ impl Driver {
             // No record: nothing was made.
             None => {
                 let outcome = self.cause(fate).map_or_else(|| ending::bare(fate), Outcome::Failed);
-                begin::refused(&self.order, &outcome);
+                admission::refused(&self.order, &outcome);
                 outcome.into()
             }
         });

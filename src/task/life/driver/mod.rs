@@ -12,7 +12,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::begin::Begun;
+use super::admission::Admitted;
 use super::ending::{Leaving, Names};
 use super::event::{LifeEvent, Timer};
 use super::setup::{Ending, Made, Stopped};
@@ -44,7 +44,7 @@ struct Driver {
     timers: BTreeMap<Timer, Instant>,
     /// What has happened and was not handled yet.
     events: VecDeque<LifeEvent>,
-    begun: Option<Arc<Begun>>,
+    admitted: Option<Arc<Admitted>>,
     gate: Option<Arc<Gate>>,
     choice: Option<Choice>,
     interface: Option<Interface>,
@@ -101,7 +101,7 @@ impl Driver {
             cancels: BTreeMap::new(),
             timers: BTreeMap::new(),
             events: VecDeque::new(),
-            begun: None,
+            admitted: None,
             gate: None,
             choice: None,
             interface: None,
@@ -236,9 +236,9 @@ impl Driver {
     fn keep(&mut self, made: Made) {
         match made {
             Made::Nothing => {}
-            Made::Begun(begun) => {
-                self.order = begun.order.clone();
-                self.begun = Some(Arc::new(*begun));
+            Made::Admitted(admitted) => {
+                self.order = admitted.order.clone();
+                self.admitted = Some(Arc::new(*admitted));
             }
             Made::Gate(gate) => self.listen(Arc::new(gate)),
             Made::Choice(choice) => self.choice = Some(*choice),

@@ -1,5 +1,5 @@
-//! What a life with a Calico interface starts from: the request checked against the configuration, and the journal
-//! record.
+//! The admission of a task with a Calico interface: checks the request against the configuration, and writes the
+//! journal record.
 //!
 //! The record is written before anything is made, and every way that the life can take from there ends in a teardown.
 
@@ -22,11 +22,11 @@ use crate::task::request::docker_host::Chosen;
 use crate::task::request::{CalicoTask, HostPort, Task, Work};
 use crate::task::retry::host_faults;
 
-/// What a life rests on.
-pub(super) struct Begun {
+/// A task that may be set up, with all that its life needs.
+pub(super) struct Admitted {
     pub config: Arc<Config>,
     pub order: Arc<Order>,
-    /// The order's, held against the configuration.
+    /// The order's, checked against the configuration.
     pub task: Arc<CalicoTask>,
     pub entry: JournalEntry,
     pub steps: Steps,
@@ -34,18 +34,18 @@ pub(super) struct Begun {
     pub early: Mutex<Option<EarlyLogin>>,
 }
 
-/// [`begin`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
-pub(super) async fn begin_patiently(order: &Order, task: &Arc<CalicoTask>) -> Result<Begun, Failure> {
-    match begin(order, task) {
+/// [`admit`], retried: an agent whose configuration is broken must not eat a whole deployment in seconds.
+pub(super) async fn admit_with_retries(order: &Order, task: &Arc<CalicoTask>) -> Result<Admitted, Failure> {
+    match admit(order, task) {
         Err(failure) if failure.blame() == Blame::Host => {}
-        begun => return begun,
+        admitted => return admitted,
     }
     let launch = load_config(order).map_or_else(|_| Default::default(), |config| config.launch);
-    host_faults(launch.retry_for, || std::future::ready(begin(order, task))).await
+    host_faults(launch.retry_for, || std::future::ready(admit(order, task))).await
 }
 
-/// Holds the request against the configuration and takes ownership of the container's names.
-fn begin(order: &Order, task: &Arc<CalicoTask>) -> Result<Begun, Failure> {
+/// Checks the request against the configuration and takes ownership of the container's names.
+fn admit(order: &Order, task: &Arc<CalicoTask>) -> Result<Admitted, Failure> {
     let config = load_config(order)?;
     trust::everything(&config).map_err(|error| unsafe_host(&error))?;
     if let Err(error) = trust::shared_folder(&config.paths.log) {
@@ -63,7 +63,7 @@ fn begin(order: &Order, task: &Arc<CalicoTask>) -> Result<Begun, Failure> {
     let entry = Journal::open(&config.paths.journal())
         .and_then(|journal| journal.begin(record))
         .map_err(|error| Failure::new(Code::Journal, chain(&error)))?;
-    Ok(Begun {
+    Ok(Admitted {
         config: Arc::new(config),
         order: Arc::new(order),
         task,
@@ -154,7 +154,7 @@ fn placeholders(request: &CalicoRequest) -> Vec<IpAddr> {
         .collect()
 }
 
-impl Begun {
+impl Admitted {
     /// What the datastore is asked for.
     pub fn wanted(&self) -> Wanted {
         let named = self.task.request.ports.iter().filter_map(|port| {
