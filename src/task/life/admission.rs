@@ -11,7 +11,7 @@ use crate::config::{Config, ConfigError, Dataplane};
 use crate::consul;
 use crate::error::{chain, Blame, Code, Failure};
 use crate::host::trust::{self, TrustError};
-use crate::task::life::services::Services;
+use crate::task::life::consul_entries::Services;
 use crate::task::link::{Order, Outcome};
 use crate::task::network::EarlyLogin;
 use crate::task::record::journal::{Backing, Journal, JournalEntry, Record};

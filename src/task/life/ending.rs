@@ -13,7 +13,7 @@ use super::event::LifeFate;
 use super::setup::{Ending, Made};
 use super::table::Job;
 use crate::error::{Code, Failure};
-use crate::task::life::services::{Registrar, Registration};
+use crate::task::life::consul_entries::{Registrar, Registration};
 use crate::task::link::{self, Order, Outcome};
 use crate::task::network;
 use crate::task::network::ports::Keeper;

@@ -15,10 +15,10 @@
 //! [`Change`]: crate::task::link::Change
 
 mod admission;
+mod consul_entries;
 mod driver;
 mod ending;
 mod event;
-mod services;
 mod setup;
 mod state;
 mod table;
