@@ -133,7 +133,7 @@ fn imports_point_downwards() {
 const DOORS: [(&str, &[&str]); 3] = [("ways_in", &[]), ("life", &["ways_in"]), ("cleaner", &["ways_in"])];
 /// Rooms of `src/task` that stand at the bottom, with the rooms that they may import.
 const GROUND: [(&str, &[&str]); 3] =
-    [("request", &["health"]), ("health", &["request"]), ("record", &["link"])];
+    [("request", &["health"]), ("health", &["request"]), ("record", &["channel"])];
 
 #[test]
 fn rooms_of_a_task_keep_to_their_picture() {

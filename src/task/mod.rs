@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  ways_in ──► request                  what the task requests (pure)
-//!     │ link: Order, Kill, Change, Outcome
+//!     │ channel: Order, Kill, Change, Outcome
 //!     ▼
 //!   life ──► record      the journal: ownership, by a lock that ends with the process
 //!     │────► network     address, namespace, interface, host ports; waits for Felix
@@ -14,10 +14,10 @@
 //! `report` records what happened: the audit trail, and figures for Prometheus. `story` reads journal and trail back for
 //! operators. Start with [`life`].
 
+pub mod channel;
 pub mod cleaner;
 pub mod health;
 pub mod life;
-pub mod link;
 pub mod network;
 pub mod record;
 pub mod report;

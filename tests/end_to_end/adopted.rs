@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use calico_mesos::mesos::messages::ExecutorInfo;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::link::{Cause, Change, Ended, Kill, LifeLink, Order, Outcome};
+use calico_mesos::task::channel::{Cause, Change, Ended, Kill, LifeChannel, Order, Outcome};
 use calico_mesos::task::request::{docker_host, CalicoTask, Context, ForeignContainer, Task, Work};
 use calico_mesos::task::{life, request};
 use serde_json::{json, Value};
@@ -51,8 +51,8 @@ impl Adopted {
         };
         let (kills, receiver) = mpsc::unbounded_channel();
         let (sender, changes) = mpsc::unbounded_channel();
-        let link = LifeLink { task_id: info.task_id.value, kills: receiver, changes: sender };
-        Self { docker_id, life: tokio::spawn(life::live(order, link)), kills, changes }
+        let channel = LifeChannel { task_id: info.task_id.value, kills: receiver, changes: sender };
+        Self { docker_id, life: tokio::spawn(life::live(order, channel)), kills, changes }
     }
 
     async fn next(&mut self) -> Change {

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::names::ContainerId;
     use crate::net::show::Traffic;
-    use crate::task::link::Ending;
+    use crate::task::channel::Ending;
     use crate::task::report::trail::{Life, Part};
 
     fn story(state: StoryPhase) -> Story {

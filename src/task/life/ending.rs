@@ -13,8 +13,8 @@ use super::event::LifeFate;
 use super::setup::{Ending, Made};
 use super::table::Job;
 use crate::error::{Code, Failure};
+use crate::task::channel::{self, Order, Outcome};
 use crate::task::life::consul_entries::{Registrar, Registration};
-use crate::task::link::{self, Order, Outcome};
 use crate::task::network;
 use crate::task::network::ports::Keeper;
 use crate::task::report::audit;
@@ -153,7 +153,7 @@ pub(super) async fn plain(
     mut remains: Remains,
     started: bool,
     mut jobs: JoinSet<(Job, Ending)>,
-) -> link::Ended {
+) -> channel::Ended {
     let never_ran = matches!(remains.workload, Workload::NeverStarted | Workload::Unheard);
     if let (true, true, Some(ready)) = (started, never_ran, &remains.ready) {
         // A start whose answer was lost may have succeeded.
@@ -176,14 +176,14 @@ pub(super) async fn plain(
             }
         }
     });
-    link::Ended { outcome, afterwards }
+    channel::Ended { outcome, afterwards }
 }
 
 /// The end of a task with an interface of Calico's; nothing is left of it afterwards, or a cleaner is named in the log.
-pub(super) async fn networked(mut remains: Remains, networked: Networked) -> link::Ended {
+pub(super) async fn networked(mut remains: Remains, networked: Networked) -> channel::Ended {
     let Networked { admitted, claim, names, leaving, keeper } = networked;
     let outcome = remains.outcome().await;
-    let ending = link::Ending::from(&outcome);
+    let ending = channel::Ending::from(&outcome);
     admitted.entry.conclude(&ending);
     let mut names = match leaving {
         Some(leaving) => leaving.await,
@@ -216,7 +216,7 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> lin
         audit::taken_down(&config, &record, Some(&ending), &report, &steps);
         log_report(&report, &steps);
     });
-    link::Ended { outcome, afterwards }
+    channel::Ended { outcome, afterwards }
 }
 
 /// An address is usually taken by the task that a framework is about to replace by this one; of Marathon it is known

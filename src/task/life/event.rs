@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::table::Job;
-use crate::task::link::{Cause, Kill};
+use crate::task::channel::{Cause, Kill};
 use crate::task::teardown::Workload;
 
 /// What can happen.

@@ -12,7 +12,7 @@
 //! states without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
 //! jobs. Start with `state`, which draws the states.
 //!
-//! [`Change`]: crate::task::link::Change
+//! [`Change`]: crate::task::channel::Change
 
 mod admission;
 mod consul_entries;
@@ -29,16 +29,16 @@ use std::sync::Arc;
 
 use crate::limits::CUSTOM_BEFORE_UPDATE;
 
-use crate::task::link::{Ended, LifeLink, Order};
+use crate::task::channel::{Ended, LifeChannel, Order};
 use crate::task::request::is_named_by_us;
 
 /// Lives the task to its end.
-pub async fn live(order: Order, link: LifeLink) -> Ended {
+pub async fn live(order: Order, channel: LifeChannel) -> Ended {
     for note in &order.description.notes {
         tracing::warn!("{note}");
     }
     let by_custom_executor = is_named_by_us(&order.name, &order.container);
-    let ended = driver::drive(Arc::new(order), link).await;
+    let ended = driver::drive(Arc::new(order), channel).await;
     match by_custom_executor {
         true => ended.finished_within(CUSTOM_BEFORE_UPDATE).await,
         false => ended,

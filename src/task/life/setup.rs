@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::{admit_with_retries, Admitted};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
-use crate::task::link::Order;
+use crate::task::channel::Order;
 use crate::task::network::felix;
 use crate::task::network::{self, Choice, Interface, Wired};
 use crate::task::report::steps::{Step, Steps};

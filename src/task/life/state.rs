@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use super::event::{Effect, GateOrder, LifeEvent, LifeFate, Phase, Timer, Word};
 use super::table::{needs, Job, LifeKind};
 use crate::limits::{CONSUL_BEFORE_UPDATE, DOCKER_KILLED, START_WITHOUT_GATE, STOP_PATIENCE, TEARDOWN};
-use crate::task::link::Kill;
+use crate::task::channel::Kill;
 use crate::task::teardown::Workload;
 
 /// One life, from one start to one end.

@@ -11,7 +11,7 @@ use super::event::*;
 use super::state::State;
 use super::table::*;
 use crate::limits::{DOCKER_KILLED, START_WITHOUT_GATE};
-use crate::task::link::{Cause, Kill};
+use crate::task::channel::{Cause, Kill};
 use crate::task::teardown::Workload;
 
 const KINDS: [LifeKind; 5] = [

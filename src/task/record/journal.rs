@@ -37,7 +37,7 @@ use crate::host::trust::{self, TrustError};
 use crate::names::ContainerId;
 use crate::net::forward::Mapping;
 
-use crate::task::link::Ending;
+use crate::task::channel::Ending;
 pub use backing::Backing;
 use lines::{is_blank, parse, text, Held, Parsed};
 pub use view::View;

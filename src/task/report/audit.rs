@@ -18,7 +18,7 @@ use serde_json::{json, Map, Value};
 use crate::config::Config;
 use crate::logging::{timestamp, Log};
 
-use crate::task::link::{Ending, Order, Outcome};
+use crate::task::channel::{Ending, Order, Outcome};
 use crate::task::network;
 use crate::task::record::journal::{Owner, Record};
 use crate::task::report::steps::{Step, Steps};

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::names::ContainerId;
 
 use super::audit::{ADDRESSES, TASKS};
-use crate::task::link::Ending;
+use crate::task::channel::Ending;
 
 /// All tasks of which the trail holds something, and how far back it goes.
 #[derive(Debug, Clone, Default, PartialEq)]

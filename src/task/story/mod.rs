@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::error::chain;
 use crate::names::ContainerId;
-use crate::task::link::Ending;
+use crate::task::channel::Ending;
 use crate::task::network::holds;
 use crate::task::record::journal::{self, Journal, JournalError, View};
 use crate::task::record::published::{CommittedNote, Told};

@@ -15,7 +15,7 @@ use crate::mesos::flags::Flags;
 use crate::mesos::messages::{ExecutorInfo, TaskInfo};
 use crate::names::ContainerId;
 
-use crate::task::link::Order;
+use crate::task::channel::Order;
 use crate::task::request::{self, docker_host, Context};
 use crate::task::ways_in::executor::{self, Way};
 

@@ -33,7 +33,7 @@ use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
-use crate::task::link::{Cause, Change, Ended, Kill, LifeLink, Order, Outcome};
+use crate::task::channel::{Cause, Change, Ended, Kill, LifeChannel, Order, Outcome};
 use crate::task::request::Work;
 use crate::task::ways_in::status::Statuses;
 use crate::task::{cleaner, life};
@@ -242,7 +242,7 @@ impl<W: Way> Executor<W> {
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.report(statuses.starting());
         let (kills, receiver) = mpsc::unbounded_channel();
-        let link = LifeLink { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
+        let channel = LifeChannel { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
         let in_task = logging::task(&id);
         let named = logging::Named::begin(&id);
         let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
@@ -265,7 +265,7 @@ impl<W: Way> Executor<W> {
                 (
                     description.kill_grace,
                     calico,
-                    self.lives.spawn(life::live(order, link).instrument(in_task)).id(),
+                    self.lives.spawn(life::live(order, channel).instrument(in_task)).id(),
                 )
             }
             Err(failure) => (None, None, self.lives.spawn(async { Outcome::Failed(failure).into() }).id()),

@@ -12,7 +12,7 @@ use crate::mesos::messages::{
 };
 use crate::workload::Exit;
 
-use crate::task::link::{Cause, Outcome};
+use crate::task::channel::{Cause, Outcome};
 
 /// Makes the statuses of one task.
 #[derive(Debug, Clone)]

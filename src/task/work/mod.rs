@@ -29,8 +29,8 @@ use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
 use self::gate::Gate;
+use crate::task::channel::Order;
 use crate::task::health::{Check, Checks, Exec, Target};
-use crate::task::link::Order;
 use crate::task::request::Work;
 use command::{CommandLine, Control};
 use docker::Container;

@@ -11,13 +11,13 @@ use super::Driver;
 use crate::error::{Code, Failure};
 use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
 use crate::logging;
+use crate::task::channel::{Change, Ended, Outcome};
 use crate::task::life::admission::{self, Admitted};
 use crate::task::life::consul_entries::Registrar;
 use crate::task::life::ending::{self, Networked, Remains};
 use crate::task::life::event::{Effect, GateOrder, LifeFate, Timer, Word};
 use crate::task::life::setup;
 use crate::task::life::table::Job;
-use crate::task::link::{Change, Ended, Outcome};
 use crate::task::network;
 use crate::task::network::ports::Keeper;
 use crate::task::report::audit;
@@ -156,10 +156,10 @@ impl Driver {
 
     fn tell(&mut self, word: Word) {
         match word {
-            Word::Prepared => self.link.tell(Change::Prepared),
-            Word::Killing => self.link.tell(Change::Killing),
+            Word::Prepared => self.channel.tell(Change::Prepared),
+            Word::Killing => self.channel.tell(Change::Killing),
             Word::Health { healthy, too_often } => {
-                self.link.tell(Change::Health { healthy, kill: too_often });
+                self.channel.tell(Change::Health { healthy, kill: too_often });
             }
             Word::Running => self.running(),
         }
@@ -179,7 +179,7 @@ impl Driver {
                 addresses
             }
         };
-        self.link.tell(Change::Running { inspect, addresses: addresses.clone() });
+        self.channel.tell(Change::Running { inspect, addresses: addresses.clone() });
         self.check(addresses);
     }
 

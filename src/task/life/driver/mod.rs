@@ -20,8 +20,8 @@ use super::state::State;
 use super::table::{Job, LifeKind};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
+use crate::task::channel::{Ended, LifeChannel, Order, Outcome};
 use crate::task::health::{self, Checks};
-use crate::task::link::{Ended, LifeLink, Order, Outcome};
 use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
 use crate::task::report::steps::Step;
@@ -37,7 +37,7 @@ type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// One life's resources. Each is set by the job that makes it, and taken by the one that uses it up.
 struct Driver {
     order: Arc<Order>,
-    link: LifeLink,
+    channel: LifeChannel,
     jobs: JoinSet<(Job, Ending)>,
     tasks: HashMap<Id, Job>,
     cancels: BTreeMap<Job, CancellationToken>,
@@ -76,9 +76,9 @@ struct Driver {
 }
 
 /// Lives a task to its end.
-pub(super) async fn drive(order: Arc<Order>, link: LifeLink) -> Ended {
+pub(super) async fn drive(order: Arc<Order>, channel: LifeChannel) -> Ended {
     let (mut state, effects) = State::begin(LifeKind::from(&order.description.task));
-    let mut driver = Driver::new(order, link);
+    let mut driver = Driver::new(order, channel);
     driver.follow(effects);
     loop {
         if let Some(over) = driver.over.take() {
@@ -92,10 +92,10 @@ pub(super) async fn drive(order: Arc<Order>, link: LifeLink) -> Ended {
 }
 
 impl Driver {
-    fn new(order: Arc<Order>, link: LifeLink) -> Self {
+    fn new(order: Arc<Order>, channel: LifeChannel) -> Self {
         Self {
             order,
-            link,
+            channel,
             jobs: JoinSet::new(),
             tasks: HashMap::new(),
             cancels: BTreeMap::new(),
@@ -142,7 +142,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 end = exit(&mut self.attached), if starts => return self.ended(end),
-                Some(kill) = self.link.kills.recv() => return LifeEvent::Kill(kill),
+                Some(kill) = self.channel.kills.recv() => return LifeEvent::Kill(kill),
                 // What follows an open gate waits until that is done with.
                 () = done(&mut self.opening), if self.opening.is_some() => self.opening = None,
                 Some(ended) = self.jobs.join_next_with_id(), if self.opening.is_none() => {

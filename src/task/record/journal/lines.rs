@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{Record, FORMAT, FORMAT_BEFORE};
 use crate::calico::Pending;
-use crate::task::link::Ending;
+use crate::task::channel::Ending;
 
 /// Beyond any record: a task has at most a few hundred ports, and names of 4 KiB.
 const LONGEST: u64 = 1 << 20;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::*;
 use crate::error::{Code, Failure};
 use crate::net::forward::Protocol;
-use crate::task::link::Outcome;
+use crate::task::channel::Outcome;
 
 pub(crate) fn record() -> Record {
     let container = ContainerId::random();

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::lines::{parse, text};
 use super::{Journal, JournalError, Peeked, Record};
-use crate::task::link::Ending;
+use crate::task::channel::Ending;
 
 /// One task's record at one moment.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! The messages between a life and its way in.
+//! The channel between a life and its way in: the messages in both directions.
 //!
 //! ```text
 //!  way in ── Order, then Kill ──► life
@@ -130,15 +130,15 @@ impl From<Outcome> for Ended {
     }
 }
 
-/// The two ends of a life that talk to the way in.
-pub struct LifeLink {
+/// The ends of the channel that a life holds.
+pub struct LifeChannel {
     /// Marks what goes out: one way in may hear several lives.
     pub task_id: String,
     pub kills: UnboundedReceiver<Kill>,
     pub changes: UnboundedSender<(String, Change)>,
 }
 
-impl LifeLink {
+impl LifeChannel {
     pub(super) fn tell(&self, change: Change) {
         // When the executor is going down there is no receiver any more, and nothing to do about it.
         let _ = self.changes.send((self.task_id.clone(), change));
