@@ -16,7 +16,7 @@ use crate::task::network::felix;
 use crate::task::network::{self, Choice, Interface, Wired};
 use crate::task::report::steps::{Step, Steps};
 use crate::task::request::CalicoTask;
-use crate::task::work::gate::Gate;
+use crate::task::work::gate_listener::Gate;
 use crate::task::work::remapped;
 use crate::task::work::{self, Attached, Ready, SeenWorkload};
 use crate::workload::HostProcess;

@@ -7,7 +7,7 @@ use crate::error::{Code, Failure};
 use crate::host::files::make_private;
 use crate::names::ContainerId;
 
-use crate::task::work::gate::Gate;
+use crate::task::work::gate_listener::Gate;
 
 /// Where the task's namespace is bound.
 pub fn namespace(config: &Config, container: &ContainerId) -> PathBuf {

@@ -12,7 +12,7 @@ use crate::error::{Code, Failure};
 use crate::gate::GateVerdict;
 use crate::logging;
 use crate::task::health::Exec;
-use crate::task::work::gate::Gate;
+use crate::task::work::gate_listener::Gate;
 use crate::workload::{Blank, CommandOutput, CommandSpec, HostProcess, Process, OWN_PROGRAM};
 
 /// A command that has not been started.

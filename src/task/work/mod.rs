@@ -11,7 +11,7 @@
 
 mod command;
 mod docker;
-pub(super) mod gate;
+pub(super) mod gate_listener;
 pub mod remapped;
 mod stop;
 
@@ -28,7 +28,7 @@ use crate::error::{chain, Code, Failure};
 use crate::limits::DOCKER_FAILED_START;
 use crate::workload::{Exit, HostProcess};
 
-use self::gate::Gate;
+use self::gate_listener::Gate;
 use crate::task::channel::Order;
 use crate::task::health::{Check, Checks, Exec, Target};
 use crate::task::request::Work;

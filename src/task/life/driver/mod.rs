@@ -25,7 +25,7 @@ use crate::task::health::{self, Checks};
 use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
 use crate::task::report::steps::Step;
-use crate::task::work::gate::Gate;
+use crate::task::work::gate_listener::Gate;
 use crate::task::work::{Attached, End, Ready, SeenWorkload};
 use crate::workload::Exit;
 

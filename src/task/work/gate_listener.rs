@@ -1,4 +1,5 @@
-//! The executor's side of the gate: the last step before the workload's first instruction.
+//! The executor's side of the gate, a socket that it listens on: the last step before the workload's first instruction.
+//! `crate::gate` has the other side, and the words between the two.
 //!
 //! `calico-runc start` connects to a socket on which the executor listens for as long as it lives, and waits for one
 //! word. The socket is also the lock: a dead executor refuses connections, and a waiting runtime sees the end of the
