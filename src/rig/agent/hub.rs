@@ -12,12 +12,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::{self, Asked, Socket};
-use super::endings::Destruction;
 use super::executor::{Executor, ExecutorLink, Phase};
+use super::executor_exits::Destruction;
 use super::history::{Direction, HistoryRecord, Shared};
 use super::ports;
 use super::recovery::{Recovery, RecoveryStep};
-use super::words::Word;
+use super::to_executor::AgentMessage;
 use super::{AgentError, AgentOptions, Fetched, Launched};
 use crate::mesos::libprocess::link;
 use crate::mesos::libprocess::server::Server;
@@ -226,7 +226,7 @@ impl Hub {
             self.shut_down(id);
             return;
         }
-        self.say(id, Word::Registered);
+        self.send_to_executor(id, AgentMessage::Registered);
         for queued in queued {
             self.hand_over(id, queued);
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::executor::{Containerizer, Ending, Executor, Phase, Queued, Task};
 use super::hub::{Alarm, Hub, Internal};
 use super::spawn::{self, Container, Folders, Program};
-use super::words::Word;
+use super::to_executor::AgentMessage;
 use super::{fetch, info, AgentError, Fetched, Launched};
 use crate::mesos::messages::task_status::Reason;
 use crate::mesos::messages::{DurationInfo, ExecutorInfo, KillPolicy, TaskInfo, TaskState};
@@ -136,11 +136,11 @@ impl Hub {
         if let Some(executor) = self.executors.get_mut(executor) {
             executor.used = true;
         }
-        let word = match queued {
-            Queued::Task(task) => Word::Run(task),
-            Queued::Group(tasks) => Word::RunGroup(tasks),
+        let message = match queued {
+            Queued::Task(task) => AgentMessage::Run(task),
+            Queued::Group(tasks) => AgentMessage::RunGroup(tasks),
         };
-        self.say(executor, word);
+        self.send_to_executor(executor, message);
     }
 
     fn reap(&self, container: String, mut child: Child) {
@@ -182,7 +182,7 @@ impl Hub {
             return Ok(());
         }
         let policy = |grace| KillPolicy { grace_period: Some(DurationInfo::from_duration(grace)) };
-        self.say(&id, Word::Kill { task: task.to_owned(), policy: grace.map(policy) });
+        self.send_to_executor(&id, AgentMessage::Kill { task: task.to_owned(), policy: grace.map(policy) });
         Ok(())
     }
 
@@ -200,13 +200,13 @@ impl Hub {
 
     pub(super) fn message(&mut self, task: &str, data: Vec<u8>) -> Result<(), AgentError> {
         let id = self.executor_of(task)?;
-        self.say(&id, Word::Message(data));
+        self.send_to_executor(&id, AgentMessage::Message(data));
         Ok(())
     }
 
     /// Sends the shutdown and arms what follows when it is ignored.
     pub(super) fn shut_down(&mut self, executor: &str) {
-        self.say(executor, Word::Shutdown);
+        self.send_to_executor(executor, AgentMessage::Shutdown);
         let Some(executor) = self.executors.get_mut(executor).filter(|executor| executor.is_alive()) else {
             return;
         };

@@ -20,8 +20,8 @@
 mod api;
 mod custom;
 mod destroy;
-mod endings;
 mod executor;
+mod executor_exits;
 mod faults;
 pub mod fetch;
 mod history;
@@ -33,8 +33,8 @@ mod options;
 pub mod ports;
 mod recovery;
 mod spawn;
+mod to_executor;
 mod updates;
-mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use self::destroy::kill_all;
-pub use self::endings::Destruction;
+pub use self::executor_exits::Destruction;
 use self::history::Shared;
 pub use self::history::{Direction, ExecutorExit, HistoryRecord, Update};
 use self::hub::{Hub, HubCommand};

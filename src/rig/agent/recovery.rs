@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::api;
 use super::executor::{Containerizer, Ending, Phase};
 use super::hub::{listen, open_socket, Alarm, Hub, Internal, ACTOR};
-use super::words::Word;
+use super::to_executor::AgentMessage;
 use super::AgentError;
 use crate::mesos::duration;
 use crate::mesos::libprocess::link;
@@ -170,7 +170,7 @@ impl Hub {
         };
         executor.phase = Phase::Running;
         self.attach(id, from);
-        self.say(id, Word::Reregistered);
+        self.send_to_executor(id, AgentMessage::Reregistered);
         for update in message.updates {
             self.status_update(StatusUpdateMessage { update, pid: Some(from.to_string()) });
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::history::Update;
 use super::hub::Hub;
-use super::words::Word;
+use super::to_executor::AgentMessage;
 use crate::mesos::messages::task_status::{Reason, Source};
 use crate::mesos::messages::{
     network_info, ContainerStatus, Message as _, NetworkInfo, StatusUpdate,
@@ -137,7 +137,7 @@ impl Hub {
         let known = self.executors.get(executor).and_then(|executor| executor.pid.as_ref());
         match pid.map(str::parse) {
             Some(Ok(pid)) if Some(&pid) == known => {
-                self.say(executor, Word::Acknowledge { task: task.to_owned(), uuid });
+                self.send_to_executor(executor, AgentMessage::Acknowledge { task: task.to_owned(), uuid });
             }
             Some(Ok(pid)) => {
                 self.shared.problem(format!("update for task '{task}' names {pid}, not its executor"));

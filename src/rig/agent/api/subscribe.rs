@@ -10,7 +10,7 @@ use crate::rig::agent::executor::{ExecutorLink, Phase};
 use crate::rig::agent::history::Direction;
 use crate::rig::agent::hub::Hub;
 use crate::rig::agent::recovery::Recovery;
-use crate::rig::agent::words::Word;
+use crate::rig::agent::to_executor::AgentMessage;
 
 impl Hub {
     pub(in crate::rig::agent) fn asked(&mut self, asked: Asked) {
@@ -96,7 +96,10 @@ impl Hub {
             self.shut_down(id);
             return stream;
         }
-        self.say(id, if recovered { Word::Reregistered } else { Word::Registered });
+        self.send_to_executor(
+            id,
+            if recovered { AgentMessage::Reregistered } else { AgentMessage::Registered },
+        );
         for queued in queued {
             self.hand_over(id, queued);
         }
@@ -126,7 +129,7 @@ impl Hub {
         });
         // For an unknown task there is never an acknowledgement.
         if known {
-            self.say(id, Word::Acknowledge { task, uuid });
+            self.send_to_executor(id, AgentMessage::Acknowledge { task, uuid });
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::mesos::messages::{
 const SCHEDULER: &str = "@0.0.0.0:0";
 
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum AgentMessage {
     Registered,
     Reregistered,
     Run(Box<TaskInfo>),
@@ -36,13 +36,13 @@ pub(super) enum Word {
 
 impl Hub {
     /// Lost when the executor has no link, as with a real agent.
-    pub(super) fn say(&self, executor: &str, word: Word) {
+    pub(super) fn send_to_executor(&self, executor: &str, message: AgentMessage) {
         let link = self.executors.get(executor).and_then(|executor| executor.link.as_ref());
         match link {
             None => {}
-            Some(ExecutorLink::Actor(_)) => self.say_by_message(executor, word),
+            Some(ExecutorLink::Actor(_)) => self.send_by_libprocess(executor, message),
             Some(ExecutorLink::Stream(stream)) => {
-                let Some(event) = self.worded(executor, word) else { return };
+                let Some(event) = self.as_event(executor, message) else { return };
                 let body = event.encode_to_vec();
                 self.note(Direction::ToExecutor, &format!("Event.{}", event.r#type().as_str_name()), &body);
                 // The connection may have ended a moment ago.
@@ -63,12 +63,12 @@ impl Hub {
         });
     }
 
-    fn say_by_message(&self, executor: &str, word: Word) {
+    fn send_by_libprocess(&self, executor: &str, message: AgentMessage) {
         let options = &self.options;
         let (slave_id, framework_id) =
             (options.slave_id.as_str().into(), options.framework_id.as_str().into());
-        match word {
-            Word::Registered => {
+        match message {
+            AgentMessage::Registered => {
                 let Some(info) = self.executors.get(executor).map(|executor| executor.info.clone()) else {
                     return;
                 };
@@ -83,11 +83,11 @@ impl Hub {
                     },
                 );
             }
-            Word::Reregistered => {
+            AgentMessage::Reregistered => {
                 let slave_info = options.slave_info(self.pid.address.port());
                 self.send(executor, &ExecutorReregisteredMessage { slave_id, slave_info });
             }
-            Word::Run(task) => {
+            AgentMessage::Run(task) => {
                 let framework = options.framework_info();
                 let pid = Some(SCHEDULER.into());
                 self.send(
@@ -95,29 +95,29 @@ impl Hub {
                     &RunTaskMessage { framework, pid, task: *task, ..RunTaskMessage::default() },
                 );
             }
-            Word::RunGroup(tasks) => {
+            AgentMessage::RunGroup(tasks) => {
                 for task in tasks {
-                    self.say_by_message(executor, Word::Run(Box::new(task)));
+                    self.send_by_libprocess(executor, AgentMessage::Run(Box::new(task)));
                 }
             }
-            Word::Kill { task, policy } => self
+            AgentMessage::Kill { task, policy } => self
                 .send(executor, &KillTaskMessage { framework_id, task_id: task.into(), kill_policy: policy }),
-            Word::Acknowledge { task, uuid } => self.send(
+            AgentMessage::Acknowledge { task, uuid } => self.send(
                 executor,
                 &StatusUpdateAcknowledgementMessage { slave_id, framework_id, task_id: task.into(), uuid },
             ),
-            Word::Message(data) => self.send(
+            AgentMessage::Message(data) => self.send(
                 executor,
                 &FrameworkToExecutorMessage { slave_id, framework_id, executor_id: executor.into(), data },
             ),
-            Word::Shutdown => self.send(executor, &ShutdownExecutorMessage::default()),
+            AgentMessage::Shutdown => self.send(executor, &ShutdownExecutorMessage::default()),
         }
     }
 
-    fn worded(&self, executor: &str, word: Word) -> Option<Event> {
+    fn as_event(&self, executor: &str, message: AgentMessage) -> Option<Event> {
         let bare = |kind: Type| Event { r#type: Some(kind.into()), ..Event::default() };
-        Some(match word {
-            Word::Registered | Word::Reregistered => {
+        Some(match message {
+            AgentMessage::Registered | AgentMessage::Reregistered => {
                 let known = self.executors.get(executor)?;
                 let subscribed = event::Subscribed {
                     executor_info: known.info.clone(),
@@ -127,21 +127,25 @@ impl Hub {
                 };
                 Event { subscribed: Some(subscribed), ..bare(Type::Subscribed) }
             }
-            Word::Run(task) => Event { launch: Some(event::Launch { task: *task }), ..bare(Type::Launch) },
-            Word::RunGroup(tasks) => {
+            AgentMessage::Run(task) => {
+                Event { launch: Some(event::Launch { task: *task }), ..bare(Type::Launch) }
+            }
+            AgentMessage::RunGroup(tasks) => {
                 let task_group = TaskGroupInfo { tasks };
                 Event { launch_group: Some(event::LaunchGroup { task_group }), ..bare(Type::LaunchGroup) }
             }
-            Word::Kill { task, policy } => {
+            AgentMessage::Kill { task, policy } => {
                 let kill = event::Kill { task_id: task.into(), kill_policy: policy };
                 Event { kill: Some(kill), ..bare(Type::Kill) }
             }
-            Word::Acknowledge { task, uuid } => {
+            AgentMessage::Acknowledge { task, uuid } => {
                 let acknowledged = event::Acknowledged { task_id: task.into(), uuid };
                 Event { acknowledged: Some(acknowledged), ..bare(Type::Acknowledged) }
             }
-            Word::Message(data) => Event { message: Some(event::Message { data }), ..bare(Type::Message) },
-            Word::Shutdown => bare(Type::Shutdown),
+            AgentMessage::Message(data) => {
+                Event { message: Some(event::Message { data }), ..bare(Type::Message) }
+            }
+            AgentMessage::Shutdown => bare(Type::Shutdown),
         })
     }
 }
