@@ -72,7 +72,7 @@ mod tests {
 
     fn told(docker: Option<&str>, agents: &[FoundAgent]) -> String {
         let docker = docker.map(|text| DockerHost::parse(text).unwrap());
-        advice(Path::new("/farm"), docker.as_ref(), agents).join("\n")
+        advice(Path::new("/launcher"), docker.as_ref(), agents).join("\n")
     }
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
         for usual in [None, Some("unix:///var/run/docker.sock")] {
             let lines = told(usual, &[]);
             assert!(
-                lines.contains("  --launcher_dir=/farm\n") && !lines.contains("--docker_socket"),
+                lines.contains("  --launcher_dir=/launcher\n") && !lines.contains("--docker_socket"),
                 "{lines}"
             );
             assert!(lines.contains("\n  --containerizers=docker,mesos\n"), "{lines}");
@@ -107,7 +107,7 @@ mod tests {
     fn the_agents_that_run() {
         let agent =
             |pid, dir: &str| FoundAgent { pid, launcher_dir: Some(dir.into()), ..FoundAgent::default() };
-        let lines = told(None, &[agent(7, "/farm"), agent(8, "/usr/libexec/mesos")]);
+        let lines = told(None, &[agent(7, "/launcher"), agent(8, "/usr/libexec/mesos")]);
         assert!(lines.contains("(pid 7) uses this launcher folder already"), "{lines}");
         assert!(lines.contains("(pid 8) does not use this launcher folder yet"), "{lines}");
     }

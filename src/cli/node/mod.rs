@@ -1,20 +1,20 @@
 //! `calico-mesos node …`: what a host needs before its first task, and the removal of that.
 //!
 //! ```text
-//!  install:    all that could refuse ─► runtime into daemon.json ─► farm made ─► flags for the agent, printed
-//!  uninstall:  all that could refuse ─► runtime out of daemon.json ─► farm removed
+//!  install:    all that could refuse ─► runtime into daemon.json ─► folder made ─► flags for the agent, printed
+//!  uninstall:  all that could refuse ─► runtime out of daemon.json ─► folder removed
 //! ```
 //!
-//! The runtime comes first: without it a Calico task fails, without the farm none reaches us.
+//! The runtime comes first: without it a Calico task fails, without the folder none reaches us.
 
 mod advice;
 pub(super) mod agents;
-pub(super) mod farm;
 mod init;
-mod launcher;
+pub(super) mod launcher_folder;
 mod remove;
 mod service;
 mod show;
+mod stock_launcher;
 mod timer;
 mod trust;
 
@@ -33,7 +33,7 @@ use super::runtime::{self, Done};
 use super::session::Session;
 use super::{bgp, programs, Failed};
 
-use farm::{Farm, DEFAULT_DIR};
+use launcher_folder::{LauncherFolder, DEFAULT_DIR};
 
 /// A dry run found something.
 const FOUND: u8 = 3;
@@ -152,15 +152,15 @@ fn install(arguments: &Install, config: &Path, out: &Out) -> Result<ExitCode, Fa
     let executor = programs::executor(arguments.executor.as_deref())?;
     let runc = runtime::program(arguments.runtime.runtime.as_deref())?;
     let warnings = trust::look_at(&[&executor, &runc])?;
-    let from = launcher::find(arguments.from.as_deref(), &dir, &executor, &agents)?;
-    let farm = Farm::of(&dir, &from, &executor)?;
-    let mut steps = farm.steps()?;
+    let from = stock_launcher::find(arguments.from.as_deref(), &dir, &executor, &agents)?;
+    let folder = LauncherFolder::of(&dir, &from, &executor)?;
+    let mut steps = folder.steps()?;
     let done = runtime::install(&arguments.runtime)?;
     if !dry_run {
-        steps = farm.make()?;
+        steps = folder.make()?;
     }
     tell(&done, out);
-    let told = farm::told(&steps, dry_run).unwrap_or_else(|| "is up to date".to_owned());
+    let told = launcher_folder::told(&steps, dry_run).unwrap_or_else(|| "is up to date".to_owned());
     out.line(format!("{} (links to {}): {told}", dir.display(), from.display()));
     for line in warnings.into_iter().chain(advice::advice(&dir, docker_elsewhere(config).as_ref(), &agents)) {
         out.line(line);
@@ -177,10 +177,10 @@ async fn uninstall(arguments: &Uninstall, config: &Path, out: &Out) -> Result<Ex
     if let Some(agent) = agents::running().iter().find(|agent| agent.launches_from(&dir)) {
         return Err(NodeError::AgentUses(agent.pid, dir).into());
     }
-    let there = farm::remove_farm(&dir, true)?;
+    let there = launcher_folder::remove_folder(&dir, true)?;
     let done = without_runtime(&arguments.runtime, config).await?;
     if !dry_run {
-        farm::remove_farm(&dir, false)?;
+        launcher_folder::remove_folder(&dir, false)?;
     }
     tell(&done, out);
     out.line(match (there, dry_run) {

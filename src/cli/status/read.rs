@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::calico::{self, CalicoError, Datastore, Identity, Kind, Object};
-use crate::cli::node::{agents, farm};
+use crate::cli::node::{agents, launcher_folder};
 use crate::cli::session::Session;
 use crate::cli::{programs, runtime};
 use crate::config::{Config, Dataplane, PolicyWait};
@@ -313,7 +313,7 @@ async fn consul(config: &Config) -> Option<Result<usize, String>> {
 }
 
 fn agents() -> Vec<AgentFacts> {
-    let wired = |dir: &PathBuf| farm::source_of(dir).ok().flatten().is_some();
+    let wired = |dir: &PathBuf| launcher_folder::source_of(dir).ok().flatten().is_some();
     let fact = |agent: agents::FoundAgent| AgentFacts {
         wired: agent.launcher_dir.as_ref().is_some_and(wired),
         agent,

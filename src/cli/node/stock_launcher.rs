@@ -1,10 +1,10 @@
-//! Where the agent's own programs lie: the folder that a farm is made from.
+//! Where the agent's own programs lie: the folder from which our launcher folder is made.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::agents::FoundAgent;
-use super::farm::{self, FarmError, EXECUTOR};
+use super::launcher_folder::{self, LauncherFolderError, EXECUTOR};
 
 /// Where packages, `make install` and DC/OS put them.
 const USUAL: [&str; 4] = [
@@ -23,33 +23,33 @@ pub enum LauncherError {
     #[error("the agents of this host have several launcher folders ({}); name one with --from", .0.join(", "))]
     Several(Vec<String>),
     #[error("{} is itself a folder of links that calico-mesos made; --from must be the agent's own launcher folder", .0.display())]
-    Farm(PathBuf),
+    OwnFolder(PathBuf),
 }
 
-/// The folder that was named; else that of a running agent, the one that the farm was made from
+/// The folder that was named; else that of a running agent, the one that ours was made from
 /// before, or one of the usual places.
 pub fn find(
     named: Option<&Path>,
-    farm: &Path,
+    ours: &Path,
     executor: &Path,
     agents: &[FoundAgent],
-) -> Result<PathBuf, FarmError> {
+) -> Result<PathBuf, LauncherFolderError> {
     let from = match named {
         Some(named) => std::path::absolute(named).unwrap_or_else(|_| named.into()),
-        None => look(farm, agents)?,
+        None => look(ours, agents)?,
     };
     if !is_launcher(&from) {
         return Err(LauncherError::NoLauncher(from).into());
     }
     let is_ours = from.join(EXECUTOR).canonicalize().is_ok_and(|path| path == executor);
-    if is_ours || farm::source_of(&from)?.is_some() {
-        return Err(LauncherError::Farm(from).into());
+    if is_ours || launcher_folder::source_of(&from)?.is_some() {
+        return Err(LauncherError::OwnFolder(from).into());
     }
     Ok(from)
 }
 
-fn look(farm: &Path, agents: &[FoundAgent]) -> Result<PathBuf, FarmError> {
-    let agents = agents.iter().filter(|agent| !agent.launches_from(farm));
+fn look(ours: &Path, agents: &[FoundAgent]) -> Result<PathBuf, LauncherFolderError> {
+    let agents = agents.iter().filter(|agent| !agent.launches_from(ours));
     let theirs: BTreeSet<&PathBuf> = agents.filter_map(|agent| agent.launcher_dir.as_ref()).collect();
     let mut theirs = theirs.into_iter();
     match (theirs.next(), theirs.next()) {
@@ -60,7 +60,7 @@ fn look(farm: &Path, agents: &[FoundAgent]) -> Result<PathBuf, FarmError> {
         }
         (None, _) => {}
     }
-    let before = farm::source_of(farm)?.filter(|dir| is_launcher(dir));
+    let before = launcher_folder::source_of(ours)?.filter(|dir| is_launcher(dir));
     let usual = || USUAL.iter().map(PathBuf::from).find(|dir| is_launcher(dir));
     Ok(before.or_else(usual).ok_or(LauncherError::NotFound)?)
 }

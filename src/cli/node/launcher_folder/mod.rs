@@ -1,8 +1,8 @@
-//! The farm: a folder that an agent takes for its launcher folder, with our executor in one place.
+//! The folder of links that an agent takes for its launcher folder, with our executor in one place.
 //!
 //! ```text
 //!  /usr/lib/calico-mesos/launcher/              the agent's --launcher_dir
-//!    .calico-mesos                              what this farm was made of
+//!    .calico-mesos                              what this folder was made of
 //!    mesos-containerizer   ─► /usr/libexec/mesos/mesos-containerizer
 //!    mesos-docker-executor ─► /usr/local/bin/calico-executor
 //!    mesos-fetcher         ─► /usr/libexec/mesos/mesos-fetcher      and so on
@@ -20,19 +20,19 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::launcher::LauncherError;
+use super::stock_launcher::LauncherError;
 use crate::host::files::{self, NEW};
-use steps::{list, plan, strangers, FarmEntry, FarmStep, Mark};
+use steps::{list, plan, strangers, FolderEntry, FolderStep, Mark};
 
 pub use steps::{told, EXECUTOR};
 
 /// The default folder for `--launcher_dir`.
 pub const DEFAULT_DIR: &str = "/usr/lib/calico-mesos/launcher";
-/// Remembers what the farm was made of.
+/// The file that remembers what the folder was made of.
 const MARK: &str = ".calico-mesos";
 
 #[derive(Debug, thiserror::Error)]
-pub enum FarmError {
+pub enum LauncherFolderError {
     #[error(transparent)]
     Launcher(#[from] LauncherError),
     #[error("{} exists, and calico-mesos did not make it; name another folder with --dir", .0.display())]
@@ -62,43 +62,43 @@ fn hint(source: &io::Error) -> &'static str {
     }
 }
 
-fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FarmError {
+fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LauncherFolderError {
     let path = path.to_owned();
-    move |source| FarmError::File { action, path, source }
+    move |source| LauncherFolderError::File { action, path, source }
 }
 
-/// The farm that is wanted.
+/// The launcher folder that is wanted.
 #[derive(Debug)]
-pub struct Farm {
+pub struct LauncherFolder {
     dir: PathBuf,
     from: PathBuf,
     executor: PathBuf,
     programs: BTreeSet<OsString>,
 }
 
-/// A farm as it is found.
+/// A launcher folder as it is found.
 struct Found {
     /// `None`: there is no folder, or an empty one.
     mark: Option<Mark>,
-    entries: BTreeMap<OsString, FarmEntry>,
+    entries: BTreeMap<OsString, FolderEntry>,
 }
 
-impl Farm {
+impl LauncherFolder {
     /// `from`: the agent's own launcher folder; `executor`: the program that takes the stock one's place.
-    pub fn of(dir: &Path, from: &Path, executor: &Path) -> Result<Self, FarmError> {
+    pub fn of(dir: &Path, from: &Path, executor: &Path) -> Result<Self, LauncherFolderError> {
         let programs = names(from).map_err(file("read", from))?;
         Ok(Self { dir: dir.into(), from: from.into(), executor: executor.into(), programs })
     }
 
-    /// What [`Farm::make`] would do now.
-    pub fn steps(&self) -> Result<Vec<FarmStep>, FarmError> {
+    /// What [`LauncherFolder::make`] would do now.
+    pub fn steps(&self) -> Result<Vec<FolderStep>, LauncherFolderError> {
         let found = Found::at(&self.dir)?;
         let new = self.mark(&found);
         self.plan(&found, &new)
     }
 
     /// Makes it so. Repeating it changes nothing.
-    pub fn make(&self) -> Result<Vec<FarmStep>, FarmError> {
+    pub fn make(&self) -> Result<Vec<FolderStep>, LauncherFolderError> {
         let made = topmost_missing(&self.dir);
         make_folders(&self.dir, &made)?;
         let _lock = lock(&self.dir)?;
@@ -112,10 +112,10 @@ impl Farm {
         let steps = self.plan(&found, &new)?;
         for step in &steps {
             match step {
-                FarmStep::Add(name) | FarmStep::Change(name) => {
+                FolderStep::Add(name) | FolderStep::Change(name) => {
                     link(&self.dir, Path::new(name), &new.target(name))?;
                 }
-                FarmStep::Remove(name) => remove(&self.dir.join(name))?,
+                FolderStep::Remove(name) => remove(&self.dir.join(name))?,
             }
         }
         if found.mark.is_some_and(|old| old != new) {
@@ -130,47 +130,47 @@ impl Farm {
         Mark { from: self.from.clone(), executor: self.executor.clone(), made }
     }
 
-    fn plan(&self, found: &Found, new: &Mark) -> Result<Vec<FarmStep>, FarmError> {
+    fn plan(&self, found: &Found, new: &Mark) -> Result<Vec<FolderStep>, LauncherFolderError> {
         let old = found.mark.as_ref().unwrap_or(new);
         plan(&found.entries, &self.programs, old, new)
-            .map_err(|names| FarmError::Foreign { dir: self.dir.clone(), names })
+            .map_err(|names| LauncherFolderError::Foreign { dir: self.dir.clone(), names })
     }
 }
 
 impl Found {
-    fn at(dir: &Path) -> Result<Self, FarmError> {
+    fn at(dir: &Path) -> Result<Self, LauncherFolderError> {
         let mut entries = BTreeMap::new();
         for name in names_or_none(dir)? {
             let path = dir.join(&name);
             let entry = match fs::read_link(&path) {
-                Ok(target) => FarmEntry::Link(target),
-                Err(error) if error.kind() == ErrorKind::InvalidInput => FarmEntry::Other,
+                Ok(target) => FolderEntry::Link(target),
+                Err(error) if error.kind() == ErrorKind::InvalidInput => FolderEntry::Other,
                 Err(source) => return Err(file("look at", &path)(source)),
             };
             entries.insert(name, entry);
         }
         let mark = read_mark(dir)?;
         if mark.is_none() && !entries.is_empty() {
-            return Err(FarmError::NotOurs(dir.into()));
+            return Err(LauncherFolderError::NotOurs(dir.into()));
         }
         Ok(Self { mark, entries })
     }
 }
 
-/// The folder that a farm at `dir` was made from, if there is one.
-pub fn source_of(dir: &Path) -> Result<Option<PathBuf>, FarmError> {
+/// The agent's own launcher folder, from which the one at `dir` was made, if there is one.
+pub fn source_of(dir: &Path) -> Result<Option<PathBuf>, LauncherFolderError> {
     Ok(read_mark(dir)?.map(|mark| mark.from))
 }
 
-/// Takes the farm away, with the folders that were made for it. Returns whether there was one; a dry
+/// Removes the launcher folder, with the folders that were made for it. Returns whether there was one; a dry
 /// run only finds out whether it could be done.
-pub fn remove_farm(dir: &Path, dry_run: bool) -> Result<bool, FarmError> {
+pub fn remove_folder(dir: &Path, dry_run: bool) -> Result<bool, LauncherFolderError> {
     let Some(mark) = Found::at(dir)?.mark else { return Ok(false) };
     let _lock = lock(dir)?;
     let found = Found::at(dir)?;
     let names = strangers(&found.entries, &mark);
     if !names.is_empty() {
-        return Err(FarmError::Foreign { dir: dir.into(), names });
+        return Err(LauncherFolderError::Foreign { dir: dir.into(), names });
     }
     if dry_run {
         return Ok(true);
@@ -179,11 +179,11 @@ pub fn remove_farm(dir: &Path, dry_run: bool) -> Result<bool, FarmError> {
     for name in left.iter().filter(|name| *name != MARK) {
         remove(&dir.join(name))?;
     }
-    // Last: an interrupted run leaves a farm that the next one can remove.
+    // Last: an interrupted run leaves a folder that the next one can remove.
     remove(&dir.join(MARK))?;
     for folder in dir.ancestors().take_while(|folder| folder.starts_with(&mark.made)) {
         match fs::remove_dir(folder) {
-            // Something else has been put into the farm in the meantime.
+            // Something else has been put into the folder in the meantime.
             Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
             result => result.map_err(file("remove", folder))?,
         }
@@ -202,23 +202,25 @@ fn names(dir: &Path) -> io::Result<BTreeSet<OsString>> {
     Ok(names)
 }
 
-fn names_or_none(dir: &Path) -> Result<BTreeSet<OsString>, FarmError> {
+fn names_or_none(dir: &Path) -> Result<BTreeSet<OsString>, LauncherFolderError> {
     match names(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(BTreeSet::new()),
         result => result.map_err(file("read", dir)),
     }
 }
 
-fn read_mark(dir: &Path) -> Result<Option<Mark>, FarmError> {
+fn read_mark(dir: &Path) -> Result<Option<Mark>, LauncherFolderError> {
     let path = dir.join(MARK);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(file("read", &path)(source)),
-        Ok(text) => serde_json::from_str(&text).map(Some).map_err(|source| FarmError::Mark { path, source }),
+        Ok(text) => {
+            serde_json::from_str(&text).map(Some).map_err(|source| LauncherFolderError::Mark { path, source })
+        }
     }
 }
 
-fn write_mark(dir: &Path, mark: &Mark) -> Result<(), FarmError> {
+fn write_mark(dir: &Path, mark: &Mark) -> Result<(), LauncherFolderError> {
     let path = dir.join(MARK);
     let write = |new: &mut File| {
         serde_json::to_writer_pretty(&mut *new, mark)?;
@@ -228,12 +230,12 @@ fn write_mark(dir: &Path, mark: &Mark) -> Result<(), FarmError> {
     files::replace_as(&path, 0o644, write).map_err(file("write", &path))
 }
 
-fn link(dir: &Path, name: &Path, target: &Path) -> Result<(), FarmError> {
+fn link(dir: &Path, name: &Path, target: &Path) -> Result<(), LauncherFolderError> {
     let (new, path) = (dir.join(NEW), dir.join(name));
     files::replace_link(&path, target, &new).map_err(file("make", &path))
 }
 
-fn remove(path: &Path) -> Result<(), FarmError> {
+fn remove(path: &Path) -> Result<(), LauncherFolderError> {
     files::remove(path).map_err(file("remove", path))
 }
 
@@ -244,7 +246,7 @@ fn topmost_missing(dir: &Path) -> PathBuf {
 }
 
 /// Open to all, independent of the umask: a task's own user starts programs from there.
-fn make_folders(dir: &Path, topmost: &Path) -> Result<(), FarmError> {
+fn make_folders(dir: &Path, topmost: &Path) -> Result<(), LauncherFolderError> {
     let missing: Vec<&Path> =
         dir.ancestors().take_while(|folder| folder.starts_with(topmost) && !folder.exists()).collect();
     for folder in missing.into_iter().rev() {
@@ -260,7 +262,7 @@ fn make_folders(dir: &Path, topmost: &Path) -> Result<(), FarmError> {
 }
 
 /// Two runs at once take turns.
-fn lock(dir: &Path) -> Result<File, FarmError> {
+fn lock(dir: &Path) -> Result<File, LauncherFolderError> {
     let open = File::open(dir).and_then(|folder| folder.lock().map(|()| folder));
     open.map_err(file("lock", dir))
 }
