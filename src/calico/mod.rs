@@ -13,12 +13,12 @@
 //! all of them or none, and every reader sees only states that Calico's own writers end with. Other
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
 //! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `overlap`, `plan` decide;
-//! `store` is etcd (`dial` finds it); `launch`, `release`, `inventory`, `settle`, `query`, `usage`, `local` are what
-//! [`Datastore`] can do for tasks and their cleaners, `objects` what it can do for an operator.
+//! `store` is etcd, and `members` finds a member of its cluster that answers; `launch`, `release`, `inventory`, `settle`,
+//! `query`, `usage`, `local` are what [`Datastore`] can do for tasks and their cleaners, `objects` what it can do for an
+//! operator.
 
 mod block;
 mod clock;
-mod dial;
 mod error;
 mod files;
 mod inventory;
@@ -26,6 +26,7 @@ mod keys;
 mod labels;
 mod launch;
 mod local;
+mod members;
 mod model;
 mod objects;
 mod overlap;

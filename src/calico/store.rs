@@ -20,7 +20,7 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use super::dial::{self, Target};
+use super::members::{self, Target};
 use super::txn::{Answer, Change, Guard, Range, ReadKey, Written};
 use crate::config::Etcd;
 use crate::dial::probe;
@@ -145,7 +145,8 @@ impl Store {
                 Err(_) => problems.push(format!("the host name in {endpoint} was not resolved in time")),
             }
         }
-        let (current, address) = dial::first_open(&targets, problems).await.map_err(StoreError::Connect)?;
+        let (current, address) =
+            members::first_open(&targets, problems).await.map_err(StoreError::Connect)?;
         let client = match options.client(&targets[current], address).await {
             Ok(client) => client,
             Err(error) => return Err(look_closer(error, config, &targets[current], address).await),
@@ -255,10 +256,10 @@ impl Store {
         // The one that failed goes to the end, and is asked again only when no other is there.
         let last = self.targets.len() - 1;
         self.targets[self.current..].rotate_left(1);
-        let open = match dial::first_open(&self.targets[..last], Vec::new()).await {
-            Err(_) => {
-                dial::first_open(&self.targets[last..], Vec::new()).await.map(|(_, address)| (last, address))
-            }
+        let open = match members::first_open(&self.targets[..last], Vec::new()).await {
+            Err(_) => members::first_open(&self.targets[last..], Vec::new())
+                .await
+                .map(|(_, address)| (last, address)),
             found => found,
         };
         let (current, address) = open.map_err(StoreError::Connect)?;

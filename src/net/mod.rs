@@ -5,8 +5,8 @@
 //! made in. [`plan`] decides without touching anything, [`link`] applies. [`local`] does what Felix
 //! does elsewhere, for `dataplane = "local"`; [`forward`] leads ports of the host to a task.
 
+mod connect;
 mod conntrack;
-mod dial;
 mod error;
 mod filters;
 mod firewall;
@@ -28,7 +28,7 @@ mod sockets;
 pub mod sysctl;
 mod veth;
 
-pub use dial::{connect, lookup};
+pub use connect::{connect, lookup};
 pub use error::NetError;
 pub use filters::{filters, Filters};
 pub use link::{assign, delete_link, exists, has_host_route, mtu, purposes, task_with_route};

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Options, Store, StoreError};
-use crate::calico::dial::{self, Target};
+use crate::calico::members::{self, Target};
 use crate::calico::{keys, CalicoError, Datastore};
 use crate::limits::{ETCD_HISTORY, ETCD_REQUEST};
 
@@ -180,7 +180,7 @@ async fn within<T>(ask: impl std::future::Future<Output = Result<T, Error>>) -> 
 async fn answers(options: &Options, urls: &[String]) -> bool {
     for url in urls {
         let Ok(target) = Target::resolve(url).await else { continue };
-        let Ok((_, address)) = dial::first_open(std::slice::from_ref(&target), Vec::new()).await else {
+        let Ok((_, address)) = members::first_open(std::slice::from_ref(&target), Vec::new()).await else {
             continue;
         };
         let Ok(client) = options.client(&target, address).await else { continue };

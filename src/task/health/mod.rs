@@ -12,7 +12,7 @@
 //!                            └─ fails once too often ─► kill     reported, then nothing more
 //! ```
 //!
-//! Probes run inside the task's network namespace, on sockets that were made there (`net::dial`). They start no
+//! Probes run inside the task's network namespace, on sockets that were made there (`net::connect`). They start no
 //! process, except for the command of a COMMAND check. `policy` decides what a result means, and the life decides what
 //! follows from a [`CheckVerdict`]. Source: Mesos' `health_checker.cpp`, whose results, timing and counting are kept;
 //! differences are documented where they occur.

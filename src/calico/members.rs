@@ -1,4 +1,4 @@
-//! Finding the member of the cluster to talk to.
+//! The members of the etcd cluster, and the one to talk to.
 //!
 //! Errors are texts that name the endpoint: several of them end up in one sentence.
 
