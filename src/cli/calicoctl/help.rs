@@ -1,6 +1,6 @@
 //! The text of `help`: the verbs that users know by heart first, then the others, then what became of old ones.
 
-use super::words::{DELEGATED, DELEGATED_PAIRS};
+use super::route::{DELEGATED, DELEGATED_PAIRS};
 
 /// The verbs that the documentation for users names.
 pub(super) const PAGE: [(&str, &str); 5] = [

@@ -13,7 +13,7 @@
 mod help;
 mod link;
 mod real;
-mod words;
+mod route;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -52,17 +52,17 @@ pub(super) fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<
     let called = arguments.next().unwrap_or_default();
     let is_front_end = Path::new(&called).file_name().is_some_and(|name| name == NAME);
     let program = *PROGRAM.get_or_init(|| if is_front_end { NAME } else { OURS });
-    match words::route(arguments.collect(), is_front_end) {
-        words::Route::Parse(words) => Ok([vec![program.into()], words].concat()),
-        words::Route::Help => {
+    match route::route(arguments.collect(), is_front_end) {
+        route::Route::Parse(words) => Ok([vec![program.into()], words].concat()),
+        route::Route::Help => {
             Out::stdout().part(&help::text());
             Err(ExitCode::SUCCESS)
         }
-        words::Route::Retired(sentence) => {
+        route::Route::Retired(sentence) => {
             eprintln!("{program}: {sentence}");
             Err(ExitCode::from(EXIT_USAGE))
         }
-        words::Route::Delegate { config, words } => Err(delegate(config.as_deref(), &words)),
+        route::Route::Delegate { config, words } => Err(delegate(config.as_deref(), &words)),
     }
 }
 

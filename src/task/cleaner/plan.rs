@@ -26,7 +26,7 @@ use crate::task::record::journal::Record;
 use crate::workload::ContainerState;
 
 use super::seen::{parse, Death, SeenRecord, Survey, Trace};
-use words::{age, service_name, short, why_dead};
+use texts::{age, service_name, short, why_dead};
 
 /// After this long a launch has made its interface, by which it is known to live.
 const LAUNCHING: Duration = Duration::from_secs(15);
@@ -470,4 +470,4 @@ fn item(verdict: Verdict, kind: ItemKind, name: String, container: &ContainerId)
 mod restore;
 #[cfg(test)]
 mod tests;
-mod words;
+mod texts;
