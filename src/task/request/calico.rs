@@ -342,7 +342,7 @@ fn ip_failure(message: String) -> Failure {
 }
 
 /// A user's text in a message: quoted, on one line, not longer than a line.
-pub(in crate::task) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     const MAX: usize = 80;
     let mut shown: String = text.chars().take(MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX).is_some() {

@@ -49,9 +49,10 @@ pub use context::Context;
 pub use custom::{container_name, describe_custom, is_named_by_us, Custom, CONTAINER_PREFIX, IMAGE};
 pub use environment::sets_variable;
 pub use kinds::{CalicoTask, DockerTask, ForeignContainer, Task, Work};
+pub use network::configured_dns;
 pub use ports::HostPort;
 pub use resources::total_memory;
-pub use volumes::missing_folders;
+pub use volumes::{missing_folders, refuse_our_folders};
 
 pub use crate::names::RUNTIME;
 /// A `USER` network of this name means Calico; no Docker network of that name is needed.
@@ -62,7 +63,7 @@ const MAX_NAME: usize = 4096;
 /// The longest app id that is kept; Marathon's are paths of DNS labels.
 const MAX_APP: usize = 512;
 /// They are copied into the task's endpoint, which every Felix of the cluster holds in memory.
-const MOST_LABELS: usize = 500;
+pub const MOST_LABELS: usize = 500;
 
 /// A task, understood.
 #[derive(Debug, Clone, PartialEq)]

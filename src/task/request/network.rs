@@ -174,7 +174,7 @@ pub(super) fn default_dns(
 }
 
 /// config.toml's `[dns]`, for Calico tasks without any other DNS setting.
-pub(super) fn configured_dns(config: &Config, spec: &mut ContainerSpec) {
+pub fn configured_dns(config: &Config, spec: &mut ContainerSpec) {
     if spec.dns.is_empty() && spec.dns_search.is_empty() && spec.dns_options.is_empty() {
         spec.dns = config.dns.servers.iter().map(ToString::to_string).collect();
         spec.dns_search.clone_from(&config.dns.search);

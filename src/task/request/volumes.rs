@@ -133,7 +133,7 @@ fn plain<'a>(what: &str, text: &'a str) -> Result<&'a str, Failure> {
 
 /// Refuses volumes through which a Calico task would see or replace the namespaces, gates, journals and
 /// credentials of all of them. Links are followed, as Docker would.
-pub(super) fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Result<(), Failure> {
+pub fn refuse_our_folders(spec: &ContainerSpec, config: &Config) -> Result<(), Failure> {
     let etc = Path::new(crate::config::DEFAULT_PATH).parent().unwrap_or(Path::new("/"));
     let ours: Vec<&Path> =
         [config.paths.run.as_path(), &config.paths.state, etc].into_iter().chain(config.secrets()).collect();

@@ -35,7 +35,7 @@ pub struct Facts {
     pub figures: Look<Option<InterfaceFigures>>,
     pub namespace: PathBuf,
     /// None: it is not bound there.
-    pub bound: Look<Option<Bound>>,
+    pub bound: Look<Option<BoundNamespace>>,
     /// Whether the host routes each address to the interface.
     pub host_routes: Vec<(IpAddr, Look<bool>)>,
     pub endpoint: String,
@@ -53,7 +53,7 @@ pub struct Facts {
 
 /// A namespace that is there.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bound {
+pub struct BoundNamespace {
     pub inode: u64,
     /// Those that live in it.
     pub processes: Vec<i32>,
@@ -124,13 +124,13 @@ async fn figures(interface: &str) -> Look<Option<InterfaceFigures>> {
     Ok(all.get(interface).copied())
 }
 
-async fn bound(path: &std::path::Path) -> Look<Option<Bound>> {
+async fn bound(path: &std::path::Path) -> Look<Option<BoundNamespace>> {
     if !path.exists() {
         return Ok(None);
     }
     let namespace = Namespace::open(path).map_err(|error| chain(&error))?;
     let inside = show::inside(&namespace, ENDPOINT).await.map_err(|error| chain(&error));
-    Ok(Some(Bound { inode: namespace.inode(), processes: namespace.processes(), inside }))
+    Ok(Some(BoundNamespace { inode: namespace.inode(), processes: namespace.processes(), inside }))
 }
 
 async fn routes(interface: &str, addresses: &[IpAddr]) -> Vec<(IpAddr, Look<bool>)> {

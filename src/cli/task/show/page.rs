@@ -6,7 +6,7 @@ use crate::cli::task::text::{age, bytes, joined, or_dash};
 use crate::error::is_deceptive;
 use crate::task::record::journal::Backing;
 use crate::task::report::trail::Part;
-use crate::task::story::facts::{Bound, FelixReport, Look};
+use crate::task::story::facts::{BoundNamespace, FelixReport, Look};
 use crate::task::story::StoryPhase;
 
 /// The width of the names of the lines.
@@ -158,7 +158,7 @@ fn namespace(shown: &Shown) -> Vec<String> {
     match &shown.facts.bound {
         Err(error) => vec![error.clone()],
         Ok(None) => vec![format!("{path} does not exist")],
-        Ok(Some(Bound { inode, processes, inside })) => {
+        Ok(Some(BoundNamespace { inode, processes, inside })) => {
             let lives = match processes.len() {
                 0 => "nothing lives in it".to_owned(),
                 1 => format!("process {}", processes[0]),

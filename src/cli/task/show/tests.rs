@@ -14,7 +14,7 @@ use crate::net::forward::{Mapping, Protocol};
 use crate::net::show::{Inside, InterfaceFigures};
 use crate::task::record::journal::{Record, View};
 use crate::task::report::trail::{Life, Part, Tenure};
-use crate::task::story::facts::{Bound, Facts, FelixReport};
+use crate::task::story::facts::{BoundNamespace, Facts, FelixReport};
 use crate::task::story::{Story, StoryPhase};
 
 const CONTAINER: &str = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
@@ -50,7 +50,7 @@ fn shown() -> Shown {
     };
     let launch = Part { steps: vec![("claimed".into(), 12.5)], ..Part::default() };
     let inside = Inside { mac: "02:00:00:00:00:01".into(), mtu: 1480, ..Inside::default() };
-    let bound = Bound { inode: 7, processes: vec![4711], inside: Ok(Some(inside)) };
+    let bound = BoundNamespace { inode: 7, processes: vec![4711], inside: Ok(Some(inside)) };
     Shown {
         story: Story {
             task: "web.1".into(),
