@@ -13,7 +13,7 @@ const ROWS: [&[&str]; 5] = [
     &["any_json", "names", "error", "config", "limits", "logging", "gate", "host", "tls", "dial"],
     &["mesos", "calico", "net", "workload", "consul"],
     &["task"],
-    &["rig"],
+    &["rig", "proxy"],
     &["cli"],
 ];
 /// Called by Docker at every turn: links as little as possible.
