@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_told_without_what_is_secret() {
+    fn urls_are_printed_without_their_credentials() {
         for (address, told) in [
             ("http://10.0.0.1:2379", "http://10.0.0.1:2379"),
             ("https://user:hunter2@etcd:2379/", "https://…@etcd:2379/"),

@@ -254,7 +254,7 @@ mod tests {
         }
 
         #[test]
-        fn no_line_upsets_the_parser(line in ".{0,200}") {
+        fn any_line_is_parsed_without_a_panic(line in ".{0,200}") {
             let _ = GateRequest::parse(&line);
         }
     }
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_apart() {
+    fn a_question_of_another_version_is_recognised() {
         assert_eq!(
             GateRequest::parse("calico-mesos gate 2 start abc\n"),
             Err(RequestError::Version("2".to_owned()))
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_refuses() {
+    fn a_gate_without_a_listener_is_a_refusal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gate");
         assert!(refusal(ask(&path, "abc", Duration::from_secs(1))).contains("no executor"));

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_names() {
+    fn resource_names_follow_calicos_rule() {
         for good in ["dev", "a.b-c", "0", "web-3.5f3cbe1e"] {
             assert!(is_resource_name(good), "{good}");
         }
@@ -204,7 +204,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_app_gets_a_name_that_is_more_than_one(app in "(?s).{0,80}|[a-z/.-]{0,90}") {
+        fn every_app_gets_one_valid_name(app in "(?s).{0,80}|[a-z/.-]{0,90}") {
             let name = service_name(&app);
             let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             proptest::prop_assert!(name.len() <= 56 && name.chars().all(legal));
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn service_names() {
+    fn service_names_are_made_from_app_ids() {
         assert_eq!(service_name("/prod/web"), "web-prod");
         assert_eq!(service_name("testapp"), "testapp");
         assert_eq!(service_name("/a//b_c/"), "b-c-a");

@@ -349,7 +349,7 @@ fn the_changelog_keeps_its_form() {
 }
 
 #[test]
-fn the_licence_is_told_everywhere() {
+fn the_licence_is_named_everywhere() {
     let licence = fs::read_to_string(root().join("LICENSE")).unwrap();
     assert!(licence.contains("Apache License") && licence.contains("Version 2.0, January 2004"));
     assert!(fs::read_to_string(root().join("Cargo.toml")).unwrap().contains("license = \"Apache-2.0\""));

@@ -91,7 +91,7 @@ fn lines(path: &Path) -> usize {
 }
 
 #[tokio::test]
-async fn it_waits_until_it_is_released_and_shows_nothing_meanwhile() {
+async fn a_command_waits_until_it_is_released_and_shows_nothing_meanwhile() {
     let sandbox = Sandbox::new();
     let mut spec = sandbox.shell("echo ran > out; exit 7");
     spec.environment.insert("PASSWORD".into(), "secret".into());
@@ -108,7 +108,7 @@ async fn it_waits_until_it_is_released_and_shows_nothing_meanwhile() {
 }
 
 #[tokio::test]
-async fn it_is_refused() {
+async fn a_refused_command_does_not_start() {
     let sandbox = Sandbox::new();
     let held = hold(&sandbox.shell("echo ran > out"), None).await.unwrap();
     let pid = held.pid();
@@ -136,7 +136,7 @@ fn an_end_of_file_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn it_gets_what_it_was_given_and_nothing_else() {
+async fn a_command_gets_its_own_environment_and_nothing_else() {
     let sandbox = Sandbox::new();
     // An open file that nobody marked to be closed.
     let leak = nix::unistd::dup(fs::File::open("/dev/zero").unwrap()).unwrap();
@@ -167,7 +167,7 @@ async fn it_gets_what_it_was_given_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn it_runs_as_its_user() {
+async fn a_command_runs_as_its_user() {
     let sandbox = Sandbox::new();
     for (user, wanted) in
         [("nobody", "65534 65534 65534"), ("12345:54321", "12345 54321 54321"), ("root", "0 0")]
@@ -193,7 +193,7 @@ async fn it_runs_as_its_user() {
 }
 
 #[tokio::test]
-async fn it_is_found_in_its_own_path() {
+async fn a_command_is_found_in_its_own_path() {
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("bin")).unwrap();
     sandbox.write("bin/tool", b"#!/bin/sh\necho \"$0 $1\" > out\n", 0o755);
@@ -215,7 +215,7 @@ async fn it_is_found_in_its_own_path() {
 }
 
 #[tokio::test]
-async fn it_says_why_it_cannot_run() {
+async fn a_command_that_cannot_run_says_why() {
     let sandbox = Sandbox::new();
     let cases: [(PathBuf, &str); 5] = [
         (sandbox.path("missing"), "missing does not exist"),
@@ -237,7 +237,7 @@ async fn it_says_why_it_cannot_run() {
 }
 
 #[tokio::test]
-async fn it_lives_in_its_namespace() {
+async fn a_command_lives_in_its_namespace() {
     let lab = Lab::new();
     let sandbox = Sandbox::new();
     let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
@@ -272,7 +272,7 @@ async fn no_setuid_program_leads_out_of_its_namespace() {
 }
 
 #[tokio::test]
-async fn it_never_runs_in_a_wrong_namespace() {
+async fn a_command_never_runs_in_a_wrong_namespace() {
     let sandbox = Sandbox::new();
     let plain = sandbox.write("plain", b"", 0o600);
     for (path, words) in [
@@ -312,7 +312,7 @@ async fn a_signal_reaches_each_of_its_processes_once() {
 }
 
 #[tokio::test]
-async fn nothing_of_its_session_outlives_it() {
+async fn no_process_of_its_session_outlives_a_command() {
     let sandbox = Sandbox::new();
     let script = "trap '' TERM HUP; sleep 1000 & echo $! >> pids; (sleep 1000 & echo $! >> pids); kill -9 $$";
     assert_eq!(code(&sandbox.shell(script)).await, 128 + 9);
@@ -322,7 +322,7 @@ async fn nothing_of_its_session_outlives_it() {
 }
 
 #[tokio::test]
-async fn nothing_outlives_whoever_watches_it() {
+async fn no_process_of_a_command_outlives_its_executor() {
     let sandbox = Sandbox::new();
     let process = run(&sandbox.shell("sleep 1000 & echo $! > pid; wait")).await.unwrap();
     eventually("the job has begun", async || lines(&sandbox.path("pid")) == 1).await;

@@ -325,7 +325,7 @@ async fn local_never_replaces_the_host_route_of_another_task() {
 }
 
 #[tokio::test]
-async fn local_two_at_once() {
+async fn two_local_clusters_run_at_once() {
     let lab = plain_host();
     let before = host_state();
     let (one, first) = lab.task("calione", &["10.66.0.1"]).await;

@@ -106,7 +106,7 @@ async fn the_thread_of_the_runtime_stays_where_it_was() {
 }
 
 #[tokio::test]
-async fn lo_is_up_and_nothing_forwards_inside() {
+async fn loopback_is_up_and_nothing_forwards_in_the_namespace() {
     let lab = Lab::new();
     let namespace = Namespace::create(&lab.path("ns")).await.unwrap();
     let lo = ip_inside(&namespace, &["link", "show", "lo"]);

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_look_like_gos() {
+    fn times_are_written_in_the_form_that_go_writes() {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_787_393_472, 345_670_000);
         assert_eq!(rfc3339(time), "2026-08-22T10:11:12Z");
         assert_eq!(go_text(time), "2026-08-22 10:11:12.34567 +0000 UTC");

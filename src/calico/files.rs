@@ -145,7 +145,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_hint_is_a_guess_or_none(text in proptest::prop_oneof![
+        fn any_content_of_the_hint_file_is_read_as_a_hint_or_as_none(text in proptest::prop_oneof![
             "(?s).{0,60}", "\\{\"a\": \\{\"blocks\": \\[(\"[0-9a-f.:/]{0,15}\",?){0,12}\\]\\}\\}",
         ]) {
             let file = tempfile::NamedTempFile::new().unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_lock_is_waited_for_but_not_for_ever() {
+    async fn the_lock_is_waited_for_until_its_time_limit() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ipam.lock");
         let held = ipam_lock(&path, Duration::ZERO).await.unwrap();

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_calicos() {
+    fn keys_have_the_form_that_calico_uses() {
         let v4: IpNet = "10.65.0.48/29".parse().unwrap();
         let v6: IpNet = "fd80:24e2:f998:72d6:0:0:0:e0/124".parse().unwrap();
         assert_eq!(block(&v4), "/calico/ipam/v2/assignment/ipv4/block/10.65.0.48-29");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_name_their_node() {
+    fn the_node_is_read_back_from_a_key() {
         for node in ["a", "agent-1", "a.b--c"] {
             assert_eq!(node_of_endpoint(&endpoint(&endpoint_name(node, "web-1"))).as_deref(), Some(node));
             assert_eq!(node_of_affinity(&affinity(node, &"10.0.0.0/26".parse().unwrap())), Some(node));

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_become_what_calicos_plugin_makes_of_them() {
+    fn label_values_are_folded_as_calicos_plugin_folds_them() {
         for (raw, clean) in [
             ("team/name", "team.name"),
             ("a b_c--x", "a-b_c--x"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_behind_the_cut_stays_apart() {
+    fn long_values_that_differ_behind_the_cut_stay_different() {
         let long = |tail: &str| format!("{}{tail}", "team-".repeat(20));
         let mesos =
             [("a", long("blue")), ("b", long("green")), (&long("x"), "1".into()), (&long("y"), "2".into())];
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_overrides_the_forced_labels() {
+    fn an_app_cannot_override_the_forced_labels() {
         let mesos = [
             ("projectcalico.org/namespace", "kube-system"),
             ("app", "web"),

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_and_what_is_left() {
+    fn addresses_of_overlapping_blocks_are_taken_and_the_rest_is_free() {
         let taken =
             ["10.0.0.64/28", "10.0.0.0/28", "10.0.0.16/28", "10.0.0.0/30", "10.0.1.0/24", "fd00::/122"];
         let taken = Occupied::new(taken.into_iter().map(net));
@@ -194,7 +194,7 @@ mod tests {
         }
 
         #[test]
-        fn what_touches_is_what_overlaps(nets in prop::collection::vec((any::<u8>(), 24_u8..=32), 0..12), other in (any::<u8>(), 24_u8..=32)) {
+        fn networks_overlap_exactly_when_they_share_an_address(nets in prop::collection::vec((any::<u8>(), 24_u8..=32), 0..12), other in (any::<u8>(), 24_u8..=32)) {
             let net = |(last, length): (u8, u8)| IpNet::new(IpAddr::from([10, 0, 0, last]), length).unwrap().trunc();
             let nets: Vec<IpNet> = nets.into_iter().map(net).collect();
             let other = net(other);

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controllers_verdict_counts() {
+    fn a_pool_that_calicos_controller_disabled_is_not_used() {
         let value = br#"{"spec":{"cidr":"10.0.0.0/16"},"status":{"conditions":[{"type":"Allocatable","status":"False"}]}}"#;
         assert!(!Pool::parse(value, "x").unwrap().is_enabled());
     }
@@ -328,7 +328,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_walk_meets_every_block_once(node in "[a-z0-9.-]{1,20}", length in 24u8..=30) {
+        fn a_walk_over_a_pool_visits_every_block_once(node in "[a-z0-9.-]{1,20}", length in 24u8..=30) {
             let pool = pool("a", &format!(r#"{{"cidr":"10.65.0.0/24","blockSize":{length}}}"#));
             let blocks: Vec<IpNet> = pool.walk(&node).collect();
             let set: std::collections::BTreeSet<_> = blocks.iter().collect();

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_said() {
+    fn an_unknown_selector_is_refused_with_its_reason() {
         for text in [
             "rack",
             "rack =",
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deep_one_is_refused_and_not_fallen_into() {
+    fn a_deeply_nested_selector_is_refused_and_does_not_overflow_the_stack() {
         let nested = |depth: usize| format!("{}all(){}", "(".repeat(depth), ")".repeat(depth));
         assert_eq!(selects(&nested(100), &labels()), Ok(true));
         assert_eq!(selects(&format!("{} && {}", nested(99), nested(99)), &labels()), Ok(true));
@@ -261,14 +261,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn tokens_in_any_order_panic_no_less(tokens in prop::collection::vec(prop::sample::select(vec![
+        fn tokens_in_any_order_do_not_panic(tokens in prop::collection::vec(prop::sample::select(vec![
             "(", ")", "!", "&&", "||", "==", "!=", "rack", "'r1'", "in", "not", "{", "}", ",", "has(", "all()", "starts", "with", "'", "\u{e9}",
         ]), 0..30)) {
             let _ = selects(&tokens.join(" "), &labels());
         }
 
         #[test]
-        fn no_text_panics(text in ".{0,40}") {
+        fn any_text_is_parsed_without_a_panic(text in ".{0,40}") {
             let _ = selects(&text, &labels());
         }
     }

@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn no_datastore_upsets_a_launch((mut store, ours) in any_store(), addresses in wishes(), limited in any::<bool>(), by_name in any::<bool>()) {
+    fn any_datastore_content_gives_a_launch_a_plan_or_an_error((mut store, ours) in any_store(), addresses in wishes(), limited in any::<bool>(), by_name in any::<bool>()) {
         let identity = identity();
         for (from, to) in [("HANDLE", keys::handle(&identity.handle)), ("ENDPOINT", identity.endpoint_key())] {
             let key = if from == "HANDLE" { keys::handle(from) } else { keys::endpoint(from) };
@@ -289,7 +289,7 @@ proptest! {
     }
 
     #[test]
-    fn no_record_upsets_its_reader((store, _) in any_store(), address in any::<std::net::Ipv6Addr>()) {
+    fn any_record_is_read_or_refused_without_a_panic((store, _) in any_store(), address in any::<std::net::Ipv6Addr>()) {
         let view = view_of(&store);
         let _ = (view.readiness().is_ok(), view.node_labels(NODE).is_ok(), view.ipam_config().is_ok());
         let _ = (view.handle("HANDLE").is_ok(), view.endpoint(&keys::endpoint("ENDPOINT")).is_ok(), view.reserved());
@@ -314,7 +314,7 @@ proptest! {
     }
 
     #[test]
-    fn no_key_is_taken_for_a_block(key in "(?s).{0,60}", tail in "[0-9a-f.:/-]{0,30}") {
+    fn only_a_blocks_key_is_read_as_a_block(key in "(?s).{0,60}", tail in "[0-9a-f.:/-]{0,30}") {
         let _ = keys::cidr_of_key(&key);
         if let Some(cidr) = keys::cidr_of_key(&format!("/calico/x/{tail}")) {
             prop_assert!(keys::block(&cidr).parse::<String>().is_ok());
@@ -345,7 +345,7 @@ fn view_of(store: &Store) -> Snapshot {
 
 /// The generator is worth something only if launches succeed and fail on what it makes.
 #[test]
-fn good_and_bad_datastores_are_made() {
+fn the_generator_makes_usable_and_damaged_datastores() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let wanted = Wanted { addresses: vec![AddressRequest::Auto(Family::V4)], ..Wanted::default() };

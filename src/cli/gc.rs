@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_told_in_one_unit() {
+    fn ages_are_printed_in_one_unit() {
         for (seconds, told) in [(0, "0s"), (59, "59s"), (300, "5m"), (7300, "2h"), (41 * 86400 + 5, "41d")] {
             assert_eq!(duration(Duration::from_secs(seconds)), told);
         }

@@ -9,12 +9,12 @@ fn load(text: &str) -> Result<Config, ConfigError> {
 }
 
 #[test]
-fn an_empty_file_is_the_default() {
+fn an_empty_file_gives_the_defaults() {
     assert_eq!(load("").unwrap(), Config::default());
 }
 
 #[test]
-fn durations_and_enums() {
+fn durations_and_enums_are_read() {
     let config =
         load("[launch]\nretry_for = \"2m\"\n[policy]\nwait = \"best-effort\"\n[node]\ndataplane = \"local\"")
             .unwrap();
@@ -23,7 +23,7 @@ fn durations_and_enums() {
 }
 
 #[test]
-fn every_problem_is_told_at_once() {
+fn every_problem_is_reported_at_once() {
     let error =
         load("[etcd]\nendpoints = [\"localhost:2379\"]\nusername = \"x\"\n[node]\nmtu = 1").unwrap_err();
     let text = crate::error::chain(&error);
@@ -48,7 +48,7 @@ fn docker_host_survives_a_broken_file() {
 }
 
 #[test]
-fn no_secret_that_stands_in_the_wrong_place_is_told() {
+fn a_secret_in_the_wrong_place_is_not_printed() {
     for text in [
         "[etcd]\npassword = \"hunter2\"",
         "[etcd]\nendpoints = \"http://u:hunter2@h\"",
@@ -68,7 +68,7 @@ fn no_secret_that_stands_in_the_wrong_place_is_told() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_line() {
+fn mistakes_are_reported_with_their_line() {
     let told = crate::error::chain(&load("[etcd]\n\nendpoints = \"x\"").unwrap_err());
     assert!(told.ends_with("line 3: invalid type: string, expected a sequence"), "{told}");
 }
@@ -112,7 +112,7 @@ fn a_path_that_would_lead_into_a_sandbox_is_refused() {
 }
 
 #[test]
-fn a_file_that_others_can_write_counts_for_nothing() {
+fn a_file_that_others_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[docker]\nhost = \"unix:///evil\"").unwrap();
@@ -123,7 +123,7 @@ fn a_file_that_others_can_write_counts_for_nothing() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_a_configuration_or_a_sentence(text in "(?s).{0,60}|(\\[(etcd|consul|docker|paths|limits)\\]\n[a-z_]{0,12} = (\"[a-z:/@.]{0,12}\"|\\[\\]|true|-1)\n){0,3}") {
+    fn any_text_is_read_or_refused_with_one_sentence(text in "(?s).{0,60}|(\\[(etcd|consul|docker|paths|limits)\\]\n[a-z_]{0,12} = (\"[a-z:/@.]{0,12}\"|\\[\\]|true|-1)\n){0,3}") {
         if let Err(error) = load(&text) {
             let told = crate::error::chain(&error);
             proptest::prop_assert!(!told.contains('\n'), "{}", told);

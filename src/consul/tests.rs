@@ -26,7 +26,7 @@ fn ids(addresses: &[&str], ports: &[(u16, Option<String>)]) -> Vec<(String, Opti
 }
 
 #[test]
-fn one_entry_an_address_and_port() {
+fn each_address_and_port_has_an_entry() {
     assert_eq!(ids(&["10.0.0.1"], &[]), [("direct".into(), None, vec![])]);
     assert_eq!(
         ids(&["10.0.0.1", "fd00::1"], &[(80, None), (443, Some("https".into()))]),
@@ -78,7 +78,7 @@ fn json() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn no_answer_upsets_its_reader(answer in json(), text in "(?s).{0,60}") {
+    fn any_answer_is_read_or_refused_without_a_panic(answer in json(), text in "(?s).{0,60}") {
         let _ = serde_json::from_str::<Listed>(&text);
         if let Ok(listed) = serde_json::from_value::<Listed>(answer) {
             for service in with_address(listed) {
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn an_odd_entry_hides_no_other(odd in json()) {
+    fn an_unreadable_entry_hides_no_other(odd in json()) {
         let listed = Listed::from([
             ("odd".to_owned(), odd),
             ("x".to_owned(), serde_json::from_str(LISTED).unwrap()),

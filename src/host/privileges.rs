@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_what_is_needed() {
+    fn only_the_needed_capabilities_are_kept() {
         // Privileges are a thread's own; this one has no successor.
         let seen = std::thread::spawn(|| {
             let before = status("CapEff:");

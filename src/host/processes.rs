@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn a_process_name_may_contain_any_character() {
         let parent = |text| Stat::parse(text).and_then(|stat| stat.parent());
         assert_eq!(parent("12 (a) b (c) S 7 12 12"), Some(7));
         assert_eq!(parent("12 nonsense"), None);

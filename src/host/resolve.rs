@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn literals_and_localhost_ask_nobody() {
+    fn literals_and_localhost_need_no_name_server() {
         assert_eq!(without_asking("[fd00::1]").unwrap(), ["fd00::1".parse::<IpAddr>().unwrap()]);
         assert_eq!(without_asking("10.0.0.1").unwrap(), ["10.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(without_asking("LocalHost").unwrap().len(), 2);
@@ -110,14 +110,14 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_table_and_no_name_upset_it(table in "(?s)([0-9a-f.:]{0,9}[ \t#]?[a-z]{0,3}\n){0,6}|.{0,60}", host in "(?s)[a-z]{0,3}|.{0,30}") {
+        fn any_hosts_file_and_any_name_are_handled_without_a_panic(table in "(?s)([0-9a-f.:]{0,9}[ \t#]?[a-z]{0,3}\n){0,6}|.{0,60}", host in "(?s)[a-z]{0,3}|.{0,30}") {
             let _ = without_asking(&host);
             proptest::prop_assert!(in_hosts(&table, &host).len() <= table.lines().count());
         }
     }
 
     #[test]
-    fn the_hosts_file() {
+    fn names_are_looked_up_in_the_hosts_file() {
         let table = "# x\n10.0.0.7 etcd-1.prod ETCD-1 # etcd-2\nfd00::7 etcd-1\nnonsense etcd-1\n";
         let text = |host| in_hosts(table, host).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(text("etcd-1"), ["10.0.0.7", "fd00::7"]);

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps() {
+    fn time_stamps_have_glogs_form() {
         let at = |seconds| stamp(Duration::new(seconds, 42_311_000));
         assert_eq!(at(0), "0101 00:00:00.042");
         assert_eq!(at(951_827_696), "0229 12:34:56.042"); // 2000

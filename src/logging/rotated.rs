@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_spoils_no_other() {
+    fn a_line_cut_short_gets_its_newline_before_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let log = Rotated::new(folder.path().join("x.log"));
         fs::write(&log.path, "whole\nhal").unwrap();

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stock_command_line() {
+    fn the_stock_command_line_is_read() {
         let flags = Flags::parse(STOCK).unwrap();
         assert_eq!(flags.container_id().unwrap().as_str(), "1087382a-40ba-4fa3-9eda-41fed69a9a91");
         assert_eq!(flags.stop_timeout, Duration::from_secs(7));
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn toggles_in_every_form() {
+    fn boolean_flags_are_read_in_every_form() {
         let with = |extra: &str| Flags::parse(STOCK.iter().copied().chain([extra]));
         assert!(with("--cgroups_enable_cfs").unwrap().cgroups_enable_cfs);
         assert!(!with("--no-cgroups_enable_cfs").unwrap().cgroups_enable_cfs);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let text = Flags::parse(["x", "--stop_timeout=soon", "--launcher_dir", "--quiet=7"])
             .unwrap_err()
             .to_string();

@@ -110,7 +110,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_decoded_is_told_back(body in mangled(run_task())) {
+    fn every_decoded_message_is_encoded_the_same(body in mangled(run_task())) {
         if let Ok(message) = RunTaskMessage::decode(body.as_slice()) {
             let again = RunTaskMessage::decode(message.encode_to_vec().as_slice());
             // A NaN is no equal of itself.
@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn any_address_of_an_actor_is_told_back(text in prop_oneof!["(?s).{0,40}", "[a-z(1)@.:\\[\\]0-9/]{0,30}"]) {
+    fn any_address_of_an_actor_is_read_back(text in prop_oneof!["(?s).{0,40}", "[a-z(1)@.:\\[\\]0-9/]{0,30}"]) {
         if let Ok(upid) = text.parse::<Upid>() {
             let told = upid.to_string();
             prop_assert!(!told.contains(char::is_control) && !told.contains('/'));

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn as_containerd_calls() {
+    fn the_command_lines_of_containerd_are_understood() {
         let call =
             call("--root /run/r --log /x/log.json --log-format json create --bundle /b --pid-file /b/p abc");
         assert_eq!(call.subcommand, Subcommand::Create);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings() {
+    fn other_spellings_of_the_flags_are_understood() {
         let call = call("--debug --systemd-cgroup --root=/r -log=/l start abc");
         assert_eq!((call.subcommand, call.id().unwrap()), (Subcommand::Start, "abc"));
         assert_eq!(call.log, Some("/l".into()));
@@ -225,7 +225,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_words_stay_as_they_came(words in prop::collection::vec("-{0,2}[a-z=/]{0,8}", 0..8)) {
+        fn arguments_are_passed_on_unchanged(words in prop::collection::vec("-{0,2}[a-z=/]{0,8}", 0..8)) {
             let args: Vec<OsString> = words.iter().map(OsString::from).collect();
             let call = Call::parse(args.clone());
             prop_assert_eq!(&call.args, &args);

@@ -157,7 +157,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_the_rest_stays(rest in any_json(), annotations in any_json()) {
+        fn every_other_field_of_the_specification_stays(rest in any_json(), annotations in any_json()) {
             let spec = json!({"x": rest, "linux": {"namespaces": [{"type": "network"}], "y": annotations}});
             let (mut after, _) = edited(&spec);
             after["linux"]["namespaces"] = json!([{"type": "network"}]);
@@ -165,7 +165,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_upsets_it(text in "\\PC{0,60}") {
+        fn any_text_is_edited_or_refused_without_a_panic(text in "\\PC{0,60}") {
             let _ = edit(&text, ID, Path::new("/x"));
         }
     }

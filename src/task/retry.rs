@@ -69,7 +69,7 @@ mod tests {
     use crate::error::Code;
 
     #[tokio::test(start_paused = true)]
-    async fn the_host_is_given_time() {
+    async fn faults_of_the_host_are_retried() {
         let tries = Cell::new(0);
         let result = host_faults(Duration::from_secs(30), || async {
             tries.set(tries.get() + 1);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn but_not_for_ever() {
+    async fn retries_end_with_their_time_limit() {
         let started = Instant::now();
         let result: Result<(), _> =
             host_faults(Duration::from_secs(30), || async { Err(Failure::new(Code::Etcd, "etcd is away")) })
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_app_fails_at_once() {
+    async fn faults_of_the_app_are_not_retried() {
         let failure = Failure::new(Code::IpInvalid, "no address");
         let result: Result<(), _> =
             host_faults(Duration::from_secs(30), || async { Err(failure.clone()) }).await;

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_are_none() {
+    fn unknown_users_are_refused() {
         let told = |user: &str| lookup(user, PASSWD, GROUP).unwrap_err();
         assert!(told("nobody-here").contains("no user \"nobody-here\""));
         assert!(told("").contains("no user"));

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_told() {
+    fn credentials_are_never_printed() {
         for text in [
             r#"{"auths": "hunter2"}"#,
             r#"{"auths": {"r.io": "hunter2"}}"#,

@@ -70,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn however_the_bytes_are_cut(
+        fn frames_are_read_however_the_bytes_are_cut(
             frames in proptest::collection::vec((1u8..=2, proptest::collection::vec(any::<u8>(), 0..50)), 0..20),
             cut in 1usize..30,
         ) {
@@ -87,7 +87,7 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Frames::default();
             decoder.push(&bytes);
             while let Ok(Some(_)) = decoder.take() {}

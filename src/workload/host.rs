@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_usual_form() {
+    fn every_usual_form_of_docker_host_is_read() {
         assert_eq!(DockerHost::parse("unix:///run/d.sock"), Ok(DockerHost::Unix("/run/d.sock".into())));
         assert_eq!(DockerHost::parse("/run/d.sock"), Ok(DockerHost::Unix("/run/d.sock".into())));
         assert_eq!(DockerHost::parse("tcp://agent-1:2377"), Ok(tcp("agent-1", 2377)));
@@ -125,7 +125,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_is_understood_is_told_back(text in "(?s).{0,30}|(tcp://|http://|unix://)?[a-z0-9.:@\\[\\]/]{0,20}") {
+        fn an_address_of_docker_is_written_as_it_was_read(text in "(?s).{0,30}|(tcp://|http://|unix://)?[a-z0-9.:@\\[\\]/]{0,20}") {
             if let Ok(host) = DockerHost::parse(&text) {
                 proptest::prop_assert_eq!(DockerHost::parse(&host.to_string()).unwrap(), host);
             }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_with_its_reason() {
+    fn an_address_that_cannot_be_one_is_refused_with_its_reason() {
         for (text, reason) in [
             ("", "no valid host"),
             ("localhost", "no port"),

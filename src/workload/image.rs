@@ -179,7 +179,7 @@ mod tests {
     use bollard::models::ProgressDetail;
 
     #[test]
-    fn tags() {
+    fn image_names_are_split_into_repository_and_tag() {
         assert_eq!(with_tag("busybox"), "busybox:latest");
         assert_eq!(with_tag("reg:5000/busybox"), "reg:5000/busybox:latest");
         assert_eq!(with_tag("reg:5000/busybox:1"), "reg:5000/busybox:1");

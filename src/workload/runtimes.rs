@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_by_name() {
+    fn runtimes_are_listed_by_name_with_their_path() {
         let body =
             br#"{"Runtimes":{"calico":{"path":"/usr/bin/calico-runc"},"runc":{"path":"runc"},"x":{}}}"#;
         let found = of_info(body);

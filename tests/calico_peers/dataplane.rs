@@ -71,7 +71,7 @@ async fn profiles_decide_who_reaches_whom() {
 }
 
 #[tokio::test]
-async fn dual_stack() {
+async fn a_task_has_both_families_behind_felix() {
     let lab = Lab::with_pools(&[], &["192.168.64.0/18", "fd00:65::/64"]).await;
     let extra = [("FELIX_IPV6SUPPORT", "true")];
     let felix = Felix::start(&lab.peers, NODE, &lab.calico(), &extra).await;
@@ -98,7 +98,7 @@ async fn dual_stack() {
 
 /// Felix's other way to write its rules.
 #[tokio::test]
-async fn nftables() {
+async fn a_task_lives_behind_felix_with_nftables() {
     let lab = Lab::new(&[]).await;
     let extra = [("FELIX_NFTABLESMODE", "Enabled")];
     let felix = Felix::start(&lab.peers, NODE, &lab.calico(), &extra).await;

@@ -117,7 +117,7 @@ async fn a_locked_datastore_is_left_alone() {
 
 /// A node that is deleted by mistake: what runs ends well, nothing new starts until it is back.
 #[tokio::test]
-async fn a_deleted_node() {
+async fn a_deleted_node_refuses_launches_and_lets_tasks_end() {
     let lab = Lab::new(&NO_WAIT).await;
     let task = lab.world.running(&app("/old", "sleep 1000", calico())).await;
     let mut node = lab.peers.get(&format!("node {NODE}")).await;
@@ -143,7 +143,7 @@ async fn a_deleted_node() {
 
 /// Reserved addresses are given to nobody who did not name them.
 #[tokio::test]
-async fn a_reservation() {
+async fn reserved_addresses_are_not_assigned() {
     let lab = Lab::new(&NO_WAIT).await;
     let first = lab.world.running(&app("/first", "sleep 1000", calico())).await;
     let [address] = first.addresses().try_into().unwrap();
@@ -167,7 +167,7 @@ async fn a_reservation() {
 
 /// A pool that is disabled while its tasks run takes no new ones, and gets its addresses back.
 #[tokio::test]
-async fn a_disabled_pool() {
+async fn a_disabled_pool_takes_no_new_task_and_gets_its_addresses_back() {
     let lab = Lab::new(&NO_WAIT).await;
     let task = lab.world.running(&app("/old", "sleep 1000", calico())).await;
     let mut pool = lab.peers.get("ippool tasks").await;

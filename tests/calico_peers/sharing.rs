@@ -44,7 +44,7 @@ async fn the_plugin_and_we_share_blocks() {
 }
 
 #[tokio::test]
-async fn all_at_once() {
+async fn the_plugin_and_we_assign_at_once_without_a_clash() {
     let lab = Lab::new(&NO_WAIT).await;
     let names: Vec<String> = (0..CONTAINERS).map(|index| format!("1000000{index}-theirs")).collect();
     let mut tasks = Vec::new();
@@ -74,7 +74,7 @@ async fn all_at_once() {
 
 /// Executors that die during a launch, whenever that is, leave what the cleaner finds.
 #[tokio::test]
-async fn launches_that_die() {
+async fn launches_that_die_leave_no_address_behind() {
     let lab = Lab::new(&NO_WAIT).await;
     let mut tasks = Vec::new();
     for delay in [10, 20, 30, 40, 50, 60, 80, 100, 120, 150] {
@@ -93,7 +93,7 @@ async fn launches_that_die() {
 
 /// An address of another host's block: borrowed, unless the operator forbids that.
 #[tokio::test]
-async fn another_hosts_block() {
+async fn an_address_of_another_hosts_block_is_borrowed_unless_forbidden() {
     let lab = Lab::new(&NO_WAIT).await;
     lab.peers
         .apply(&json!({

@@ -91,7 +91,7 @@ async fn best_effort_starts_without_felix() {
 
 /// Before 3.30 Felix writes no status files unless it is told to: then its route is waited for.
 #[tokio::test]
-async fn a_felix_without_status_files() {
+async fn a_felix_without_status_files_opens_the_gate_by_its_route() {
     let lab = Lab::new(&PATIENT).await;
     let extra = [("FELIX_ENDPOINTSTATUSPATHPREFIX", "none")];
     let felix = Felix::start(&lab.peers, NODE, &lab.calico(), &extra).await;
@@ -126,7 +126,7 @@ async fn a_felix_without_status_files() {
 
 /// After a roll-back the older Felix finds the folder of the newer one, and writes nothing into it.
 #[tokio::test]
-async fn a_felix_that_has_stopped_to_report() {
+async fn an_older_felix_after_a_roll_back_opens_the_gate_by_its_route() {
     let lab = Lab::new(&PATIENT).await;
     lab.felix().await.stop();
     assert!(lab.world.config.paths.endpoint_status.exists());
@@ -141,7 +141,7 @@ async fn a_felix_that_has_stopped_to_report() {
 
 /// A changed setting makes Felix exit with 129 and start anew: launches meanwhile wait, tasks go on.
 #[tokio::test]
-async fn felix_starts_itself_anew() {
+async fn a_launch_waits_while_felix_restarts_itself() {
     let lab = Lab::new(&PATIENT).await;
     let felix = lab.felix().await;
     let old = lab.world.running(&app("/old", "sleep 1000", calico())).await;
@@ -164,7 +164,7 @@ async fn felix_starts_itself_anew() {
 
 /// A killed Felix changes nothing for tasks that run; those that end meanwhile leave nothing either.
 #[tokio::test]
-async fn felix_away_at_the_end() {
+async fn a_task_ends_while_felix_is_away() {
     let lab = Lab::new(&[]).await;
     let mut felix = lab.felix().await;
     let stays = lab.world.running(&app("/stays", "sleep 1000", calico())).await;

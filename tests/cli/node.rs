@@ -104,7 +104,7 @@ fn refuses(outcome: &Outcome, text: &str) {
 }
 
 #[test]
-fn a_farm_follows_mesos_and_goes_again() {
+fn the_launcher_folder_follows_mesos_and_is_removed() {
     let host = Host::new();
     let own = |name: &str| (name.to_owned(), host.path("libexec").join(name));
     let executor = Path::new(PROGRAM).with_file_name("calico-executor").canonicalize().unwrap();
@@ -152,7 +152,7 @@ fn a_farm_follows_mesos_and_goes_again() {
 }
 
 #[test]
-fn what_is_not_ours_stays() {
+fn files_that_others_made_stay() {
     let host = Host::new();
     let farm = host.farm();
     fs::create_dir_all(&farm).unwrap();
@@ -228,7 +228,7 @@ fn places_that_cannot_be_written_to() {
 }
 
 #[test]
-fn an_agent_that_launches_from_the_farm_keeps_it() {
+fn a_launcher_folder_that_an_agent_uses_is_not_removed() {
     let host = Host::new();
     // Its folder is found by its flag.
     let flags = format!("--launcher_dir={} --attributes=rack:2", host.path("libexec").display());
@@ -244,7 +244,7 @@ fn an_agent_that_launches_from_the_farm_keeps_it() {
 }
 
 #[tokio::test]
-async fn a_container_that_needs_the_runtime_keeps_it() {
+async fn a_runtime_that_a_container_uses_is_not_removed() {
     require_private_network();
     let host = Host::new();
     succeeds(&host.install(&[]), "added");

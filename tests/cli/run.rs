@@ -32,7 +32,7 @@ fn two_instances_with_addresses_names_and_output() {
 
 /// The issue's own app, and the steps of `make demo`.
 #[test]
-fn the_demo() {
+fn the_demo_runs_and_leaves_nothing() {
     let steps = crate::machine::root().join("scripts/demo-steps.sh");
     let arguments = ["run", &testapp(), "--dev", "--instances", "2", "--then", steps.to_str().unwrap()];
     let outcome = Machine::start(&arguments).finish();
@@ -44,7 +44,7 @@ fn the_demo() {
 
 /// SIGTERM and Ctrl-C are one; a shell's background job would not get the latter while it starts.
 #[test]
-fn an_end_at_any_moment() {
+fn a_run_that_is_ended_at_any_moment_leaves_nothing() {
     let app = App::calico(TICKING);
     for milliseconds in [0, 50, 600, 1200, 1800, 2200] {
         let machine = Machine::start(&["run", &app.path, "--dev", "--instances", "2"]);

@@ -140,7 +140,7 @@ fn busybox_layer(daemon: &Dockerd, dir: &Path) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_image_behind_a_password() {
+async fn an_image_behind_a_password_is_pulled_with_the_apps_credentials() {
     let dir = own_dir();
     let mut daemon = own_daemon(dir.path()).await;
     let docker = Docker::connect(&DockerHost::parse(&daemon.host()).unwrap(), "").await.unwrap();

@@ -12,7 +12,7 @@ use crate::certificates::Authority;
 use crate::daemon::{listens, own_dir, run, shell, unique};
 
 #[tokio::test]
-async fn a_daemon_that_wants_a_certificate() {
+async fn a_daemon_that_wants_a_certificate_gets_the_configured_one() {
     let dir = own_dir();
     let (authority, other) = (Authority::new(&dir.path().join("ca")), Authority::new(&dir.path().join("cb")));
     let (server, client) = (authority.server("server"), authority.client("client"));

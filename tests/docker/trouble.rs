@@ -15,7 +15,7 @@ use crate::kit::faults::Freeze;
 use crate::kit::wait::eventually;
 
 #[tokio::test]
-async fn nobody_answers() {
+async fn a_docker_that_cannot_be_reached_is_named() {
     let failure = |host: &'static str| async move {
         Docker::connect(&DockerHost::parse(host).unwrap(), "from DOCKER_HOST").await.unwrap_err().failure()
     };
@@ -59,7 +59,7 @@ async fn a_container_outlives_its_daemon_and_is_still_heard() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_hangs_hangs_nobody() {
+async fn calls_to_a_daemon_that_hangs_end_with_their_limits() {
     let dir = own_dir();
     let mut daemon = own_daemon(dir.path()).await;
     let host = DockerHost::Tcp { host: "localhost".into(), port: daemon.tcp.unwrap().port() };

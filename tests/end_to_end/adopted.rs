@@ -100,7 +100,7 @@ async fn only_the_container_is_left(world: &World, id: &str) {
 }
 
 #[tokio::test]
-async fn others_make_start_and_stop_it() {
+async fn an_adopted_container_is_wired_and_its_end_reported() {
     let world = World::with(|stack| stack.consul = true, |_| ()).await;
     let mut task =
         Adopted::begin(&world, "trap 'exit 3' TERM; ip -4 -o addr show eth0; while :; do sleep 0.1; done")
@@ -121,7 +121,7 @@ async fn others_make_start_and_stop_it() {
 }
 
 #[tokio::test]
-async fn it_is_given_up_before_it_starts() {
+async fn an_adopted_container_that_never_starts_is_given_up() {
     let world = World::new().await;
     let mut task = Adopted::begin(&world, "sleep 1000").await;
     let id = task.docker_id.clone();
@@ -134,7 +134,7 @@ async fn it_is_given_up_before_it_starts() {
 }
 
 #[tokio::test]
-async fn a_kill_stops_it() {
+async fn a_kill_stops_an_adopted_container() {
     let world = World::new().await;
     let mut task = Adopted::begin(&world, "exec sleep 1000").await;
     let id = task.docker_id.clone();

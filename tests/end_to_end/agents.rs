@@ -9,7 +9,7 @@ use crate::world::{app, calico, sh, World, CLI};
 
 /// `node install` makes the folder from which this agent launches.
 #[tokio::test]
-async fn an_agent_that_launches_from_the_farm() {
+async fn an_agent_launches_from_the_launcher_folder() {
     let host = tempfile::tempdir().unwrap();
     let path = |name: &str| host.path().join(name);
     std::fs::create_dir(path("libexec")).unwrap();
@@ -45,7 +45,7 @@ async fn an_agent_that_launches_from_the_farm() {
 
 /// Mesos 0.23 to 1.3 put the agent's id before the container's.
 #[tokio::test]
-async fn an_agent_that_names_containers_as_of_old() {
+async fn an_agent_that_names_containers_in_the_old_way_is_served() {
     let id = ContainerId::random();
     let name = format!("mesos-6db1c143-c75d-491b-8705-250fa686fc69-S0.{id}");
     let flag = format!("--container={name}");
@@ -63,7 +63,7 @@ async fn an_agent_that_names_containers_as_of_old() {
 
 /// `--executor_environment_variables` leads to Docker; the agent's socket and config.toml do not.
 #[tokio::test]
-async fn an_agent_whose_docker_is_elsewhere() {
+async fn an_agent_whose_docker_has_another_address_is_served() {
     let world = World::with(
         |stack| drop(stack.config.insert("docker.host".into(), "\"unix:///nowhere/config.sock\"".into())),
         |agent| {

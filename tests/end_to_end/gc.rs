@@ -267,7 +267,7 @@ async fn what_no_journal_names_is_removed_only_when_the_operator_wants_it() {
 }
 
 #[tokio::test]
-async fn whoever_wipes_the_journal_loses_nothing_more() {
+async fn after_the_journal_is_wiped_nothing_is_removed() {
     let world = World::new().await;
     world.configure("gc.grace", "\"0s\"");
     world.configure("gc.orphans", "\"remove\"");

@@ -210,7 +210,7 @@ async fn an_address_that_is_given_back_in_time_is_waited_for() {
 }
 
 #[tokio::test]
-async fn dual_stack() {
+async fn a_task_has_an_address_of_each_family() {
     let world = World::with(
         |stack| stack.pools = vec!["192.168.0.0/16".parse().unwrap(), "fd00:65::/64".parse().unwrap()],
         |_| (),
@@ -232,7 +232,7 @@ async fn dual_stack() {
 }
 
 #[tokio::test]
-async fn many_at_once() {
+async fn many_tasks_launch_at_once() {
     let world = World::new().await;
     let mut tasks = Vec::new();
     for index in 0..8 {

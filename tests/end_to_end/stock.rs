@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::world::{addresses, app, World};
 
 #[tokio::test]
-async fn it_needs_neither_configuration_nor_etcd() {
+async fn a_task_without_calico_needs_neither_configuration_nor_etcd() {
     let mut world = World::new().await;
     world.stack.etcd.as_mut().unwrap().kill();
     std::fs::write(&world.stack.config, "this is [not toml").unwrap();
@@ -27,7 +27,7 @@ async fn it_needs_neither_configuration_nor_etcd() {
 }
 
 #[tokio::test]
-async fn exit_codes_and_messages() {
+async fn exit_codes_and_messages_are_those_of_the_stock_executor() {
     let world = World::new().await;
     let good = world.launch(&app("/good", "true", json!({}))).await;
     let bad = world.launch(&app("/bad", "exit 3", json!({}))).await;

@@ -254,7 +254,7 @@ async fn an_address_in_another_hosts_block_is_no_leak() {
 }
 
 #[tokio::test]
-async fn nobody_gives_up_a_node_by_mistake() {
+async fn decommission_refuses_this_host_unknown_and_living_nodes() {
     let mut world = World::new(&["a", "b"], &[POOL]).await;
     world.launch(&task("b"), &auto()).await.unwrap();
     let before = world.dump().await;
@@ -342,7 +342,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
 
 /// Prints how long it takes; so many are seen and told within moments, and go one transaction a task.
 #[tokio::test]
-async fn ten_thousand_endpoints() {
+async fn ten_thousand_orphaned_endpoints_are_planned_and_removed() {
     let mut world = World::new(&["a", "b"], &[("pool", r#"{"cidr":"10.64.0.0/16","blockSize":26}"#)]).await;
     let template = task("a");
     world.launch(&template, &auto()).await.unwrap();

@@ -166,7 +166,7 @@ async fn a_holder_that_left_no_name_is_looked_up() {
 }
 
 #[tokio::test]
-async fn the_operators_limits() {
+async fn launches_beyond_the_operators_limits_are_refused() {
     let pools = [POOL, ("own", r#"{"cidr":"10.66.0.0/24"}"#), ("six", r#"{"cidr":"fd00::/112"}"#)];
     let mut world = World::new(&["a"], &pools).await;
     let mut config = world.config("a");

@@ -78,42 +78,42 @@ const RENUMBERED: &[&str] =
     &["s2h-crashstates/003-pending-own-block", "s2h-crashstates/007-pendingdeletion-own-block"];
 
 #[tokio::test]
-async fn basic() {
+async fn the_basic_capture_is_replayed_with_equal_records() {
     replay("s2a-basic").await;
 }
 
 #[tokio::test]
-async fn dual_stack() {
+async fn the_dual_stack_capture_is_replayed_with_equal_records() {
     replay("s2b-dualstack").await;
 }
 
 #[tokio::test]
-async fn pools() {
+async fn the_capture_with_several_pools_is_replayed_with_equal_records() {
     replay("s2c-pools").await;
 }
 
 #[tokio::test]
-async fn exhaustion() {
+async fn the_capture_of_an_exhausted_pool_is_replayed_with_equal_records() {
     replay("s2d-exhaust").await;
 }
 
 #[tokio::test]
-async fn borrowing_and_strict_affinity() {
+async fn the_captures_of_borrowing_and_strict_affinity_are_replayed_with_equal_records() {
     replay("s2e-borrow-strict").await;
 }
 
 #[tokio::test]
-async fn reservations() {
+async fn the_capture_with_reservations_is_replayed_with_equal_records() {
     replay("s2f-reservation").await;
 }
 
 #[tokio::test]
-async fn limits() {
+async fn the_capture_of_the_limits_is_replayed_with_equal_records() {
     replay("s2g-limits").await;
 }
 
 #[tokio::test]
-async fn states_after_crashes() {
+async fn the_capture_of_states_after_crashes_is_replayed_with_equal_records() {
     replay("s2h-crashstates").await;
 }
 

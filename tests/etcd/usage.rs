@@ -10,7 +10,7 @@ fn numbers(usage: &PoolUsage) -> [u128; 6] {
 }
 
 #[tokio::test]
-async fn pools_are_counted() {
+async fn addresses_and_blocks_of_every_pool_are_counted() {
     let pools = [
         ("a", r#"{"cidr":"10.65.0.0/26","blockSize":29}"#),
         ("six", r#"{"cidr":"fd00::/112"}"#),

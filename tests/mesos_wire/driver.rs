@@ -147,7 +147,7 @@ async fn messages_count_although_the_sender_is_gone() {
 }
 
 #[tokio::test]
-async fn garbage_changes_nothing() {
+async fn garbage_on_the_connection_changes_nothing() {
     let mut bench = Bench::registered(&[]).await;
     let address = bench.driver.pid().unwrap().address;
     for garbage in [
@@ -170,7 +170,7 @@ async fn garbage_changes_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_that_do_not_parse_are_told() {
+async fn bodies_that_do_not_parse_are_reported() {
     let mut bench = Bench::registered(&[]).await;
     let names =
         [RunTaskMessage::NAME, KillTaskMessage::NAME, ExecutorRegisteredMessage::NAME, "mesos.internal.New"];
@@ -231,7 +231,7 @@ async fn updates_are_filled_in() {
 }
 
 #[tokio::test]
-async fn nothing_is_resent_unasked() {
+async fn updates_are_resent_only_after_a_reconnection() {
     let mut bench = Bench::registered(&[]).await;
     bench.driver.update(TaskStatus::new("t.1", TaskState::TaskRunning));
     bench.expect::<StatusUpdateMessage>().await;

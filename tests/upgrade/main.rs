@@ -107,7 +107,7 @@ async fn an_upgrade_under_running_tasks() {
 }
 
 #[tokio::test]
-async fn and_back_again() {
+async fn a_downgrade_under_running_tasks() {
     go_over(Release::This, Release::Previous).await;
 }
 

@@ -52,7 +52,7 @@ fn broken_records_are_refused() {
 }
 
 #[test]
-fn a_lying_queue_hands_nothing_out_twice() {
+fn a_free_queue_with_wrong_entries_assigns_no_address_twice() {
     let mut block = new();
     block.assign(0, holder("a"));
     block.unallocated = vec![0, 99, 3, 3];
@@ -92,7 +92,7 @@ fn equal_attributes_are_shared_and_compacted() {
 }
 
 #[test]
-fn ordinals_and_addresses() {
+fn ordinals_and_addresses_convert_into_each_other() {
     let v6: IpNet = "fd00:65::80/122".parse().unwrap();
     for (cidr, n, text) in [(cidr(), 6, "10.65.0.54"), (v6, 63, "fd00:65::bf")] {
         assert_eq!(address(&cidr, n).to_string(), text);
@@ -105,7 +105,7 @@ fn ordinals_and_addresses() {
 
 proptest! {
     #[test]
-    fn any_history_keeps_the_books(steps in prop::collection::vec((any::<bool>(), 0u8..5), 0..80)) {
+    fn any_order_of_assignments_and_releases_keeps_the_block_consistent(steps in prop::collection::vec((any::<bool>(), 0u8..5), 0..80)) {
         let mut block = new();
         for (assign, who) in steps {
             let handle = format!("h{who}");

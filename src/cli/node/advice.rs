@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn where_docker_is() {
+    fn the_advice_names_dockers_address_where_the_agent_needs_it() {
         for usual in [None, Some("unix:///var/run/docker.sock")] {
             let lines = told(usual, &[]);
             assert!(

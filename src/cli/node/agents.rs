@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_as_words_and_as_variables() {
+    fn agent_flags_are_read_from_the_command_line_and_the_environment() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let agent = FoundAgent::parse(
             7,

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn units_come_and_go() {
+    fn timer_units_are_installed_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let config = Path::new("/etc/other config.toml");
         let count = || fs::read_dir(folder.path()).unwrap().count();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_stays() {
+    fn units_that_others_wrote_stay() {
         let folder = tempfile::tempdir().unwrap();
         let timer = folder.path().join(TIMER);
         fs::write(&timer, "[Timer]\n").unwrap();

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_may_write_is_told() {
+    fn a_program_that_others_may_write_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("program");
         fs::write(&program, "#!/bin/sh").unwrap();

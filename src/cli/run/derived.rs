@@ -60,7 +60,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn only_consul_changes() {
+    fn the_derived_configuration_differs_only_in_consul() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text =
             "[etcd]\nendpoints = [\"https://a:1\", \"https://b:2\"]\n[consul]\naddress = \"http://c:3\"\n\

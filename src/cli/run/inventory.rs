@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_and_what_stays() {
+    fn removed_and_remaining_things_are_listed_apart() {
         let before = SeenOnHost {
             services: set(&["a", "b"]),
             veths: set(&["cali1", "cali2"]),

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_of_urls() {
+    fn the_host_is_read_from_every_form_of_url() {
         assert_eq!(host_of("http://127.0.0.1:8500"), "127.0.0.1");
         assert_eq!(host_of("https://[::1]:8501/x"), "::1");
         assert_eq!(host_of("http://consul"), "consul");

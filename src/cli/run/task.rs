@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_as_short_as_they_can_be() {
+    fn ids_are_shortened_as_far_as_they_stay_unique() {
         let ids = ["a.instance-7d0f2c1e-1111._app.1", "a.instance-7d0f3c1e-1111._app.1"];
         assert_eq!(short_ids(&ids), ["7d0f2", "7d0f3"]);
         assert_eq!(short_ids(&["a.instance-7d0f2c1e-1111._app.1", "a.instance-8"]), ["7d0f", "8"]);

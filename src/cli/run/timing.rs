@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_of_the_executor() {
+    fn timings_are_read_from_the_executors_log_line() {
         let line = "I1123 19:02:01.123 7 a.1: running after 94 ms (address 4, interface 6, gate 0, start 71)";
         let parts = Parts::parse(line).unwrap();
         assert_eq!(parts, Parts { address: 4, interface: 6, gate: 0 });

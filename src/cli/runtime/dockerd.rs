@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn command_lines() {
+    fn dockerd_and_its_configuration_file_are_found_by_its_command_line() {
         let plain = parse("/usr/bin/dockerd -H fd:// --containerd=/run/containerd/containerd.sock").unwrap();
         assert_eq!((plain.config.to_str(), plain.runtimes.len()), (Some(DEFAULT_FILE), 0));
         let other = parse(

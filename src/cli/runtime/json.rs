@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn from_nothing_and_back() {
+    fn adding_and_removing_the_runtime_restores_an_empty_file() {
         let with = added("");
         assert!(with.ends_with("}\n"));
         assert_eq!(remove(&with, false).unwrap().unwrap(), "{}\n");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_changes_nothing() {
+    fn adding_the_runtime_twice_changes_nothing() {
         assert_eq!(add(&added("{}"), Path::new(OURS)), Ok(None));
         assert_eq!(remove("{}", false), Ok(None));
         assert_eq!(remove(r#"{"runtimes":{"other":{"path":"x"}}}"#, false), Ok(None));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused() {
+    fn a_daemon_json_that_cannot_be_edited_safely_is_refused() {
         let program = Path::new(OURS);
         assert!(matches!(add("{\"a\":1,}", program), Err(EditError::Json(_))));
         assert_eq!(add("[]", program), Err(EditError::Shape("the whole file")));

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn absence_an_answer_and_a_refusal_are_told_apart() {
+    async fn absence_an_answer_and_a_refusal_of_bird_are_distinguished() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("bird.ctl");
         assert_eq!(ask(&socket).await, Bird::Absent);

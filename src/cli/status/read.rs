@@ -328,7 +328,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn felix_by_its_command_line() {
+    fn felix_is_recognised_by_its_command_line() {
         let is = |line: &str| is_felix(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert!(is("/usr/bin/calico-felix") && is("calico-node -felix") && is("calico component felix"));
         assert!(!is("calico-node -confd") && !is("vi calico-felix") && !is("calico"));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_leaves_out() {
+    fn variables_that_an_agent_leaves_out_have_defaults() {
         let environment = read(&[]).unwrap();
         assert_eq!(environment.endpoint.to_string(), "10.0.0.7:5051");
         assert_eq!(environment.backoff_max, BACKOFF_MAX);
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_by_both_names() {
+    fn tls_is_configured_by_both_prefixes_of_variables() {
         let tls = |extra: &[(&str, &str)]| read(extra).unwrap().tls;
         assert!(tls(&[("LIBPROCESS_SSL_ENABLED", "0"), ("SSL_ENABLED", "1")]).is_none());
         // A task's own, which means something else to everybody else.
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let text = read(&[
             ("MESOS_SLAVE_ID", ""),
             ("MESOS_AGENT_ENDPOINT", "agent"),

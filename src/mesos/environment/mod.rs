@@ -193,7 +193,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_complete_environment() {
+    fn a_complete_environment_is_read() {
         let environment = read(&COMPLETE).unwrap();
         assert_eq!(environment.recovery_timeout, Duration::from_secs(600));
         assert_eq!(environment.shutdown_grace, Duration::from_secs(9));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn every_problem_is_reported_at_once() {
         let text = read(&[
             ("MESOS_SLAVE_PID", "nonsense"),
             ("MESOS_EXECUTOR_ID", "x"),

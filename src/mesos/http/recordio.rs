@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths() {
+    fn lengths_of_records_are_bounded() {
         for bad in ["x", "-1\n", "+1\n", " 1\n", "1 \n", "0x1\n", "1\r\n", "\n", "\u{661}\n"] {
             assert_eq!(decode(bad.as_bytes(), &[1]), Err(RecordGarbage::Length), "{bad:?}");
         }

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses() {
+    fn addresses_of_actors_are_read_and_written() {
         let upid: Upid = "executor(1)@127.0.0.1:37195".parse().unwrap();
         assert_eq!((upid.actor.as_str(), upid.address.port()), ("executor(1)", 37195));
         assert_eq!(upid.to_string(), "executor(1)@127.0.0.1:37195");

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_of_the_family_is_left() {
+    fn every_descendant_is_killed() {
         let mut leader = Command::new("sh")
             .args(["-c", "setsid sh -c 'echo $$; sleep 1000; echo alive' & wait"])
             .stdout(Stdio::piped())

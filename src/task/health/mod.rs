@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_interval_is_not_no_pause() {
+    async fn checks_without_an_interval_still_pause() {
         let begun = Instant::now();
         let (looks, _) = diary(0, &[Some(true); 11]).await;
         assert_eq!((looks.len(), begun.elapsed()), (11, Duration::from_secs(27)));

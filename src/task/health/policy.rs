@@ -106,12 +106,12 @@ mod tests {
     }
 
     #[test]
-    fn only_news_is_told_but_every_failure_is_news() {
+    fn a_success_is_reported_once_and_every_failure() {
         assert_eq!(told(0, 9, "+++--+-+"), "H..UUHUH");
     }
 
     #[test]
-    fn so_many_failures_in_a_row_kill_and_then_nothing_is_told() {
+    fn consecutive_failures_kill_and_end_the_reports() {
         assert_eq!(told(0, 3, "+--+---+-"), "HUUHUUK..");
         assert_eq!(told(0, 1, "+-+"), "HK.");
         assert_eq!(told(0, 0, "+-+"), "HK.");
@@ -128,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes(
+        fn any_sequence_of_results_follows_the_policy(
             grace in 0u64..20, limit in 0u32..6, results in proptest::collection::vec(any::<bool>(), 0..60),
         ) {
             let mut policy = policy(grace, limit);

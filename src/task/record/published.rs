@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_is_there_until_it_is_forgotten() {
+    fn a_note_is_read_back_until_it_is_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.paths.run = folder.path().into();

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_agent_then_the_config_then_the_socket() {
+    fn dockers_address_comes_from_the_agent_then_the_configuration_then_the_default() {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
         let socket = Some("/run/d.sock");

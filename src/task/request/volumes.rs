@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn no_way_into_our_folders() {
+    fn volumes_never_lead_into_our_folders() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run/cm");
         std::fs::create_dir_all(&run).unwrap();

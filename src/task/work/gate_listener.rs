@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn opens_once() {
+    async fn the_gate_lets_one_start_through() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gate");
         let gate = Gate::listen(&path).unwrap();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closed_is_closed() {
+    async fn a_closed_gate_does_not_open_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gate");
         let gate = Gate::listen(&path).unwrap();

@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_of_mesos_and_one_of_ours() {
+    fn upgrades_of_mesos_and_of_calico_mesos_change_only_their_links() {
         let old = mark("/libexec", "/opt/1/calico-executor");
         let here = found(&[
             ("mesos-docker-executor", "/opt/1/calico-executor"),

@@ -77,13 +77,13 @@ fn a_task_leaves_the_list_on_its_first_acknowledgement() {
 }
 
 #[test]
-fn an_acknowledgement_nobody_waits_for_is_no_event() {
+fn an_unexpected_acknowledgement_is_no_event() {
     let mut state = registered(true);
     assert_eq!(state.handle(acknowledge("t", 9)), []);
 }
 
 #[test]
-fn the_end_of_the_link() {
+fn the_end_of_the_link_starts_recovery_only_with_checkpoints() {
     assert_eq!(registered(true).handle(Input::LinkEnded), [DriverEffect::StartTimer]);
     assert_eq!(shutdowns(&registered(false).handle(Input::LinkEnded)), 1);
     assert_eq!(shutdowns(&state(true).handle(Input::LinkEnded)), 1);
@@ -101,7 +101,7 @@ fn the_recovery_timeout_counts_from_the_first_loss() {
 }
 
 #[test]
-fn a_timeout_that_comes_too_late_is_nothing() {
+fn a_recovery_timeout_after_the_reconnection_is_ignored() {
     let mut state = registered(true);
     state.handle(Input::LinkEnded);
     state.handle(message(&ReconnectExecutorMessage::default()));
@@ -111,7 +111,7 @@ fn a_timeout_that_comes_too_late_is_nothing() {
 }
 
 #[test]
-fn drained_means_acknowledged() {
+fn the_driver_is_drained_when_every_update_is_acknowledged() {
     let mut state = registered(false);
     assert_eq!(state.drained(), Some(true));
     state.handle(update("t", TaskState::TaskFinished, 1));

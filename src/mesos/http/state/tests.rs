@@ -275,7 +275,7 @@ fn an_agent_that_dies_behind_its_shutdown_is_waited_for() {
 }
 
 #[test]
-fn launches() {
+fn a_launch_is_one_event_and_a_malformed_one_is_reported() {
     let mut early = state(true);
     early.handle(OPENED);
     assert!(malformed(&early.handle(launch("t"))));
@@ -315,7 +315,7 @@ fn what_cannot_be_used_changes_nothing() {
 }
 
 #[test]
-fn garbage_in_place_of_records_is_told_and_mended() {
+fn garbage_in_place_of_records_is_reported_and_the_stream_replaced() {
     let mut state = open(false);
     let effects = state.handle(Input::Stream(News::Garbage("no length".into())));
     assert!(matches!(
@@ -326,7 +326,7 @@ fn garbage_in_place_of_records_is_told_and_mended() {
 }
 
 #[test]
-fn heartbeats() {
+fn heartbeats_are_sent_one_at_a_time_and_silence_ends_the_stream() {
     let mut state = open(true);
     assert_eq!(state.handle(event(Type::Heartbeat, |_| ())), [Effect::ExpectHeartbeat]);
     let beat = |effects: &[Effect]| matches!(effects, [Effect::Call(body)] if call(body).r#type() == messages::call::Type::Heartbeat);

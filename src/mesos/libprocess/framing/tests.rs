@@ -46,7 +46,7 @@ fn other_ways_to_write_a_request() {
 }
 
 #[test]
-fn what_is_no_message() {
+fn requests_that_are_not_messages_are_refused() {
     let request = |bytes: &[u8]| decode(bytes).remove(0).for_actor("executor(1)");
     assert!(request(b"GET /executor(1)/m HTTP/1.1\r\nLibprocess-From: a@1.2.3.4:5\r\n\r\n").is_none());
     assert!(request(b"POST /executor(1)/m HTTP/1.1\r\n\r\n").is_none());
@@ -54,7 +54,7 @@ fn what_is_no_message() {
 }
 
 #[test]
-fn garbage_is_told_apart() {
+fn garbage_is_distinguished_from_an_unfinished_request() {
     let error = |bytes: &[u8]| {
         let mut decoder = Decoder::default();
         decoder.buffer.extend_from_slice(bytes);
@@ -74,7 +74,7 @@ fn garbage_is_told_apart() {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_read(
+    fn every_written_request_is_read_back(
         bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..5),
         cuts in prop::collection::vec(1usize..200, 1..20),
     ) {

@@ -147,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn a_good_update() {
+    fn a_correct_update_is_accepted() {
         assert!(call(&request(|_, _| ()), Paths::Long).is_ok());
         assert!(call(&request(|request, _| request.path = "/api/v1/executor".into()), Paths::Any).is_ok());
     }
 
     #[test]
-    fn heads() {
+    fn requests_with_a_wrong_head_are_refused() {
         let header = |value: &'static str| {
             move |request: &mut ActorRequest, _: &mut Call| request.headers[0].1 = value.into()
         };
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn bodies() {
+    fn calls_with_a_wrong_body_are_refused() {
         assert_eq!(refusal(Paths::Any, |request, _| request.body = vec![0xff]).0, 400);
         let without = |kind: Type| {
             refusal(Paths::Any, |_, call| {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn updates() {
+    fn incorrect_updates_are_refused() {
         assert_eq!(told(|status| status.uuid = None), "Expecting 'uuid' to be present");
         assert_eq!(told(|status| status.uuid = Some(vec![1; 15])), "Not a valid UUID");
         assert_eq!(told(|status| status.uuid = Some((0..16).collect())), "Not a valid UUID");

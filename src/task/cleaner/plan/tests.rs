@@ -144,7 +144,7 @@ fn a_dead_executors_task_goes_whatever_its_age() {
 }
 
 #[test]
-fn why_it_is_dead_is_told() {
+fn the_reason_of_a_tasks_death_is_printed() {
     let trace = |state| Trace { container: Some(container(state, DAY)), ..Trace::default() };
     let command = || Box::new(Record { backing: Backing::Process, ..*record(&id(1)) });
     let living = Trace { folder: Some(folder(true, DAY)), ..Trace::default() };
@@ -230,7 +230,7 @@ fn an_orphan_is_reported_or_removed_as_the_operator_wants() {
 
 /// Each of these alone keeps an orphan.
 #[test]
-fn what_keeps_an_orphan() {
+fn an_orphan_is_kept_while_it_is_young_or_in_use() {
     let minute = Duration::from_secs(60);
     let kept = |change: &dyn Fn(&mut Survey, &mut Trace), why: &str| {
         let (mut survey, mut trace) = (survey(), orphan(&id(1)));
@@ -473,7 +473,7 @@ proptest! {
 
     /// A record without an owner is finished in every case.
     #[test]
-    fn the_dead_are_always_finished(survey in any_survey()) {
+    fn tasks_of_dead_executors_are_always_removed(survey in any_survey()) {
         let dead = survey.records.iter().filter(|(_, seen)| matches!(seen, SeenRecord::Dead(..)));
         let dead: Vec<ContainerId> = dead.map(|(container, _)| container.clone()).collect();
         prop_assert_eq!(Plan::make(&survey, &REPORT).finish, dead);

@@ -29,7 +29,7 @@ fn orphans(journal: &Journal) -> Vec<Found> {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_a_record_or_left_alone(cut in 0usize..2000, put in "(?s).{0,6}", take in 0usize..40) {
+    fn any_file_is_read_as_a_record_or_left_alone(cut in 0usize..2000, put in "(?s).{0,6}", take in 0usize..40) {
         let text = serde_json::to_string_pretty(&record()).unwrap() + "\n";
         let at = text.floor_char_boundary(cut.min(text.len()));
         let rest = text.ceil_char_boundary((at + take).min(text.len()));
@@ -83,7 +83,7 @@ fn a_living_owner_keeps_its_record_and_a_dead_one_loses_it() {
 }
 
 #[test]
-fn a_write_under_way_is_known_to_whoever_follows() {
+fn a_write_under_way_is_known_to_the_next_owner() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&dir.path().join("tasks")).unwrap();
     let entry = journal.begin(record()).unwrap();
@@ -113,7 +113,7 @@ fn a_write_under_way_is_known_to_whoever_follows() {
 }
 
 #[test]
-fn addresses_that_are_out_are_known_to_whoever_follows() {
+fn held_addresses_stand_in_the_record_until_they_are_settled() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(&dir.path().join("tasks")).unwrap();
     let entry = journal.begin(record()).unwrap();
@@ -198,7 +198,7 @@ fn ports_are_readable_both_ways() {
 }
 
 #[test]
-fn what_is_not_ours_stays() {
+fn files_that_are_not_records_stay() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     fs::write(dir.path().join("a.json"), "{\"format\": 99}").unwrap();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn booleans() {
+    fn booleans_are_read_as_docker_reads_them() {
         table(
             boolean,
             &[("true", true), ("T", true), ("1", true), ("f", false), ("False", false)],
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn integers() {
+    fn integers_are_read_as_docker_reads_them() {
         let good = [("0", 0), ("-1", -1), ("+7", 7), ("0x10", 16), ("010", 8), ("0o17", 15), ("-0b11", -3)];
         table(
             integer,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes() {
+    fn sizes_are_read_as_docker_reads_them() {
         let good = [
             ("0", 0),
             ("512m", 512 << 20),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn durations() {
+    fn durations_are_read_as_docker_reads_them() {
         let good = [
             ("0", 0),
             ("30s", 30_000_000_000),
@@ -223,19 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn cpus() {
+    fn numbers_of_cpus_are_read_as_docker_reads_them() {
         let good = [("1", 1_000_000_000), ("0.5", 500_000_000), (".000000001", 1), ("2.50", 2_500_000_000)];
         table(nano_cpus, &good, &["", ".", "-1", "1e3", "0.0000000001", "1.5.5", "99999999999999"]);
     }
 
     #[test]
-    fn lists_of_fields() {
+    fn lists_of_fields_are_split_as_docker_splits_them() {
         let list = |fields: &[&str]| fields.iter().map(|field| (*field).to_owned()).collect::<Vec<_>>();
         table(fields, &[("a,b=c,", list(&["a", "b=c", ""])), (r#"x,"a,b""#, list(&["x", "a,b"]))], &[""]);
     }
 
     #[test]
-    fn ports_and_protocols() {
+    fn ports_and_protocols_are_read_as_docker_reads_them() {
         table(ports, &[("80", (80, 80)), ("1-2", (1, 2))], &["", "2-1", "65536", "1-2-3", "a", "-1", "1-"]);
         assert_eq!(protocol("80/UDP"), Ok(("80", "udp".into())));
         assert_eq!(protocol("80"), Ok(("80", "tcp".into())));
@@ -244,13 +244,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(text in "(?s).{0,12}|[-+0-9.a-zµ ]{0,12}|[-0-9x]{1,30}[a-z]{0,3}") {
+        fn any_value_is_read_or_refused_without_a_panic(text in "(?s).{0,12}|[-+0-9.a-zµ ]{0,12}|[-0-9x]{1,30}[a-z]{0,3}") {
             let _ = (boolean(&text), integer(&text), size(&text), duration(&text), nano_cpus(&text));
             let _ = (fields(&text), ports(&text), protocol(&text), pair(&text));
         }
 
         #[test]
-        fn numbers_are_what_they_say(number in any::<i64>()) {
+        fn every_number_is_read_back_as_written(number in any::<i64>()) {
             prop_assert_eq!(integer(&number.to_string()), Ok(number));
             prop_assert_eq!(integer(&format!("{}{:#x}", if number < 0 { "-" } else { "" }, number.unsigned_abs())), Ok(number));
         }

@@ -74,7 +74,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn no_task_can_break_it(task in any_task()) {
+    fn any_task_is_accepted_or_refused_without_a_panic(task in any_task()) {
         match describe(&task, &flags(), Some(1 << 30)) {
             Ok(description) => {
                 let spec = description.container().unwrap();
@@ -96,7 +96,7 @@ proptest! {
 
 /// The generator is worth something only if it makes good tasks and bad ones.
 #[test]
-fn good_and_bad_tasks_are_made() {
+fn the_generator_makes_acceptable_and_refused_tasks() {
     use proptest::strategy::ValueTree;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let good = (0..500)

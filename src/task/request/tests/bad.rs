@@ -8,7 +8,7 @@ fn limit(task: &mut TaskInfo, value: f64) {
 }
 
 #[test]
-fn what_makes_no_task() {
+fn tasks_that_cannot_run_are_refused_with_the_field() {
     let refused = |change: &dyn Fn(&mut TaskInfo)| {
         let mut task = testapp();
         change(&mut task);

@@ -23,7 +23,7 @@ const AUTO: AddressRequest = AddressRequest::Auto(Family::V4);
 const AUTO6: AddressRequest = AddressRequest::Auto(Family::V6);
 
 #[test]
-fn nothing_asked_for() {
+fn a_task_without_calico_variables_has_no_calico_request() {
     assert_eq!(read(&[]).unwrap(), None);
     assert_eq!(read(&[("SERVICE_PORT", "not ours")]).unwrap(), None);
     let by_network = CalicoRequest::read(|_| None, true).unwrap().unwrap();
@@ -32,7 +32,7 @@ fn nothing_asked_for() {
 }
 
 #[test]
-fn one_variable_is_enough() {
+fn one_calico_variable_makes_a_calico_task() {
     assert_eq!(asked(&[("CALICO_PROFILE", "dev")]).addresses, [AUTO]);
     assert!(asked(&[("CALICO_IP", "auto")]).profiles.is_empty());
 }
@@ -117,7 +117,7 @@ fn addresses_that_are_refused() {
 }
 
 #[test]
-fn profiles_good_and_bad() {
+fn profile_names_are_accepted_or_refused_as_calico_does() {
     assert_eq!(asked(&[("CALICO_PROFILE", " dev , web.prod-1,dev")]).profiles, ["dev", "web.prod-1"]);
     for text in ["", "dev,", "Dev", "de_v", "-dev", "dev-", "a..b", "a b", "../etc", "dev\n", "ü"] {
         let text: &'static str = text;
@@ -134,7 +134,7 @@ fn profiles_good_and_bad() {
 }
 
 #[test]
-fn ports_good_and_bad() {
+fn port_lists_are_accepted_or_refused() {
     let port = |port, name: Option<&str>| ServicePort { port, name: name.map(str::to_owned) };
     let asked_ports = |text| asked(&[("CALICO_IP", "auto"), ("SERVICE_PORT", text)]).ports;
     assert_eq!(asked_ports("3000"), [port(3000, None)]);
@@ -151,7 +151,7 @@ fn ports_good_and_bad() {
 }
 
 #[test]
-fn the_operators_limits() {
+fn requests_beyond_the_operators_limits_are_refused() {
     let mut config = Config::default();
     assert_eq!(CalicoRequest::default().within(&config).unwrap().profiles, ["dev"]);
     config.limits.explicit_addresses = false;
@@ -179,7 +179,7 @@ fn the_operators_limits() {
 
 proptest! {
     #[test]
-    fn no_text_can_break_it(ip in ".*", profile in ".*", port in "[0-9a-z:, ]*") {
+    fn any_text_in_a_variable_is_accepted_or_refused_without_a_panic(ip in ".*", profile in ".*", port in "[0-9a-z:, ]*") {
         let find = |name: &str| Some(match name {
             CALICO_IP => ip.as_str(),
             CALICO_PROFILE => profile.as_str(),

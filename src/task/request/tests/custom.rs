@@ -331,7 +331,7 @@ fn an_executor_in_the_apps_image_says_so() {
 }
 
 #[test]
-fn commands_that_make_no_task() {
+fn commands_that_cannot_run_are_refused() {
     let changes: &[&dyn Fn(&mut TaskInfo)] = &[
         &|task| task.task_id.value.clear(),
         &|task| task.task_id.value = "a\nb".into(),
@@ -364,7 +364,7 @@ fn commands_that_make_no_task() {
 
 proptest! {
     #[test]
-    fn no_task_can_break_it(
+    fn any_task_is_accepted_or_refused_without_a_panic(
         mut task in any_task(),
         bare in any::<bool>(),
         named in proptest::option::of("(?s).{0,9}|[a-z]{1,9}"),

@@ -43,12 +43,12 @@ fn line(check: HealthCheck) -> CommandLine {
 }
 
 #[test]
-fn no_check_is_none() {
+fn a_task_without_a_check_has_none() {
     assert_eq!(understood(&testapp()).health, None);
 }
 
 #[test]
-fn what_is_not_said_is_as_mesos_has_it() {
+fn absent_fields_of_a_check_have_mesos_defaults() {
     let Check { timing, probe } = check(tcp(80));
     assert_eq!(probe, Probe::Tcp { port: 80, family: CheckFamily::V4 });
     let expected = CheckTiming {
@@ -78,7 +78,7 @@ fn what_is_not_said_is_as_mesos_has_it() {
 }
 
 #[test]
-fn http_and_tcp() {
+fn http_and_tcp_checks_are_read() {
     let probe = |path: &str| Probe::Http {
         scheme: Scheme::Http,
         port: 8080,
@@ -162,7 +162,7 @@ fn marathon_before_1_4_names_no_type() {
 }
 
 #[test]
-fn what_makes_no_check() {
+fn checks_that_cannot_be_made_are_refused() {
     let http_with = |change: &dyn Fn(&mut HttpCheckInfo)| {
         let mut check = http(80, None);
         change(check.http.as_mut().unwrap());

@@ -193,7 +193,7 @@ fn a_task_without_the_variables_is_left_alone() {
 }
 
 #[test]
-fn which_network_it_is() {
+fn the_network_is_read_from_the_container() {
     let network = |change: &dyn Fn(&mut TaskInfo), task: TaskInfo| {
         let mut task = task;
         change(&mut task);
@@ -227,7 +227,7 @@ fn which_network_it_is() {
 }
 
 #[test]
-fn the_apps_name() {
+fn the_apps_name_is_read_from_the_task() {
     let mut task = plain();
     task.discovery = Some(DiscoveryInfo { name: Some("web.prod".into()), ..Default::default() });
     assert_eq!(understood(&task).app, "web.prod");

@@ -5,7 +5,7 @@ use crate::error::Code;
 use crate::mesos::messages::container_info::docker_info::PortMapping;
 
 #[test]
-fn commands() {
+fn commands_become_dockers_entrypoint_and_command() {
     let words = |change: &dyn Fn(&mut CommandInfo)| {
         let mut task = plain();
         change(task.command.as_mut().unwrap());
@@ -226,7 +226,7 @@ fn a_calico_task_that_believes_to_be_on_the_hosts_network_keeps_its_ports() {
 }
 
 #[test]
-fn whose_dns_it_is() {
+fn the_dns_of_the_task_wins_over_the_agents() {
     let json = r#"--default_container_dns={"docker":[
         {"network_mode":"BRIDGE","dns":{"nameservers":["10.0.0.1"]}},
         {"network_mode":"USER","dns":{"nameservers":["10.0.0.2"],"search":["any"]}},

@@ -54,7 +54,7 @@ fn states(statuses: &[TaskStatus]) -> Vec<(&str, TaskState)> {
 }
 
 #[tokio::test]
-async fn a_kill_before_the_launch_ends_it() {
+async fn a_kill_before_any_launch_reports_nothing() {
     assert_eq!(statuses(vec![kill("a")]).await, []);
 }
 

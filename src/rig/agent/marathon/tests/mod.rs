@@ -64,7 +64,7 @@ fn what_no_program_can_be_started_with_is_refused() {
 }
 
 #[test]
-fn the_testapp_unmodified() {
+fn the_testapp_of_the_user_is_read_unmodified() {
     let task = task(TESTAPP, &[31005]);
     let id = task.task_id.value.clone();
     assert!(id.starts_with("testapp.instance-") && id.ends_with("._app.1"), "{id}");
@@ -95,7 +95,7 @@ fn the_testapp_unmodified() {
 }
 
 #[test]
-fn the_newer_schema() {
+fn networks_of_the_newer_schema_are_read() {
     let task = task(
         r#"{"id": "/shop/cart/web", "args": ["-v"], "labels": {"team-x": "blue"},
             "networks": [{"mode": "container/bridge"}],
@@ -143,7 +143,7 @@ fn a_user_network_in_both_schemas() {
 }
 
 #[test]
-fn the_older_schema() {
+fn networks_of_the_older_schema_are_read() {
     let task = task(
         r#"{"id": "a", "container": {"type": "DOCKER", "docker": {"image": "x", "network": "BRIDGE",
              "portMappings": [{"containerPort": 80}]}, "volumes": [{"containerPath": "/d", "hostPath": "/h", "mode": "RO"}]},
@@ -265,7 +265,7 @@ proptest! {
 }
 
 #[test]
-fn a_path_executor() {
+fn an_app_with_a_path_executor_is_read() {
     let app = r#"{"id": "/shop/web", "executor": "/opt/our executor", "cmd": "serve --port $PORT0", "env": {"A": "b"}}"#;
     let task = task(app, &[31000]);
     assert!(task.command.is_none() && task.container.is_none());
@@ -289,7 +289,7 @@ fn marathons_own_executor_by_default() {
 }
 
 #[test]
-fn what_a_path_executor_cannot_do() {
+fn features_that_a_path_executor_lacks_are_refused() {
     for (rest, words) in [
         (r#""cmd": "x", "container": {"docker": {"image": "x"}}"#, "CALICO_DOCKER_IMAGE"),
         (r#""cmd": "x", "container": {"type": "DOCKER", "docker": {"image": "x"}}"#, "mesos-docker-executor"),

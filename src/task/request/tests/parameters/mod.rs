@@ -118,7 +118,7 @@ fn booleans_as_the_cli_reads_them() {
 }
 
 #[test]
-fn lists_are_added_to() {
+fn parameters_with_lists_are_added_up() {
     type List = fn(&ContainerSpec) -> &Vec<String>;
     let lists: &[(&str, List, [&str; 2])] = &[
         ("cap-add", |spec| &spec.cap_add, ["NET_ADMIN", "ALL"]),
@@ -414,7 +414,7 @@ fn every_key_stands_in_the_table_once() {
 proptest::proptest! {
     /// Whatever is given: a container or one sentence.
     #[test]
-    fn no_value_can_break_it(
+    fn any_parameter_is_accepted_or_refused_without_a_panic(
         key in proptest::sample::select(keys().collect::<Vec<_>>()),
         value in "(?s).{0,20}|[-a-z0-9=:,/.\"]{0,20}|type=[a-z]{4,6},target=/x,[a-z-]{2,20}=?[a-z0-9]{0,5}",
         calico: bool,

@@ -5,7 +5,7 @@ use crate::error::Code;
 
 /// Values that change nothing pass; each of the others gets a sentence that says what to do.
 #[test]
-fn what_would_break_supervision() {
+fn parameters_that_would_break_supervision_are_refused() {
     let refused = |key: &str, value: &str| {
         for task in [plain(), testapp()] {
             let failure = refusal(&with(task, &[(key, value)]));
@@ -55,7 +55,7 @@ fn what_would_break_supervision() {
 }
 
 #[test]
-fn what_calico_does_not_allow() {
+fn parameters_that_calico_rules_out_are_refused() {
     let allowed = |key: &str, value: &str| describe(&with(testapp(), &[(key, value)]), &flags(), None);
     let refused = [
         ("runtime", "runc"),
@@ -114,7 +114,7 @@ fn what_calico_does_not_allow() {
 }
 
 #[test]
-fn values_that_mean_nothing() {
+fn values_without_a_meaning_are_refused() {
     for (key, value) in [
         ("label", "=x"),
         ("label", "a b=c"),
