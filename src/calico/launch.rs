@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Hint;
 use super::overlap::{prefixes_beside, Lengths};
-use super::plan::{self, Plan, PlanRequest, PlanStep, Purpose};
+use super::plan::{self, LaunchPlan, PlanRequest, PlanStep, Purpose};
 use super::restore::Kept;
 use super::settle::{Pending, Settled};
 use super::snapshot::{Question, Snapshot};
@@ -30,7 +30,7 @@ pub struct Prepared {
     wanted: Wanted,
     hint: Hint,
     snapshot: Snapshot,
-    plan: Box<Plan>,
+    plan: Box<LaunchPlan>,
     took: Duration,
 }
 
@@ -225,7 +225,7 @@ impl Datastore {
         hint: &Hint,
         excluded: &[IpAddr],
         snapshot: &mut Snapshot,
-    ) -> Result<Box<Plan>, CalicoError> {
+    ) -> Result<Box<LaunchPlan>, CalicoError> {
         loop {
             let step = plan::make(&self.request(identity, wanted, hint, excluded), snapshot);
             match step {
@@ -265,7 +265,7 @@ impl Datastore {
 
     /// The blocks that served this launch are the first to be looked at next time, without looking for blocks around
     /// them as long as the pools stay as they are.
-    fn remember(&self, node: &str, hint: &Hint, snapshot: &Snapshot, plan: &Plan) {
+    fn remember(&self, node: &str, hint: &Hint, snapshot: &Snapshot, plan: &LaunchPlan) {
         let mut blocks: Vec<IpNet> = plan.drafts.keys().copied().collect();
         let families: Vec<bool> = blocks.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
         blocks.extend(hint.blocks.iter().filter(|cidr| !families.contains(&cidr.addr().is_ipv4())));
@@ -331,7 +331,7 @@ fn question(identity: &Identity, wanted: &Wanted, hint: &Hint) -> Vec<Range> {
 }
 
 /// What a refused write brings back: all that the plan rests on.
-fn ranges_again(identity: &Identity, wanted: &Wanted, hint: &Hint, plan: &Plan) -> Vec<Range> {
+fn ranges_again(identity: &Identity, wanted: &Wanted, hint: &Hint, plan: &LaunchPlan) -> Vec<Range> {
     let mut ranges = question(identity, wanted, hint);
     let guarded = plan.guards.iter().filter_map(|guard| match guard {
         Guard::Revision { key, .. } => Some(Range::Key(key.clone())),

@@ -12,7 +12,7 @@ use crate::limits::ETCD_CONNECT;
 
 /// One configured endpoint with the addresses of its host.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub(super) struct Member {
     /// As configured.
     pub endpoint: String,
     pub https: bool,
@@ -21,7 +21,7 @@ pub(super) struct Target {
     addresses: Vec<SocketAddr>,
 }
 
-impl Target {
+impl Member {
     /// Takes an endpoint apart and looks its host up, without the C library.
     pub(super) async fn resolve(endpoint: &str) -> Result<Self, String> {
         let (https, rest) = match endpoint.split_once("://") {
@@ -47,7 +47,7 @@ impl Target {
 /// The first endpoint, in time, that accepts a connection. A loopback or LAN address answers within a
 /// millisecond; that a dead one never does must not cost its whole time limit.
 pub(super) async fn first_open(
-    targets: &[Target],
+    targets: &[Member],
     mut problems: Vec<String>,
 ) -> Result<(usize, SocketAddr), String> {
     let mut attempts = JoinSet::new();

@@ -80,7 +80,7 @@ use crate::config::{Config, Limits};
 use crate::names::ContainerId;
 use snapshot::Snapshot;
 use store::Store;
-use txn::{Answer, Range};
+use txn::{Range, ReadAnswer};
 
 /// How often a plan is made anew because others changed the same records: far beyond what a hundred
 /// simultaneous launches on one host need.
@@ -238,7 +238,7 @@ impl Datastore {
         self.store.requests()
     }
 
-    async fn read(&mut self, ranges: &[Range]) -> Result<Answer, CalicoError> {
+    async fn read(&mut self, ranges: &[Range]) -> Result<ReadAnswer, CalicoError> {
         match self.store.read(ranges).await {
             Ok(answer) => Ok(answer),
             Err(source) => Err(self.store_error(source)),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::block::{self, Attribute, Block};
 use super::model::{to_json, Affinity, Extra, Handle};
 use super::overlap::overlap;
-use super::plan::{holder_of, Plan, Transaction};
+use super::plan::{holder_of, LaunchPlan, Transaction};
 use super::snapshot::{SeenBlock, Snapshot};
 use super::store::StoreError;
 use super::txn::{Change, Guard, Range, Written};
@@ -85,7 +85,7 @@ impl Lacking {
 }
 
 impl Kept {
-    pub(super) fn of(plan: &Plan, write: &Transaction, wanted: &Wanted, now: SystemTime) -> Self {
+    pub(super) fn of(plan: &LaunchPlan, write: &Transaction, wanted: &Wanted, now: SystemTime) -> Self {
         let place = |address: &IpAddr| {
             let drafted = plan.drafts.iter().find(|(cidr, _)| cidr.contains(address));
             let taken = drafted.and_then(|(cidr, (block, _))| block.holder(block::ordinal(cidr, *address)?));

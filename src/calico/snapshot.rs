@@ -11,7 +11,7 @@ use super::model::{
     Affinity, ClusterInformationSpec, Handle, IpamConfig, Metadata, ReservationSpec, Resource,
 };
 use super::pool::Pool;
-use super::txn::{Answer, Range, ReadKey};
+use super::txn::{Range, ReadAnswer, ReadKey};
 use super::{keys, CalicoError, Family, NotReady};
 
 /// A consistent-enough view: every entry carries its own revision, and `revision` is that of the last
@@ -72,7 +72,7 @@ impl Question<'_> {
 
 impl Snapshot {
     /// Takes in an answer; what it covers replaces what was known before.
-    pub(super) fn absorb(&mut self, ranges: &[Range], answer: Answer) {
+    pub(super) fn absorb(&mut self, ranges: &[Range], answer: ReadAnswer) {
         for (range, found) in ranges.iter().zip(answer.ranges) {
             match range {
                 Range::Key(key) => {

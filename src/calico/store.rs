@@ -20,8 +20,8 @@ use etcd_client::{
 };
 use tokio::time::timeout;
 
-use super::members::{self, Target};
-use super::txn::{Answer, Change, Guard, Range, ReadKey, Written};
+use super::members::{self, Member};
+use super::txn::{Change, Guard, Range, ReadAnswer, ReadKey, Written};
 use crate::config::Etcd;
 use crate::dial::probe;
 use crate::limits::{ETCD_CONNECT, ETCD_REQUEST, ETCD_TLS_PROBE};
@@ -116,7 +116,7 @@ fn no_tls(endpoint: &str, source: &std::io::Error) -> String {
 
 /// A connection to one member of the cluster, and the way to the others.
 pub(super) struct Store {
-    targets: Vec<Target>,
+    targets: Vec<Member>,
     current: usize,
     /// The address of the current target.
     address: SocketAddr,
@@ -139,7 +139,7 @@ impl Store {
         let mut targets = Vec::new();
         let mut problems = Vec::new();
         for endpoint in &config.endpoints {
-            match timeout(ETCD_CONNECT, Target::resolve(endpoint)).await {
+            match timeout(ETCD_CONNECT, Member::resolve(endpoint)).await {
                 Ok(Ok(target)) => targets.push(target),
                 Ok(Err(problem)) => problems.push(problem),
                 Err(_) => problems.push(format!("the host name in {endpoint} was not resolved in time")),
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// All ranges at one instant of the store. Tries every endpoint once.
-    pub(super) async fn read(&mut self, ranges: &[Range]) -> Result<Answer, StoreError> {
+    pub(super) async fn read(&mut self, ranges: &[Range]) -> Result<ReadAnswer, StoreError> {
         self.get(gets(ranges)).await
     }
 
@@ -214,7 +214,7 @@ impl Store {
         Ok(found.map(|entry| entry.key))
     }
 
-    async fn get(&mut self, operations: Vec<TxnOp>) -> Result<Answer, StoreError> {
+    async fn get(&mut self, operations: Vec<TxnOp>) -> Result<ReadAnswer, StoreError> {
         let mut tries = self.targets.len();
         loop {
             let txn = Txn::new().and_then(operations.clone());
@@ -321,7 +321,7 @@ impl Options {
     }
 
     /// A client for one address. The certificate is checked against the configured host name.
-    async fn client(&self, target: &Target, address: SocketAddr) -> Result<Client, StoreError> {
+    async fn client(&self, target: &Member, address: SocketAddr) -> Result<Client, StoreError> {
         let mut options = ConnectOptions::new().with_connect_timeout(ETCD_CONNECT).with_timeout(ETCD_REQUEST);
         if let Some((name, password)) = &self.user {
             options = options.with_user(name, password);
@@ -355,7 +355,7 @@ fn files(config: &Etcd) -> tls::Files {
 }
 
 /// The same error, or that TLS is the reason. The client's errors have lost that.
-async fn look_closer(error: StoreError, config: &Etcd, target: &Target, address: SocketAddr) -> StoreError {
+async fn look_closer(error: StoreError, config: &Etcd, target: &Member, address: SocketAddr) -> StoreError {
     // A member that hangs is not asked once more.
     if !matches!(error, StoreError::Failed(_)) {
         return error;
@@ -439,13 +439,13 @@ fn operation(change: &Change) -> TxnOp {
     }
 }
 
-fn answer(response: TxnResponse) -> Answer {
+fn answer(response: TxnResponse) -> ReadAnswer {
     let revision = response.header().map_or(0, |header| header.revision());
     let ranges = response.op_responses().into_iter().map(|operation| match operation {
         TxnOpResponse::Get(mut get) => get.take_kvs().into_iter().map(entry).collect(),
         _ => Vec::new(),
     });
-    Answer { revision, ranges: ranges.collect() }
+    ReadAnswer { revision, ranges: ranges.collect() }
 }
 
 fn entry(found: etcd_client::KeyValue) -> ReadKey {

@@ -148,7 +148,7 @@ fn identity() -> Identity {
     Identity { uid: "u".into(), ..Identity::new(NODE, &container, "/web", "web.1") }
 }
 
-fn answer(store: &Store, ranges: &[Range]) -> Answer {
+fn answer(store: &Store, ranges: &[Range]) -> ReadAnswer {
     let entry =
         |(key, value): (&String, &Vec<u8>)| ReadKey { key: key.clone(), value: value.clone(), revision: 7 };
     let found = |range: &Range| match range {
@@ -157,11 +157,11 @@ fn answer(store: &Store, ranges: &[Range]) -> Answer {
             store.iter().filter(|(key, _)| key.starts_with(prefix.as_str())).map(entry).collect()
         }
     };
-    Answer { revision: 9, ranges: ranges.iter().map(found).collect() }
+    ReadAnswer { revision: 9, ranges: ranges.iter().map(found).collect() }
 }
 
 /// A launch and its release, as [`Datastore`] does them; `None` where it is refused.
-fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::Plan>> {
+fn planned(store: &Store, wanted: &Wanted, limits: &Limits) -> Option<Box<plan::LaunchPlan>> {
     let identity = identity();
     let request = PlanRequest {
         identity: &identity,

@@ -37,7 +37,7 @@ pub(super) enum Change {
 
 /// Entries in the order of the requested ranges.
 #[derive(Debug, Clone)]
-pub(super) struct Answer {
+pub(super) struct ReadAnswer {
     pub revision: i64,
     pub ranges: Vec<Vec<ReadKey>>,
 }
@@ -46,5 +46,5 @@ pub(super) struct Answer {
 pub(super) enum Written {
     Done,
     /// A guard did not hold; here is what was asked for in that case, read in the same instant.
-    Conflict(Answer),
+    Conflict(ReadAnswer),
 }

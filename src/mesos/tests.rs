@@ -6,7 +6,7 @@ use std::ffi::OsString;
 
 use proptest::prelude::*;
 
-use super::driver::state::{ActorIdentity, DriverState, Input};
+use super::driver::state::{ActorIdentity, DriverInput, DriverState};
 use super::duration;
 use super::environment::HttpEnvironment;
 use super::flags::Flags;
@@ -104,8 +104,8 @@ proptest! {
         let from = "slave(1)@127.0.0.1:1".parse().ok();
         let registered = Incoming { from, name: ExecutorRegisteredMessage::NAME.to_owned(), body: Vec::new() };
         let message = Incoming { name: name.to_owned(), body, ..registered.clone() };
-        state.handle(Input::Message(registered));
-        let effects = state.handle(Input::Message(message));
+        state.handle(DriverInput::Message(registered));
+        let effects = state.handle(DriverInput::Message(message));
         prop_assert!(effects.len() <= 4, "{:?}", effects);
     }
 

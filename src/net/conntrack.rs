@@ -8,7 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 
-use super::netfilter::{attribute, nested, Family, Question};
+use super::netfilter::{attribute, nested, NetfilterFamily, NetfilterQuestion};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`.
 const DELETE: u16 = 1 << 8 | 2;
@@ -30,25 +30,25 @@ const BY_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
 /// Deletes the connections that this address answers, forwarded to it or not.
 pub(super) fn forget_address(address: IpAddr) -> io::Result<()> {
     let (family, source) = match address {
-        IpAddr::V4(address) => (Family::Ip, attribute(CTA_IP_V4_SRC, &address.octets())),
-        IpAddr::V6(address) => (Family::Ip6, attribute(CTA_IP_V6_SRC, &address.octets())),
+        IpAddr::V4(address) => (NetfilterFamily::Ip, attribute(CTA_IP_V4_SRC, &address.octets())),
+        IpAddr::V6(address) => (NetfilterFamily::Ip6, attribute(CTA_IP_V6_SRC, &address.octets())),
     };
     let tuple = nested(CTA_TUPLE_REPLY, &[nested(CTA_TUPLE_IP, &[source])]);
     delete(family, tuple, CTA_TUPLE_REPLY, BY_SOURCE)
 }
 
 /// Forgets what was sent to this port, wherever it went.
-pub(super) fn forget_port(family: Family, protocol: u8, port: u16) -> io::Result<()> {
+pub(super) fn forget_port(family: NetfilterFamily, protocol: u8, port: u16) -> io::Result<()> {
     let parts = [attribute(CTA_PROTO_NUM, &[protocol]), attribute(CTA_PROTO_DST_PORT, &port.to_be_bytes())];
     let tuple = nested(CTA_TUPLE_ORIG, &[nested(CTA_TUPLE_PROTO, &parts)]);
     delete(family, tuple, CTA_TUPLE_ORIG, BY_PROTOCOL_AND_PORT)
 }
 
 /// The filter's attributes have the numbers of the tuples that they are for.
-fn delete(family: Family, tuple: Vec<u8>, counts: u16, parts: u32) -> io::Result<()> {
+fn delete(family: NetfilterFamily, tuple: Vec<u8>, counts: u16, parts: u32) -> io::Result<()> {
     let filter = nested(CTA_FILTER, &[attribute(counts, &parts.to_ne_bytes())]);
     let attributes = [tuple, filter].concat();
-    match (Question { kind: DELETE, family, version: VERSION, attributes }).ask(true) {
+    match (NetfilterQuestion { kind: DELETE, family, version: VERSION, attributes }).ask(true) {
         // Nothing was remembered.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map(drop),

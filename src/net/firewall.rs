@@ -6,7 +6,7 @@
 
 use super::link::INTERFACE_PREFIX;
 use super::marker::Chain;
-use super::netfilter::Family;
+use super::netfilter::NetfilterFamily;
 use super::nftables::{self, list, SeenChain};
 use super::program::{locate, run};
 use super::NetError;
@@ -17,7 +17,7 @@ const NAME: &str = "calico-mesos";
 
 /// Is our table still there for every family that has a pool?
 pub(super) fn is_present(pools: &[IpNet]) -> bool {
-    [(Family::Ip, true), (Family::Ip6, false)].iter().all(|(family, is_v4)| {
+    [(NetfilterFamily::Ip, true), (NetfilterFamily::Ip6, false)].iter().all(|(family, is_v4)| {
         !pools.iter().any(|pool| pool.addr().is_ipv4() == *is_v4)
             || matches!(nftables::table(*family, NAME), Ok(Some(_)))
     })

@@ -9,7 +9,7 @@ use std::fs;
 
 use ipnet::IpNet;
 
-use super::marker::{Held, Marker, Saved};
+use super::marker::{LockedMarker, Marker, Saved};
 use super::{firewall, sysctl, NetError};
 
 /// One family's switch, and the settings per interface that it drags along.
@@ -43,7 +43,7 @@ pub(super) fn is_ready(marker: &Marker, wanted: &Marker) -> bool {
 
 /// Brings the host there, from wherever it is: untouched, half done by a process that died, or done
 /// for fewer pools.
-pub(super) async fn prepare(held: &mut Held, wanted: &Marker) -> Result<(), NetError> {
+pub(super) async fn prepare(held: &mut LockedMarker, wanted: &Marker) -> Result<(), NetError> {
     held.marker.ready = false;
     held.marker.ipv4 |= wanted.ipv4;
     held.marker.ipv6 |= wanted.ipv6;
@@ -77,7 +77,7 @@ pub(super) async fn prepare(held: &mut Held, wanted: &Marker) -> Result<(), NetE
 }
 
 /// Gives everything back. The marker stays until all of it has succeeded.
-pub(super) async fn restore(held: &mut Held) -> Result<(), NetError> {
+pub(super) async fn restore(held: &mut LockedMarker) -> Result<(), NetError> {
     if !held.marker.ipv4 && !held.marker.ipv6 {
         return held.clear();
     }

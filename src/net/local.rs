@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 
 use super::link::{add_route, delete_route, failed, find, task_with_route_at};
-use super::marker::{Held, Marker};
+use super::marker::{LockedMarker, Marker};
 use super::netlink::Netlink;
 use super::{host, plan, sysctl, NetError};
 
@@ -35,7 +35,7 @@ pub struct Local {
 /// Prepares the host for the task, where it is not prepared yet, before its addresses are certain: the rules of the
 /// firewall take the longest. Whatever becomes of the task, [`disable`] takes its part away.
 pub async fn begin(local: &Local) -> Result<(), NetError> {
-    let mut held = Held::lock(&local.state_dir).await?;
+    let mut held = LockedMarker::lock(&local.state_dir).await?;
     let wanted = wanted(local);
     if host::is_ready(&held.marker, &wanted) {
         return Ok(());
@@ -57,7 +57,7 @@ fn wanted(local: &Local) -> Marker {
 /// Makes the task reachable; may be repeated, also with other addresses. A host route that leads to another task's
 /// interface is an error: that task has the address, independent of the datastore.
 pub async fn enable(local: &Local) -> Result<(), NetError> {
-    let mut held = Held::lock(&local.state_dir).await?;
+    let mut held = LockedMarker::lock(&local.state_dir).await?;
     let here = Netlink::here()?;
     let link = find(&here, &local.link).await?.ok_or_else(|| NetError::NoLink(local.link.clone()))?;
     for address in &local.addresses {
@@ -88,7 +88,7 @@ pub async fn enable(local: &Local) -> Result<(), NetError> {
 
 /// Takes the task's part away, whether its link still exists or not; the last one restores the host.
 pub async fn disable(local: &Local) -> Result<(), NetError> {
-    let mut held = Held::lock(&local.state_dir).await?;
+    let mut held = LockedMarker::lock(&local.state_dir).await?;
     let here = Netlink::here()?;
     let mut addresses = held.marker.tasks.remove(&local.link).unwrap_or_default();
     addresses.extend(&local.addresses);
@@ -109,14 +109,14 @@ pub async fn disable(local: &Local) -> Result<(), NetError> {
 /// Restores the host in place of users that are all dead, whose `state_dir` is about to be removed. Where tasks of one
 /// of the `others` (their `state_dir`s) rely on the same settings, that one restores them when its own tasks are over.
 pub async fn abandon(state_dir: &Path, others: &[PathBuf]) -> Result<(), NetError> {
-    let Some(mut held) = Held::existing(state_dir).await? else { return Ok(()) };
+    let Some(mut held) = LockedMarker::existing(state_dir).await? else { return Ok(()) };
     // Of another namespace, or of a boot that nothing is known of: the values are not this host's.
     if held.marker.boot.is_empty() || !(held.marker.ipv4 || held.marker.ipv6) {
         return held.clear();
     }
     for other in others {
         // One that cannot be read, or has just ended, needs nothing.
-        let Ok(Some(mut heir)) = Held::existing(other).await else { continue };
+        let Ok(Some(mut heir)) = LockedMarker::existing(other).await else { continue };
         if heir.marker.is_used() {
             heir.marker.inherit(&held.marker);
             heir.save()?;

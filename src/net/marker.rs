@@ -81,13 +81,13 @@ impl Marker {
 }
 
 /// The marker, held alone until this is dropped.
-pub(super) struct Held {
+pub(super) struct LockedMarker {
     pub marker: Marker,
     path: PathBuf,
     _lock: File,
 }
 
-impl Held {
+impl LockedMarker {
     /// The marker that lies in `state_dir`, if there is one.
     pub async fn existing(state_dir: &Path) -> Result<Option<Self>, NetError> {
         match state_dir.join("host.json").exists() {

@@ -22,12 +22,12 @@ const HEADERS: usize = 16 + 4;
 
 /// `NFPROTO_IPV4` and `NFPROTO_IPV6`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum NetfilterFamily {
     Ip = 2,
     Ip6 = 10,
 }
 
-impl Family {
+impl NetfilterFamily {
     pub const BOTH: [Self; 2] = [Self::Ip, Self::Ip6];
 
     /// As nft calls it.
@@ -40,14 +40,14 @@ impl Family {
 }
 
 /// A message: subsystem and kind in one number, the family, and netfilter's version of the question.
-pub(super) struct Question {
+pub(super) struct NetfilterQuestion {
     pub kind: u16,
-    pub family: Family,
+    pub family: NetfilterFamily,
     pub version: u8,
     pub attributes: Vec<u8>,
 }
 
-impl Question {
+impl NetfilterQuestion {
     /// The attributes of the answer; an error that the kernel answers with is an error.
     ///
     /// `acknowledged`: the kernel answers with nothing else but success or an error.

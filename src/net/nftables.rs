@@ -9,7 +9,7 @@ use std::io;
 
 use serde_json::Value;
 
-use super::netfilter::{attribute, dump, find, Family, Question};
+use super::netfilter::{attribute, dump, find, NetfilterFamily, NetfilterQuestion};
 use super::program::run;
 use super::NetError;
 
@@ -31,10 +31,10 @@ const NFTA_TABLE_HANDLE: u16 = 4;
 
 /// Does the table exist in this program's network namespace? If so, returns its number in the kernel:
 /// a table that was taken away and made again has another one.
-pub(super) fn table(family: Family, name: &str) -> io::Result<Option<u64>> {
+pub(super) fn table(family: NetfilterFamily, name: &str) -> io::Result<Option<u64>> {
     let text = [name.as_bytes(), &[0]].concat();
     let attributes = attribute(NFTA_TABLE_NAME, &text);
-    match (Question { kind: GET_TABLE, family, version: 0, attributes }).ask(false) {
+    match (NetfilterQuestion { kind: GET_TABLE, family, version: 0, attributes }).ask(false) {
         Ok(answer) => {
             let handle = find(&answer, NFTA_TABLE_HANDLE).and_then(|value| value.try_into().ok());
             Ok(Some(handle.map_or(0, u64::from_be_bytes)))
@@ -45,10 +45,10 @@ pub(super) fn table(family: Family, name: &str) -> io::Result<Option<u64>> {
 }
 
 /// Whether the table has a chain of this name.
-pub(super) fn has_chain(family: Family, table: &str, chain: &str) -> io::Result<bool> {
+pub(super) fn has_chain(family: NetfilterFamily, table: &str, chain: &str) -> io::Result<bool> {
     let text = |kind, text: &str| attribute(kind, &[text.as_bytes(), &[0]].concat());
     let attributes = [text(NFTA_CHAIN_TABLE, table), text(NFTA_CHAIN_NAME, chain)].concat();
-    match (Question { kind: GET_CHAIN, family, version: 0, attributes }).ask(false) {
+    match (NetfilterQuestion { kind: GET_CHAIN, family, version: 0, attributes }).ask(false) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),

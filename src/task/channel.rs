@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  way in ── Order, then Kill ──► life
-//!         ◄── Change …, at last one Outcome ──
+//!         ◄── LifeChange …, at last one Outcome ──
 //! ```
 
 use std::future::Future;
@@ -59,7 +59,7 @@ pub enum Cause {
 
 /// What happens on the way.
 #[derive(Debug)]
-pub enum Change {
+pub enum LifeChange {
     /// An adopted container may be started now, by those that made it.
     Prepared,
     /// The workload's first instruction has run, or is about to.
@@ -135,11 +135,11 @@ pub struct LifeChannel {
     /// Marks what goes out: one way in may hear several lives.
     pub task_id: String,
     pub kills: UnboundedReceiver<Kill>,
-    pub changes: UnboundedSender<(String, Change)>,
+    pub changes: UnboundedSender<(String, LifeChange)>,
 }
 
 impl LifeChannel {
-    pub(super) fn tell(&self, change: Change) {
+    pub(super) fn tell(&self, change: LifeChange) {
         // When the executor is going down there is no receiver any more, and nothing to do about it.
         let _ = self.changes.send((self.task_id.clone(), change));
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  ways_in ──► request                  what the task requests (pure)
-//!     │ channel: Order, Kill, Change, Outcome
+//!     │ channel: Order, Kill, LifeChange, Outcome
 //!     ▼
 //!   life ──► record      the journal: ownership, by a lock that ends with the process
 //!     │────► network     address, namespace, interface, host ports; waits for Felix

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 const MAX_FRAME: usize = 16 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(super) enum StdStream {
     Out,
     Err,
 }
@@ -29,13 +29,13 @@ impl Frames {
     }
 
     /// The next frame that is there as a whole.
-    pub(super) fn take(&mut self) -> Result<Option<(Stream, Bytes)>, BadFrame> {
+    pub(super) fn take(&mut self) -> Result<Option<(StdStream, Bytes)>, BadFrame> {
         let Some((header, _)) = self.buffer.split_first_chunk::<8>() else { return Ok(None) };
         let stream = match header {
             // 0 is stdin, which the Engine uses for output of stdin-less streams; the CLI prints it as output.
-            [0 | 1, 0, 0, 0, ..] => Stream::Out,
+            [0 | 1, 0, 0, 0, ..] => StdStream::Out,
             // 3 is the daemon's own error in the middle of a stream.
-            [2 | 3, 0, 0, 0, ..] => Stream::Err,
+            [2 | 3, 0, 0, 0, ..] => StdStream::Err,
             _ => return Err(BadFrame),
         };
         let [.., a, b, c, d] = *header;
@@ -80,7 +80,7 @@ mod tests {
             for piece in bytes.chunks(cut) {
                 decoder.push(piece);
                 while let Some((stream, payload)) = decoder.take().unwrap() {
-                    seen.push((if stream == Stream::Out { 1 } else { 2 }, payload.to_vec()));
+                    seen.push((if stream == StdStream::Out { 1 } else { 2 }, payload.to_vec()));
                 }
             }
             prop_assert_eq!(seen, frames);

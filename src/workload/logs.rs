@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 use super::docker::{status_error, Docker};
 use super::error::DockerError;
-use super::frames::{Frames, Stream};
+use super::frames::{Frames, StdStream};
 use super::inspect::{daemon_words, segment};
 use crate::limits::DOCKER_CALL;
 
@@ -180,8 +180,8 @@ impl OutputStream {
             }
             while let Some((stream, chunk)) = frames.take().map_err(io::Error::other)? {
                 match stream {
-                    Stream::Out => stdout.write(&chunk).await,
-                    Stream::Err => stderr.write(&chunk).await,
+                    StdStream::Out => stdout.write(&chunk).await,
+                    StdStream::Err => stderr.write(&chunk).await,
                 }
             }
             self.last = now();

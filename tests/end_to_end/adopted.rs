@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use calico_mesos::mesos::messages::ExecutorInfo;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::channel::{Cause, Change, Ended, Kill, LifeChannel, Order, Outcome};
+use calico_mesos::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, Outcome};
 use calico_mesos::task::request::{docker_host, CalicoTask, Context, ForeignContainer, Task, Work};
 use calico_mesos::task::{life, request};
 use serde_json::{json, Value};
@@ -21,7 +21,7 @@ struct Adopted {
     docker_id: String,
     life: JoinHandle<Ended>,
     kills: UnboundedSender<Kill>,
-    changes: UnboundedReceiver<(String, Change)>,
+    changes: UnboundedReceiver<(String, LifeChange)>,
 }
 
 impl Adopted {
@@ -55,20 +55,20 @@ impl Adopted {
         Self { docker_id, life: tokio::spawn(life::live(order, channel)), kills, changes }
     }
 
-    async fn next(&mut self) -> Change {
+    async fn next(&mut self) -> LifeChange {
         let next = tokio::time::timeout(LIMIT, self.changes.recv()).await;
         next.expect("nothing happens").expect("the life is over").1
     }
 
     async fn start(&mut self, world: &World) {
         let change = self.next().await;
-        assert!(matches!(change, Change::Prepared), "{change:?}");
+        assert!(matches!(change, LifeChange::Prepared), "{change:?}");
         post(world, &format!("/containers/{}/start", self.docker_id), &Value::Null).await;
     }
 
     async fn runs(&mut self) -> IpAddr {
         match self.next().await {
-            Change::Running { addresses, .. } => addresses[0],
+            LifeChange::Running { addresses, .. } => addresses[0],
             other => panic!("{other:?}"),
         }
     }
@@ -126,7 +126,7 @@ async fn an_adopted_container_that_never_starts_is_given_up() {
     let mut task = Adopted::begin(&world, "sleep 1000").await;
     let id = task.docker_id.clone();
     let change = task.next().await;
-    assert!(matches!(change, Change::Prepared), "{change:?}");
+    assert!(matches!(change, LifeChange::Prepared), "{change:?}");
     task.kills.send(Kill { grace: Duration::ZERO, announce: true, cause: Cause::Asked }).unwrap();
     let outcome = task.ends().await;
     assert_eq!(outcome, Outcome::Killed { exit: None, cause: Cause::Asked });

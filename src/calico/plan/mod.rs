@@ -1,6 +1,6 @@
 //! The plan of one launch: which addresses, and what has to be written for them. Pure.
 //!
-//! [`make`] looks at a snapshot and either says which keys it still has to see, or yields a [`Plan`].
+//! [`make`] looks at a snapshot and either says which keys it still has to see, or yields a [`LaunchPlan`].
 //! It is called again after every further read and after every conflict. Rules and their order are
 //! Calico's: own blocks first, then a new block, then (unless affinity is strict) other hosts' blocks.
 
@@ -58,14 +58,14 @@ pub(super) struct PlanRequest<'a> {
 
 /// The next thing to do.
 pub(super) enum PlanStep {
-    Ready(Box<Plan>),
+    Ready(Box<LaunchPlan>),
     /// Read these and ask again.
     More(Vec<Range>),
 }
 
 /// What to write, but for the endpoint's MAC.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plan {
+pub(super) struct LaunchPlan {
     /// In the order of the request.
     pub addresses: Vec<IpAddr>,
     /// Blocks that change, with the revision they were read at (0: new).
@@ -118,7 +118,7 @@ struct Planner<'a> {
     lengths: Lengths,
     /// The pools are those that the hint was written for, and the datastore has not gone back in time since.
     trusts_hint: bool,
-    plan: Plan,
+    plan: LaunchPlan,
 }
 
 impl<'a> Planner<'a> {
@@ -151,11 +151,11 @@ impl<'a> Planner<'a> {
             pools,
             named,
             trusts_hint: request.hint.mark == mark && request.hint.revision <= view.revision,
-            plan: Plan { mark, ..Plan::default() },
+            plan: LaunchPlan { mark, ..LaunchPlan::default() },
         })
     }
 
-    fn run(mut self) -> Found<Plan> {
+    fn run(mut self) -> Found<LaunchPlan> {
         if matches!(self.request.purpose, Purpose::Task) {
             self.check_endpoint()?;
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::super::model::{to_json, EndpointSpec, Handle, Metadata, Port, Resource};
 use super::super::settle::Fence;
 use super::super::{clock, keys, labels, profile};
-use super::{Change, Guard, Plan, PlanRequest, Snapshot};
+use super::{Change, Guard, LaunchPlan, PlanRequest, Snapshot};
 use crate::names::{ENDPOINT, NAMESPACE, ORCHESTRATOR};
 
 /// Everything of one write.
@@ -22,7 +22,7 @@ pub(in crate::calico) struct Transaction {
     pub endpoint: Vec<u8>,
 }
 
-impl Plan {
+impl LaunchPlan {
     pub(in crate::calico) fn transaction(
         &self,
         request: &PlanRequest,

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{Options, Store, StoreError};
-use crate::calico::members::{self, Target};
+use crate::calico::members::{self, Member};
 use crate::calico::{keys, CalicoError, Datastore};
 use crate::limits::{ETCD_HISTORY, ETCD_REQUEST};
 
@@ -179,7 +179,7 @@ async fn within<T>(ask: impl std::future::Future<Output = Result<T, Error>>) -> 
 /// Whether a member reports its status at one of its addresses.
 async fn answers(options: &Options, urls: &[String]) -> bool {
     for url in urls {
-        let Ok(target) = Target::resolve(url).await else { continue };
+        let Ok(target) = Member::resolve(url).await else { continue };
         let Ok((_, address)) = members::first_open(std::slice::from_ref(&target), Vec::new()).await else {
             continue;
         };

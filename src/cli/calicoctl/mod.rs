@@ -53,16 +53,16 @@ pub(super) fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<
     let is_front_end = Path::new(&called).file_name().is_some_and(|name| name == NAME);
     let program = *PROGRAM.get_or_init(|| if is_front_end { NAME } else { OURS });
     match route::route(arguments.collect(), is_front_end) {
-        route::Route::Parse(words) => Ok([vec![program.into()], words].concat()),
-        route::Route::Help => {
+        route::CommandRoute::Parse(words) => Ok([vec![program.into()], words].concat()),
+        route::CommandRoute::Help => {
             Out::stdout().part(&help::text());
             Err(ExitCode::SUCCESS)
         }
-        route::Route::Retired(sentence) => {
+        route::CommandRoute::Retired(sentence) => {
             eprintln!("{program}: {sentence}");
             Err(ExitCode::from(EXIT_USAGE))
         }
-        route::Route::Delegate { config, words } => Err(delegate(config.as_deref(), &words)),
+        route::CommandRoute::Delegate { config, words } => Err(delegate(config.as_deref(), &words)),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// What becomes of a command line.
 #[derive(Debug, PartialEq)]
-pub(super) enum Route {
+pub(super) enum CommandRoute {
     /// For our own verbs.
     Parse(Vec<OsString>),
     /// For Calico's own calicoctl, without our option `--config`.
@@ -66,36 +66,38 @@ impl Leading {
 }
 
 /// Decides on the words behind the program's name. As `calicoctl` it prints its own help where clap would print ours.
-pub(super) fn route(words: Vec<OsString>, is_calicoctl: bool) -> Route {
+pub(super) fn route(words: Vec<OsString>, is_calicoctl: bool) -> CommandRoute {
     let leading = Leading::of(&words);
     let rest = &words[leading.count..];
     let text: Vec<&str> = rest.iter().map(|word| word.to_str().unwrap_or_default()).collect();
-    let delegate = |rest: &[OsString]| Route::Delegate {
+    let delegate = |rest: &[OsString]| CommandRoute::Delegate {
         config: leading.config.clone(),
         words: leading.theirs.iter().chain(rest).cloned().collect(),
     };
     let ours = |first: &[&str], rest: &[OsString]| {
         let config = leading.config.iter().flat_map(|file| ["--config".into(), file.clone().into()]);
-        Route::Parse(config.chain(first.iter().map(OsString::from)).chain(rest.iter().cloned()).collect())
+        CommandRoute::Parse(
+            config.chain(first.iter().map(OsString::from)).chain(rest.iter().cloned()).collect(),
+        )
     };
     match text.as_slice() {
-        ["help"] => Route::Help,
-        [] | ["--help" | "-h"] if is_calicoctl => Route::Help,
+        ["help"] => CommandRoute::Help,
+        [] | ["--help" | "-h"] if is_calicoctl => CommandRoute::Help,
         ["help", verb, ..] if DELEGATED.contains(verb) => delegate(&[rest[1].clone(), "--help".into()]),
         ["help", ..] => ours(&[], &[&rest[1..], &["--help".into()]].concat()),
         [verb, ..] if DELEGATED.contains(verb) => delegate(rest),
         [verb, second, ..] if DELEGATED_PAIRS.contains(&(verb, second)) => delegate(rest),
-        ["diags", "--upload", ..] => Route::Retired(UPLOAD.to_owned()),
-        ["checksystem", "--fix", ..] => Route::Retired(FIX.to_owned()),
+        ["diags", "--upload", ..] => CommandRoute::Retired(UPLOAD.to_owned()),
+        ["checksystem", "--fix", ..] => CommandRoute::Retired(FIX.to_owned()),
         ["diags" | "checksystem", ..] => delegate(&[&["node".into()], rest].concat()),
         ["node", option, ..] if option.starts_with("--") && *option != "--help" => {
             match text.iter().any(|word| word.starts_with("--node-image")) {
-                true => Route::Retired(IMAGE.to_owned()),
+                true => CommandRoute::Retired(IMAGE.to_owned()),
                 false => ours(&["node", "start"], &rest[1..]),
             }
         }
         words => match retired(words) {
-            Some(sentence) => Route::Retired(sentence),
+            Some(sentence) => CommandRoute::Retired(sentence),
             None => ours(&[], rest),
         },
     }

@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::rig::agent::marathon::{App, AppError, Choice};
+use crate::rig::agent::marathon::{App, AppChoice, AppError};
 
 use super::interrupt::Interrupt;
 use super::output::Out;
@@ -96,7 +96,7 @@ enum RunError {
 
 /// Exit code 0 when every task ran and everything is gone, 1 otherwise.
 pub async fn run(arguments: RunArguments, config: &Path, out: &Out) -> Result<ExitCode, Failed> {
-    let choice = Choice { app: arguments.id.as_deref(), executor: arguments.executor.as_deref() };
+    let choice = AppChoice { app: arguments.id.as_deref(), executor: arguments.executor.as_deref() };
     let mut app = read(&arguments.app, &choice)?;
     let instances = arguments.instances.unwrap_or(app.instances);
     if instances == 0 {
@@ -145,7 +145,7 @@ pub async fn run(arguments: RunArguments, config: &Path, out: &Out) -> Result<Ex
     Ok(if result.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn read(path: &Path, choice: &Choice<'_>) -> Result<App, RunError> {
+fn read(path: &Path, choice: &AppChoice<'_>) -> Result<App, RunError> {
     let file = std::fs::read(path).map_err(|source| RunError::Read { path: path.into(), source })?;
     App::read(&file, choice).map_err(|source| RunError::App { path: path.into(), source })
 }

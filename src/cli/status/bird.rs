@@ -24,12 +24,12 @@ pub enum Bird {
     Absent,
     /// It cannot be asked.
     Silent(String),
-    Answers(Vec<Peer>),
+    Answers(Vec<BirdPeer>),
 }
 
 /// A BGP session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Peer {
+pub struct BirdPeer {
     pub address: String,
     /// As calicoctl calls it.
     pub kind: &'static str,
@@ -39,7 +39,7 @@ pub struct Peer {
     pub info: String,
 }
 
-impl Peer {
+impl BirdPeer {
     pub fn is_up(&self) -> bool {
         self.state == "up" && self.info.starts_with("Established")
     }
@@ -80,7 +80,7 @@ pub async fn ask(socket: &Path) -> Bird {
 }
 
 /// The BGP sessions among the lines of `show protocols`.
-fn peers(lines: &[String]) -> Vec<Peer> {
+fn peers(lines: &[String]) -> Vec<BirdPeer> {
     let peer = |line: &String| {
         // Without the code: `1002-name` or ` name`.
         let text = match line.split_once('-') {
@@ -92,7 +92,7 @@ fn peers(lines: &[String]) -> Vec<Peer> {
         let (state, since) = (words.next()?.to_owned(), words.next()?.to_owned());
         let (kind, address) = named(name).filter(|_| protocol == "BGP")?;
         let info = words.collect::<Vec<_>>().join(" ");
-        Some(Peer { address, kind, state, since, info })
+        Some(BirdPeer { address, kind, state, since, info })
     };
     lines.iter().filter_map(peer).collect()
 }

@@ -20,7 +20,7 @@ use super::session::Session;
 use super::watch::Watch;
 use super::Failed;
 
-use bird::{Bird, Peer};
+use bird::{Bird, BirdPeer};
 use draft::{span, Grade, StatusCheck};
 use facts::HostFacts;
 
@@ -157,8 +157,8 @@ fn classic(facts: &HostFacts, out: &Out) {
             Bird::Silent(why) => out.line(format!("BIRD cannot be asked: {why}")),
             Bird::Answers(peers) if peers.is_empty() => out.line(format!("No {family} peers found.")),
             Bird::Answers(peers) => {
-                let cells = |peer: &Peer| {
-                    let Peer { address, kind, state, since, info } = peer.clone();
+                let cells = |peer: &BirdPeer| {
+                    let BirdPeer { address, kind, state, since, info } = peer.clone();
                     vec![address, kind.to_owned(), state, since, info]
                 };
                 let header = ["Peer address", "Peer type", "State", "Since", "Info"];

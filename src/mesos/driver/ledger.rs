@@ -12,7 +12,7 @@ use super::Event;
 use crate::mesos::messages::{KillPolicy, TaskId, TaskInfo, TaskStatus};
 
 #[derive(Debug, Default)]
-pub(in crate::mesos) struct Ledger {
+pub(in crate::mesos) struct UpdateLedger {
     /// Every task that was ever launched.
     known: BTreeSet<String>,
     /// Tasks whose terminal update has been taken.
@@ -21,7 +21,7 @@ pub(in crate::mesos) struct Ledger {
     updates: Vec<TaskStatus>,
 }
 
-impl Ledger {
+impl UpdateLedger {
     /// One task to start, or a sentence about why not.
     pub fn launch(&mut self, task: TaskInfo) -> Result<Event, String> {
         self.admit(std::slice::from_ref(&task))?;

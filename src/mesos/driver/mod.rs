@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 pub use self::handle::{is_terminal, Driver};
-use self::shell::Shell;
+use self::shell::DriverShell;
 use self::state::{ActorIdentity, DriverState};
 use super::environment::Environment;
 use super::libprocess::{link, Upid};
@@ -119,7 +119,7 @@ pub async fn connect(
     };
     let state = DriverState::new(identity, environment.checkpoint);
     let (commands, events) =
-        Shell::start(state, listener, stream, (agent, pid.clone()), environment.recovery_timeout);
+        DriverShell::start(state, listener, stream, (agent, pid.clone()), environment.recovery_timeout);
     Ok((Driver::new(commands, Some(pid)), events))
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use super::handle::{Drains, DriverCommand};
-use super::state::{DriverEffect, DriverState, Input};
+use super::state::{DriverEffect, DriverInput, DriverState};
 use super::Event;
 use crate::mesos::libprocess::link::{self, PeerLink};
 use crate::mesos::libprocess::server::Server;
@@ -24,7 +24,7 @@ enum Out {
 }
 
 /// Lives until the last handle is gone.
-pub(super) struct Shell {
+pub(super) struct DriverShell {
     state: DriverState,
     out: Out,
     agent: Upid,
@@ -36,7 +36,7 @@ pub(super) struct Shell {
     _server: Server,
 }
 
-impl Shell {
+impl DriverShell {
     /// Registers at `agent` over `link`, then runs in the background.
     pub fn start(
         state: DriverState,
@@ -75,7 +75,7 @@ impl Shell {
             let input = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(DriverCommand::Update(update)) => Input::Update(update),
+                    Some(DriverCommand::Update(update)) => DriverInput::Update(update),
                     Some(DriverCommand::Drained(answer)) => {
                         self.drains.push(answer);
                         self.drains.answer(self.state.drained());
@@ -83,15 +83,15 @@ impl Shell {
                     }
                     None => return,
                 },
-                Some(message) = incoming.recv() => Input::Message(message),
+                Some(message) = incoming.recv() => DriverInput::Message(message),
                 error = ended(&mut self.out) => {
                     tracing::debug!(%error, agent = %self.agent, "the link to the agent has ended");
                     self.out = single(self.agent.address);
-                    Input::LinkEnded
+                    DriverInput::LinkEnded
                 }
                 () = expired(&mut self.timer) => {
                     self.timer = None;
-                    Input::RecoveryTimeout
+                    DriverInput::RecoveryTimeout
                 }
             };
             let effects = self.state.handle(input);

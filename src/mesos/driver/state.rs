@@ -1,6 +1,6 @@
 //! What the protocol demands (pure): inputs in, effects out, no sockets and no clocks.
 
-use super::ledger::{self, Ledger};
+use super::ledger::{self, UpdateLedger};
 use super::Event;
 use crate::mesos::libprocess::{Incoming, Upid};
 use crate::mesos::messages::{
@@ -21,7 +21,7 @@ pub struct ActorIdentity {
 
 /// What can happen.
 #[derive(Debug, Clone)]
-pub enum Input {
+pub enum DriverInput {
     Message(Incoming),
     /// The newest link has ended (the end of an older one is no news).
     LinkEnded,
@@ -59,7 +59,7 @@ pub struct DriverState {
     agent: Agent,
     registered: bool,
     shutdown: bool,
-    ledger: Ledger,
+    ledger: UpdateLedger,
 }
 
 fn send<M: Wire>(message: &M) -> DriverEffect {
@@ -74,7 +74,7 @@ impl DriverState {
             agent: Agent::Present,
             registered: false,
             shutdown: false,
-            ledger: Ledger::default(),
+            ledger: UpdateLedger::default(),
         }
     }
 
@@ -95,16 +95,16 @@ impl DriverState {
         }
     }
 
-    pub fn handle(&mut self, input: Input) -> Vec<DriverEffect> {
+    pub fn handle(&mut self, input: DriverInput) -> Vec<DriverEffect> {
         match input {
-            Input::Message(message) => self.message(&message),
-            Input::LinkEnded => self.link_ended(),
-            Input::RecoveryTimeout if self.agent == Agent::Waiting => {
+            DriverInput::Message(message) => self.message(&message),
+            DriverInput::LinkEnded => self.link_ended(),
+            DriverInput::RecoveryTimeout if self.agent == Agent::Waiting => {
                 self.agent = Agent::Gone;
                 self.shut_down("the agent did not come back within its recovery timeout")
             }
-            Input::RecoveryTimeout => Vec::new(),
-            Input::Update(update) => self.update(*update),
+            DriverInput::RecoveryTimeout => Vec::new(),
+            DriverInput::Update(update) => self.update(*update),
         }
     }
 

@@ -35,9 +35,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use self::calls::SubscriberIdentity;
-use self::shell::Shell;
-use self::state::State;
-use self::transport::Transport;
+use self::shell::HttpShell;
+use self::state::HttpState;
+use self::transport::AgentTransport;
 use super::driver::{Driver, DriverError, Event};
 use super::environment::HttpEnvironment;
 
@@ -57,8 +57,8 @@ pub fn connect(
         framework_id: common.framework_id.as_str().into(),
         executor_id: common.executor_id.as_str().into(),
     };
-    let transport = Transport::new(environment)?;
+    let transport = AgentTransport::new(environment)?;
     let times = Times { recovery: common.recovery_timeout, backoff_max: environment.backoff_max };
-    let (commands, events) = Shell::start(State::new(identity, common.checkpoint), transport, times);
+    let (commands, events) = HttpShell::start(HttpState::new(identity, common.checkpoint), transport, times);
     Ok((Driver::new(commands, None), events))
 }

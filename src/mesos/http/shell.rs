@@ -13,8 +13,8 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::recordio::RecordDecoder;
-use super::state::{Answer, Effect, Input, News, State};
-use super::transport::{self, Sender, Transport};
+use super::state::{CallAnswer, HttpEffect, HttpInput, HttpState, News};
+use super::transport::{self, AgentTransport, Sender};
 use super::Times;
 use crate::dial::DialError;
 use crate::error::chain;
@@ -31,13 +31,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Lives until the last handle is gone.
-pub(super) struct Shell {
-    state: State,
-    transport: Arc<Transport>,
+pub(super) struct HttpShell {
+    state: HttpState,
+    transport: Arc<AgentTransport>,
     times: Times,
     stream: Option<Subscription>,
     calls: mpsc::UnboundedSender<Bytes>,
-    answers: mpsc::UnboundedReceiver<Result<Answer, String>>,
+    answers: mpsc::UnboundedReceiver<Result<CallAnswer, String>>,
     events: mpsc::UnboundedSender<Event>,
     drains: Drains,
     retry: Option<Pin<Box<Sleep>>>,
@@ -52,11 +52,11 @@ struct Subscription {
     _task: AbortOnDropHandle<()>,
 }
 
-impl Shell {
+impl HttpShell {
     /// Subscribes, then runs in the background.
     pub fn start(
-        state: State,
-        transport: Transport,
+        state: HttpState,
+        transport: AgentTransport,
         times: Times,
     ) -> (mpsc::UnboundedSender<DriverCommand>, mpsc::UnboundedReceiver<Event>) {
         let transport = Arc::new(transport);
@@ -92,7 +92,7 @@ impl Shell {
             let input = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
-                    Some(DriverCommand::Update(status)) => Input::Update(status),
+                    Some(DriverCommand::Update(status)) => HttpInput::Update(status),
                     Some(DriverCommand::Drained(answer)) => {
                         self.drains.push(answer);
                         self.drains.answer(self.state.drained());
@@ -105,13 +105,13 @@ impl Shell {
                         self.stream = None;
                         self.silence = None;
                     }
-                    Input::Stream(news)
+                    HttpInput::Stream(news)
                 }
-                Some(answer) = self.answers.recv() => Input::Answer(answer),
-                () = expired(&mut self.retry) => Input::Retry,
-                () = expired(&mut self.recovery) => Input::RecoveryTimeout,
-                () = expired(&mut self.silence) => Input::Silence,
-                _ = self.heartbeat.tick() => Input::HeartbeatDue,
+                Some(answer) = self.answers.recv() => HttpInput::Answer(answer),
+                () = expired(&mut self.retry) => HttpInput::Retry,
+                () = expired(&mut self.recovery) => HttpInput::RecoveryTimeout,
+                () = expired(&mut self.silence) => HttpInput::Silence,
+                _ = self.heartbeat.tick() => HttpInput::HeartbeatDue,
             };
             let effects = self.state.handle(input);
             self.perform(effects);
@@ -119,21 +119,21 @@ impl Shell {
         }
     }
 
-    fn perform(&mut self, effects: Vec<Effect>) {
+    fn perform(&mut self, effects: Vec<HttpEffect>) {
         for effect in effects {
             match effect {
-                Effect::Subscribe(body) => self.subscribe(body.into()),
+                HttpEffect::Subscribe(body) => self.subscribe(body.into()),
                 // The receiver lives as long as this sender.
-                Effect::Call(body) => drop(self.calls.send(body.into())),
-                Effect::RetryLater => {
+                HttpEffect::Call(body) => drop(self.calls.send(body.into())),
+                HttpEffect::RetryLater => {
                     let pause = pause(self.times.backoff_max);
                     self.retry.get_or_insert_with(|| Box::pin(tokio::time::sleep(pause)));
                 }
-                Effect::StartRecovery => self.recovery = Some(sleep(self.times.recovery)),
-                Effect::StopRecovery => self.recovery = None,
-                Effect::ExpectHeartbeat => self.silence = Some(sleep(SILENCE)),
+                HttpEffect::StartRecovery => self.recovery = Some(sleep(self.times.recovery)),
+                HttpEffect::StopRecovery => self.recovery = None,
+                HttpEffect::ExpectHeartbeat => self.silence = Some(sleep(SILENCE)),
                 // Without a listener nothing can act on an event; the driver ends with its handles.
-                Effect::Emit(event) => drop(self.events.send(event)),
+                HttpEffect::Emit(event) => drop(self.events.send(event)),
             }
         }
     }
@@ -176,7 +176,7 @@ async fn expired(timer: &mut Option<Pin<Box<Sleep>>>) {
 }
 
 /// One subscription from its call to the end of its stream. Without a receiver it is dropped anyway.
-async fn follow(transport: Arc<Transport>, body: Bytes, news: mpsc::UnboundedSender<News>) {
+async fn follow(transport: Arc<AgentTransport>, body: Bytes, news: mpsc::UnboundedSender<News>) {
     let response = match subscribe(&transport, body).await {
         Ok(response) => response,
         Err(error) => return drop(news.send(News::Failed(chain(&error)))),
@@ -188,7 +188,7 @@ async fn follow(transport: Arc<Transport>, body: Bytes, news: mpsc::UnboundedSen
     let _ = news.send(events(response.into_body(), &news).await);
 }
 
-async fn subscribe(transport: &Transport, body: Bytes) -> Result<hyper::Response<Incoming>, DialError> {
+async fn subscribe(transport: &AgentTransport, body: Bytes) -> Result<hyper::Response<Incoming>, DialError> {
     let mut sender = transport.connect().await?;
     transport.post(&mut sender, body).await
 }
@@ -212,9 +212,9 @@ async fn events(mut body: Incoming, news: &mpsc::UnboundedSender<News>) -> News 
 
 /// Every call but SUBSCRIBE, one after the other over one connection that is kept.
 async fn call_in_turn(
-    transport: Arc<Transport>,
+    transport: Arc<AgentTransport>,
     mut calls: mpsc::UnboundedReceiver<Bytes>,
-    answers: mpsc::UnboundedSender<Result<Answer, String>>,
+    answers: mpsc::UnboundedSender<Result<CallAnswer, String>>,
 ) {
     let mut kept: Option<Sender> = None;
     while let Some(body) = calls.recv().await {
@@ -228,7 +228,11 @@ async fn call_in_turn(
     }
 }
 
-async fn call(transport: &Transport, kept: &mut Option<Sender>, body: Bytes) -> Result<Answer, DialError> {
+async fn call(
+    transport: &AgentTransport,
+    kept: &mut Option<Sender>,
+    body: Bytes,
+) -> Result<CallAnswer, DialError> {
     if let Some(sender) = kept {
         // An agent that was restarted has closed it. The same call twice does no harm: an update is
         // known by its uuid.

@@ -6,17 +6,17 @@ use bytes::Bytes;
 
 use super::calls::{Calls, SubscriberIdentity};
 use super::events;
-use crate::mesos::driver::ledger::Ledger;
+use crate::mesos::driver::ledger::UpdateLedger;
 use crate::mesos::driver::Event;
 use crate::mesos::messages::TaskStatus;
 
 /// What can happen.
 #[derive(Debug, Clone)]
-pub(super) enum Input {
+pub(super) enum HttpInput {
     /// The newest subscription (the fate of an older one is no news).
     Stream(News),
     /// The call under way was answered; an error is the reason why it was not.
-    Answer(Result<Answer, String>),
+    Answer(Result<CallAnswer, String>),
     Update(Box<TaskStatus>),
     /// Time to try again.
     Retry,
@@ -30,7 +30,7 @@ pub(super) enum Input {
 #[derive(Debug, Clone)]
 pub(super) enum News {
     Opened,
-    Refused(Answer),
+    Refused(CallAnswer),
     /// No answer, with the reason.
     Failed(String),
     Record(Bytes),
@@ -43,14 +43,14 @@ pub(super) enum News {
 
 /// An answer's status code and its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct CallAnswer {
     pub status: u16,
     pub text: String,
 }
 
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Effect {
+pub(super) enum HttpEffect {
     /// Over a connection of its own; an older subscription is dropped.
     Subscribe(Vec<u8>),
     /// One at a time, over the other connection.
@@ -86,14 +86,14 @@ enum Call {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct HttpState {
     calls: Calls,
     checkpoint: bool,
     phase: Phase,
     registered: bool,
     shutdown: bool,
     recovering: bool,
-    ledger: Ledger,
+    ledger: UpdateLedger,
     /// The updates that the SUBSCRIBE under way carries.
     told: BTreeSet<Vec<u8>>,
     /// The updates that the agent has taken and not acknowledged.
@@ -105,7 +105,7 @@ pub(super) struct State {
     heartbeats: bool,
 }
 
-impl State {
+impl HttpState {
     pub fn new(identity: SubscriberIdentity, checkpoint: bool) -> Self {
         Self {
             calls: Calls(identity),
@@ -114,7 +114,7 @@ impl State {
             registered: false,
             shutdown: false,
             recovering: false,
-            ledger: Ledger::default(),
+            ledger: UpdateLedger::default(),
             told: BTreeSet::new(),
             taken: BTreeSet::new(),
             call: None,
@@ -124,11 +124,11 @@ impl State {
     }
 
     /// SUBSCRIBE with everything that is pending.
-    pub fn subscribe(&mut self) -> Vec<Effect> {
+    pub fn subscribe(&mut self) -> Vec<HttpEffect> {
         self.phase = Phase::Asking;
         let updates = self.ledger.updates();
         self.told = updates.iter().filter_map(|status| status.uuid.clone()).collect();
-        vec![Effect::Subscribe(self.calls.subscribe(self.ledger.tasks(), updates))]
+        vec![HttpEffect::Subscribe(self.calls.subscribe(self.ledger.tasks(), updates))]
     }
 
     /// Whether everything has arrived; `None` while that can still change.
@@ -141,15 +141,15 @@ impl State {
         }
     }
 
-    pub fn handle(&mut self, input: Input) -> Vec<Effect> {
+    pub fn handle(&mut self, input: HttpInput) -> Vec<HttpEffect> {
         let mut effects = match input {
-            Input::Stream(news) => self.news(news),
-            Input::Answer(answer) => self.answered(answer),
-            Input::Update(status) => {
+            HttpInput::Stream(news) => self.news(news),
+            HttpInput::Answer(answer) => self.answered(answer),
+            HttpInput::Update(status) => {
                 self.ledger.update(self.calls.complete(*status));
                 Vec::new()
             }
-            Input::Retry => {
+            HttpInput::Retry => {
                 self.paused = false;
                 if self.phase == Phase::Waiting {
                     self.subscribe()
@@ -157,28 +157,28 @@ impl State {
                     Vec::new()
                 }
             }
-            Input::RecoveryTimeout if self.recovering && self.phase != Phase::Gone => {
+            HttpInput::RecoveryTimeout if self.recovering && self.phase != Phase::Gone => {
                 self.give_up("the agent did not come back within its recovery timeout")
             }
-            Input::RecoveryTimeout => Vec::new(),
-            Input::HeartbeatDue => self.heartbeat(),
+            HttpInput::RecoveryTimeout => Vec::new(),
+            HttpInput::HeartbeatDue => self.heartbeat(),
             // An agent that hangs does not report it: subscribe again.
-            Input::Silence if matches!(self.phase, Phase::Open { .. }) => self.lost(true),
-            Input::Silence => Vec::new(),
+            HttpInput::Silence if matches!(self.phase, Phase::Open { .. }) => self.lost(true),
+            HttpInput::Silence => Vec::new(),
         };
         effects.extend(self.pump());
         effects
     }
 
     /// The next update that the agent has not taken yet, if nothing else is under way.
-    fn pump(&mut self) -> Option<Effect> {
+    fn pump(&mut self) -> Option<HttpEffect> {
         let may = matches!(self.phase, Phase::Open { heard: true } | Phase::Leaving);
         if !may || self.paused || self.call.is_some() {
             return None;
         }
         let status = self.next_update()?;
         let call = Call::Update(status.uuid.clone().unwrap_or_default());
-        let effect = Effect::Call(self.calls.update(status));
+        let effect = HttpEffect::Call(self.calls.update(status));
         self.call = Some(call);
         Some(effect)
     }
@@ -190,15 +190,15 @@ impl State {
             .find(|status| status.uuid.as_ref().is_some_and(|uuid| !self.taken.contains(uuid)))
     }
 
-    fn heartbeat(&mut self) -> Vec<Effect> {
+    fn heartbeat(&mut self) -> Vec<HttpEffect> {
         if !self.heartbeats || self.call.is_some() || self.phase != (Phase::Open { heard: true }) {
             return Vec::new();
         }
         self.call = Some(Call::Heartbeat);
-        vec![Effect::Call(self.calls.heartbeat())]
+        vec![HttpEffect::Call(self.calls.heartbeat())]
     }
 
-    fn news(&mut self, news: News) -> Vec<Effect> {
+    fn news(&mut self, news: News) -> Vec<HttpEffect> {
         match news {
             News::Record(record) => self.record(&record),
             // Nothing is expected of it any more.
@@ -229,7 +229,7 @@ impl State {
     }
 
     /// The agent went away, as it seems.
-    fn disconnected(&mut self, at_once: bool) -> Vec<Effect> {
+    fn disconnected(&mut self, at_once: bool) -> Vec<HttpEffect> {
         if self.checkpoint {
             return self.lost(at_once);
         }
@@ -242,21 +242,21 @@ impl State {
     }
 
     /// There is no stream: the first time ever or again, a new one is asked for.
-    fn lost(&mut self, at_once: bool) -> Vec<Effect> {
+    fn lost(&mut self, at_once: bool) -> Vec<HttpEffect> {
         let mut effects = Vec::new();
         if !std::mem::replace(&mut self.recovering, true) {
-            effects.push(Effect::StartRecovery);
+            effects.push(HttpEffect::StartRecovery);
         }
         if at_once {
             effects.extend(self.subscribe());
         } else {
             self.phase = Phase::Waiting;
-            effects.push(Effect::RetryLater);
+            effects.push(HttpEffect::RetryLater);
         }
         effects
     }
 
-    fn refused(&mut self, answer: &Answer) -> Vec<Effect> {
+    fn refused(&mut self, answer: &CallAnswer) -> Vec<HttpEffect> {
         match answer.verdict() {
             Verdict::Again => self.lost(false),
             Verdict::Forgotten => {
@@ -268,9 +268,9 @@ impl State {
         }
     }
 
-    fn answered(&mut self, answer: Result<Answer, String>) -> Vec<Effect> {
+    fn answered(&mut self, answer: Result<CallAnswer, String>) -> Vec<HttpEffect> {
         let Some(call) = self.call.take() else { return Vec::new() };
-        let taken = matches!(answer, Ok(Answer { status: 200..=299, .. }));
+        let taken = matches!(answer, Ok(CallAnswer { status: 200..=299, .. }));
         let uuid = match call {
             Call::Update(uuid) => uuid,
             Call::Heartbeat => {
@@ -317,28 +317,28 @@ impl State {
         }
     }
 
-    fn pause(&mut self) -> Vec<Effect> {
+    fn pause(&mut self) -> Vec<HttpEffect> {
         if self.phase == Phase::Gone {
             return Vec::new();
         }
         self.paused = true;
-        vec![Effect::RetryLater]
+        vec![HttpEffect::RetryLater]
     }
 
     /// Nothing will come from this agent any more, and nothing is sent to it.
-    fn give_up(&mut self, reason: &str) -> Vec<Effect> {
+    fn give_up(&mut self, reason: &str) -> Vec<HttpEffect> {
         self.phase = Phase::Gone;
         self.shut_down(reason)
     }
 
-    fn shut_down(&mut self, reason: &str) -> Vec<Effect> {
+    fn shut_down(&mut self, reason: &str) -> Vec<HttpEffect> {
         if std::mem::replace(&mut self.shutdown, true) {
             return Vec::new();
         }
-        vec![Effect::Emit(Event::Shutdown { reason: reason.to_owned() })]
+        vec![HttpEffect::Emit(Event::Shutdown { reason: reason.to_owned() })]
     }
 
-    fn record(&mut self, record: &Bytes) -> Vec<Effect> {
+    fn record(&mut self, record: &Bytes) -> Vec<HttpEffect> {
         let said = match events::read(record) {
             Ok(said) => said,
             Err(what) => return vec![malformed(what)],
@@ -346,19 +346,19 @@ impl State {
         self.said(said).unwrap_or_else(|what| vec![malformed(what)])
     }
 
-    fn said(&mut self, said: events::Said) -> Result<Vec<Effect>, String> {
+    fn said(&mut self, said: events::Said) -> Result<Vec<HttpEffect>, String> {
         use events::Said;
         let first = !self.registered;
         match said {
             Said::Subscribed(registered) => self.subscribed(*registered),
             Said::Launch(task) if first => Err(format!("task '{}' before the registration", task.task_id)),
-            Said::Launch(task) => Ok(vec![Effect::Emit(self.ledger.launch(*task)?)]),
+            Said::Launch(task) => Ok(vec![HttpEffect::Emit(self.ledger.launch(*task)?)]),
             Said::LaunchGroup(_) if first => Err("a group of tasks before the registration".to_owned()),
-            Said::LaunchGroup(tasks) => Ok(vec![Effect::Emit(self.ledger.launch_group(tasks)?)]),
+            Said::LaunchGroup(tasks) => Ok(vec![HttpEffect::Emit(self.ledger.launch_group(tasks)?)]),
             Said::Acknowledged(task_id, uuid) => {
                 self.taken.remove(&uuid);
                 let event = self.ledger.acknowledge(&task_id, &uuid)?;
-                Ok(event.map(Effect::Emit).into_iter().collect())
+                Ok(event.map(HttpEffect::Emit).into_iter().collect())
             }
             Said::Shutdown => {
                 if self.phase == (Phase::Open { heard: false }) {
@@ -368,16 +368,16 @@ impl State {
                 }
                 Ok(self.shut_down("the agent asked for it"))
             }
-            Said::Heartbeat => Ok(vec![Effect::ExpectHeartbeat]),
+            Said::Heartbeat => Ok(vec![HttpEffect::ExpectHeartbeat]),
             Said::Error(message) => {
                 tracing::warn!("the agent reports an error: {message}");
                 Ok(Vec::new())
             }
-            Said::Other(event) => Ok(vec![Effect::Emit(event)]),
+            Said::Other(event) => Ok(vec![HttpEffect::Emit(event)]),
         }
     }
 
-    fn subscribed(&mut self, registered: Event) -> Result<Vec<Effect>, String> {
+    fn subscribed(&mut self, registered: Event) -> Result<Vec<HttpEffect>, String> {
         match self.phase {
             Phase::Open { heard: false } => {}
             // A shutdown before the subscription was confirmed.
@@ -387,16 +387,16 @@ impl State {
         self.phase = Phase::Open { heard: true };
         let mut effects = Vec::new();
         if std::mem::take(&mut self.recovering) {
-            effects.push(Effect::StopRecovery);
+            effects.push(HttpEffect::StopRecovery);
         }
         let again = std::mem::replace(&mut self.registered, true);
-        effects.push(Effect::Emit(if again { Event::Reregistered } else { registered }));
+        effects.push(HttpEffect::Emit(if again { Event::Reregistered } else { registered }));
         Ok(effects)
     }
 }
 
-fn malformed(what: String) -> Effect {
-    Effect::Emit(Event::Malformed { what })
+fn malformed(what: String) -> HttpEffect {
+    HttpEffect::Emit(Event::Malformed { what })
 }
 
 /// What an answer other than success means.
@@ -420,7 +420,7 @@ const UNKNOWN: &str = "cannot be found";
 /// 403 are about its token.
 const UNSUBSCRIBED: &str = "not subscribed";
 
-impl Answer {
+impl CallAnswer {
     fn verdict(&self) -> Verdict {
         match self.status {
             // The route is not there yet in an agent's first moments.
@@ -433,7 +433,7 @@ impl Answer {
     }
 }
 
-impl std::fmt::Display for Answer {
+impl std::fmt::Display for CallAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {}", self.status, self.text)
     }

@@ -20,7 +20,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::state::Answer;
+use super::state::CallAnswer;
 use super::verify;
 use crate::dial::{self, DialError, Spelling, Stream};
 use crate::limits::{AGENT_ANSWER, AGENT_CONNECT};
@@ -41,7 +41,7 @@ enum Address {
     Unix(PathBuf),
 }
 
-pub(super) struct Transport {
+pub(super) struct AgentTransport {
     address: Address,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     uri: Uri,
@@ -49,7 +49,7 @@ pub(super) struct Transport {
     authorization: Option<HeaderValue>,
 }
 
-impl Transport {
+impl AgentTransport {
     pub fn new(environment: &HttpEnvironment) -> Result<Self, DriverError> {
         let agent = &environment.common.slave_pid;
         let invalid = |source: hyper::http::Error| DriverError::Request { agent: agent.clone(), source };
@@ -124,7 +124,7 @@ impl Transport {
 }
 
 /// Status code and text of an answer that is to be read to its end.
-pub(super) async fn read(response: Response<Incoming>) -> Answer {
+pub(super) async fn read(response: Response<Incoming>) -> CallAnswer {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), MAX_REASON).collect();
     // The code alone says enough.
@@ -134,7 +134,7 @@ pub(super) async fn read(response: Response<Incoming>) -> Answer {
         }
         _ => String::new(),
     };
-    Answer { status, text }
+    CallAnswer { status, text }
 }
 
 /// A stream is silent for half an hour on end: an agent's host that vanished is noticed all the same.

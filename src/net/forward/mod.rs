@@ -39,12 +39,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::netfilter::Family;
+use super::netfilter::NetfilterFamily;
 use super::sockets::{self, Listener};
 use super::{conntrack, lock, nftables, NetError};
 use crate::error::chain;
 use crate::names::ContainerId;
-use table::{Rules, Table, FORWARDS, HAIRPINS, TABLE};
+use table::{ForwardRules, Table, FORWARDS, HAIRPINS, TABLE};
 
 /// Fixed, because the tables are: whatever folders an executor is configured for, it shares them.
 const LOCK: &str = "/run/calico-mesos-ports.lock";
@@ -157,7 +157,8 @@ pub async fn add(forward: &Forward) -> Result<(), NetError> {
 /// Where the rules are as this release writes them: adds the task's elements, beside other tasks that do the same.
 /// False when an element is there already, or when there are no such rules.
 async fn join(forward: &Forward) -> Result<bool, NetError> {
-    let has_rules = || forward.families().all(|family| Rules::new(family, forward.loopback).are_there());
+    let has_rules =
+        || forward.families().all(|family| ForwardRules::new(family, forward.loopback).are_there());
     if !has_rules() {
         return Ok(false);
     }
@@ -178,7 +179,7 @@ async fn write(forward: &Forward) -> Result<(), NetError> {
     let _lock = lock::take(Path::new(LOCK)).await?;
     let mut script = String::new();
     for family in forward.families() {
-        script.push_str(&Rules::new(family, forward.loopback).script());
+        script.push_str(&ForwardRules::new(family, forward.loopback).script());
         if let Some(table) = Table::read(family).await? {
             let stale = table.refuse_others(&forward.container, &forward.mappings).await?;
             script.push_str(&table.deletions(&forward.container, &stale, forward.address(family)));
@@ -190,7 +191,7 @@ async fn write(forward: &Forward) -> Result<(), NetError> {
 
 /// Removes what leads to this container, and tables and lock with the last entry; how many ports that was.
 pub async fn remove(container: &ContainerId) -> Result<usize, NetError> {
-    if Family::BOTH.iter().all(|family| matches!(nftables::table(*family, TABLE), Ok(None))) {
+    if NetfilterFamily::BOTH.iter().all(|family| matches!(nftables::table(*family, TABLE), Ok(None))) {
         return Ok(0);
     }
     let lock = lock::share(Path::new(LOCK)).await?;
@@ -273,16 +274,16 @@ async fn keep_known(forward: Forward, mut known: Vec<Option<u64>>, stop: Cancell
 }
 
 impl Forward {
-    fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().find(|address| address.is_ipv4() == (family == Family::Ip)).copied()
+    fn address(&self, family: NetfilterFamily) -> Option<IpAddr> {
+        self.addresses.iter().find(|address| address.is_ipv4() == (family == NetfilterFamily::Ip)).copied()
     }
 
-    fn families(&self) -> impl Iterator<Item = Family> + use<'_> {
-        Family::BOTH.into_iter().filter(|family| self.address(*family).is_some())
+    fn families(&self) -> impl Iterator<Item = NetfilterFamily> + use<'_> {
+        NetfilterFamily::BOTH.into_iter().filter(|family| self.address(*family).is_some())
     }
 
     /// The part of a script that adds this task's elements; fails when one of them is there.
-    fn elements(&self, family: Family) -> String {
+    fn elements(&self, family: NetfilterFamily) -> String {
         let Some(address) = self.address(family) else { return String::new() };
         let (name, comment) = (family.name(), format!("comment \"{}\"", self.container));
         let forwards = self.mappings.iter().map(|Mapping { protocol, host, task }| {

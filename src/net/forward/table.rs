@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::names::{fingerprint, ContainerId};
 use crate::net::link::find;
-use crate::net::netfilter::Family;
+use crate::net::netfilter::NetfilterFamily;
 use crate::net::netlink::Netlink;
 use crate::net::{nftables, NetError};
 
@@ -17,21 +17,21 @@ pub(super) const FORWARDS: &str = "forwards";
 pub(super) const HAIRPINS: &str = "hairpins";
 
 /// The rules of one family.
-pub(super) struct Rules {
-    family: Family,
+pub(super) struct ForwardRules {
+    family: NetfilterFamily,
     text: String,
     /// A chain without rules, whose name says which text the table's rules have.
     mark: String,
 }
 
-impl Rules {
-    pub fn new(family: Family, loopback: bool) -> Self {
+impl ForwardRules {
+    pub fn new(family: NetfilterFamily, loopback: bool) -> Self {
         let (f, not_loopback, loopback_out) = match family {
-            Family::Ip if loopback => {
+            NetfilterFamily::Ip if loopback => {
                 ("ip", "", "oifname \"cali*\" ct status dnat ip saddr 127.0.0.0/8 masquerade")
             }
-            Family::Ip => ("ip", "ip daddr != 127.0.0.0/8 ", ""),
-            Family::Ip6 => ("ip6", "ip6 daddr != ::1 ", ""),
+            NetfilterFamily::Ip => ("ip", "ip daddr != 127.0.0.0/8 ", ""),
+            NetfilterFamily::Ip6 => ("ip6", "ip6 daddr != ::1 ", ""),
         };
         let lead = format!("fib daddr type local dnat {f} to meta l4proto . th dport map @{FORWARDS}");
         let text = format!(
@@ -59,8 +59,8 @@ impl Rules {
     /// Makes the table, or writes its rules anew and leaves its entries as they are.
     pub fn script(&self) -> String {
         let (f, kind) = match self.family {
-            Family::Ip => ("ip", "ipv4_addr"),
-            Family::Ip6 => ("ip6", "ipv6_addr"),
+            NetfilterFamily::Ip => ("ip", "ipv4_addr"),
+            NetfilterFamily::Ip6 => ("ip6", "ipv6_addr"),
         };
         let Self { text, mark, .. } = self;
         format!(
@@ -82,7 +82,7 @@ table {f} {TABLE} {{
 
 /// One family's table as it is.
 pub(super) struct Table {
-    pub family: Family,
+    pub family: NetfilterFamily,
     pub entries: Vec<SetElement>,
 }
 
@@ -101,13 +101,13 @@ pub(super) struct SetElement {
 impl Table {
     pub async fn existing() -> Result<Vec<Self>, NetError> {
         let mut tables = Vec::new();
-        for family in Family::BOTH {
+        for family in NetfilterFamily::BOTH {
             tables.extend(Self::read(family).await?);
         }
         Ok(tables)
     }
 
-    pub async fn read(family: Family) -> Result<Option<Self>, NetError> {
+    pub async fn read(family: NetfilterFamily) -> Result<Option<Self>, NetError> {
         if matches!(nftables::table(family, TABLE), Ok(None)) {
             return Ok(None);
         }

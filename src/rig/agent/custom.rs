@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::executor::{Containerizer, Ending, Executor, Phase, Queued};
+use super::executor::{AgentExecutor, Containerizer, ExecutorEnding, ExecutorPhase, Queued};
 use super::hub::Hub;
 use super::spawn::Program;
 use super::{AgentError, Fetched, Launched};
@@ -36,13 +36,13 @@ impl Hub {
             return Err(wrong("has an id that cannot be a folder's name"));
         }
         if let Some(executor) = self.executors.get_mut(&id).filter(|executor| executor.is_alive()) {
-            if executor.phase == Phase::Terminating {
+            if executor.phase == ExecutorPhase::Terminating {
                 return Err(wrong("is about to end"));
             }
             executor.adopt(&queued);
             let launched = executor.launched(at);
             match executor.phase {
-                Phase::Running => self.hand_over(&id, queued),
+                ExecutorPhase::Running => self.hand_over(&id, queued),
                 _ => executor.queued.push(queued),
             }
             return Ok(launched);
@@ -56,7 +56,8 @@ impl Hub {
         let program = program(&command).ok_or_else(|| wrong("has no program to run"))?;
         info.framework_id = Some(self.options.framework_id.as_str().into());
         let mut executor = self.start_executor(info, Containerizer::Mesos, fetched, |_| program)?;
-        executor.ending = Ending { message: "Executor terminated".into(), ..Ending::default() };
+        executor.ending =
+            ExecutorEnding { message: "Executor terminated".into(), ..ExecutorEnding::default() };
         executor.adopt(&queued);
         executor.queued.push(queued);
         let launched = executor.launched(at);
@@ -89,9 +90,9 @@ fn runs_elsewhere(container: &ContainerInfo) -> bool {
     container.r#type == i32::from(container_info::Type::Docker)
 }
 
-impl Executor {
+impl AgentExecutor {
     fn adopt(&mut self, queued: &Queued) {
-        self.tasks.extend(queued.ids().map(|id| (id.to_owned(), super::executor::Task::default())));
+        self.tasks.extend(queued.ids().map(|id| (id.to_owned(), super::executor::AgentTask::default())));
     }
 
     pub(super) fn launched(&self, at: Instant) -> Launched {

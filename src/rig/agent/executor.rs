@@ -12,7 +12,7 @@ use crate::mesos::messages::task_status::Reason;
 use crate::mesos::messages::{ContainerId, ExecutorInfo, TaskInfo, TaskState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum ExecutorPhase {
     Registering,
     Running,
     /// After a restart of the agent, until it has re-registered.
@@ -24,13 +24,13 @@ pub(super) enum Phase {
 
 /// What becomes of tasks that are not terminal when the executor ends.
 #[derive(Debug, Clone)]
-pub(super) struct Ending {
+pub(super) struct ExecutorEnding {
     pub state: TaskState,
     pub message: String,
     pub reason: Reason,
 }
 
-impl Default for Ending {
+impl Default for ExecutorEnding {
     fn default() -> Self {
         Self {
             state: TaskState::TaskFailed,
@@ -79,18 +79,18 @@ impl Queued {
 }
 
 #[derive(Debug)]
-pub(super) struct Executor {
+pub(super) struct AgentExecutor {
     pub info: ExecutorInfo,
     pub containerizer: Containerizer,
     pub container_id: String,
     pub sandbox: PathBuf,
     /// Where a real agent keeps what it needs after a restart.
     pub meta: PathBuf,
-    pub phase: Phase,
+    pub phase: ExecutorPhase,
     /// Known once it has registered.
     pub pid: Option<Upid>,
     pub link: Option<ExecutorLink>,
-    pub tasks: BTreeMap<String, Task>,
+    pub tasks: BTreeMap<String, AgentTask>,
     /// To be handed over at the registration.
     pub queued: Vec<Queued>,
     /// It has been handed a task.
@@ -98,7 +98,7 @@ pub(super) struct Executor {
     /// What it has to show, where agents ask for it.
     pub token: Option<String>,
     pub process: u32,
-    pub ending: Ending,
+    pub ending: ExecutorEnding,
     /// Its process group, as long as the process has not been reaped.
     pub group: Option<i32>,
     /// The executor sees the end of it when the agent dies.
@@ -108,24 +108,24 @@ pub(super) struct Executor {
 }
 
 #[derive(Debug)]
-pub(super) struct Task {
+pub(super) struct AgentTask {
     pub state: TaskState,
     pub uuids: BTreeSet<Vec<u8>>,
 }
 
-impl Default for Task {
+impl Default for AgentTask {
     fn default() -> Self {
         Self { state: TaskState::TaskStaging, uuids: BTreeSet::new() }
     }
 }
 
-impl Executor {
+impl AgentExecutor {
     pub fn id(&self) -> &str {
         &self.info.executor_id.value
     }
 
     pub fn is_alive(&self) -> bool {
-        self.phase != Phase::Terminated
+        self.phase != ExecutorPhase::Terminated
     }
 
     pub fn container_id(&self) -> ContainerId {

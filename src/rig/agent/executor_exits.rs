@@ -3,7 +3,7 @@
 use std::process::ExitStatus;
 use std::time::Instant;
 
-use super::executor::{Containerizer, Ending, Phase};
+use super::executor::{Containerizer, ExecutorEnding, ExecutorPhase};
 use super::history::ExecutorExit;
 use super::hub::{Alarm, Hub};
 use super::AgentError;
@@ -22,7 +22,7 @@ pub enum Destruction {
 }
 
 impl Destruction {
-    fn ending(self, state: TaskState) -> Ending {
+    fn ending(self, state: TaskState) -> ExecutorEnding {
         let (message, reason) = match self {
             Self::Preempted => ("Container preempted by QoS correction", Reason::ContainerPreempted),
             Self::UpdateFailed => (
@@ -30,7 +30,7 @@ impl Destruction {
                 Reason::ContainerUpdateFailed,
             ),
         };
-        Ending { state, message: message.to_owned(), reason }
+        ExecutorEnding { state, message: message.to_owned(), reason }
     }
 }
 
@@ -49,7 +49,7 @@ impl Hub {
             return;
         };
         executor.ending = why.ending(state);
-        executor.phase = Phase::Terminating;
+        executor.phase = ExecutorPhase::Terminating;
         executor.destroy();
     }
 
@@ -74,21 +74,21 @@ impl Hub {
         let Some(id) = self.by_container(container) else { return };
         let Some(executor) = self.executors.get_mut(&id) else { return };
         let (message, reason) = match (alarm, executor.phase) {
-            (Alarm::Registration, Phase::Registering) => (
+            (Alarm::Registration, ExecutorPhase::Registering) => (
                 format!(
                     "Executor did not register within {}; Container killed",
                     duration::format(self.options.registration_timeout)
                 ),
                 Reason::ExecutorRegistrationTimeout,
             ),
-            (Alarm::Reregistration, Phase::Recovering) => return self.not_reregistered(&id),
-            (Alarm::ShutdownGrace, Phase::Terminating) => {
+            (Alarm::Reregistration, ExecutorPhase::Recovering) => return self.not_reregistered(&id),
+            (Alarm::ShutdownGrace, ExecutorPhase::Terminating) => {
                 ("Container killed".into(), Reason::ExecutorTerminated)
             }
             _ => return,
         };
-        executor.ending = Ending { state: TaskState::TaskFailed, message, reason };
-        executor.phase = Phase::Terminating;
+        executor.ending = ExecutorEnding { state: TaskState::TaskFailed, message, reason };
+        executor.phase = ExecutorPhase::Terminating;
         executor.destroy();
     }
 
@@ -116,7 +116,7 @@ impl Hub {
     /// Its tasks end as its `ending` determines.
     pub(super) fn end(&mut self, id: &str) {
         let Some(executor) = self.executors.get_mut(id) else { return };
-        executor.phase = Phase::Terminated;
+        executor.phase = ExecutorPhase::Terminated;
         executor.link = None;
         let ending = executor.ending.clone();
         for task in executor.living_tasks() {

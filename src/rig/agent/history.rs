@@ -52,14 +52,14 @@ pub struct HistoryRecord {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct History {
+pub(super) struct AgentHistory {
     pub updates: Vec<Update>,
     pub exits: Vec<ExecutorExit>,
     pub records: VecDeque<HistoryRecord>,
     pub problems: Vec<String>,
 }
 
-impl History {
+impl AgentHistory {
     /// The status wanted, or the terminal one that came in its place.
     pub fn look_for(&self, task: &str, state: TaskState) -> Option<Result<Box<TaskStatus>, Box<TaskStatus>>> {
         let mut own = self.updates.iter().filter(|update| update.task_id == task);
@@ -78,7 +78,7 @@ impl History {
 /// The history, shared between the agent's task and its handle.
 #[derive(Debug)]
 pub(super) struct Shared {
-    history: Mutex<History>,
+    history: Mutex<AgentHistory>,
     changed: watch::Sender<()>,
     pub updates: broadcast::Sender<Update>,
     pub exits: broadcast::Sender<ExecutorExit>,
@@ -96,11 +96,11 @@ impl Default for Shared {
 }
 
 impl Shared {
-    pub fn read<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+    pub fn read<T>(&self, look: impl FnOnce(&AgentHistory) -> T) -> T {
         look(&self.history.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write(&self, change: impl FnOnce(&mut History)) {
+    fn write(&self, change: impl FnOnce(&mut AgentHistory)) {
         change(&mut self.history.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_replace(());
     }
@@ -131,7 +131,7 @@ impl Shared {
     }
 
     /// Waits until `look` finds something, at most `limit`.
-    pub async fn wait<T>(&self, limit: Duration, look: impl Fn(&History) -> Option<T>) -> Option<T> {
+    pub async fn wait<T>(&self, limit: Duration, look: impl Fn(&AgentHistory) -> Option<T>) -> Option<T> {
         let mut changed = self.changed.subscribe();
         let waiting = async {
             loop {

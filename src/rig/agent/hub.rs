@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use super::api::{self, Asked, Socket};
-use super::executor::{Executor, ExecutorLink, Phase};
+use super::executor::{AgentExecutor, ExecutorLink, ExecutorPhase};
 use super::executor_exits::Destruction;
 use super::history::{Direction, HistoryRecord, Shared};
 use super::ports;
@@ -73,7 +73,7 @@ pub(super) struct Hub {
     /// Counts the recoveries.
     pub(super) recoveries: u32,
     pub(super) restarting: Option<Reply<()>>,
-    pub(super) executors: BTreeMap<String, Executor>,
+    pub(super) executors: BTreeMap<String, AgentExecutor>,
     /// The framework is gone: updates are taken no more.
     pub(super) torn_down: bool,
     pub(super) internal: mpsc::UnboundedSender<Internal>,
@@ -211,14 +211,14 @@ impl Hub {
     fn register(&mut self, from: &Upid, message: &RegisterExecutorMessage) {
         let id = message.executor_id.value.as_str();
         let known = self.executors.get_mut(id);
-        let expected = known.filter(|executor| executor.phase == Phase::Registering);
+        let expected = known.filter(|executor| executor.phase == ExecutorPhase::Registering);
         let Some(executor) = expected.filter(|_| message.framework_id.value == self.options.framework_id)
         else {
             self.shared.problem(format!("unexpected registration of executor '{id}' from {from}"));
             self.send_to(from, &ShutdownExecutorMessage::default());
             return;
         };
-        executor.phase = Phase::Running;
+        executor.phase = ExecutorPhase::Running;
         let queued = std::mem::take(&mut executor.queued);
         self.attach(id, from);
         if queued.is_empty() {
@@ -285,7 +285,7 @@ impl Hub {
 impl Drop for Hub {
     /// However the agent ends, also with its runtime: no executor is left without one.
     fn drop(&mut self) {
-        self.executors.values().for_each(Executor::terminate);
+        self.executors.values().for_each(AgentExecutor::terminate);
     }
 }
 

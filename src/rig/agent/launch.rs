@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use uuid::Uuid;
 
-use super::executor::{Containerizer, Ending, Executor, Phase, Queued, Task};
+use super::executor::{AgentExecutor, AgentTask, Containerizer, ExecutorEnding, ExecutorPhase, Queued};
 use super::hub::{Alarm, Hub, Internal};
-use super::spawn::{self, Container, Folders, Program};
+use super::spawn::{self, ExecutorContainer, ExecutorFolders, Program};
 use super::to_executor::AgentMessage;
 use super::{fetch, info, AgentError, Fetched, Launched};
 use crate::mesos::messages::task_status::Reason;
@@ -36,12 +36,12 @@ impl Hub {
         let id = task.task_id.value.clone();
         let info = info::executor_info(&self.options, &task);
         let options = self.options.clone();
-        let program = |container: &Container| Program {
+        let program = |container: &ExecutorContainer| Program {
             path: options.executor.clone(),
             argv: spawn::argv(&options, &container.id, &container.folders.sandbox),
         };
         let mut executor = self.start_executor(info, Containerizer::Docker, fetched, program)?;
-        executor.tasks = BTreeMap::from([(id.clone(), Task::default())]);
+        executor.tasks = BTreeMap::from([(id.clone(), AgentTask::default())]);
         executor.queued.push(Queued::Task(Box::new(task)));
         let launched = executor.launched(at);
         self.executors.insert(id, executor);
@@ -70,11 +70,11 @@ impl Hub {
         info: ExecutorInfo,
         containerizer: Containerizer,
         fetched: Option<&Fetched>,
-        program: impl FnOnce(&Container) -> Program,
-    ) -> Result<Executor, AgentError> {
+        program: impl FnOnce(&ExecutorContainer) -> Program,
+    ) -> Result<AgentExecutor, AgentError> {
         let id = Uuid::new_v4().hyphenated().to_string();
-        let folders = Folders::of(&self.options, &info.executor_id.value, &id);
-        let container = Container { id, folders };
+        let folders = ExecutorFolders::of(&self.options, &info.executor_id.value, &id);
+        let container = ExecutorContainer { id, folders };
         container.folders.create()?;
         if let Some(fetched) = fetched {
             let sandbox = &container.folders.sandbox;
@@ -92,16 +92,16 @@ impl Hub {
         let mut child = spawn::spawn(&program(&container), &environment, &container.folders)?;
         let process = child.id().unwrap_or_default();
         let stdin = child.stdin.take();
-        let Container { id, folders } = container;
+        let ExecutorContainer { id, folders } = container;
         self.reap(id.clone(), child);
         self.set_alarm(&id, Alarm::Registration, self.options.registration_timeout);
-        Ok(Executor {
+        Ok(AgentExecutor {
             info,
             containerizer,
             container_id: id,
             sandbox: folders.sandbox,
             meta: folders.meta,
-            phase: Phase::Registering,
+            phase: ExecutorPhase::Registering,
             pid: None,
             link: None,
             tasks: BTreeMap::new(),
@@ -109,7 +109,7 @@ impl Hub {
             used: false,
             token,
             process,
-            ending: Ending::default(),
+            ending: ExecutorEnding::default(),
             group: i32::try_from(process).ok(),
             stdin,
             lost: false,
@@ -120,10 +120,10 @@ impl Hub {
         task.slave_id = self.options.slave_id.as_str().into();
         let executor =
             self.executors.get_mut(executor).ok_or_else(|| AgentError::Unknown(executor.to_owned()))?;
-        executor.tasks.insert(task.task_id.value.clone(), Task::default());
+        executor.tasks.insert(task.task_id.value.clone(), AgentTask::default());
         let queued = Queued::Task(Box::new(task));
         match executor.phase {
-            Phase::Registering | Phase::Recovering => executor.queued.push(queued),
+            ExecutorPhase::Registering | ExecutorPhase::Recovering => executor.queued.push(queued),
             _ => {
                 let id = executor.id().to_owned();
                 self.hand_over(&id, queued);
@@ -210,7 +210,7 @@ impl Hub {
         let Some(executor) = self.executors.get_mut(executor).filter(|executor| executor.is_alive()) else {
             return;
         };
-        executor.phase = Phase::Terminating;
+        executor.phase = ExecutorPhase::Terminating;
         let grace = executor.info.shutdown_grace_period.as_ref().and_then(|grace| grace.to_duration());
         let container = executor.container_id.clone();
         self.set_alarm(&container, Alarm::ShutdownGrace, grace.unwrap_or(self.options.shutdown_grace));

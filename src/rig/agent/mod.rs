@@ -248,7 +248,7 @@ impl Agent {
     /// Waits until the executor of the task has ended.
     pub async fn wait_exit(&self, task: &str, limit: Duration) -> Result<ExecutorExit, AgentError> {
         let has = |exit: &&ExecutorExit| exit.tasks.iter().any(|own| own == task);
-        let found = |history: &history::History| history.exits.iter().find(has).cloned();
+        let found = |history: &history::AgentHistory| history.exits.iter().find(has).cloned();
         self.shared.wait(limit, found).await.ok_or_else(|| AgentError::Timeout {
             task: task.to_owned(),
             wanted: "without its executor",

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::api;
-use super::executor::{Containerizer, Ending, Phase};
+use super::executor::{Containerizer, ExecutorEnding, ExecutorPhase};
 use super::hub::{listen, open_socket, Alarm, Hub, Internal, ACTOR};
 use super::to_executor::AgentMessage;
 use super::AgentError;
@@ -66,7 +66,7 @@ impl Hub {
                 continue;
             }
             // Nothing of it is on disk: the master gives its tasks up at once.
-            executor.phase = Phase::Terminated;
+            executor.phase = ExecutorPhase::Terminated;
             let message = format!("Agent {} disconnected", self.options.hostname);
             for task in executor.living_tasks() {
                 self.own_update(id, &task, TaskState::TaskLost, &message, Reason::SlaveDisconnected);
@@ -149,7 +149,7 @@ impl Hub {
             self.end(id);
             return;
         }
-        executor.phase = Phase::Recovering;
+        executor.phase = ExecutorPhase::Recovering;
         let container = executor.container_id.clone();
         if let Some(pid) = probe {
             let message = ReconnectExecutorMessage { slave_id: self.options.slave_id.as_str().into() };
@@ -162,13 +162,13 @@ impl Hub {
 
     pub(super) fn reregister(&mut self, from: &Upid, message: ReregisterExecutorMessage) {
         let id = message.executor_id.value.as_str();
-        let known = self.executors.get_mut(id).filter(|executor| executor.phase == Phase::Recovering);
+        let known = self.executors.get_mut(id).filter(|executor| executor.phase == ExecutorPhase::Recovering);
         let Some(executor) = known.filter(|_| message.framework_id.value == self.options.framework_id) else {
             self.shared.problem(format!("unasked re-registration of executor '{id}' from {from}"));
             self.send_to(from, &ShutdownExecutorMessage::default());
             return;
         };
-        executor.phase = Phase::Running;
+        executor.phase = ExecutorPhase::Running;
         self.attach(id, from);
         self.send_to_executor(id, AgentMessage::Reregistered);
         for update in message.updates {
@@ -197,7 +197,7 @@ impl Hub {
         let state = self.lost_or(TaskState::TaskGone);
         let window = duration::format(self.options.reregistration_timeout);
         let Some(executor) = self.executors.get_mut(id) else { return };
-        executor.ending = Ending {
+        executor.ending = ExecutorEnding {
             state,
             message: format!("Executor did not reregister within {window}; Container killed"),
             reason: Reason::ExecutorReregistrationTimeout,

@@ -29,19 +29,19 @@ pub(super) struct Program {
 
 /// One run of an executor.
 #[derive(Debug)]
-pub(super) struct Container {
+pub(super) struct ExecutorContainer {
     pub id: String,
-    pub folders: Folders,
+    pub folders: ExecutorFolders,
 }
 
 /// Where the files of one container lie.
 #[derive(Debug, Clone)]
-pub(super) struct Folders {
+pub(super) struct ExecutorFolders {
     pub sandbox: PathBuf,
     pub meta: PathBuf,
 }
 
-impl Folders {
+impl ExecutorFolders {
     pub fn of(options: &AgentOptions, executor: &str, container: &str) -> Self {
         let below = Path::new("slaves")
             .join(&options.slave_id)
@@ -139,7 +139,7 @@ pub(super) fn environment(
 pub(super) fn spawn(
     program: &Program,
     environment: &BTreeMap<String, String>,
-    folders: &Folders,
+    folders: &ExecutorFolders,
 ) -> Result<Child, AgentError> {
     let output = |name: &str| -> Result<File, AgentError> {
         let path = folders.sandbox.join(name);

@@ -69,10 +69,10 @@ pub(super) async fn execute(
     }
     for record in records::take_down(config, files, gone).await {
         match record {
-            records::Record::Swept(swept) => {
+            records::TakenDown::Swept(swept) => {
                 ends.insert(swept.container.clone(), End::Reported(swept.report));
             }
-            records::Record::Unreadable(path, why) => {
+            records::TakenDown::Unreadable(path, why) => {
                 tracing::warn!("{} is left alone: {why}", path.display());
             }
         }

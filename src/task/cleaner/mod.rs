@@ -176,8 +176,8 @@ pub async fn sweep(config: &Config) -> Result<Sweep, GcError> {
     let (mut swept, mut unreadable) = (Vec::new(), Vec::new());
     for record in records::take_down(config, files, None).await {
         match record {
-            records::Record::Swept(one) => swept.push(*one),
-            records::Record::Unreadable(path, why) => unreadable.push((path, why)),
+            records::TakenDown::Swept(one) => swept.push(*one),
+            records::TakenDown::Unreadable(path, why) => unreadable.push((path, why)),
         }
     }
     Ok(Sweep::Done { swept, unreadable })

@@ -20,7 +20,7 @@ use crate::task::teardown::{self, Claim, Patience, Workload};
 const AT_ONCE: usize = 4;
 
 /// What a look at one file came to.
-pub(super) enum Record {
+pub(super) enum TakenDown {
     Swept(Box<Swept>),
     Unreadable(PathBuf, String),
 }
@@ -31,7 +31,7 @@ pub(super) async fn take_down(
     config: &Config,
     files: Vec<PathBuf>,
     gone: Option<&GoneDocker>,
-) -> Vec<Record> {
+) -> Vec<TakenDown> {
     let config = Arc::new(config.clone());
     let mut done = Vec::new();
     let mut working = JoinSet::new();
@@ -47,7 +47,7 @@ pub(super) async fn take_down(
     done
 }
 
-async fn finished(working: &mut JoinSet<Option<Record>>) -> Option<Record> {
+async fn finished(working: &mut JoinSet<Option<TakenDown>>) -> Option<TakenDown> {
     match working.join_next().await {
         Some(Ok(record)) => record,
         Some(Err(error)) => {
@@ -58,11 +58,11 @@ async fn finished(working: &mut JoinSet<Option<Record>>) -> Option<Record> {
     }
 }
 
-async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Option<Record> {
+async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Option<TakenDown> {
     match Journal::take_over(&path) {
         Ok(None) => None,
-        Ok(Some(Found::Unreadable { path, why })) => Some(Record::Unreadable(path, why)),
-        Err(error) => Some(Record::Unreadable(path, chain(&error))),
+        Ok(Some(Found::Unreadable { path, why })) => Some(TakenDown::Unreadable(path, why)),
+        Err(error) => Some(TakenDown::Unreadable(path, chain(&error))),
         Ok(Some(Found::Orphan(mut entry))) => {
             if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
                 // Nothing of Docker's is left to take down. In memory only: should the record stay, the next cleaner
@@ -78,7 +78,7 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
             let report = down.instrument(logging::task(&record.identity.task_id)).await;
             audit::taken_down(&config, &record, ending.as_ref(), &report, &steps);
             let (task_id, container) = (record.identity.task_id, record.container);
-            Some(Record::Swept(Box::new(Swept { task_id, container, report })))
+            Some(TakenDown::Swept(Box::new(Swept { task_id, container, report })))
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::admission::{as_of_now, Admitted};
 use super::event::LifeFate;
-use super::setup::{Ending, Made};
+use super::setup::{JobEnding, JobProduct};
 use super::table::Job;
 use crate::error::{Code, Failure};
 use crate::task::channel::{self, Order, Outcome};
@@ -152,7 +152,7 @@ fn no_gate() -> Failure {
 pub(super) async fn plain(
     mut remains: Remains,
     started: bool,
-    mut jobs: JoinSet<(Job, Ending)>,
+    mut jobs: JoinSet<(Job, JobEnding)>,
 ) -> channel::Ended {
     let never_ran = matches!(remains.workload, Workload::NeverStarted | Workload::Unheard);
     if let (true, true, Some(ready)) = (started, never_ran, &remains.ready) {
@@ -171,7 +171,7 @@ pub(super) async fn plain(
         }
         // A create that was not waited for any longer.
         while let Some(ended) = jobs.join_next().await {
-            if let Ok((_, Ok(Made::Ready(ready)))) = ended {
+            if let Ok((_, Ok(JobProduct::Ready(ready)))) = ended {
                 ready.remove().await;
             }
         }

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //!  way in ── Order, Kill ──► driver ── Event ──► state      what happens next (pure)
-//!         ◄─ Change, Ended ──   │  ◄── Effect ──┘
+//!         ◄─ LifeChange, Ended ──│  ◄── Effect ──┘
 //!                               │──► setup      the work of each job in the table; admission: of the first
 //!                               └──► ending     the outcome, and the teardown
 //! ```
 //!
-//! A life does not depend on the way in: each way in feeds it an [`Order`] and translates its [`Change`]s. One life is
-//! one start to one end; starting again is its caller's business. A task without CALICO variables goes through the same
-//! states without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
+//! A life does not depend on the way in: each way in feeds it an [`Order`] and translates its [`LifeChange`]s. One life
+//! is one start to one end; starting again is its caller's business. A task without CALICO variables goes through the
+//! same states without the journal, the namespace and the gate, and touches neither etcd nor Consul: its kind has fewer
 //! jobs. Start with `state`, which draws the states.
 //!
-//! [`Change`]: crate::task::channel::Change
+//! [`LifeChange`]: crate::task::channel::LifeChange
 
 mod admission;
 mod consul_entries;

@@ -22,7 +22,7 @@ use crate::task::work::{self, Attached, Ready, SeenWorkload};
 use crate::workload::HostProcess;
 
 /// What a job has made.
-pub(super) enum Made {
+pub(super) enum JobProduct {
     Nothing,
     Admitted(Box<Admitted>),
     Gate(Gate),
@@ -50,11 +50,11 @@ impl From<Failure> for Stopped {
     }
 }
 
-pub(super) type Ending = Result<Made, Stopped>;
-pub(super) type Job = Pin<Box<dyn Future<Output = Ending> + Send>>;
+pub(super) type JobEnding = Result<JobProduct, Stopped>;
+pub(super) type JobFuture = Pin<Box<dyn Future<Output = JobEnding> + Send>>;
 
 /// For work that only reads, or waits before it makes anything: it may be dropped.
-async fn unless_cancelled(cancel: CancellationToken, work: impl Future<Output = Ending>) -> Ending {
+async fn unless_cancelled(cancel: CancellationToken, work: impl Future<Output = JobEnding>) -> JobEnding {
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(Stopped::Cancelled),
@@ -69,24 +69,24 @@ async fn pass(steps: Option<&Steps>, step: Step) {
     }
 }
 
-pub(super) async fn record(order: Arc<Order>, task: Arc<CalicoTask>, cancel: CancellationToken) -> Ending {
+pub(super) async fn record(order: Arc<Order>, task: Arc<CalicoTask>, cancel: CancellationToken) -> JobEnding {
     let made = unless_cancelled(cancel, async {
-        Ok(Made::Admitted(Box::new(admit_with_retries(&order, &task).await?)))
+        Ok(JobProduct::Admitted(Box::new(admit_with_retries(&order, &task).await?)))
     });
     let made = made.await?;
-    if let Made::Admitted(admitted) = &made {
+    if let JobProduct::Admitted(admitted) = &made {
         admitted.steps.pass(Step::Recorded).await;
     }
     Ok(made)
 }
 
-pub(super) async fn listen(admitted: Arc<Admitted>) -> Ending {
+pub(super) async fn listen(admitted: Arc<Admitted>) -> JobEnding {
     let gate = network::listen(&admitted.config, &admitted.order.container)?;
     admitted.steps.pass(Step::Listening).await;
-    Ok(Made::Gate(gate))
+    Ok(JobProduct::Gate(gate))
 }
 
-pub(super) async fn sync(admitted: Arc<Admitted>) -> Ending {
+pub(super) async fn sync(admitted: Arc<Admitted>) -> JobEnding {
     let failed = |error: &(dyn std::error::Error + 'static)| Failure::new(Code::Journal, chain(error));
     let sync = admitted.entry.syncer().map_err(|error| failed(&error))?;
     match tokio::task::spawn_blocking(sync).await {
@@ -94,27 +94,27 @@ pub(super) async fn sync(admitted: Arc<Admitted>) -> Ending {
         Err(error) => return Err(Failure::new(Code::Internal, chain(&error)).into()),
     }
     admitted.steps.pass(Step::Synced).await;
-    Ok(Made::Nothing)
+    Ok(JobProduct::Nothing)
 }
 
-pub(super) async fn read(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
+pub(super) async fn read(admitted: Arc<Admitted>, cancel: CancellationToken) -> JobEnding {
     let early = admitted.early.lock().unwrap_or_else(PoisonError::into_inner).take();
     let choice = unless_cancelled(cancel, async {
         let Admitted { config, entry, steps, .. } = &*admitted;
         let choice = network::choose(config, &entry.record, &admitted.wanted(), early, steps).await?;
-        Ok(Made::Choice(choice))
+        Ok(JobProduct::Choice(choice))
     });
     choice.await
 }
 
-pub(super) async fn interface(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
+pub(super) async fn interface(admitted: Arc<Admitted>, cancel: CancellationToken) -> JobEnding {
     let (config, steps) = (admitted.config.clone(), admitted.steps.clone());
     let (container, ipv6) = (admitted.order.container.clone(), admitted.task.request.wants_ipv6());
     // The record is not held: a kernel that hangs would keep it from the teardown.
     drop(admitted);
     network::make_interface(config, container, ipv6, steps, cancel)
         .await
-        .map(Made::Interface)
+        .map(JobProduct::Interface)
         .map_err(Into::into)
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn create(
     order: Arc<Order>,
     admitted: Option<Arc<Admitted>>,
     cancel: CancellationToken,
-) -> Ending {
+) -> JobEnding {
     let (order, namespace, retry_for, steps) = match admitted {
         None => (order, None, RETRY_NOTHING, None),
         Some(admitted) => {
@@ -134,33 +134,33 @@ pub(super) async fn create(
     };
     let ready = work::create(order, namespace, retry_for, cancel).await?;
     pass(steps.as_ref(), Step::Created).await;
-    Ok(Made::Ready(Box::new(ready)))
+    Ok(JobProduct::Ready(Box::new(ready)))
 }
 
 /// The stock executor retries nothing here, and a task without Calico behaves as with that.
 const RETRY_NOTHING: Duration = Duration::ZERO;
 
-pub(super) async fn examine(admitted: Arc<Admitted>, cancel: CancellationToken) -> Ending {
+pub(super) async fn examine(admitted: Arc<Admitted>, cancel: CancellationToken) -> JobEnding {
     let examined = unless_cancelled(cancel, async {
         if let Some(docker) = admitted.task.work.docker() {
             remapped::refuse(&admitted.config, docker).await?;
         }
-        Ok(Made::Nothing)
+        Ok(JobProduct::Nothing)
     });
     examined.await
 }
 
-pub(super) async fn publish(admitted: Arc<Admitted>, ready: Arc<Ready>) -> Ending {
+pub(super) async fn publish(admitted: Arc<Admitted>, ready: Arc<Ready>) -> JobEnding {
     let (config, container) = (admitted.config.clone(), admitted.order.container.clone());
     ready.publish(move |id| network::publish(&config, &container, id))?;
     admitted.steps.pass(Step::Published).await;
-    Ok(Made::Nothing)
+    Ok(JobProduct::Nothing)
 }
 
-pub(super) async fn attach(ready: Arc<Ready>, steps: Option<Steps>, cancel: CancellationToken) -> Ending {
+pub(super) async fn attach(ready: Arc<Ready>, steps: Option<Steps>, cancel: CancellationToken) -> JobEnding {
     let attached = ready.attach(&cancel).await?;
     pass(steps.as_ref(), Step::Attached).await;
-    Ok(Made::Attached(Box::new(attached)))
+    Ok(JobProduct::Attached(Box::new(attached)))
 }
 
 pub(super) async fn wire(
@@ -168,10 +168,10 @@ pub(super) async fn wire(
     choice: Choice,
     interface: Interface,
     cancel: CancellationToken,
-) -> Ending {
+) -> JobEnding {
     let Admitted { config, entry, steps, .. } = &*admitted;
     match choice.wire(interface, config, entry, steps, cancel).await {
-        Ok(wired) => Ok(Made::Wired(Box::new(wired))),
+        Ok(wired) => Ok(JobProduct::Wired(Box::new(wired))),
         Err(unwired) if felix::is_given_up(&unwired.failure) => Err(Stopped::Cancelled),
         Err(network::Unwired { failure, pending: Some(pending) }) => Err(Stopped::Lost(failure, pending)),
         Err(network::Unwired { failure, pending: None }) => Err(Stopped::Failed(failure)),
@@ -184,22 +184,22 @@ pub(super) async fn start(
     gate: Option<Arc<Gate>>,
     steps: Option<Steps>,
     limit: Duration,
-) -> Ending {
+) -> JobEnding {
     let begun = Instant::now();
     match ready.start(&mut attached, gate.as_deref(), limit).await {
         Ok(()) => {
             pass(steps.as_ref(), Step::Started).await;
-            Ok(Made::Attached(attached))
+            Ok(JobProduct::Attached(attached))
         }
         Err(failure) if begun.elapsed() >= limit => Err(Stopped::Silent(failure)),
         Err(failure) => Err(Stopped::Failed(failure)),
     }
 }
 
-pub(super) async fn look(ready: Arc<Ready>, steps: Option<Steps>, cancel: CancellationToken) -> Ending {
+pub(super) async fn look(ready: Arc<Ready>, steps: Option<Steps>, cancel: CancellationToken) -> JobEnding {
     let seen = unless_cancelled(cancel, async {
         let (seen, process) = ready.look().await;
-        Ok(Made::Seen(seen, process))
+        Ok(JobProduct::Seen(seen, process))
     });
     let seen = seen.await?;
     pass(steps.as_ref(), Step::Running).await;

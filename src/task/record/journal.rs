@@ -39,7 +39,7 @@ use crate::net::forward::Mapping;
 
 use crate::task::channel::Ending;
 pub use backing::Backing;
-use lines::{is_blank, parse, text, Held, Parsed};
+use lines::{is_blank, parse, text, HeldLine, Parsed};
 pub use view::View;
 
 /// What this release writes. It grows when the release before could not read a record, or would leave something
@@ -335,7 +335,7 @@ impl JournalEntry {
     pub fn leave_word(&self) {
         if let Some(held) = self.held.get() {
             // What cannot be written is missing in the audit trail alone.
-            let _ = self.add(&Held { held: held.clone() });
+            let _ = self.add(&HeldLine { held: held.clone() });
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  agent ── Launch ──► Way::order ──► life::live   (one async task each)
 //!        ── Kill, Shutdown, SIGTERM, SIGINT ──► Kill
-//!        ◄── TaskStatus ── Change, Outcome
+//!        ◄── TaskStatus ── LifeChange, Outcome
 //! ```
 //!
 //! An agent that destroys an executor sends it SIGTERM, and reports the state and reason of its tasks itself. From then
@@ -33,7 +33,7 @@ use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
-use crate::task::channel::{Cause, Change, Ended, Kill, LifeChannel, Order, Outcome};
+use crate::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, Outcome};
 use crate::task::request::Work;
 use crate::task::ways_in::status::Statuses;
 use crate::task::{cleaner, life};
@@ -140,7 +140,7 @@ struct Executor<W> {
     agent: String,
     tasks: BTreeMap<String, Task>,
     lives: JoinSet<Ended>,
-    changes: UnboundedSender<(String, Change)>,
+    changes: UnboundedSender<(String, LifeChange)>,
     groups: usize,
     /// A first task has come, or none will come any more.
     served: bool,
@@ -156,7 +156,7 @@ struct Executor<W> {
 }
 
 impl<W: Way> Executor<W> {
-    fn new(driver: Driver, way: W, agent: String, changes: UnboundedSender<(String, Change)>) -> Self {
+    fn new(driver: Driver, way: W, agent: String, changes: UnboundedSender<(String, LifeChange)>) -> Self {
         Self {
             driver,
             way,
@@ -285,10 +285,10 @@ impl<W: Way> Executor<W> {
         })
     }
 
-    fn change(&mut self, id: &str, change: Change) {
+    fn change(&mut self, id: &str, change: LifeChange) {
         let Some(task) = self.tasks.get_mut(id) else { return };
         match change {
-            Change::Running { inspect, addresses } => {
+            LifeChange::Running { inspect, addresses } => {
                 let status = task.statuses.running(inspect, addresses);
                 let calico = task.calico.clone();
                 self.report(status);
@@ -297,7 +297,7 @@ impl<W: Way> Executor<W> {
                     tokio::spawn(cleaner::sweep_in_background(config).instrument(logging::task(id)));
                 }
             }
-            Change::Health { healthy, kill } => {
+            LifeChange::Health { healthy, kill } => {
                 let status = task.statuses.health(healthy);
                 self.report(status);
                 if kill {
@@ -305,8 +305,8 @@ impl<W: Way> Executor<W> {
                 }
             }
             // Only of adopted containers, which come another way.
-            Change::Prepared => {}
-            Change::Killing => {
+            LifeChange::Prepared => {}
+            LifeChange::Killing => {
                 tracing::info!(task = id, "killing");
                 let status = task.statuses.killing();
                 self.report(status);

@@ -16,7 +16,7 @@ use crate::task::work::gate_listener::Gate;
 use crate::workload::{Blank, CommandOutput, CommandSpec, HostProcess, Process, OWN_PROGRAM};
 
 /// A command that has not been started.
-pub(in crate::task) struct CommandLine {
+pub(in crate::task) struct StagedCommand {
     spec: CommandSpec,
     /// `None`: the executor's own network.
     namespace: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub(super) struct Control {
     pub(super) signals: UnboundedSender<Signal>,
 }
 
-impl CommandLine {
+impl StagedCommand {
     /// Starts the process that is to become the command. It does nothing before it has its instructions, and ends
     /// with this value.
     pub fn create(spec: &CommandSpec, namespace: Option<PathBuf>) -> Result<Self, Failure> {

@@ -32,7 +32,7 @@ use self::gate_listener::Gate;
 use crate::task::channel::Order;
 use crate::task::health::{Check, Checks, Exec, Target};
 use crate::task::request::Work;
-use command::{CommandLine, Control};
+use command::{Control, StagedCommand};
 use docker::Container;
 
 pub(super) use stop::{ask, kill_process};
@@ -40,7 +40,7 @@ pub(super) use stop::{ask, kill_process};
 /// What can be started.
 pub(super) enum Ready {
     Container(Container),
-    Command(CommandLine),
+    Command(StagedCommand),
 }
 
 /// Brings the workload to the point where it can be started.
@@ -55,7 +55,7 @@ pub(super) async fn create(
         Work::Foreign(container) => {
             docker::find(&order, container, retry_for, cancel).await.map(Ready::Container)
         }
-        Work::Command(spec) => CommandLine::create(spec, namespace).map(Ready::Command),
+        Work::Command(spec) => StagedCommand::create(spec, namespace).map(Ready::Command),
     }
 }
 

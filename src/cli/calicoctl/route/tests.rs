@@ -9,16 +9,16 @@ fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
 }
 
-fn routed(line: &str) -> Route {
+fn routed(line: &str) -> CommandRoute {
     route(words(line), true)
 }
 
-fn parse(line: &str) -> Route {
-    Route::Parse(words(line))
+fn parse(line: &str) -> CommandRoute {
+    CommandRoute::Parse(words(line))
 }
 
-fn delegated(line: &str) -> Route {
-    Route::Delegate { config: None, words: words(line) }
+fn delegated(line: &str) -> CommandRoute {
+    CommandRoute::Delegate { config: None, words: words(line) }
 }
 
 /// The usage text of the classic calicoctl (v0.4.8), one a line with example values.
@@ -76,13 +76,13 @@ fn every_classic_command_works_or_names_its_successor() {
     for line in CLASSIC.lines().map(str::trim).filter(|line| !line.is_empty()) {
         seen += 1;
         match routed(line) {
-            Route::Help | Route::Delegate { .. } => {}
-            Route::Retired(sentence) => {
+            CommandRoute::Help | CommandRoute::Delegate { .. } => {}
+            CommandRoute::Retired(sentence) => {
                 let successors = ["use ", "CALICO_IP", "run ", "gc"];
                 assert!(successors.iter().any(|word| sentence.contains(word)), "{line}: {sentence}");
                 assert_eq!(sentence.lines().count(), 1);
             }
-            Route::Parse(words) => {
+            CommandRoute::Parse(words) => {
                 let arguments = [vec!["calicoctl".into()], words].concat();
                 let parsed = crate::cli::Cli::command().try_get_matches_from(arguments);
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
@@ -100,7 +100,7 @@ fn classic_words_become_ours() {
     assert_eq!(routed("checksystem"), delegated("node checksystem"));
     assert_eq!(routed("help pool"), parse("pool --help"));
     assert_eq!(routed("help get"), delegated("get --help"));
-    assert!(matches!(routed("node --ip=10.0.0.1 --node-image=x"), Route::Retired(_)));
+    assert!(matches!(routed("node --ip=10.0.0.1 --node-image=x"), CommandRoute::Retired(_)));
 }
 
 #[test]
@@ -112,17 +112,17 @@ fn verbs_of_calicos_own_calicoctl_go_there_word_for_word() {
     // Before the verb `--config` is ours, behind it theirs.
     let both = routed("--config=/a -l debug --allow-version-mismatch get wep --config=/b");
     let theirs = words("-l debug --allow-version-mismatch get wep --config=/b");
-    assert_eq!(both, Route::Delegate { config: Some("/a".into()), words: theirs });
+    assert_eq!(both, CommandRoute::Delegate { config: Some("/a".into()), words: theirs });
     assert_eq!(routed("--config /a ipam show"), parse("--config /a ipam show"));
 }
 
 #[test]
 fn help_is_ours_under_the_name_calicoctl() {
     for line in ["help", "--help", "-h", ""] {
-        assert_eq!(routed(line), Route::Help, "{line}");
+        assert_eq!(routed(line), CommandRoute::Help, "{line}");
     }
     assert_eq!(route(words("--help"), false), parse("--help"));
-    assert_eq!(route(words("help"), false), Route::Help);
+    assert_eq!(route(words("help"), false), CommandRoute::Help);
     assert_eq!(route(Vec::new(), false), parse(""));
     let text = help::text();
     let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is missing in\n{text}"));
@@ -146,6 +146,9 @@ fn help_is_ours_under_the_name_calicoctl() {
 fn the_table_of_old_commands_lists_what_is_answered() {
     for (old, _) in help::OLD {
         let example = old.replace("add|remove", "add").replace('…', "x");
-        assert!(!matches!(routed(&example), Route::Parse(words) if words == self::words(&example)), "{old}");
+        assert!(
+            !matches!(routed(&example), CommandRoute::Parse(words) if words == self::words(&example)),
+            "{old}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{json, Value};
 
 use crate::cli::output::count;
-use crate::cli::status::bird::{Bird, Peer};
+use crate::cli::status::bird::{Bird, BirdPeer};
 use crate::cli::status::draft::{some, Draft, StatusCheck};
 use crate::cli::status::facts::{HostFacts, StoreFacts};
 
@@ -11,7 +11,7 @@ use crate::cli::status::facts::{HostFacts, StoreFacts};
 pub fn bgp(facts: &HostFacts, store: Option<&StoreFacts>) -> StatusCheck {
     let mut draft = Draft::default();
     let families = [("IPv4", &facts.bird), ("IPv6", &facts.bird6)];
-    let mut peers: Vec<(&str, &Peer)> = Vec::new();
+    let mut peers: Vec<(&str, &BirdPeer)> = Vec::new();
     for (family, bird) in families {
         match bird {
             Bird::Absent => {}
@@ -32,7 +32,7 @@ pub fn bgp(facts: &HostFacts, store: Option<&StoreFacts>) -> StatusCheck {
     draft.done("bgp", json!({ "bird": !absent, "peers": list }))
 }
 
-fn sessions(draft: &mut Draft, peers: &[(&str, &Peer)], store: Option<&StoreFacts>) {
+fn sessions(draft: &mut Draft, peers: &[(&str, &BirdPeer)], store: Option<&StoreFacts>) {
     let down: Vec<String> = peers
         .iter()
         .filter(|(_, peer)| !peer.is_up())

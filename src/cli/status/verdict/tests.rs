@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::super::bird::{Bird, Peer};
+use super::super::bird::{Bird, BirdPeer};
 use super::super::draft::Grade;
 use super::super::facts::{ClusterFacts, FelixFacts, NodeFacts, NodeRecord, PoolFacts, StoreFacts, TaskFact};
 use super::*;
@@ -106,8 +106,8 @@ fn fine() -> HostFacts {
     }
 }
 
-fn peer(address: &str, state: &str, info: &str) -> Peer {
-    Peer {
+fn peer(address: &str, state: &str, info: &str) -> BirdPeer {
+    BirdPeer {
         address: address.into(),
         kind: "node-to-node mesh",
         state: state.into(),

@@ -21,9 +21,9 @@ fn state(checkpoint: bool) -> DriverState {
     DriverState::new(identity, checkpoint)
 }
 
-fn message<M: Wire>(message: &M) -> Input {
+fn message<M: Wire>(message: &M) -> DriverInput {
     let from = Some(upid("slave(1)@127.0.0.1:1"));
-    Input::Message(Incoming { from, name: M::NAME.to_owned(), body: message.encode_to_vec() })
+    DriverInput::Message(Incoming { from, name: M::NAME.to_owned(), body: message.encode_to_vec() })
 }
 
 fn registered(checkpoint: bool) -> DriverState {
@@ -32,17 +32,17 @@ fn registered(checkpoint: bool) -> DriverState {
     state
 }
 
-fn run(id: &str) -> Input {
+fn run(id: &str) -> DriverInput {
     let task = TaskInfo { task_id: id.into(), ..TaskInfo::default() };
     message(&RunTaskMessage { task, ..RunTaskMessage::default() })
 }
 
-fn update(task: &str, state: TaskState, number: u128) -> Input {
+fn update(task: &str, state: TaskState, number: u128) -> DriverInput {
     let uuid = Some(Uuid::from_u128(number).as_bytes().to_vec());
-    Input::Update(Box::new(TaskStatus { uuid, ..TaskStatus::new(task, state) }))
+    DriverInput::Update(Box::new(TaskStatus { uuid, ..TaskStatus::new(task, state) }))
 }
 
-fn acknowledge(task: &str, number: u128) -> Input {
+fn acknowledge(task: &str, number: u128) -> DriverInput {
     message(&StatusUpdateAcknowledgementMessage {
         task_id: TaskId { value: task.into() },
         uuid: Uuid::from_u128(number).as_bytes().to_vec(),
@@ -84,30 +84,30 @@ fn an_unexpected_acknowledgement_is_no_event() {
 
 #[test]
 fn the_end_of_the_link_starts_recovery_only_with_checkpoints() {
-    assert_eq!(registered(true).handle(Input::LinkEnded), [DriverEffect::StartTimer]);
-    assert_eq!(shutdowns(&registered(false).handle(Input::LinkEnded)), 1);
-    assert_eq!(shutdowns(&state(true).handle(Input::LinkEnded)), 1);
+    assert_eq!(registered(true).handle(DriverInput::LinkEnded), [DriverEffect::StartTimer]);
+    assert_eq!(shutdowns(&registered(false).handle(DriverInput::LinkEnded)), 1);
+    assert_eq!(shutdowns(&state(true).handle(DriverInput::LinkEnded)), 1);
 }
 
 #[test]
 fn the_recovery_timeout_counts_from_the_first_loss() {
     let mut state = registered(true);
-    state.handle(Input::LinkEnded);
+    state.handle(DriverInput::LinkEnded);
     state.handle(message(&ReconnectExecutorMessage::default()));
     // The agent dies again before it has answered.
-    assert_eq!(state.handle(Input::LinkEnded), []);
-    assert_eq!(shutdowns(&state.handle(Input::RecoveryTimeout)), 1);
-    assert_eq!(state.handle(Input::RecoveryTimeout), []);
+    assert_eq!(state.handle(DriverInput::LinkEnded), []);
+    assert_eq!(shutdowns(&state.handle(DriverInput::RecoveryTimeout)), 1);
+    assert_eq!(state.handle(DriverInput::RecoveryTimeout), []);
 }
 
 #[test]
 fn a_recovery_timeout_after_the_reconnection_is_ignored() {
     let mut state = registered(true);
-    state.handle(Input::LinkEnded);
+    state.handle(DriverInput::LinkEnded);
     state.handle(message(&ReconnectExecutorMessage::default()));
     let effects = state.handle(message(&ExecutorReregisteredMessage::default()));
     assert_eq!(effects, [DriverEffect::StopTimer, DriverEffect::Emit(Event::Reregistered)]);
-    assert_eq!(state.handle(Input::RecoveryTimeout), []);
+    assert_eq!(state.handle(DriverInput::RecoveryTimeout), []);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn the_driver_is_drained_when_every_update_is_acknowledged() {
     assert_eq!(state.drained(), Some(true));
     state.handle(update("t", TaskState::TaskFinished, 1));
     assert_eq!(state.drained(), None);
-    state.handle(Input::LinkEnded);
+    state.handle(DriverInput::LinkEnded);
     assert_eq!(state.drained(), Some(false));
     state.handle(acknowledge("t", 1));
     assert_eq!(state.drained(), Some(true));
@@ -197,12 +197,12 @@ proptest! {
                     state.handle(acknowledge(&task.to_string(), number))
                 }
                 Step::Acknowledge(_) => continue,
-                Step::LinkEnded => state.handle(Input::LinkEnded),
-                Step::Timeout => state.handle(Input::RecoveryTimeout),
+                Step::LinkEnded => state.handle(DriverInput::LinkEnded),
+                Step::Timeout => state.handle(DriverInput::RecoveryTimeout),
                 Step::Shutdown => state.handle(message(&ShutdownExecutorMessage::default())),
                 Step::Garbage(body) => {
                     let name = RunTaskMessage::NAME.to_owned();
-                    state.handle(Input::Message(Incoming { from: None, name, body }))
+                    state.handle(DriverInput::Message(Incoming { from: None, name, body }))
                 }
             };
             // Updates go out once, and never behind a terminal one.

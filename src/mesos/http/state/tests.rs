@@ -7,62 +7,62 @@ use super::*;
 use crate::mesos::messages::event::{self, Type};
 use crate::mesos::messages::{self, Message as _, TaskGroupInfo, TaskInfo, TaskState};
 
-fn state(checkpoint: bool) -> State {
+fn state(checkpoint: bool) -> HttpState {
     let mut state =
-        State::new(SubscriberIdentity { framework_id: "f".into(), executor_id: "e".into() }, checkpoint);
+        HttpState::new(SubscriberIdentity { framework_id: "f".into(), executor_id: "e".into() }, checkpoint);
     assert_eq!(subscription(&state.subscribe()), (Vec::new(), Vec::new()));
     state
 }
 
-fn event(kind: Type, fill: impl FnOnce(&mut messages::Event)) -> Input {
+fn event(kind: Type, fill: impl FnOnce(&mut messages::Event)) -> HttpInput {
     let mut event = messages::Event { r#type: Some(kind.into()), ..Default::default() };
     fill(&mut event);
-    Input::Stream(News::Record(event.encode_to_vec().into()))
+    HttpInput::Stream(News::Record(event.encode_to_vec().into()))
 }
 
-fn subscribed() -> Input {
+fn subscribed() -> HttpInput {
     event(Type::Subscribed, |event| event.subscribed = Some(event::Subscribed::default()))
 }
 
-fn launch(id: &str) -> Input {
+fn launch(id: &str) -> HttpInput {
     let task = TaskInfo { task_id: id.into(), ..TaskInfo::default() };
     event(Type::Launch, |event| event.launch = Some(event::Launch { task }))
 }
 
-fn acknowledge(task: &str, number: u128) -> Input {
+fn acknowledge(task: &str, number: u128) -> HttpInput {
     let uuid = Uuid::from_u128(number).as_bytes().to_vec();
     event(Type::Acknowledged, |event| {
         event.acknowledged = Some(event::Acknowledged { task_id: task.into(), uuid });
     })
 }
 
-fn shutdown() -> Input {
+fn shutdown() -> HttpInput {
     event(Type::Shutdown, |_| ())
 }
 
-fn update(task: &str, state: TaskState, number: u128) -> Input {
+fn update(task: &str, state: TaskState, number: u128) -> HttpInput {
     let uuid = Some(Uuid::from_u128(number).as_bytes().to_vec());
-    Input::Update(Box::new(TaskStatus { uuid, ..TaskStatus::new(task, state) }))
+    HttpInput::Update(Box::new(TaskStatus { uuid, ..TaskStatus::new(task, state) }))
 }
 
-fn answer(status: u16, text: &str) -> Input {
-    Input::Answer(Ok(Answer { status, text: text.to_owned() }))
+fn answer(status: u16, text: &str) -> HttpInput {
+    HttpInput::Answer(Ok(CallAnswer { status, text: text.to_owned() }))
 }
 
-fn refused(status: u16, text: &str) -> Input {
-    Input::Stream(News::Refused(Answer { status, text: text.to_owned() }))
+fn refused(status: u16, text: &str) -> HttpInput {
+    HttpInput::Stream(News::Refused(CallAnswer { status, text: text.to_owned() }))
 }
 
-const OPENED: Input = Input::Stream(News::Opened);
-const BROKEN: Input = Input::Stream(News::Ended { orderly: false });
-const CLOSED: Input = Input::Stream(News::Ended { orderly: true });
+const OPENED: HttpInput = HttpInput::Stream(News::Opened);
+const BROKEN: HttpInput = HttpInput::Stream(News::Ended { orderly: false });
+const CLOSED: HttpInput = HttpInput::Stream(News::Ended { orderly: true });
 const NOT_READY: &str = "Agent has not finished recovery";
 
-fn open(checkpoint: bool) -> State {
+fn open(checkpoint: bool) -> HttpState {
     let mut state = state(checkpoint);
     state.handle(OPENED);
     let effects = state.handle(subscribed());
-    assert!(matches!(&effects[..], [Effect::Emit(Event::Registered { .. })]), "{effects:?}");
+    assert!(matches!(&effects[..], [HttpEffect::Emit(Event::Registered { .. })]), "{effects:?}");
     state
 }
 
@@ -75,9 +75,9 @@ fn number(status: &TaskStatus) -> u128 {
 }
 
 /// The tasks and updates of the SUBSCRIBE among the effects.
-fn subscription(effects: &[Effect]) -> (Vec<String>, Vec<u128>) {
+fn subscription(effects: &[HttpEffect]) -> (Vec<String>, Vec<u128>) {
     let body = effects.iter().find_map(|effect| match effect {
-        Effect::Subscribe(body) => Some(body),
+        HttpEffect::Subscribe(body) => Some(body),
         _ => None,
     });
     let subscribe = call(body.unwrap()).subscribe.unwrap();
@@ -85,19 +85,19 @@ fn subscription(effects: &[Effect]) -> (Vec<String>, Vec<u128>) {
     (tasks, subscribe.unacknowledged_updates.iter().map(|update| number(&update.status)).collect())
 }
 
-fn sent(effects: &[Effect]) -> Option<u128> {
+fn sent(effects: &[HttpEffect]) -> Option<u128> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Call(body) => Some(number(&call(body).update?.status)),
+        HttpEffect::Call(body) => Some(number(&call(body).update?.status)),
         _ => None,
     })
 }
 
-fn shutdowns(effects: &[Effect]) -> usize {
-    effects.iter().filter(|effect| matches!(effect, Effect::Emit(Event::Shutdown { .. }))).count()
+fn shutdowns(effects: &[HttpEffect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, HttpEffect::Emit(Event::Shutdown { .. }))).count()
 }
 
-fn malformed(effects: &[Effect]) -> bool {
-    matches!(effects, [Effect::Emit(Event::Malformed { .. })])
+fn malformed(effects: &[HttpEffect]) -> bool {
+    matches!(effects, [HttpEffect::Emit(Event::Malformed { .. })])
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn updates_go_one_at_a_time_and_in_order() {
 fn an_update_says_who_sends_it_and_not_for_which_agent() {
     let mut state = open(true);
     let effects = state.handle(update("t", TaskState::TaskStarting, 1));
-    let [Effect::Call(body)] = &effects[..] else { panic!("{effects:?}") };
+    let [HttpEffect::Call(body)] = &effects[..] else { panic!("{effects:?}") };
     let sent = call(body);
     assert_eq!((sent.executor_id.value.as_str(), sent.framework_id.value.as_str()), ("e", "f"));
     let status = sent.update.unwrap().status;
@@ -132,11 +132,11 @@ fn an_update_says_who_sends_it_and_not_for_which_agent() {
 fn a_refused_update_is_sent_again_as_it_was() {
     let mut state = open(true);
     assert_eq!(sent(&state.handle(update("t", TaskState::TaskRunning, 1))), Some(1));
-    for input in [answer(503, NOT_READY), answer(404, ""), Input::Answer(Err("broke".into()))] {
-        assert_eq!(state.handle(input), [Effect::RetryLater]);
+    for input in [answer(503, NOT_READY), answer(404, ""), HttpInput::Answer(Err("broke".into()))] {
+        assert_eq!(state.handle(input), [HttpEffect::RetryLater]);
         // Nothing overtakes it.
         assert_eq!(state.handle(update("u", TaskState::TaskRunning, 2)), []);
-        assert_eq!(sent(&state.handle(Input::Retry)), Some(1));
+        assert_eq!(sent(&state.handle(HttpInput::Retry)), Some(1));
     }
     assert_eq!(state.drained(), None);
 }
@@ -149,7 +149,7 @@ fn an_agent_that_lost_the_subscription_is_asked_for_one() {
     assert_eq!(subscription(&effects).1, [1]);
     state.handle(OPENED);
     let effects = state.handle(subscribed());
-    assert_eq!(effects, [Effect::StopRecovery, Effect::Emit(Event::Reregistered)]);
+    assert_eq!(effects, [HttpEffect::StopRecovery, HttpEffect::Emit(Event::Reregistered)]);
 }
 
 #[test]
@@ -162,14 +162,14 @@ fn a_broken_stream_is_replaced_at_once_with_all_that_is_pending() {
     state.handle(acknowledge("a", 1));
     state.handle(update("a", TaskState::TaskFinished, 2));
     let effects = state.handle(BROKEN);
-    assert_eq!(effects[0], Effect::StartRecovery);
+    assert_eq!(effects[0], HttpEffect::StartRecovery);
     assert_eq!(subscription(&effects), (vec!["b".to_owned()], vec![2]));
     // The call that was under way fails too; what is in the subscription is not sent once more.
-    assert_eq!(state.handle(Input::Answer(Err("broke".into()))), [Effect::RetryLater]);
+    assert_eq!(state.handle(HttpInput::Answer(Err("broke".into()))), [HttpEffect::RetryLater]);
     state.handle(OPENED);
     assert_eq!(sent(&state.handle(subscribed())), None);
     // Nor does it come back for ever.
-    assert_eq!(state.handle(Input::Retry), []);
+    assert_eq!(state.handle(HttpInput::Retry), []);
 }
 
 #[test]
@@ -177,31 +177,31 @@ fn an_agent_that_is_away_or_not_ready_is_asked_again() {
     let mut state = open(true);
     state.handle(BROKEN);
     for input in [
-        Input::Stream(News::Failed("refused".into())),
+        HttpInput::Stream(News::Failed("refused".into())),
         refused(503, NOT_READY),
         refused(404, ""),
-        Input::Stream(News::Ended { orderly: true }),
+        HttpInput::Stream(News::Ended { orderly: true }),
     ] {
         // The time is that of the first loss.
-        assert_eq!(state.handle(input), [Effect::RetryLater]);
+        assert_eq!(state.handle(input), [HttpEffect::RetryLater]);
         assert_eq!(state.handle(update("t", TaskState::TaskRunning, 1)), []);
-        subscription(&state.handle(Input::Retry));
+        subscription(&state.handle(HttpInput::Retry));
     }
-    assert_eq!(shutdowns(&state.handle(Input::RecoveryTimeout)), 1);
-    assert_eq!(state.handle(Input::RecoveryTimeout), []);
+    assert_eq!(shutdowns(&state.handle(HttpInput::RecoveryTimeout)), 1);
+    assert_eq!(state.handle(HttpInput::RecoveryTimeout), []);
     assert_eq!(state.drained(), Some(false));
 }
 
 #[test]
 fn the_first_subscription_waits_for_the_agent_too() {
     let mut waiting = state(true);
-    let effects = waiting.handle(Input::Stream(News::Failed("refused".into())));
-    assert_eq!(effects, [Effect::StartRecovery, Effect::RetryLater]);
+    let effects = waiting.handle(HttpInput::Stream(News::Failed("refused".into())));
+    assert_eq!(effects, [HttpEffect::StartRecovery, HttpEffect::RetryLater]);
     let mut waiting = state(false);
-    assert_eq!(waiting.handle(refused(503, NOT_READY)), [Effect::StartRecovery, Effect::RetryLater]);
-    subscription(&waiting.handle(Input::Retry));
+    assert_eq!(waiting.handle(refused(503, NOT_READY)), [HttpEffect::StartRecovery, HttpEffect::RetryLater]);
+    subscription(&waiting.handle(HttpInput::Retry));
     // Without checkpoints an agent that restarts has no executors.
-    assert_eq!(shutdowns(&waiting.handle(Input::Stream(News::Failed("refused".into())))), 1);
+    assert_eq!(shutdowns(&waiting.handle(HttpInput::Stream(News::Failed("refused".into())))), 1);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn without_checkpoints_the_end_of_the_stream_is_the_end() {
     state.handle(answer(202, ""));
     assert_eq!(state.drained(), Some(true));
     state.handle(update("u", TaskState::TaskKilled, 2));
-    state.handle(Input::Answer(Err("refused".into())));
+    state.handle(HttpInput::Answer(Err("refused".into())));
     assert_eq!(state.drained(), Some(false));
 }
 
@@ -229,9 +229,9 @@ fn what_cannot_be_repaired_is_a_shutdown() {
     ] {
         let mut state = state(true);
         let effects = state.handle(refused(status, text));
-        let [Effect::Emit(Event::Shutdown { reason })] = &effects[..] else { panic!("{effects:?}") };
+        let [HttpEffect::Emit(Event::Shutdown { reason })] = &effects[..] else { panic!("{effects:?}") };
         assert!(reason.contains(words), "{reason}");
-        assert_eq!(state.handle(Input::Retry), []);
+        assert_eq!(state.handle(HttpInput::Retry), []);
     }
     let mut state = open(true);
     state.handle(update("t", TaskState::TaskRunning, 1));
@@ -245,7 +245,7 @@ fn an_update_that_is_no_good_holds_up_nothing() {
     state.handle(update("t", TaskState::TaskRunning, 1));
     state.handle(update("t", TaskState::TaskFinished, 2));
     let effects = state.handle(answer(400, "Failed to validate Executor::Call: Not a valid UUID"));
-    assert!(matches!(&effects[0], Effect::Emit(Event::Malformed { what }) if what.contains("UUID")));
+    assert!(matches!(&effects[0], HttpEffect::Emit(Event::Malformed { what }) if what.contains("UUID")));
     assert_eq!(sent(&effects), Some(2));
 }
 
@@ -254,8 +254,8 @@ fn shutdown_as_the_first_event_and_the_last() {
     let mut state = open(true);
     state.handle(update("t", TaskState::TaskFinished, 1));
     state.handle(BROKEN);
-    state.handle(Input::Answer(Err("broke".into())));
-    state.handle(Input::Retry);
+    state.handle(HttpInput::Answer(Err("broke".into())));
+    state.handle(HttpInput::Retry);
     state.handle(OPENED);
     // What the subscription carried was not looked at: it is sent by itself.
     let effects = state.handle(shutdown());
@@ -263,7 +263,7 @@ fn shutdown_as_the_first_event_and_the_last() {
     assert_eq!(state.handle(CLOSED), []);
     state.handle(answer(202, ""));
     assert_eq!(state.drained(), Some(true));
-    assert_eq!(state.handle(Input::Retry), []);
+    assert_eq!(state.handle(HttpInput::Retry), []);
 }
 
 #[test]
@@ -280,7 +280,7 @@ fn a_launch_is_one_event_and_a_malformed_one_is_reported() {
     early.handle(OPENED);
     assert!(malformed(&early.handle(launch("t"))));
     let mut state = open(true);
-    assert!(matches!(&state.handle(launch("t"))[..], [Effect::Emit(Event::Launch(_))]));
+    assert!(matches!(&state.handle(launch("t"))[..], [HttpEffect::Emit(Event::Launch(_))]));
     assert!(malformed(&state.handle(launch("t"))));
     assert!(malformed(&state.handle(launch(""))));
     let group = |ids: &[&str]| {
@@ -292,7 +292,7 @@ fn a_launch_is_one_event_and_a_malformed_one_is_reported() {
         assert!(malformed(&state.handle(group(bad))), "{bad:?}");
     }
     let effects = state.handle(group(&["a", "b"]));
-    assert!(matches!(&effects[..], [Effect::Emit(Event::LaunchGroup(tasks))] if tasks.len() == 2));
+    assert!(matches!(&effects[..], [HttpEffect::Emit(Event::LaunchGroup(tasks))] if tasks.len() == 2));
     assert_eq!(subscription(&state.handle(BROKEN)).0, ["t", "a", "b"]);
 }
 
@@ -306,39 +306,39 @@ fn what_cannot_be_used_changes_nothing() {
         assert!(malformed(&state.handle(event(kind, |_| ()))), "{kind:?}");
     }
     assert!(malformed(&state.handle(event(Type::Heartbeat, |event| event.r#type = Some(77)))));
-    assert!(malformed(&state.handle(Input::Stream(News::Record(Bytes::from_static(b"\x0a\xff"))))));
+    assert!(malformed(&state.handle(HttpInput::Stream(News::Record(Bytes::from_static(b"\x0a\xff"))))));
     assert!(malformed(&state.handle(subscribed())));
     assert_eq!(state.handle(event(Type::Error, |_| ())), []);
     let kill = event::Kill { task_id: "t".into(), kill_policy: None };
     let effects = state.handle(event(Type::Kill, |event| event.kill = Some(kill)));
-    assert_eq!(effects, [Effect::Emit(Event::Kill { task_id: "t".into(), grace: None })]);
+    assert_eq!(effects, [HttpEffect::Emit(Event::Kill { task_id: "t".into(), grace: None })]);
 }
 
 #[test]
 fn garbage_in_place_of_records_is_reported_and_the_stream_replaced() {
     let mut state = open(false);
-    let effects = state.handle(Input::Stream(News::Garbage("no length".into())));
+    let effects = state.handle(HttpInput::Stream(News::Garbage("no length".into())));
     assert!(matches!(
         &effects[..],
-        [Effect::Emit(Event::Malformed { .. }), Effect::StartRecovery, Effect::RetryLater]
+        [HttpEffect::Emit(Event::Malformed { .. }), HttpEffect::StartRecovery, HttpEffect::RetryLater]
     ));
-    subscription(&state.handle(Input::Retry));
+    subscription(&state.handle(HttpInput::Retry));
 }
 
 #[test]
 fn heartbeats_are_sent_one_at_a_time_and_silence_ends_the_stream() {
     let mut state = open(true);
-    assert_eq!(state.handle(event(Type::Heartbeat, |_| ())), [Effect::ExpectHeartbeat]);
-    let beat = |effects: &[Effect]| matches!(effects, [Effect::Call(body)] if call(body).r#type() == messages::call::Type::Heartbeat);
-    assert!(beat(&state.handle(Input::HeartbeatDue)));
+    assert_eq!(state.handle(event(Type::Heartbeat, |_| ())), [HttpEffect::ExpectHeartbeat]);
+    let beat = |effects: &[HttpEffect]| matches!(effects, [HttpEffect::Call(body)] if call(body).r#type() == messages::call::Type::Heartbeat);
+    assert!(beat(&state.handle(HttpInput::HeartbeatDue)));
     // One call at a time.
-    assert_eq!(state.handle(Input::HeartbeatDue), []);
+    assert_eq!(state.handle(HttpInput::HeartbeatDue), []);
     assert_eq!(sent(&state.handle(answer(202, ""))), None);
-    assert!(beat(&state.handle(Input::HeartbeatDue)));
+    assert!(beat(&state.handle(HttpInput::HeartbeatDue)));
     // An agent before 1.8.
     state.handle(answer(400, "Expecting 'type' to be present"));
-    assert_eq!(state.handle(Input::HeartbeatDue), []);
-    subscription(&state.handle(Input::Silence));
+    assert_eq!(state.handle(HttpInput::HeartbeatDue), []);
+    subscription(&state.handle(HttpInput::Silence));
 }
 
 /// Anything that can happen, with few enough names that things meet.
@@ -377,7 +377,7 @@ struct World {
 }
 
 impl World {
-    fn input(&mut self, step: Step) -> Option<Input> {
+    fn input(&mut self, step: Step) -> Option<HttpInput> {
         Some(match step {
             Step::Stream(kind) => match kind {
                 0 => OPENED,
@@ -386,14 +386,14 @@ impl World {
                 3 => CLOSED,
                 4 => shutdown(),
                 5 => refused(503, NOT_READY),
-                _ => Input::Stream(News::Failed("refused".into())),
+                _ => HttpInput::Stream(News::Failed("refused".into())),
             },
             Step::Answer(_) if !std::mem::take(&mut self.busy) => return None,
             Step::Answer(kind) => match kind {
                 0..=2 => answer(202, ""),
                 3 => answer(503, NOT_READY),
                 4 => answer(403, "Executor is not subscribed"),
-                _ => Input::Answer(Err("broke".into())),
+                _ => HttpInput::Answer(Err("broke".into())),
             },
             Step::Launch(task) => launch(&task.to_string()),
             Step::Update(task, terminal) => {
@@ -412,11 +412,11 @@ impl World {
                 acknowledge(&task.to_string(), number)
             }
             Step::Acknowledge(_) => return None,
-            Step::Time(0) => Input::RecoveryTimeout,
-            Step::Time(1) => Input::Silence,
-            Step::Time(2) => Input::HeartbeatDue,
-            Step::Time(_) => Input::Retry,
-            Step::Garbage(body) => Input::Stream(News::Record(body.into())),
+            Step::Time(0) => HttpInput::RecoveryTimeout,
+            Step::Time(1) => HttpInput::Silence,
+            Step::Time(2) => HttpInput::HeartbeatDue,
+            Step::Time(_) => HttpInput::Retry,
+            Step::Garbage(body) => HttpInput::Stream(News::Record(body.into())),
         })
     }
 }
@@ -434,8 +434,8 @@ proptest! {
             for effect in &effects {
                 match effect {
                     // Every subscription tells the whole truth, in order.
-                    Effect::Subscribe(_) => prop_assert_eq!(&subscription(&effects).1, &pending),
-                    Effect::Call(_) => {
+                    HttpEffect::Subscribe(_) => prop_assert_eq!(&subscription(&effects).1, &pending),
+                    HttpEffect::Call(_) => {
                         prop_assert!(!std::mem::replace(&mut world.busy, true), "two calls at once");
                         if let Some(number) = sent(&effects) {
                             prop_assert!(pending.contains(&number));
@@ -444,7 +444,7 @@ proptest! {
                     _ => {}
                 }
             }
-            prop_assert!(!gone || effects.iter().all(|effect| matches!(effect, Effect::Emit(_) | Effect::ExpectHeartbeat | Effect::StopRecovery)));
+            prop_assert!(!gone || effects.iter().all(|effect| matches!(effect, HttpEffect::Emit(_) | HttpEffect::ExpectHeartbeat | HttpEffect::StopRecovery)));
             world.shut += shutdowns(&effects);
             prop_assert!(world.shut <= 1);
             prop_assert!(state.drained() != Some(true) || pending.is_empty() || state.phase == Phase::Leaving);

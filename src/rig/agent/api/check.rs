@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::Reply;
+use super::ApiReply;
 use crate::mesos::libprocess::framing::ActorRequest;
 use crate::mesos::messages::call::Type;
 use crate::mesos::messages::task_status::Source;
@@ -19,32 +19,32 @@ pub(super) enum Paths {
 }
 
 /// The call in a request, or the answer to one that holds none.
-pub(super) fn call(request: &ActorRequest, paths: Paths) -> Result<Call, Reply> {
+pub(super) fn call(request: &ActorRequest, paths: Paths) -> Result<Call, ApiReply> {
     let long = format!("/{}/api/v1/executor", crate::rig::agent::hub::ACTOR);
     let known = request.path == long || request.path == "/api/v1/executor";
     match paths {
-        Paths::Long if request.path != long => return Err(Reply::refused(403, "")),
-        Paths::Any if !known => return Err(Reply::refused(404, "404 Not Found.")),
+        Paths::Long if request.path != long => return Err(ApiReply::refused(403, "")),
+        Paths::Any if !known => return Err(ApiReply::refused(404, "404 Not Found.")),
         _ => {}
     }
     if request.method != "POST" {
-        return Err(Reply::refused(405, "Expecting one of { 'POST' }, but received a different method"));
+        return Err(ApiReply::refused(405, "Expecting one of { 'POST' }, but received a different method"));
     }
     match request.header("content-type") {
-        None => return Err(Reply::refused(400, "Expecting 'Content-Type' to be present")),
+        None => return Err(ApiReply::refused(400, "Expecting 'Content-Type' to be present")),
         Some(PROTOBUF) => {}
-        Some(JSON) => return Err(Reply::refused(415, "this agent takes application/x-protobuf only")),
+        Some(JSON) => return Err(ApiReply::refused(415, "this agent takes application/x-protobuf only")),
         Some(_) => {
             let text = format!("Expecting 'Content-Type' of {JSON} or {PROTOBUF}");
-            return Err(Reply::Refused(415, text));
+            return Err(ApiReply::Refused(415, text));
         }
     }
     let call = Call::decode(request.body.as_slice())
-        .map_err(|_| Reply::refused(400, "Failed to parse body into Call protobuf"))?;
-    let invalid = |text: &str| Reply::Refused(400, format!("Failed to validate Executor::Call: {text}"));
+        .map_err(|_| ApiReply::refused(400, "Failed to parse body into Call protobuf"))?;
+    let invalid = |text: &str| ApiReply::Refused(400, format!("Failed to validate Executor::Call: {text}"));
     validate(&call).map_err(|text| invalid(&text))?;
     if call.r#type() == Type::Subscribe && !accepts(request.header("accept")) {
-        return Err(Reply::Refused(406, format!("Expecting 'Accept' to allow '{PROTOBUF}' or '{JSON}'")));
+        return Err(ApiReply::Refused(406, format!("Expecting 'Accept' to allow '{PROTOBUF}' or '{JSON}'")));
     }
     Ok(call)
 }
@@ -135,7 +135,7 @@ mod tests {
 
     fn refusal(paths: Paths, change: impl FnOnce(&mut ActorRequest, &mut Call)) -> (u16, String) {
         match call(&request(change), paths) {
-            Err(Reply::Refused(status, text)) => (status, text),
+            Err(ApiReply::Refused(status, text)) => (status, text),
             other => panic!("{other:?}"),
         }
     }

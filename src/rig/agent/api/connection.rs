@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::check::{self, Paths};
-use super::{Asked, Reply};
+use super::{ApiReply, Asked};
 use crate::mesos::http::recordio;
 use crate::mesos::libprocess::framing::{ActorRequest, Decoder};
 use crate::mesos::libprocess::server::{accepted, date};
@@ -60,18 +60,18 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S, decoder: &mut Decoder) -> Op
     }
 }
 
-async fn ask(call: Call, request: &ActorRequest, hub: &mpsc::UnboundedSender<Internal>) -> Option<Reply> {
+async fn ask(call: Call, request: &ActorRequest, hub: &mpsc::UnboundedSender<Internal>) -> Option<ApiReply> {
     let (reply, answer) = oneshot::channel();
     let asked = Asked { call, token: check::token(request), reply };
     hub.send(Internal::Asked(Box::new(asked))).ok()?;
     answer.await.ok()
 }
 
-async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reply: Reply) -> std::io::Result<()> {
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, reply: ApiReply) -> std::io::Result<()> {
     match reply {
-        Reply::Accepted => stream.write_all(accepted().as_bytes()).await,
-        Reply::Refused(status, text) => stream.write_all(refusal(status, &text).as_bytes()).await,
-        Reply::Stream { mut records, heartbeat } => {
+        ApiReply::Accepted => stream.write_all(accepted().as_bytes()).await,
+        ApiReply::Refused(status, text) => stream.write_all(refusal(status, &text).as_bytes()).await,
+        ApiReply::Stream { mut records, heartbeat } => {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nDate: {}\r\nTransfer-Encoding: chunked\r\nContent-Type: application/x-protobuf\r\n\r\n",
                 date()

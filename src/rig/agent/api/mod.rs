@@ -1,7 +1,7 @@
 //! Version 1 of the executor API as an agent serves it: `POST /slave(1)/api/v1/executor`.
 //!
 //! ```text
-//!  connection: head and body checked, as a real agent words it ─► hub: Asked ─► Reply ─► connection
+//!  connection: head and body checked, as a real agent words it ─► hub: Asked ─► ApiReply ─► connection
 //! ```
 //!
 //! On the agent's port both paths are served, on its domain socket only the long one. Bodies are
@@ -28,11 +28,11 @@ pub(super) struct Asked {
     pub call: Call,
     /// What stood behind `Bearer`.
     pub token: Option<String>,
-    pub reply: oneshot::Sender<Reply>,
+    pub reply: oneshot::Sender<ApiReply>,
 }
 
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum ApiReply {
     Accepted,
     Refused(u16, String),
     /// Events as long as there are any, and a sign of life now and then.
@@ -42,7 +42,7 @@ pub(super) enum Reply {
     },
 }
 
-impl Reply {
+impl ApiReply {
     fn refused(status: u16, text: &str) -> Self {
         Self::Refused(status, text.to_owned())
     }

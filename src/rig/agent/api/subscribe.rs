@@ -2,11 +2,11 @@
 
 use tokio::sync::mpsc;
 
-use super::{Asked, Reply};
+use super::{ApiReply, Asked};
 use crate::mesos::messages::call::{Subscribe, Type};
 use crate::mesos::messages::event;
 use crate::mesos::messages::{Call, Event, Message as _, StatusUpdate, TaskStatus};
-use crate::rig::agent::executor::{ExecutorLink, Phase};
+use crate::rig::agent::executor::{ExecutorLink, ExecutorPhase};
 use crate::rig::agent::history::Direction;
 use crate::rig::agent::hub::Hub;
 use crate::rig::agent::recovery::Recovery;
@@ -22,7 +22,7 @@ impl Hub {
     }
 
     /// In a real agent's order: recovery, heartbeats, ids, claims, subscription.
-    fn call(&mut self, call: Call, token: Option<&str>) -> Reply {
+    fn call(&mut self, call: Call, token: Option<&str>) -> ApiReply {
         let kind = call.r#type();
         let early = match self.recovery {
             Recovery::Containers => true,
@@ -30,46 +30,48 @@ impl Hub {
             Recovery::Done => false,
         };
         if early {
-            return Reply::refused(503, "Agent has not finished recovery");
+            return ApiReply::refused(503, "Agent has not finished recovery");
         }
         let authenticate = self.options.authenticate_http_executors;
         if authenticate && token.is_none() {
-            return Reply::refused(401, "");
+            return ApiReply::refused(401, "");
         }
         if kind == Type::Heartbeat {
-            return Reply::Accepted;
+            return ApiReply::Accepted;
         }
         let gone = self.torn_down && !self.executors.values().any(|executor| executor.is_alive());
         if call.framework_id.value != self.options.framework_id || gone {
-            return Reply::refused(400, "Framework cannot be found");
+            return ApiReply::refused(400, "Framework cannot be found");
         }
         let id = call.executor_id.value.as_str();
         let Some(executor) = self.executors.get(id) else {
-            return Reply::refused(400, "Executor cannot be found");
+            return ApiReply::refused(400, "Executor cannot be found");
         };
         if authenticate && executor.token.as_deref() != token {
-            return Reply::refused(403, "");
+            return ApiReply::refused(403, "");
         }
         match (kind, executor.phase) {
             (Type::Subscribe, _) => self.subscribe(id, call.subscribe.unwrap_or_default()),
-            (_, Phase::Registering | Phase::Recovering) => Reply::refused(403, "Executor is not subscribed"),
+            (_, ExecutorPhase::Registering | ExecutorPhase::Recovering) => {
+                ApiReply::refused(403, "Executor is not subscribed")
+            }
             (Type::Update, _) => {
                 if let Some(update) = call.update {
                     self.update(id, update.status);
                 }
-                Reply::Accepted
+                ApiReply::Accepted
             }
-            (Type::Message, _) => Reply::Accepted,
-            _ => Reply::refused(501, ""),
+            (Type::Message, _) => ApiReply::Accepted,
+            _ => ApiReply::refused(501, ""),
         }
     }
 
-    fn subscribe(&mut self, id: &str, subscribe: Subscribe) -> Reply {
+    fn subscribe(&mut self, id: &str, subscribe: Subscribe) -> ApiReply {
         let (sender, records) = mpsc::unbounded_channel();
-        let stream = Reply::Stream { records, heartbeat: self.options.heartbeat };
+        let stream = ApiReply::Stream { records, heartbeat: self.options.heartbeat };
         let torn_down = self.torn_down;
         let Some(executor) = self.executors.get_mut(id) else { return stream };
-        if torn_down || matches!(executor.phase, Phase::Terminating | Phase::Terminated) {
+        if torn_down || matches!(executor.phase, ExecutorPhase::Terminating | ExecutorPhase::Terminated) {
             self.shared.problem(format!("executor '{id}' subscribes although it is to end"));
             let shutdown = Event { r#type: Some(event::Type::Shutdown.into()), ..Event::default() };
             // Its only event; with the sender the stream ends.
@@ -78,7 +80,8 @@ impl Hub {
         }
         // An older stream ends with this.
         executor.link = Some(ExecutorLink::Stream(sender));
-        let recovered = std::mem::replace(&mut executor.phase, Phase::Running) != Phase::Registering;
+        let recovered =
+            std::mem::replace(&mut executor.phase, ExecutorPhase::Running) != ExecutorPhase::Registering;
         let queued = std::mem::take(&mut executor.queued);
         let never_used = !executor.used && queued.is_empty();
         let marker = executor.meta.join("pids/http.marker");

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{App, AppInstance, Port};
+use super::model::{App, AppInstance, AppPort};
 
 /// Labels beyond these lengths are left out; Marathon counts as Java does, in units of UTF-16.
 const LABEL_NAME_MAX: usize = 492;
@@ -81,13 +81,13 @@ fn label_name(text: &str) -> String {
 
 /// `PORT0`, and by number and name. `PORT` and `PORTS` are about ports of the host and invented ones: a container
 /// network whose ports the app names has no `PORT`.
-fn port_variables(ports: &[Port], assigned: &[Option<u16>], seed: u128) -> BTreeMap<String, String> {
+fn port_variables(ports: &[AppPort], assigned: &[Option<u16>], seed: u128) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     if assigned.is_empty() {
         return all;
     }
     let mut used: BTreeSet<u16> = assigned.iter().flatten().copied().collect();
-    used.extend(ports.iter().map(Port::requested));
+    used.extend(ports.iter().map(AppPort::requested));
     let mut invented = Vec::new();
     let mut names = Vec::new();
     for (index, (port, host)) in ports.iter().zip(assigned).enumerate() {

@@ -1,7 +1,7 @@
 //! Health checks that Mesos runs; Marathon's own (HTTP, TCP without MESOS_) stay with Marathon.
 
 use super::fields::Fields;
-use super::model::{AppHostPort, Port};
+use super::model::{AppHostPort, AppPort};
 use super::AppError;
 use crate::mesos::messages::{health_check, network_info, CommandInfo, HealthCheck};
 
@@ -27,7 +27,7 @@ enum CheckedPort {
 /// The first one of a Mesos kind, as Marathon hands it on; a note for each that nothing here runs.
 pub(super) fn read(
     top: Fields<'_>,
-    ports: &[Port],
+    ports: &[AppPort],
     notes: &mut Vec<String>,
 ) -> Result<Option<AppCheck>, AppError> {
     let mut first = None;
@@ -54,7 +54,7 @@ enum Checker {
     Marathon(&'static str),
 }
 
-fn one(check: Fields<'_>, ports: &[Port]) -> Result<Checker, AppError> {
+fn one(check: Fields<'_>, ports: &[AppPort]) -> Result<Checker, AppError> {
     let protocol = check.word("protocol", &PROTOCOLS)?.unwrap_or("HTTP");
     let mut health = HealthCheck {
         delay_seconds: Some(check.number("delaySeconds")?.unwrap_or(15.0)),
@@ -96,14 +96,14 @@ fn one(check: Fields<'_>, ports: &[Port]) -> Result<Checker, AppError> {
 
 /// The check runs in the task's network namespace: the container's port is looked for there, or the host's where
 /// the two are one.
-fn port(check: Fields<'_>, ports: &[Port]) -> Result<CheckedPort, AppError> {
+fn port(check: Fields<'_>, ports: &[AppPort]) -> Result<CheckedPort, AppError> {
     if let Some(port) = check.port("port")? {
         return Ok(CheckedPort::Number(port));
     }
     let index = check.whole("portIndex", u16::MAX.into())?.unwrap_or(0);
     let found = usize::try_from(index).ok().and_then(|index| Some((index, ports.get(index)?)));
     match found {
-        Some((_, Port { container: Some(0), host: AppHostPort::None, .. })) => Err(check.error(
+        Some((_, AppPort { container: Some(0), host: AppHostPort::None, .. })) => Err(check.error(
             "port",
             "is missing: the app's port of that index has no number, neither in the container nor on the host",
         )),
@@ -119,7 +119,7 @@ fn ip_protocol(check: Fields<'_>) -> Result<Option<i32>, AppError> {
 
 impl AppCheck {
     /// The check of an instance whose host ports are known.
-    pub(super) fn with_port(&self, ports: &[Port], assigned: &[Option<u16>]) -> HealthCheck {
+    pub(super) fn with_port(&self, ports: &[AppPort], assigned: &[Option<u16>]) -> HealthCheck {
         let mut check = self.check.clone();
         let number = match self.port {
             CheckedPort::None => return check,

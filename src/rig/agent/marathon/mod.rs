@@ -18,7 +18,7 @@ mod strings;
 mod task;
 
 pub use self::model::{App, AppInstance};
-pub use self::parse::Choice;
+pub use self::parse::AppChoice;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {

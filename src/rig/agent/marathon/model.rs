@@ -59,19 +59,19 @@ pub struct AppDocker {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum AppNetwork {
-    Host(Vec<Port>),
-    Bridge(Vec<Port>),
+    Host(Vec<AppPort>),
+    Bridge(Vec<AppPort>),
     /// A network of Docker's, or the name `calico`.
     User {
         name: Option<String>,
-        ports: Vec<Port>,
+        ports: Vec<AppPort>,
     },
     None,
 }
 
 /// A port the app declares: a port definition (host network) or a port mapping.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Port {
+pub struct AppPort {
     /// `None` in a port definition.
     pub container: Option<u16>,
     /// What a port definition asks for, which is the host's only with `requirePorts`; 0 is any.
@@ -114,7 +114,7 @@ impl AppInstance {
     }
 }
 
-impl Port {
+impl AppPort {
     /// A TCP port that is no container's.
     pub(super) fn new(name: Option<&str>, host: AppHostPort) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl Port {
 
 impl AppNetwork {
     /// Ports declared, in order.
-    pub fn ports(&self) -> &[Port] {
+    pub fn ports(&self) -> &[AppPort] {
         match self {
             AppNetwork::Host(ports) | AppNetwork::Bridge(ports) | AppNetwork::User { ports, .. } => ports,
             AppNetwork::None => &[],
@@ -144,7 +144,7 @@ impl AppNetwork {
 }
 
 impl App {
-    pub(super) fn ports(&self) -> &[Port] {
+    pub(super) fn ports(&self) -> &[AppPort] {
         self.network.ports()
     }
 
@@ -155,7 +155,7 @@ impl App {
 
     /// The host ports that every instance gets, because the app names them.
     pub fn fixed_ports(&self) -> Vec<u16> {
-        let fixed = |port: &Port| match port.host {
+        let fixed = |port: &AppPort| match port.host {
             AppHostPort::Fixed(port) => Some(port),
             AppHostPort::None | AppHostPort::Any => None,
         };
@@ -165,7 +165,7 @@ impl App {
     /// The host port of each declared port, in order.
     pub(super) fn host_ports(&self, instance: &AppInstance) -> Vec<Option<u16>> {
         let mut free = instance.host_ports.iter().copied();
-        let assign = |port: &Port| match port.host {
+        let assign = |port: &AppPort| match port.host {
             AppHostPort::None => None,
             AppHostPort::Fixed(port) => Some(port),
             AppHostPort::Any => free.next(),

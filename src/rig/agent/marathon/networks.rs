@@ -1,7 +1,7 @@
 //! Networks and ports of an app, from either schema.
 
 use super::fields::Fields;
-use super::model::{AppHostPort, AppNetwork, Port};
+use super::model::{AppHostPort, AppNetwork, AppPort};
 use super::parse::text_map;
 use super::AppError;
 
@@ -34,7 +34,7 @@ pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<AppNetwor
                 );
             }
             Ok(AppNetwork::Host(
-                definitions.unwrap_or_else(|| vec![Port::new(Some(DEFAULT), AppHostPort::Any)]),
+                definitions.unwrap_or_else(|| vec![AppPort::new(Some(DEFAULT), AppHostPort::Any)]),
             ))
         }
         Mode::Bridge => {
@@ -52,8 +52,8 @@ pub(super) fn read(top: Fields<'_>, notes: &mut Vec<String>) -> Result<AppNetwor
 }
 
 /// An app without mappings gets one port, and as many as it has ports of the host's kind.
-fn complete(mappings: Option<Vec<Port>>, definitions: Option<Vec<Port>>) -> Vec<Port> {
-    let any = |name| Port { container: Some(0), ..Port::new(name, AppHostPort::None) };
+fn complete(mappings: Option<Vec<AppPort>>, definitions: Option<Vec<AppPort>>) -> Vec<AppPort> {
+    let any = |name| AppPort { container: Some(0), ..AppPort::new(name, AppHostPort::None) };
     let mut ports = mappings.unwrap_or_else(|| vec![any(Some(DEFAULT))]);
     let wanted = definitions.map_or(0, |definitions| definitions.len()).max(ports.len());
     ports.resize_with(wanted, || any(None));
@@ -102,7 +102,7 @@ fn new_mode(top: Fields<'_>) -> Result<Mode, AppError> {
 }
 
 /// `portMappings`, of the container or, in the older schema, of its Docker part.
-fn mappings(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
+fn mappings(top: Fields<'_>) -> Result<Option<Vec<AppPort>>, AppError> {
     let found = top.object("container", |container| {
         let of = |fields: Fields<'_>| {
             fields.has("portMappings").then(|| fields.objects("portMappings", mapping)).transpose()
@@ -120,8 +120,8 @@ fn mappings(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
     Ok(found.flatten())
 }
 
-fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
-    Ok(Port {
+fn mapping(mapping: Fields<'_>) -> Result<AppPort, AppError> {
+    Ok(AppPort {
         container: Some(mapping.port("containerPort")?.unwrap_or(0)),
         defined: 0,
         host: match mapping.port("hostPort")? {
@@ -136,18 +136,18 @@ fn mapping(mapping: Fields<'_>) -> Result<Port, AppError> {
 }
 
 /// `portDefinitions`, or the older `ports`; both when they say the same, of which the former says more.
-fn definitions(top: Fields<'_>) -> Result<Option<Vec<Port>>, AppError> {
+fn definitions(top: Fields<'_>) -> Result<Option<Vec<AppPort>>, AppError> {
     let fixed = top.flag("requirePorts")?.unwrap_or(false);
     let port = |number: u16, name: Option<&str>| {
         let host = if fixed && number != 0 { AppHostPort::Fixed(number) } else { AppHostPort::Any };
-        Port { defined: number, ..Port::new(name, host) }
+        AppPort { defined: number, ..AppPort::new(name, host) }
     };
     let numbers = top.ports("ports")?;
     if !top.has("portDefinitions") {
         return Ok(top.has("ports").then(|| numbers.into_iter().map(|number| port(number, None)).collect()));
     }
     let definitions = top.objects("portDefinitions", |definition| {
-        Ok(Port {
+        Ok(AppPort {
             protocol: protocol(definition)?,
             labels: text_map(definition, "labels")?,
             ..port(definition.port("port")?.unwrap_or(0), definition.text("name")?)

@@ -23,7 +23,7 @@ const RESERVED: [&str; 3] = ["restart", "tasks", "versions"];
 
 /// Which app is meant, and what Marathon itself would add to it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Choice<'a> {
+pub struct AppChoice<'a> {
     /// The id of one among several.
     pub app: Option<&'a str>,
     /// What Marathon was given as `--executor`.
@@ -33,11 +33,11 @@ pub struct Choice<'a> {
 impl App {
     /// Reads one app definition.
     pub fn parse(json: &str) -> Result<App, AppError> {
-        Self::read(json.as_bytes(), &Choice::default())
+        Self::read(json.as_bytes(), &AppChoice::default())
     }
 
     /// Reads the chosen app out of a file, in any encoding.
-    pub fn read(file: &[u8], choice: &Choice<'_>) -> Result<App, AppError> {
+    pub fn read(file: &[u8], choice: &AppChoice<'_>) -> Result<App, AppError> {
         let value: Value = serde_json::from_str(&source::text(file)?).map_err(AppError::Json)?;
         let value = source::choose(value, choice.app)?;
         let top = Fields::top(&value)?;

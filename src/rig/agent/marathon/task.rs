@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::environment;
-use super::model::{App, AppCommand, AppDocker, AppInstance, AppNetwork, Port};
+use super::model::{App, AppCommand, AppDocker, AppInstance, AppNetwork, AppPort};
 use crate::mesos::messages::container_info::{docker_info, DockerInfo};
 use crate::mesos::messages::{
     self, container_info, discovery_info, value, CommandInfo, ContainerInfo, DiscoveryInfo, DurationInfo,
@@ -123,7 +123,7 @@ impl App {
 
     /// Only ports with a host port are Docker's business.
     fn port_mappings(&self, assigned: &[Option<u16>]) -> Vec<docker_info::PortMapping> {
-        let mapped = |(port, host): (&Port, &Option<u16>)| -> Vec<docker_info::PortMapping> {
+        let mapped = |(port, host): (&AppPort, &Option<u16>)| -> Vec<docker_info::PortMapping> {
             let (Some(container), Some(host)) = (port.container, *host) else { return Vec::new() };
             // 0: the port inside is the one outside.
             let container = if container == 0 { host } else { container };
@@ -145,7 +145,7 @@ impl App {
             _ => None,
         };
         let described =
-            |(port, host): (&Port, &Option<u16>)| discovery_ports(port, *host, network.as_deref());
+            |(port, host): (&AppPort, &Option<u16>)| discovery_ports(port, *host, network.as_deref());
         let ports: Vec<_> = self.ports().iter().zip(assigned).flat_map(described).collect();
         DiscoveryInfo {
             visibility: discovery_info::Visibility::Framework.into(),
@@ -156,7 +156,7 @@ impl App {
     }
 }
 
-fn discovery_ports(port: &Port, host: Option<u16>, network: Option<&str>) -> Vec<messages::Port> {
+fn discovery_ports(port: &AppPort, host: Option<u16>, network: Option<&str>) -> Vec<messages::Port> {
     let mut own = port.labels.clone();
     let number = match (host, port.container) {
         (Some(host), Some(_)) => {

@@ -11,7 +11,7 @@ use super::Driver;
 use crate::error::{Code, Failure};
 use crate::limits::{START_BESIDES_GATE, START_WITHOUT_GATE};
 use crate::logging;
-use crate::task::channel::{Change, Ended, Outcome};
+use crate::task::channel::{Ended, LifeChange, Outcome};
 use crate::task::life::admission::{self, Admitted};
 use crate::task::life::consul_entries::Registrar;
 use crate::task::life::ending::{self, Networked, Remains};
@@ -84,7 +84,7 @@ impl Driver {
     }
 
     /// The work of a job; `None` when something that it needs is missing, which the states rule out.
-    fn work(&mut self, job: Job, cancel: CancellationToken) -> Option<setup::Job> {
+    fn work(&mut self, job: Job, cancel: CancellationToken) -> Option<setup::JobFuture> {
         Some(match job {
             Job::Record => {
                 let task = self.order.description.task.calico()?.clone();
@@ -156,10 +156,10 @@ impl Driver {
 
     fn tell(&mut self, word: Word) {
         match word {
-            Word::Prepared => self.channel.tell(Change::Prepared),
-            Word::Killing => self.channel.tell(Change::Killing),
+            Word::Prepared => self.channel.tell(LifeChange::Prepared),
+            Word::Killing => self.channel.tell(LifeChange::Killing),
             Word::Health { healthy, too_often } => {
-                self.channel.tell(Change::Health { healthy, kill: too_often });
+                self.channel.tell(LifeChange::Health { healthy, kill: too_often });
             }
             Word::Running => self.running(),
         }
@@ -179,7 +179,7 @@ impl Driver {
                 addresses
             }
         };
-        self.channel.tell(Change::Running { inspect, addresses: addresses.clone() });
+        self.channel.tell(LifeChange::Running { inspect, addresses: addresses.clone() });
         self.check(addresses);
     }
 

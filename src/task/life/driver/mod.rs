@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admitted;
 use super::ending::{Leaving, Names};
 use super::event::{LifeEvent, Timer};
-use super::setup::{Ending, Made, Stopped};
+use super::setup::{JobEnding, JobProduct, Stopped};
 use super::state::State;
 use super::table::{Job, LifeKind};
 use crate::calico::Pending;
@@ -38,7 +38,7 @@ type Doing<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 struct Driver {
     order: Arc<Order>,
     channel: LifeChannel,
-    jobs: JoinSet<(Job, Ending)>,
+    jobs: JoinSet<(Job, JobEnding)>,
     tasks: HashMap<Id, Job>,
     cancels: BTreeMap<Job, CancellationToken>,
     timers: BTreeMap<Timer, Instant>,
@@ -195,7 +195,7 @@ impl Driver {
     }
 
     /// Keeps what a job has made, or why it has not.
-    fn job_ended(&mut self, ended: Result<(Id, (Job, Ending)), JoinError>) -> Option<LifeEvent> {
+    fn job_ended(&mut self, ended: Result<(Id, (Job, JobEnding)), JoinError>) -> Option<LifeEvent> {
         let (job, ending) = match ended {
             Ok((id, ended)) => {
                 self.tasks.remove(&id);
@@ -233,20 +233,20 @@ impl Driver {
         Some(LifeEvent::Failed(job))
     }
 
-    fn keep(&mut self, made: Made) {
+    fn keep(&mut self, made: JobProduct) {
         match made {
-            Made::Nothing => {}
-            Made::Admitted(admitted) => {
+            JobProduct::Nothing => {}
+            JobProduct::Admitted(admitted) => {
                 self.order = admitted.order.clone();
                 self.admitted = Some(Arc::new(*admitted));
             }
-            Made::Gate(gate) => self.listen(Arc::new(gate)),
-            Made::Choice(choice) => self.choice = Some(*choice),
-            Made::Interface(interface) => self.interface = Some(interface),
-            Made::Ready(ready) => self.ready = Some(Arc::new(*ready)),
-            Made::Attached(attached) => self.attached = Some(attached),
-            Made::Wired(wired) => self.wired = Some(*wired),
-            Made::Seen(seen, process) => {
+            JobProduct::Gate(gate) => self.listen(Arc::new(gate)),
+            JobProduct::Choice(choice) => self.choice = Some(*choice),
+            JobProduct::Interface(interface) => self.interface = Some(interface),
+            JobProduct::Ready(ready) => self.ready = Some(Arc::new(*ready)),
+            JobProduct::Attached(attached) => self.attached = Some(attached),
+            JobProduct::Wired(wired) => self.wired = Some(*wired),
+            JobProduct::Seen(seen, process) => {
                 self.seen = seen;
                 if let Some(attached) = &mut self.attached {
                     attached.watch(process);

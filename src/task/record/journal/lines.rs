@@ -24,7 +24,7 @@ const LONGEST: u64 = 1 << 20;
 
 /// What an owner leaves who has not heard what became of a release.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Held {
+pub(super) struct HeldLine {
     pub held: Vec<IpAddr>,
 }
 
@@ -43,7 +43,7 @@ impl Parsed {
     pub fn line(&self) -> Vec<u8> {
         let written = match (&self.pending, &self.held) {
             (Some(pending), _) => line(pending),
-            (None, Some(held)) => line(&Held { held: held.clone() }),
+            (None, Some(held)) => line(&HeldLine { held: held.clone() }),
             (None, None) => return Vec::new(),
         };
         // It was just read from JSON.
@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str) -> Result<Parsed, String> {
     // Half a line is of an owner that died while it wrote: a write to the datastore had not been sent yet.
     for line in values.map_while(Result::ok) {
         parsed.pending = parsed.pending.or_else(|| Pending::deserialize(&line).ok().map(Box::new));
-        parsed.held = parsed.held.or_else(|| Held::deserialize(&line).ok().map(|line| line.held));
+        parsed.held = parsed.held.or_else(|| HeldLine::deserialize(&line).ok().map(|line| line.held));
         parsed.ending = parsed.ending.or_else(|| Ending::deserialize(&line).ok());
     }
     Ok(parsed)

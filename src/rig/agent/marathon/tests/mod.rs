@@ -35,7 +35,7 @@ fn docker(task: &TaskInfo) -> &crate::mesos::messages::container_info::DockerInf
 }
 
 fn with_executor(json: &str) -> Result<App, AppError> {
-    App::read(json.as_bytes(), &Choice { executor: Some("/x"), app: None })
+    App::read(json.as_bytes(), &AppChoice { executor: Some("/x"), app: None })
 }
 
 fn refusal(json: &str) -> String {

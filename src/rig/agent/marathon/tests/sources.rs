@@ -5,11 +5,11 @@ use super::*;
 const APP: &str = r#"{"id": "/a", "container": {"docker": {"image": "größe"}}}"#;
 
 fn read(bytes: &[u8]) -> Result<App, AppError> {
-    App::read(bytes, &Choice::default())
+    App::read(bytes, &AppChoice::default())
 }
 
 fn chosen(json: &str, id: &str) -> Result<App, AppError> {
-    App::read(json.as_bytes(), &Choice { app: Some(id), executor: None })
+    App::read(json.as_bytes(), &AppChoice { app: Some(id), executor: None })
 }
 
 #[test]
