@@ -33,7 +33,7 @@ async fn every_exit_has_its_state_and_words() {
 async fn one_terminal_update_however_it_ends() {
     let world = World::new().await;
     let task = world.running(&app("/once", "sleep 0.3; exit 3", json!({}))).await;
-    // A kill beside the exit, a second one behind it.
+    // A kill beside the exit, a second one behind it. Nothing announces an exit, so nothing can be awaited.
     tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     let _ = world.agent.kill(&task.id, Some(std::time::Duration::ZERO)).await;
     task.ends().await;

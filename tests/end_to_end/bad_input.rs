@@ -149,8 +149,7 @@ async fn a_configuration_that_is_mended_in_time() {
     let good = std::fs::read(&world.stack.config).unwrap();
     std::fs::write(&world.stack.config, "no = [toml").unwrap();
     let task = world.launch(&app("/patient", "sleep 1000", calico())).await;
-    // The executor meets the bad file, whose log goes nowhere yet.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    task.logs("trying again", 1).await;
     std::fs::write(&world.stack.config, good).unwrap();
     task.reaches(calico_mesos::mesos::messages::TaskState::TaskRunning).await;
     task.kill().await;

@@ -11,7 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::kit::faults::Freeze;
 use crate::kit::wait::eventually;
-use crate::world::{app, calico, with, Task, World, LIMIT};
+use crate::world::{app, calico, sh, with, Task, World, LIMIT};
 
 pub fn signal(task: &Task<'_>, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(task.launched.executor_pid).unwrap()), signal).unwrap();
@@ -153,6 +153,13 @@ async fn a_docker_that_is_gone_does_not_keep_a_task_alive() {
     world.nothing_left().await;
 }
 
+/// Whether a connection waits in the queue of a Docker that accepts none.
+fn waits_at(host: &str) -> bool {
+    let socket = host.strip_prefix("unix://").unwrap();
+    let listening = sh(&format!("ss -xlH src {socket}"));
+    listening.split_whitespace().nth(2).is_some_and(|queue| queue.parse::<u32>().unwrap() > 0)
+}
+
 /// A daemon that hangs when it is asked to start: the kill is answered all the same, and what Docker makes of
 /// the start later on is found.
 #[tokio::test]
@@ -167,10 +174,9 @@ async fn a_kill_while_docker_hangs_in_start() {
     world.stack.docker.freeze();
     attached.shutdown().await.unwrap();
     drop(attached);
-    // Nobody is held up any more.
+    // Nothing is held up any more.
     drop(listener);
-    // By then the executor waits for Docker's answer.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    eventually("the executor waits for Docker's answer", async || waits_at(&world.stack.docker.host())).await;
     world.agent.kill(&task.id, Some(Duration::ZERO)).await.unwrap();
     let status = task.ends().await;
     assert_eq!(status.state(), TaskState::TaskKilled, "{status:?}\n{}", task.log());

@@ -41,7 +41,7 @@ async fn route(world: &World) {
     sh(&format!("ip route add {address} dev {interface} scope link metric 1024"));
 }
 
-/// For half a second, in which nothing may happen.
+/// For half a second, in which nothing may happen: there is no condition to wait for.
 async fn still_waits(task: &Task<'_>) {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(task.states(), [TaskState::TaskStarting], "{}", task.log());

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::fault::{Actor, Fault};
 use crate::kit::faults;
+use crate::kit::wait::eventually;
 use crate::life::Lives;
 use crate::machine::{Machine, Service};
 use crate::plan::{Away, Manner, Plan, Work};
@@ -182,6 +183,7 @@ async fn lose_answer(machine: &mut Machine, plan: &Plan, lives: &Lives, held: He
     // The writer cannot even look what became of it.
     machine.take(Service::WayToEtcd).await;
     if let Away::Moment(moment) = plan.away {
+        // How long the outage lasts is what the plan varies.
         sleep(moment).await;
         machine.restore().await;
     }
@@ -199,7 +201,7 @@ async fn late_write(machine: &mut Machine, plan: &Plan, lives: &Lives, held: Hel
     processes::signal(writer, Signal::SIGKILL);
     let after_cleaning = plan.coin;
     if after_cleaning {
-        sleep(Duration::from_millis(200)).await;
+        eventually("the writer is dead", async || !processes::is_alive(writer)).await;
         machine.clean().await;
     }
     let delivered = timeout(WRITE, machine.proxy.deliver()).await.is_ok();
