@@ -30,6 +30,8 @@ pub struct PoolUsage {
     pub loose_blocks: u128,
     /// Blocks that a host could still claim.
     pub free_blocks: u128,
+    /// Damaged blocks, among the loose ones; which of their addresses are allocated is unknown.
+    pub damaged_blocks: u128,
 }
 
 impl Datastore {
@@ -62,6 +64,7 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, ReadKey>) -> 
         affine_blocks: 0,
         loose_blocks: 0,
         free_blocks: 0,
+        damaged_blocks: 0,
     };
     let ours: Vec<(&IpNet, &ReadKey)> = blocks.iter().filter(|(cidr, _)| overlap(&pool.cidr, cidr)).collect();
     let shared = shared(ours.iter().map(|(cidr, _)| **cidr));
@@ -71,6 +74,7 @@ fn usage(pool: &Pool, reserved: &[IpNet], blocks: &BTreeMap<IpNet, ReadKey>) -> 
         let Ok(block) = Block::parse(&entry.value, cidr) else {
             unreadable += common(cidr, &pool.cidr).map_or(0, |net| addresses(&net));
             usage.loose_blocks += 1;
+            usage.damaged_blocks += 1;
             continue;
         };
         match block.node() {
@@ -177,6 +181,7 @@ mod tests {
         let blocks = BTreeMap::from([(cidr, ReadKey { value: b"{}".to_vec(), ..entry })]);
         let usage = usage(&pool("10.0.0.0/28"), &[], &blocks);
         assert_eq!((usage.allocated, usage.free, usage.free_blocks), (0, 8, 1));
+        assert_eq!((usage.loose_blocks, usage.damaged_blocks), (1, 1));
     }
 
     #[test]

@@ -52,7 +52,7 @@ async fn every_part_has_its_line_and_a_problem_is_exit_code_2() {
         assert!(datastore.contains(words), "{datastore}");
     }
     assert!(line(&said, "docker").starts_with("FAIL"), "{said:?}");
-    assert!(said.stdout.contains("                 > Docker tasks cannot start"), "{said:?}");
+    assert!(said.stdout.contains("                 > start Docker (systemctl start docker)"), "{said:?}");
     assert!(line(&said, "bgp").contains("not used: no pool needs it"), "{said:?}");
     assert!(line(&said, "consul").contains("not used"), "{said:?}");
     assert!(line(&said, "tasks").contains("0 running, 0 waiting for teardown"), "{said:?}");
@@ -157,11 +157,30 @@ async fn a_compaction_and_damaged_records_are_seen() {
     }
     let pool = format!("{RESOURCES}/ippools/odd");
     desk.world.put(&pool, r#"{"spec":{"cidr":"10.0.0.0"}}"#).await;
+    // One of each kind that no other part of `status` reads.
+    let others = [
+        format!("{RESOURCES}/bgppeers/broken"),
+        format!("{RESOURCES}/globalnetworkpolicies/broken"),
+        format!("{RESOURCES}/hostendpoints/broken"),
+        format!("{RESOURCES}/profiles/broken"),
+        format!("{RESOURCES}/workloadendpoints/default/broken"),
+        "/calico/ipam/v2/assignment/ipv4/block/10.65.0.0-26".to_owned(),
+        "/calico/ipam/v2/handle/broken".to_owned(),
+    ];
+    for key in &others {
+        desk.world.put(key, "{").await;
+    }
     let document: Value = serde_json::from_str(&desk.run("status -o json").stdout).unwrap();
     let datastore = check(&document, "datastore");
     assert_eq!(datastore["verdict"], "warn");
-    assert_eq!(datastore["facts"]["damaged"], json!([keys[1], keys[0], pool]));
-    assert!(check(&document, "pool")["text"].as_str().unwrap().contains("10.65.0.0/24"));
+    let damaged = datastore["facts"]["damaged"].as_array().unwrap();
+    let all = [&keys[..], &others, &[pool]].concat();
+    let seen = |key: &String| damaged.iter().any(|damaged| damaged == key.as_str());
+    assert!(damaged.len() == all.len() && all.iter().all(seen), "{damaged:#?}");
+    let pool = check(&document, "pool");
+    let text = pool["text"].as_str().unwrap();
+    assert!(text.contains("10.65.0.0/24") && text.contains("1 damaged block left out"), "{pool}");
+    assert_eq!((&pool["verdict"], &pool["facts"]["damaged_blocks"]), (&json!("warn"), &json!(1)));
 }
 
 #[tokio::test]

@@ -52,7 +52,7 @@ pub struct StoreFacts {
     pub pools: Vec<PoolFacts>,
     /// FelixConfiguration programs the routes of the cluster without BIRD.
     pub felix_routes: bool,
-    /// Records that cannot be read.
+    /// The keys of damaged records of all kinds.
     pub damaged: Vec<String>,
 }
 

@@ -4,6 +4,7 @@
 //! 0 when all is well, 1 with warnings only, 2 with a problem.
 
 mod bird;
+mod damage;
 mod draft;
 mod facts;
 mod read;
@@ -142,7 +143,8 @@ fn classic(facts: &HostFacts, out: &Out) {
     let store = facts.store.as_ref().ok();
     let version = store.and_then(|store| store.cluster.as_ref()?.version.clone());
     if let (Some(_), Some(version)) = (&facts.felix.process, version) {
-        out.line(format!("Running felix version {version}"));
+        // calicoctl asked the datastore as well: no running Felix tells its version.
+        out.line(format!("Running felix version {version} (as the datastore has it)"));
     }
     for (family, bird) in [("IPv4", &facts.bird), ("IPv6", &facts.bird6)] {
         out.line(format!("\n{family} BGP status"));

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::calico::{self, CalicoError, Datastore, Identity, Kind, Object};
+use crate::calico::{self, CalicoError, Datastore, Identity, Object};
 use crate::cli::node::{agents, launcher_folder};
 use crate::cli::session::Session;
 use crate::cli::{programs, runtime};
@@ -22,6 +22,7 @@ use crate::task::story::{Stories, Story, StoryPhase};
 use crate::workload::{Docker, DockerHost};
 
 use super::bird;
+use super::damage;
 use super::facts::{
     AgentFacts, ClusterFacts, DockerFacts, FelixFacts, HostFacts, NodeFacts, NodeRecord, PoolFacts,
     StoreFacts, TaskFact, TaskFacts,
@@ -93,14 +94,10 @@ async fn store(config: &Config, node: &str) -> Result<StoreFacts, String> {
 
 async fn read_store(datastore: &mut Datastore, node: &str) -> Result<StoreFacts, CalicoError> {
     let health = datastore.health(node).await?;
-    let mut damaged = Vec::new();
+    let mut damaged = damage::keys(datastore).await?;
     let mut found = Vec::new();
-    for kind in
-        [Kind::ClusterInformation, Kind::Node, Kind::IpPool, Kind::BgpConfiguration, Kind::FelixConfiguration]
-    {
-        let objects = datastore.objects(kind).await?;
-        damaged.extend(objects.damaged.into_iter().map(|damaged| damaged.key));
-        found.push(objects.found);
+    for kind in damage::READ {
+        found.push(damage::read(datastore, kind, &mut damaged).await?);
     }
     let [cluster, nodes, pools, bgp, felix] = <[Vec<Object>; 5]>::try_from(found).unwrap_or_default();
     let usage = datastore.usage().await?;
@@ -137,7 +134,7 @@ async fn read_store(datastore: &mut Datastore, node: &str) -> Result<StoreFacts,
             })
             .collect(),
         felix_routes,
-        damaged,
+        damaged: damaged.into_iter().collect(),
     })
 }
 

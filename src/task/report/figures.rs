@@ -154,6 +154,7 @@ mod tests {
             affine_blocks: 1,
             loose_blocks: 0,
             free_blocks: 1023,
+            damaged_blocks: 0,
         }
     }
 

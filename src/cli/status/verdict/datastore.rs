@@ -21,8 +21,10 @@ pub fn datastore(store: &Result<StoreFacts, String>, now: SystemTime) -> StatusC
     let StoreFacts { health, damaged, .. } = match store {
         Ok(store) => store,
         Err(why) => {
-            draft
-                .fail(why.clone(), "no task with Calico can start or give its address back until it answers");
+            draft.fail(
+                why.clone(),
+                "check etcd with `etcdctl endpoint health`, and what is configured with `calico-mesos config show`; until it answers no task with Calico can start or give its address back",
+            );
             return draft.done("datastore", json!({ "error": why }));
         }
     };
@@ -37,8 +39,8 @@ pub fn datastore(store: &Result<StoreFacts, String>, now: SystemTime) -> StatusC
     history(&mut draft, health, now);
     if !damaged.is_empty() {
         draft.warn(
-            format!("{} cannot be read: {}", count(damaged.len(), "record"), some(damaged)),
-            "repair or delete them: Calico's programs do not see them either",
+            format!("{}: {}", count(damaged.len(), "damaged record"), some(damaged)),
+            "the verb that lists such records says what is wrong with each (`calico-mesos ipam check` for addresses); write it anew with `calicoctl apply`, or delete it with `etcdctl del KEY`",
         );
     }
     let since = match &health.history {
@@ -96,22 +98,27 @@ fn size(draft: &mut Draft, health: &StoreHealth) {
     }
 }
 
+fn revisions(number: i64) -> String {
+    match number.unsigned_abs() {
+        1 => "1 revision".to_owned(),
+        number => format!("{} revisions", grouped(number.into())),
+    }
+}
+
 fn history(draft: &mut Draft, health: &StoreHealth, now: SystemTime) {
     let advice = "nothing compacts this etcd: Calico's compactor is part of kube-controllers; start etcd with --auto-compaction-mode=periodic --auto-compaction-retention=1h";
     match health.history {
         History::Unknown => {}
-        History::Whole if health.revision > LONG_HISTORY => draft.warn(
-            format!("never compacted in {} revisions", grouped(health.revision.unsigned_abs().into())),
-            advice,
-        ),
-        History::Whole => draft
-            .say(format!("not compacted yet ({} revisions)", grouped(health.revision.unsigned_abs().into()))),
+        History::Whole if health.revision > LONG_HISTORY => {
+            draft.warn(format!("never compacted in {}", revisions(health.revision)), advice)
+        }
+        History::Whole => draft.say(format!("not compacted yet ({})", revisions(health.revision))),
         History::Since { revision, time } => {
             let kept = health.revision.saturating_sub(revision);
             let age = time.and_then(|time| now.duration_since(time).ok());
             let reach = match age {
                 Some(age) => format!("history of {}", span(age)),
-                None => format!("history of {} revisions", grouped(kept.unsigned_abs().into())),
+                None => format!("history of {}", revisions(kept)),
             };
             match kept > LONG_HISTORY && age.is_none_or(|age| age > OLD_HISTORY) {
                 true => draft.warn(format!("{reach}: compacted once, and not since"), advice),

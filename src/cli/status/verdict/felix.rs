@@ -69,7 +69,7 @@ pub fn felix(facts: &HostFacts, store: Option<&StoreFacts>) -> StatusCheck {
             draft.say(format!("{version}pid {pid}, up {}", span(*age)));
         }
         (None, true) => draft
-            .fail("no Felix runs on this host", "start calico/node: until then a task's packets are dropped"),
+            .fail("no Felix runs on this host", "start calico/node, with `calico-mesos node start` where calico-node.service is installed; until then a task's packets are dropped"),
         (None, false) => {
             draft.warn("its process cannot be seen from here", "run status in the host's pid namespace")
         }

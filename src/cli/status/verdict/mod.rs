@@ -88,7 +88,10 @@ pub fn docker(docker: &Result<DockerFacts, String>) -> StatusCheck {
     let docker = match docker {
         Ok(docker) => docker,
         Err(why) => {
-            draft.fail(why.clone(), "Docker tasks cannot start; commands can");
+            draft.fail(
+                why.clone(),
+                "start Docker (systemctl start docker) and look at its log (journalctl -u docker); until it answers only commands can start",
+            );
             return draft.done("docker", json!({ "error": why }));
         }
     };
@@ -104,7 +107,7 @@ pub fn docker(docker: &Result<DockerFacts, String>) -> StatusCheck {
         (Some(path), Some(fault), _) => draft.fail(format!("runtime calico > {path}: {fault}"), install),
         (Some(path), None, Some((file, Some(program)))) if program != path => draft.warn(
             format!("runtime calico > {path}, but {} names {program}", file.display()),
-            "dockerd changes over when it reads the file again: kill -HUP its pid",
+            "make dockerd read the file again: kill -HUP its pid",
         ),
         (Some(path), None, Some((file, None))) => draft.warn(
             format!(
@@ -134,7 +137,10 @@ pub fn consul(consul: Option<&Result<usize, String>>) -> StatusCheck {
             1 => "1 entry of Calico tasks".to_owned(),
             entries => format!("{entries} entries of Calico tasks"),
         }),
-        Some(Err(why)) => draft.fail(why.clone(), "tasks run without a name until Consul's agent answers"),
+        Some(Err(why)) => draft.fail(
+            why.clone(),
+            "start Consul's agent (systemctl start consul), or set consul.enabled = false; until it answers tasks run without a name",
+        ),
     }
     let entries = consul.and_then(|consul| consul.as_ref().ok());
     draft.done("consul", json!({ "enabled": consul.is_some(), "entries": entries }))
@@ -207,7 +213,7 @@ pub fn tasks(tasks: &Result<TaskFacts, String>) -> StatusCheck {
                 count(tasks.unreadable.len(), "record"),
                 some(&tasks.unreadable)
             ),
-            "they belong to another release of calico-mesos, or are not journal files",
+            "`calico-mesos gc` of the release that wrote them reads them; move files that are not the journal's out of its folder",
         );
     }
     draft.done(

@@ -3,6 +3,7 @@
 use serde_json::{json, Value};
 
 use super::{FULL, NEARLY_FULL};
+use crate::cli::output::count;
 use crate::cli::status::draft::{grouped, Draft, StatusCheck};
 use crate::cli::status::facts::{HostFacts, PoolFacts};
 
@@ -35,6 +36,13 @@ fn one_pool(PoolFacts { usage, vxlan, ipip }: &PoolFacts, mtu: Option<u32>) -> S
     }
     let blocks = usage.affine_blocks + usage.loose_blocks;
     draft.say(format!("{} of {} blocks", grouped(blocks), grouped(blocks + usage.free_blocks)));
+    if usage.damaged_blocks > 0 {
+        let blocks = count(usize::try_from(usage.damaged_blocks).unwrap_or(usize::MAX), "damaged block");
+        draft.warn(
+            format!("{blocks} left out of these numbers"),
+            "see which and why: calico-mesos ipam check",
+        );
+    }
     if let Some(mtu) = mtu {
         draft.say(format!("MTU {mtu}"));
     }
@@ -49,7 +57,8 @@ fn one_pool(PoolFacts { usage, vxlan, ipip }: &PoolFacts, mtu: Option<u32>) -> S
         json!({
             "name": usage.name, "cidr": usage.cidr, "enabled": usage.enabled, "encapsulation": mode,
             "allocated": number(usage.allocated), "reserved": number(usage.reserved), "free": number(usage.free),
-            "blocks": number(blocks), "free_blocks": number(usage.free_blocks), "mtu": mtu,
+            "blocks": number(blocks), "free_blocks": number(usage.free_blocks),
+            "damaged_blocks": number(usage.damaged_blocks), "mtu": mtu,
         }),
     )
 }
