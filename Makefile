@@ -18,7 +18,7 @@ CARGO ?= cargo
 PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-network
 # Offline inside it: there is no way out, and cargo would wait for one.
 OFFLINE := CARGO_NET_OFFLINE=true
-DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli
+DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
 .PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint licences build setup
 

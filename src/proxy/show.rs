@@ -18,7 +18,7 @@ use std::net::IpAddr;
 
 use serde_json::{json, Map, Value};
 
-use super::create::{Bound, RUNC};
+use super::create::{self, Bound, RUNC};
 use crate::net::plan::{NEXT_HOP_V4, NEXT_HOP_V6};
 
 /// What is known of one container.
@@ -37,20 +37,18 @@ pub struct Shown<'a> {
 /// One container of `GET /containers/{id}/json`.
 pub fn inspect(answer: &mut Value, shown: &Shown<'_>) {
     let client = &shown.bound.client;
+    let mode = mode(answer, shown);
     if let Some(host) = answer.get_mut("HostConfig").and_then(Value::as_object_mut) {
-        host.insert("NetworkMode".into(), mode(shown).into());
+        host.insert("NetworkMode".into(), mode.into());
         let runtime = if client.runtime.is_empty() { RUNC } else { &client.runtime };
         host.insert("Runtime".into(), runtime.into());
-        let none = client.port_bindings.is_null();
-        host.insert("PortBindings".into(), if none { json!({}) } else { client.port_bindings.clone() });
+        if !client.port_bindings.is_null() {
+            host.insert("PortBindings".into(), client.port_bindings.clone());
+        }
         host.insert("PublishAllPorts".into(), client.publish_all.into());
     }
-    let exposed: Vec<String> = match answer.pointer("/Config/ExposedPorts") {
-        Some(Value::Object(exposed)) => exposed.keys().cloned().collect(),
-        _ => Vec::new(),
-    };
     let Some(settings) = answer.get_mut("NetworkSettings").and_then(Value::as_object_mut) else { return };
-    settings.insert("Ports".into(), port_map(shown, exposed));
+    settings.insert("Ports".into(), port_map(shown));
     for (key, value) in addresses(shown) {
         // Daemons of Docker 29 and later have them in the network alone.
         if settings.contains_key(key) {
@@ -66,8 +64,9 @@ pub fn inspect(answer: &mut Value, shown: &Shown<'_>) {
 
 /// One entry of `GET /containers/json`.
 pub fn listed(entry: &mut Value, shown: &Shown<'_>) {
+    let mode = mode(entry, shown);
     if let Some(host) = entry.get_mut("HostConfig").and_then(Value::as_object_mut) {
-        host.insert("NetworkMode".into(), mode(shown).into());
+        host.insert("NetworkMode".into(), mode.into());
     }
     if let Some(settings) = entry.get_mut("NetworkSettings").and_then(Value::as_object_mut) {
         join(settings, shown);
@@ -78,13 +77,18 @@ pub fn listed(entry: &mut Value, shown: &Shown<'_>) {
                 json!({"IP": address, "PrivatePort": container, "PublicPort": host, "Type": protocol})
             })
         });
-        *ports = published.collect();
+        *ports = published.chain(unpublished(shown)).collect();
     }
 }
 
-/// What the client has written; nothing is the default.
-fn mode<'a>(shown: &Shown<'a>) -> &'a str {
-    match shown.bound.client.network_mode.as_str() {
+/// What the client has written. Nothing is the default, which Docker 26 and later show by the network's own name.
+fn mode<'a>(answer: &Value, shown: &Shown<'a>) -> &'a str {
+    let client = &shown.bound.client;
+    let networks = answer.pointer("/NetworkSettings/Networks").and_then(Value::as_object);
+    // A field of endpoints that came at about the same time.
+    let named = networks.is_some_and(|networks| networks.values().any(|end| end.get("DNSNames").is_some()));
+    match client.network_mode.as_str() {
+        "" | "default" if named => &client.network,
         "" => "default",
         mode => mode,
     }
@@ -127,6 +131,16 @@ fn addresses(shown: &Shown<'_>) -> [(&'static str, Value); 6] {
     ]
 }
 
+/// The list's lines for ports that are exposed and lead nowhere.
+fn unpublished<'a>(shown: &'a Shown<'a>) -> impl Iterator<Item = Value> + use<'a> {
+    let exposed =
+        shown.bound.client.exposed.iter().filter(|_| shown.running).filter_map(|port| create::port(port));
+    let closed = exposed.filter(|(container, protocol)| {
+        !open(shown).any(|(open, name, _)| open == *container && name == protocol.name())
+    });
+    closed.map(|(container, protocol)| json!({"PrivatePort": container, "Type": protocol.name()}))
+}
+
 fn open<'a>(shown: &Shown<'a>) -> impl Iterator<Item = (u16, &'a str, u16)> + use<'a> {
     let ports = if shown.running { shown.ports } else { &[] };
     ports.iter().map(|(container, protocol, host)| (*container, protocol.as_str(), *host))
@@ -140,10 +154,10 @@ fn every_address(shown: &Shown<'_>) -> impl Iterator<Item = &'static str> + use<
 }
 
 /// `"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}]`; `null` for what is exposed and not published.
-fn port_map(shown: &Shown<'_>, exposed: Vec<String>) -> Value {
+fn port_map(shown: &Shown<'_>) -> Value {
     let mut map = Map::new();
     if shown.running {
-        map.extend(exposed.into_iter().map(|port| (port, Value::Null)));
+        map.extend(shown.bound.client.exposed.iter().map(|port| (port.clone(), Value::Null)));
     }
     for (container, protocol, host) in open(shown) {
         let bindings = map.entry(format!("{container}/{protocol}")).or_insert(Value::Null);

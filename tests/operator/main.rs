@@ -16,7 +16,6 @@ mod nodes;
 mod policies;
 mod pools;
 mod profiles;
-mod scale;
 mod status;
 mod tasks;
 

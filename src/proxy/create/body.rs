@@ -118,8 +118,12 @@ fn mount(text: &str) -> Result<Mount, Failure> {
 pub(super) fn edited(mut request: JsonObject<'_>, mut host: JsonObject<'_>, config: &Config) -> String {
     host.set("Runtime", &json!(RUNTIME));
     host.set("NetworkMode", &json!("none"));
-    host.set("PortBindings", &json!({}));
-    host.set("PublishAllPorts", &json!(false));
+    for (name, none) in [("PortBindings", json!({})), ("PublishAllPorts", json!(false))] {
+        // What is not there stays so: answers of some daemons show the difference.
+        if host.field(name).is_some() {
+            host.set(name, &none);
+        }
+    }
     let mut spec = ContainerSpec {
         dns: list(&host, "Dns").unwrap_or_default(),
         dns_search: list(&host, "DnsSearch").unwrap_or_default(),

@@ -20,7 +20,7 @@ mod networks;
 mod ports;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -33,7 +33,7 @@ use crate::task::request::calico::{CalicoRequest, CALICO_IP, CALICO_POOL, CALICO
 use crate::task::request::MOST_LABELS;
 
 pub use body::{checkpoint_refused, network_call, refuse_service, RUNC};
-pub use ports::WantedPort;
+pub use ports::{port, WantedPort};
 
 /// A container's label, or variable, with its name in Consul.
 pub const CALICO_SERVICE: &str = "CALICO_SERVICE";
@@ -84,6 +84,8 @@ pub struct ClientSettings {
     pub runtime: String,
     pub port_bindings: Value,
     pub publish_all: bool,
+    /// The container's exposed ports, `80/tcp`; those of the image only after [`Bound::expose`].
+    pub exposed: BTreeSet<String>,
     /// `NetworkingConfig.EndpointsConfig`.
     pub endpoints: Value,
     /// The network's name as Docker shows it: `bridge` for `default`.
@@ -100,10 +102,12 @@ impl Bound {
         CalicoRequest::read(variable, true)?.unwrap_or_default().within(config)
     }
 
-    /// Adds the ports that `-P` publishes and only the image exposes: those of `Config.ExposedPorts` of the inspected
-    /// container, which the request does not have.
+    /// Adds what the request does not have: the ports that the image exposes, which the list shows and `-P` publishes.
+    /// They stand in `Config.ExposedPorts` of the inspected container.
     pub fn expose(&mut self, exposed: &Value) {
-        if let (true, Some(exposed)) = (self.client.publish_all, exposed.as_object()) {
+        let Some(exposed) = exposed.as_object() else { return };
+        self.client.exposed.extend(exposed.keys().cloned());
+        if self.client.publish_all {
             ports::expose(&mut self.ports, exposed.keys().map(String::as_str));
         }
     }
@@ -127,7 +131,7 @@ pub fn read(body: &[u8], name: Option<&str>, config: &Config) -> Result<Creation
     let runtime = body::runtime(&host)?;
     body::refuse_volumes(&host, config)?;
     let place = networks::read(&request, &host, &labels)?;
-    let (ports, publish_all) = ports::read(&request, &host)?;
+    let ports = ports::read(&request, &host)?;
 
     let app = match (variable("MARATHON_APP_ID"), labels.get(CALICO_SERVICE), variable(CALICO_SERVICE)) {
         (Some(app), ..) if !app.is_empty() => app,
@@ -146,12 +150,13 @@ pub fn read(body: &[u8], name: Option<&str>, config: &Config) -> Result<Creation
         service: service_name(app),
         app: on_a_line(app),
         labels,
-        ports,
+        ports: ports.wanted,
         client: ClientSettings {
             network_mode: host.text("NetworkMode"),
             runtime,
             port_bindings: value(&host, "PortBindings")?,
-            publish_all,
+            publish_all: ports.publish_all,
+            exposed: ports.exposed,
             endpoints: place.endpoints,
             network: place.network,
             aliases: place.aliases,

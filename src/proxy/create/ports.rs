@@ -8,7 +8,7 @@
 //! | `PublishAllPorts` | such a port for each exposed port without another one; those that only the image exposes are added by [`super::Bound::expose`], when the container is there to be inspected |
 //! | `HostIp` other than all addresses | refused: the ports answer on every address of the host |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -36,11 +36,14 @@ impl WantedPort {
     }
 }
 
-/// The ports, and whether all exposed ones are to be published.
-pub(super) fn read(
-    request: &JsonObject<'_>,
-    host: &JsonObject<'_>,
-) -> Result<(Vec<WantedPort>, bool), Failure> {
+/// All that a request says of ports.
+pub(super) struct Ports {
+    pub wanted: Vec<WantedPort>,
+    pub exposed: BTreeSet<String>,
+    pub publish_all: bool,
+}
+
+pub(super) fn read(request: &JsonObject<'_>, host: &JsonObject<'_>) -> Result<Ports, Failure> {
     let mut wanted = Vec::new();
     let bindings = map("PortBindings", host.field("PortBindings").unwrap_or("{}"))?;
     for (key, list) in bindings.entries() {
@@ -67,11 +70,12 @@ pub(super) fn read(
     }
     refuse_two_ways(&wanted)?;
     let publish_all = host.field("PublishAllPorts") == Some("true");
+    let exposed = map("ExposedPorts", request.field("ExposedPorts").unwrap_or("{}"))?;
+    let exposed: BTreeSet<String> = exposed.entries().map(|(key, _)| key.to_owned()).collect();
     if publish_all {
-        let exposed = map("ExposedPorts", request.field("ExposedPorts").unwrap_or("{}"))?;
-        expose(&mut wanted, exposed.entries().map(|(key, _)| key));
+        expose(&mut wanted, exposed.iter().map(String::as_str));
     }
-    Ok((wanted, publish_all))
+    Ok(Ports { wanted, exposed, publish_all })
 }
 
 /// Adds a port of no certain number for each exposed one that has none.
@@ -123,7 +127,7 @@ fn refuse_two_ways(wanted: &[WantedPort]) -> Result<(), Failure> {
 }
 
 /// `80/tcp`, `53/UDP`, `80`.
-fn port(text: &str) -> Option<(u16, Protocol)> {
+pub fn port(text: &str) -> Option<(u16, Protocol)> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     Some((number(port)?, Protocol::parse(&protocol.to_ascii_lowercase())?))
 }

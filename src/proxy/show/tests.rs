@@ -48,6 +48,7 @@ fn in_network(mode: &str, network: &str) -> Bound {
         network: network.into(),
         port_bindings: json!({"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}),
         aliases: vec!["web".into()],
+        exposed: ["80/tcp", "81/tcp"].map(str::to_owned).into(),
         ..ClientSettings::default()
     };
     Bound { client, ..Bound::default() }
@@ -119,6 +120,12 @@ fn a_stock_executor_finds_the_address_for_every_network_mode() {
         let mut answer = of_docker_20();
         with_all(&in_network(mode, network), true, |shown| inspect(&mut answer, shown));
         assert_eq!(as_mesos_finds_it(&answer), "192.168.7.20", "{mode}");
+        let mut answer = of_docker_29();
+        with_all(&in_network(mode, network), true, |shown| inspect(&mut answer, shown));
+        assert_eq!(
+            (as_mesos_finds_it(&answer), &answer["HostConfig"]["NetworkMode"]),
+            (&json!("192.168.7.20"), &json!(network))
+        );
     }
 }
 
@@ -148,7 +155,8 @@ fn the_list_shows_the_same() {
     assert_eq!(running["NetworkSettings"]["Networks"]["bridge"]["IPAddress"], "192.168.7.20");
     assert_eq!(running["NetworkSettings"]["Networks"]["bridge"]["NetworkID"], "b1");
     assert_eq!(running["NetworkSettings"]["Networks"].as_object().unwrap().len(), 1);
-    assert_eq!(running["Ports"].as_array().unwrap().len(), 4);
+    assert_eq!(running["Ports"].as_array().unwrap().len(), 5);
+    assert_eq!(running["Ports"][4], json!({"PrivatePort": 81, "Type": "tcp"}));
     assert_eq!(
         running["Ports"][0],
         json!({"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"})
