@@ -4,6 +4,7 @@
 //! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
 
 mod operator;
+mod proxy;
 mod read;
 
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::tls;
 
 pub use operator::{Origin, Setting};
+pub use proxy::Proxy;
 pub use read::{ConfigError, Problem};
 
 /// Where the configuration lies on an agent host.
@@ -40,6 +42,7 @@ pub struct Config {
     pub runtime: Runtime,
     pub limits: Limits,
     pub gc: Gc,
+    pub proxy: Proxy,
     pub log: Log,
     pub metrics: Metrics,
     pub paths: Paths,

@@ -50,6 +50,10 @@
 //! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
 //! | all | one question of `calico-mesos status` | 5 s | `STATUS_LOOK` | reported as a problem |
 //! | all | one question of `calico-mesos task show` | 5 s | `TASK_LOOK` | reported in its place |
+//! | client | send the head of a request to the proxy, from its first byte on | 10 s | `PROXY_HEAD` | the connection is closed |
+//! | client | take the proxy's answer and stop an upload | 1 s | `PROXY_DRAIN` | the connection is closed |
+//! | Docker | tell the proxy whether to read a body (`100-continue`) | 1 s | `PROXY_CONTINUE` | the client is asked for it |
+//! | all | the connections of a proxy that ends | 1 s | `PROXY_END` | they are cut |
 //! | etcd | names that a shell completes | 200 ms | `ETCD_COMPLETION` | nothing is completed |
 //! | URI | each program that fetches or unpacks, in `run` | 900 s | `FETCH` | the launch fails |
 //!
@@ -146,6 +150,22 @@ pub const ETCD_COMPLETION: Duration = Duration::from_millis(200);
 pub const RUN_LOOK: Duration = Duration::from_secs(10);
 /// A gigabyte at ten megabits per second.
 pub const FETCH: Duration = Duration::from_secs(900);
+
+/// Headers are small, and a client that sends them slowly holds a connection.
+pub const PROXY_HEAD: Duration = Duration::from_secs(10);
+/// Twice what Docker's own server waits, which does not read meanwhile.
+pub const PROXY_DRAIN: Duration = Duration::from_secs(1);
+/// A client's own patience is as long.
+pub const PROXY_CONTINUE: Duration = Duration::from_secs(1);
+pub const PROXY_END: Duration = Duration::from_secs(1);
+/// As many as a busy host has streams; each may take two descriptors.
+pub const PROXY_CONNECTIONS: usize = 4096;
+/// Of a request or an answer, as Docker's own server takes them.
+pub const PROXY_HEADERS: usize = 1000;
+/// A head of 1 MiB and a little, in bytes.
+pub const PROXY_HEADERS_SIZE: usize = 1_100_000;
+/// Of a request's body that the proxy has to read before it goes on, in bytes: a container's description.
+pub const PROXY_BODY: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,7 @@ mod policy;
 mod pool;
 mod profile;
 mod programs;
+mod proxy;
 mod run;
 pub mod runtime;
 mod session;
@@ -34,7 +35,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::DEFAULT_PATH;
+use crate::config::{Config, DEFAULT_PATH};
 use crate::error::{chain, EXIT_USAGE};
 use crate::logging;
 
@@ -91,6 +92,8 @@ enum Verb {
     Explain(explain::ExplainArguments),
     /// Launch a Marathon app definition on this machine, as a Mesos agent would.
     Run(run::RunArguments),
+    /// Run the Docker API proxy, which gives containers Calico addresses, in the foreground.
+    Proxy,
     /// Make this program the front end `calicoctl`.
     #[command(subcommand)]
     Calicoctl(calicoctl::LinkVerb),
@@ -121,7 +124,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    logging::cli();
+    match cli.verb {
+        // A service: its steps are of interest.
+        Verb::Proxy => logging::executor(&Config::log_only(host(cli.config.as_deref())), "INFO"),
+        _ => logging::cli(),
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
@@ -129,12 +136,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let out = Out::stdout();
     let file = cli.config.as_deref();
     // What belongs to this host's executors goes by their file alone, as they do.
-    let host = file.unwrap_or(Path::new(DEFAULT_PATH));
+    let host = host(file);
     let session = || Session::open(file, &out);
     let result: Result<ExitCode, Failed> = runtime.block_on(async {
         match cli.verb {
             Verb::Run(arguments) => run::run(arguments, host, &out).await,
             Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
+            Verb::Proxy => proxy::proxy(host).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
             Verb::Status(arguments) => status::status(arguments, &session()?).await,
             Verb::Completion(arguments) => complete::completion(&arguments, &command(), &out),
@@ -163,6 +171,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(error) => usage(error),
         None => failed(error.as_ref()),
     })
+}
+
+/// The file of this host's executors.
+fn host(file: Option<&Path>) -> &Path {
+    file.unwrap_or(Path::new(DEFAULT_PATH))
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
