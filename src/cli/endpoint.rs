@@ -8,7 +8,7 @@ use serde_json::{json, Value};
 
 use crate::calico::{check_selector, EndpointFilter, EndpointRecord, EndpointStates, Kind, ListChange};
 
-use super::output::{Format, Listing, Out, Output, Row};
+use super::output::{Each, Format, Listing, Out, Output, Row};
 use super::session::{DryRun, Session};
 use super::watch::Watch;
 use super::{complete, misused, Failed};
@@ -115,14 +115,17 @@ async fn list(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode
     session.warn_of(&endpoints.damaged);
     endpoints.found.sort_by(|one, other| one.node.cmp(&other.node));
     let format = arguments.output.output;
-    let listing = match (arguments.detailed, format) {
-        (false, Format::Table | Format::Wide) => counts(&endpoints.found),
-        _ => {
-            let states = datastore.endpoint_states(&session.config, filter.host.as_deref()).await?;
-            detailed(endpoints.found, &states, format)
+    if !arguments.detailed && matches!(format, Format::Table | Format::Wide) {
+        counts(&endpoints.found).print(format, out);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let states = datastore.endpoint_states(&session.config, filter.host.as_deref()).await?;
+    match format {
+        Format::Json | Format::Yaml => {
+            out.value(format, &Each(|| endpoints.found.iter().map(|endpoint| shown(endpoint, &states))));
         }
-    };
-    listing.print(format, out);
+        format => detailed(endpoints.found, &states, format).print(format, out),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -169,12 +172,8 @@ fn detailed(endpoints: Vec<EndpointRecord>, states: &EndpointStates, format: For
     list.rows = endpoints
         .into_iter()
         .map(|endpoint| match format {
-            Format::Table | Format::Wide => row(endpoint, states, format == Format::Wide),
             Format::Name => Row { name: endpoint.name, ..Row::default() },
-            Format::Json | Format::Yaml => {
-                let json = shown(&endpoint, states);
-                Row { name: endpoint.name, json, ..Row::default() }
-            }
+            _ => row(endpoint, states, format == Format::Wide),
         })
         .collect();
     list

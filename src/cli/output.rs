@@ -3,16 +3,19 @@
 //! A list ([`Listing`]) has a row an object. The verb fills in the cells for people and the JSON for programs once; the
 //! format of `-o` decides what is printed.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use comfy_table::{presets, CellAlignment, LineStyle, Table};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::is_deceptive;
+
+/// So many bytes of a document are written at once.
+const PIECE: usize = 64 << 10;
 
 /// How a verb prints what it found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -98,7 +101,13 @@ impl Out {
         let yaml = (format == Format::Yaml).then(|| serde_saphyr::to_string(value).ok()).flatten();
         match yaml {
             Some(text) => self.part(&text),
-            None => self.line(serde_json::to_string_pretty(value).unwrap_or_default()),
+            None => {
+                let mut pieces = BufWriter::with_capacity(PIECE, Pieces(self));
+                let _ = serde_json::to_writer_pretty(&mut pieces, value);
+                let _ = pieces.flush();
+                drop(pieces);
+                self.part("\n");
+            }
         }
     }
 
@@ -133,6 +142,33 @@ impl Out {
     }
 }
 
+/// The output as a writer that never fails: [`Out`] keeps what went wrong.
+struct Pieces<'a>(&'a Out);
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A list whose items are made as they are printed: of ten thousand documents one is in memory.
+pub struct Each<F>(pub F);
+
+impl<F, I> Serialize for Each<F>
+where
+    F: Fn() -> I,
+    I: Iterator<Item: Serialize>,
+{
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0())
+    }
+}
+
 /// What a colour says; the numbers are the terminal's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Colour {
@@ -158,10 +194,14 @@ impl Write for Collected {
 /// A table without a frame: a header and rows, two blanks between the columns. Names are others': what a terminal
 /// would obey is left out.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    plain_rows(header, rows.iter().map(|row| row.iter()))
+}
+
+fn plain_rows<'a>(header: &[&str], rows: impl Iterator<Item = impl Iterator<Item = &'a String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     for row in rows {
-        table.add_row(row.iter().map(|cell| cell.replace(is_deceptive, " ")));
+        table.add_row(row.map(|cell| cell.replace(is_deceptive, " ")));
     }
     let last = header.len().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {
@@ -211,7 +251,7 @@ impl Listing {
             Format::Table => out.line(self.table(false)),
             Format::Wide => out.line(self.table(true)),
             Format::Json | Format::Yaml => {
-                out.value(format, &self.rows.iter().map(|row| &row.json).collect::<Vec<_>>());
+                out.value(format, &Each(|| self.rows.iter().map(|row| &row.json)));
             }
             Format::Name => self.rows.iter().for_each(|row| out.line(row.name.replace(is_deceptive, " "))),
         }
@@ -220,22 +260,29 @@ impl Listing {
     fn table(&self, wide: bool) -> String {
         let header: Vec<&str> =
             self.header.iter().chain(self.wide_header.iter().filter(|_| wide)).copied().collect();
-        let cells = |row: &Row| row.cells.iter().chain(row.wide.iter().filter(|_| wide)).cloned().collect();
-        let rows: Vec<Vec<String>> = self.rows.iter().map(cells).collect();
+        let rows = self.rows.iter().map(|row| row.cells.iter().chain(row.wide.iter().filter(|_| wide)));
         match self.framed {
-            true => framed(&header, &rows, self.left),
-            false => table(&header, &rows),
+            true => framed_rows(&header, rows, self.left),
+            false => plain_rows(&header, rows),
         }
     }
 }
 
 /// A table with a frame of `+`, `-` and `|`.
 pub fn framed(header: &[&str], rows: &[Vec<String>], left: bool) -> String {
+    framed_rows(header, rows.iter().map(|row| row.iter()), left)
+}
+
+fn framed_rows<'a>(
+    header: &[&str],
+    rows: impl Iterator<Item = impl Iterator<Item = &'a String>>,
+    left: bool,
+) -> String {
     let mut table = Table::new();
     let rule = LineStyle::new('+', '-', '+', '+');
     table.load_style(presets::ASCII_FULL_CONDENSED.header_separator(rule)).set_header(header.iter().copied());
     for row in rows {
-        table.add_row(row.iter().map(|cell| cleaned(cell)));
+        table.add_row(row.map(|cell| cleaned(cell)));
     }
     for column in table.column_iter_mut() {
         column.set_cell_alignment(if left { CellAlignment::Left } else { CellAlignment::Center });

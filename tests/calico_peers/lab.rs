@@ -1,6 +1,6 @@
 //! A host of a Calico cluster: real executor and agent, objects applied with calicoctl, a way out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
@@ -111,6 +111,11 @@ impl Lab {
 
     pub async fn felix(&self) -> Felix {
         Felix::start(&self.peers, NODE, &self.calico(), &[]).await
+    }
+
+    /// The network namespace of the machine outside.
+    pub fn outside_namespace(&self) -> &Path {
+        &self.outside
     }
 
     /// The file in which Felix reports this task's endpoint as programmed.

@@ -3,7 +3,7 @@
 //! Not part of the ordinary suite. An operator who has Calico's released programs runs it with
 //! `make test-peers CALICO_PEERS=<folder>`; the folder holds `calicoctl`, `calico-felix` and
 //! `calico-ipam` (the CNI plugin under that name), all of the version that shall be tried. Felix also
-//! needs `iptables`, `ipset` and `conntrack`.
+//! needs `iptables`, `ipset` and `conntrack`. The test of `status` needs BIRD 1.6, as Calico has it: the package `bird`.
 
 mod commands;
 mod dataplane;
@@ -19,6 +19,7 @@ mod ports;
 mod programs;
 mod records;
 mod sharing;
+mod status;
 mod stories;
 mod waits;
 

@@ -30,6 +30,14 @@ pub fn folder() -> PathBuf {
     folder
 }
 
+/// BIRD, which speaks BGP for calico/node.
+pub fn bird() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(["/usr/sbin".into()]).map(|folder| folder.join("bird"));
+    let found = places.into_iter().find(|place| place.exists());
+    found.expect("bird is not in PATH: install the package bird")
+}
+
 pub struct Peers {
     folder: PathBuf,
     endpoint: String,

@@ -79,13 +79,20 @@ impl World {
 
     /// How many transactions etcd has answered, as it counts itself.
     pub async fn transactions(&self) -> u64 {
+        self.counter("grpc_server_handled_total", r#"grpc_method="Txn""#).await
+    }
+
+    /// How many bytes etcd has sent to clients, as it counts itself.
+    pub async fn bytes_sent(&self) -> u64 {
+        self.counter("etcd_network_client_grpc_sent_bytes_total", "").await
+    }
+
+    async fn counter(&self, name: &str, label: &str) -> u64 {
         let mut stream = tokio::net::TcpStream::connect(self.etcd.address()).await.unwrap();
         stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
-        let counters = text.lines().filter(|line| {
-            line.starts_with("grpc_server_handled_total") && line.contains(r#"grpc_method="Txn""#)
-        });
+        let counters = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         counters.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
     }
 

@@ -16,6 +16,7 @@ mod nodes;
 mod policies;
 mod pools;
 mod profiles;
+mod scale;
 mod status;
 mod tasks;
 

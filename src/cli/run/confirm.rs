@@ -7,13 +7,13 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::output::{count, Out};
 use crate::error::chain;
 
-use super::place::Place;
+use super::place::RunPlace;
 use super::report;
 use super::summary::AppSummary;
 
 /// Says which cluster it will be and asks; `yes` answers beforehand.
 pub async fn confirm(
-    place: &Place,
+    place: &RunPlace,
     summary: &AppSummary,
     instances: usize,
     yes: bool,
@@ -44,7 +44,7 @@ pub async fn confirm(
     }
 }
 
-async fn describe(place: &Place, summary: &AppSummary, instances: usize) -> Vec<String> {
+async fn describe(place: &RunPlace, summary: &AppSummary, instances: usize) -> Vec<String> {
     let mut lines =
         vec![format!("launching {} of {} on this machine:", count(instances, "instance"), summary.app)];
     let mut fact = |name: &str, value: String| lines.push(format!("  {name:<8}{value}"));

@@ -20,14 +20,14 @@ use tokio::process::{Child, Command};
 
 use crate::cli::interrupt::Interrupt;
 
-use super::place::Place;
+use super::place::RunPlace;
 use super::summary::AppSummary;
 use super::task::RunTask;
 
 /// What a command that was asked to end may still do.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub fn environment(tasks: &[RunTask], place: &Place, summary: &AppSummary) -> BTreeMap<String, String> {
+pub fn environment(tasks: &[RunTask], place: &RunPlace, summary: &AppSummary) -> BTreeMap<String, String> {
     let list = |word: &dyn Fn(&RunTask) -> String| tasks.iter().map(word).collect::<Vec<_>>().join(" ");
     let mut environment = BTreeMap::from([
         ("CM_TASKS", list(&|task| task.id.clone())),

@@ -13,7 +13,7 @@ use crate::task::cleaner::{sweep, Sweep};
 
 use super::inventory::{RunInventory, SeenOnHost};
 use super::local_run::LocalRun;
-use super::place::Place;
+use super::place::RunPlace;
 use super::summary::AppSummary;
 use super::task::RunTask;
 use super::{hook, report, RunArguments};
@@ -23,7 +23,7 @@ const REGISTRATION: Duration = Duration::from_secs(3);
 
 /// A launch of one app, with the place that it runs in.
 pub struct Launch<'a> {
-    pub place: &'a Place,
+    pub place: &'a RunPlace,
     pub arguments: &'a RunArguments,
     pub interrupt: &'a Interrupt,
     pub out: &'a Out,

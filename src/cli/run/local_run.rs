@@ -16,7 +16,7 @@ use crate::cli::output::{count, Out};
 use crate::mesos::messages::TaskInfo;
 use crate::rig::agent::{fetch, kill_all, Agent, AgentError, Update};
 
-use super::place::Place;
+use super::place::RunPlace;
 use super::task::{short_ids, RunTask};
 use super::timing::{describe, Parts};
 use super::waiting;
@@ -45,7 +45,7 @@ pub struct LocalRun<'a> {
 
 impl<'a> LocalRun<'a> {
     pub async fn start(
-        place: &Place,
+        place: &RunPlace,
         executor: PathBuf,
         out: &'a Out,
         interrupt: &'a Interrupt,
@@ -55,7 +55,7 @@ impl<'a> LocalRun<'a> {
     }
 
     /// Launches all tasks, each with its files fetched. After an error the tasks before it run, and have to be stopped.
-    pub async fn launch(&mut self, infos: Vec<TaskInfo>, place: &Place) -> Result<(), AgentError> {
+    pub async fn launch(&mut self, infos: Vec<TaskInfo>, place: &RunPlace) -> Result<(), AgentError> {
         let ids: Vec<&str> = infos.iter().map(|info| info.task_id.value.as_str()).collect();
         let shorts = short_ids(&ids);
         for (info, short) in infos.into_iter().zip(shorts) {

@@ -37,7 +37,7 @@ use super::output::Out;
 use super::{programs, Failed};
 
 use launch::Launch;
-use place::Place;
+use place::RunPlace;
 use summary::AppSummary;
 
 #[derive(Debug, clap::Args)]
@@ -119,10 +119,10 @@ pub async fn run(arguments: RunArguments, config: &Path, out: &Out) -> Result<Ex
                 .iter()
                 .for_each(|missing| out.line(report::replaced(missing, &executor.program)));
             say_notes();
-            Place::dev(runtime).await?
+            RunPlace::dev(runtime).await?
         }
         None => {
-            let place = Place::here(config, arguments.register)?;
+            let place = RunPlace::here(config, arguments.register)?;
             say_notes();
             let summary = AppSummary::of(&infos[0], &place.config);
             if !confirm::confirm(&place, &summary, infos.len(), arguments.yes, &interrupt, out).await? {

@@ -32,7 +32,7 @@ pub enum PlaceError {
     Config(#[from] ConfigError),
 }
 
-pub struct Place {
+pub struct RunPlace {
     /// The configuration that executors get.
     pub config: Config,
     pub config_path: PathBuf,
@@ -50,7 +50,7 @@ enum Holds {
     Folder(TempDir),
 }
 
-impl Place {
+impl RunPlace {
     /// Private etcd, dockerd and, where found, Consul; `runtime` becomes dockerd's runtime `calico`.
     pub async fn dev(runtime: PathBuf) -> Result<Self, PlaceError> {
         let options = StackOptions {

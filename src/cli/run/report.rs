@@ -6,7 +6,7 @@ use crate::calico::{self, Datastore, Overview};
 use crate::cli::output::{self, count};
 use crate::rig::daemons::find_consul;
 
-use super::place::Place;
+use super::place::RunPlace;
 use super::summary::AppSummary;
 use super::task::RunTask;
 
@@ -25,7 +25,7 @@ pub fn replaced(missing: &str, program: &Path) -> String {
 }
 
 /// What the datastore holds beforehand; `None` when it does not answer, which the executor then reports.
-pub async fn overview(place: &Place, summary: &AppSummary) -> Option<Overview> {
+pub async fn overview(place: &RunPlace, summary: &AppSummary) -> Option<Overview> {
     if !summary.is_calico() {
         return None;
     }
@@ -34,7 +34,7 @@ pub async fn overview(place: &Place, summary: &AppSummary) -> Option<Overview> {
     datastore.overview(&node, &summary.profiles).await.ok()
 }
 
-pub fn dev_details(place: &Place) -> String {
+pub fn dev_details(place: &RunPlace) -> String {
     let pools: Vec<String> = place.config.node.local_pools.iter().map(ToString::to_string).collect();
     format!("  pool {}   policy: not enforced (no Felix)", pools.join(" "))
 }
@@ -68,7 +68,7 @@ pub fn table(tasks: &[RunTask], summary: &AppSummary) -> String {
 }
 
 /// The names that lead to the tasks, and a command that works as it is printed.
-pub fn dns(tasks: &[RunTask], summary: &AppSummary, place: &Place) -> Vec<String> {
+pub fn dns(tasks: &[RunTask], summary: &AppSummary, place: &RunPlace) -> Vec<String> {
     let (Some(name), Some((server, port))) = (&summary.dns, &place.dns) else { return Vec::new() };
     let addresses: Vec<String> =
         tasks.iter().flat_map(|task| &task.addresses).map(ToString::to_string).collect();

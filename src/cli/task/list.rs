@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use serde_json::{json, Value};
 
 use crate::cli::gc::duration;
-use crate::cli::output::{Listing, Out, Output, Row};
+use crate::cli::output::{Each, Format, Listing, Out, Output, Row};
 use crate::cli::session::Session;
 use crate::cli::watch::Watch;
 use crate::cli::Failed;
@@ -15,7 +15,7 @@ use crate::error::chain;
 use crate::net::show::{self, InterfaceFigures};
 use crate::task::story::{Story, StoryPhase};
 
-use super::text::{age, bytes, ending_json, joined, or_dash, owner_pid, traffic_json};
+use super::text::{age, bytes, joined, or_dash, traffic_json, with_own};
 
 #[derive(Debug, clap::Args)]
 pub struct TaskListArguments {
@@ -38,21 +38,23 @@ pub async fn list(arguments: &TaskListArguments, session: &Session) -> Result<Ex
                 BTreeMap::new()
             }
         };
-        listing(&stories.tasks, &figures, SystemTime::now()).print(arguments.output.output, out);
+        let now = SystemTime::now();
+        let figures = |story: &Story| figures.get(&story.container.interface());
+        match arguments.output.output {
+            format @ (Format::Json | Format::Yaml) => {
+                out.value(format, &Each(|| stories.tasks.iter().map(|it| document(it, figures(it), now))));
+            }
+            format => listing(stories.tasks.iter().map(|it| row(it, figures(it), now))).print(format, out),
+        }
         Ok(ExitCode::SUCCESS)
     };
     arguments.watch.repeat(&session.out, print).await
 }
 
-/// `figures`: of the interfaces of this host, by their names.
-fn listing(tasks: &[Story], figures: &BTreeMap<String, InterfaceFigures>, now: SystemTime) -> Listing {
-    let row = |story: &Story| {
-        let figures = figures.get(&story.container.interface());
-        row(story, figures, now)
-    };
+fn listing(rows: impl Iterator<Item = Row>) -> Listing {
     Listing {
         wide_header: vec!["INTERFACE", "MTU", "AGE", "RECEIVED", "SENT", "HEALTH", "PROFILES"],
-        rows: tasks.iter().map(row).collect(),
+        rows: rows.collect(),
         ..Listing::plain(&["TASK", "APP", "STATE", "ADDRESS", "CONTAINER", "EXECUTOR"])
     }
 }
@@ -80,7 +82,7 @@ fn row(story: &Story, figures: Option<&InterfaceFigures>, now: SystemTime) -> Ro
         story.health.clone().unwrap_or_else(|| "-".to_owned()),
         joined(&story.profiles),
     ];
-    Row { name, cells, wide, json: as_json(story, figures, now) }
+    Row { name, cells, wide, ..Row::default() }
 }
 
 /// The word, and how an ended one ended: `exited 3`.
@@ -95,26 +97,16 @@ fn state(story: &Story) -> String {
     }
 }
 
-fn as_json(story: &Story, figures: Option<&InterfaceFigures>, now: SystemTime) -> Value {
-    json!({
-        "task": story.task,
-        "app": story.app,
-        "framework": story.framework,
-        "container": story.container,
-        "state": story.state.word(),
+/// The row for programs.
+fn document(story: &Story, figures: Option<&InterfaceFigures>, now: SystemTime) -> Value {
+    let own = json!({
         "addresses": story.addresses,
-        "profiles": story.profiles,
-        "health": story.health,
-        "since": story.began(),
-        "age_seconds": age(story.began(), now).map(|age| age.as_secs()),
-        "executor_version": story.version(),
-        "executor_pid": owner_pid(story),
         "interface": figures.map(|_| story.container.interface()),
         "mtu": figures.map(|figures| figures.mtu),
         "received": figures.map(|figures| traffic_json(figures.received)),
         "sent": figures.map(|figures| traffic_json(figures.sent)),
-        "ending": ending_json(story),
-    })
+    });
+    with_own(story, now, own)
 }
 
 #[cfg(test)]
@@ -159,10 +151,11 @@ mod tests {
         let row = row(&story(StoryPhase::Running), Some(&figures), now);
         assert_eq!(row.cells, ["web.1", "/web", "running", "10.0.0.1, fd00::1", "5f3cbe1e", "-"]);
         assert_eq!(row.wide, ["cali5f3cbe1e77a", "1480", "-", "1.2 MB", "999 B", "healthy", "dev"]);
-        assert_eq!(row.json["received"], json!({"bytes": 1_234_567, "packets": 9}));
+        let json = document(&story(StoryPhase::Running), Some(&figures), now);
+        assert_eq!(json["received"], json!({"bytes": 1_234_567, "packets": 9}));
         let row = super::row(&story(StoryPhase::Starting), None, now);
         assert_eq!(row.wide[..5], ["-", "-", "-", "-", "-"]);
-        assert_eq!(row.json["mtu"], Value::Null);
+        assert_eq!(document(&story(StoryPhase::Starting), None, now)["mtu"], Value::Null);
     }
 
     #[test]

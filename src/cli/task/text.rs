@@ -40,6 +40,28 @@ pub fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.to_owned()
 }
 
+/// A task for programs: what `task list` and `task show` both have of it, and then what is the verb's own.
+pub fn with_own(story: &Story, now: SystemTime, own: Value) -> Value {
+    let mut document = json!({
+        "task": story.task,
+        "app": story.app,
+        "framework": story.framework,
+        "container": story.container,
+        "state": story.state.word(),
+        "health": story.health,
+        "since": story.began(),
+        "age_seconds": age(story.began(), now).map(|age| age.as_secs()),
+        "ending": ending_json(story),
+        "executor_version": story.version(),
+        "executor_pid": owner_pid(story),
+        "profiles": story.profiles,
+    });
+    if let (Value::Object(fields), Value::Object(own)) = (&mut document, own) {
+        fields.extend(own);
+    }
+    document
+}
+
 /// The executor of a living task.
 pub fn owner_pid(story: &Story) -> Option<u32> {
     story.view.as_ref().filter(|view| view.owned).map(|view| view.record.owner.pid)
@@ -49,7 +71,7 @@ pub fn traffic_json(traffic: Traffic) -> Value {
     json!({ "bytes": traffic.bytes, "packets": traffic.packets })
 }
 
-pub fn ending_json(story: &Story) -> Value {
+fn ending_json(story: &Story) -> Value {
     let ending = story.ending().map(|(ending, time)| {
         json!({
             "outcome": ending.outcome, "code": ending.code, "message": ending.message, "time": time,

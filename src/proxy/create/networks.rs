@@ -17,7 +17,7 @@ use crate::task::request::NETWORK;
 const PROJECT: &str = "com.docker.compose.project";
 
 /// Where the client wants the container to be.
-pub(super) struct NetworkPlace {
+pub(super) struct Place {
     pub network: String,
     pub aliases: Vec<String>,
     /// As the client has written them.
@@ -29,14 +29,14 @@ pub(super) fn read(
     request: &JsonObject<'_>,
     host: &JsonObject<'_>,
     labels: &BTreeMap<String, String>,
-) -> Result<NetworkPlace, Failure> {
+) -> Result<Place, Failure> {
     if !list(host, "Links")?.is_empty() {
         return Err(no_links());
     }
     let networking = object("NetworkingConfig", request.field("NetworkingConfig").unwrap_or("{}"))?;
     let text = networking.field("EndpointsConfig").unwrap_or("null");
     let endpoints = map("EndpointsConfig", if text == "null" { "{}" } else { text })?;
-    let mut place = NetworkPlace {
+    let mut place = Place {
         network: network(&host.text("NetworkMode"), &endpoints, labels)?,
         aliases: Vec::new(),
         endpoints: serde_json::from_str(text).map_err(|error| unreadable(JsonError::Syntax(error)))?,
@@ -87,7 +87,7 @@ fn contradiction(what: &str) -> Failure {
     ))
 }
 
-fn endpoint(settings: &JsonObject<'_>, place: &mut NetworkPlace) -> Result<(), Failure> {
+fn endpoint(settings: &JsonObject<'_>, place: &mut Place) -> Result<(), Failure> {
     if let Some(ipam) = settings.field("IPAMConfig") {
         let ipam = object("IPAMConfig", ipam)?;
         let address = ["IPv4Address", "IPv6Address"].into_iter().any(|name| !ipam.text(name).is_empty());

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::config::Config;
 use crate::names::ContainerId;
@@ -100,31 +101,62 @@ struct Line {
     outcome: String,
     code: Option<Value>,
     message: Option<String>,
-    #[serde(default)]
-    steps: Map<String, Value>,
+    #[serde(default, deserialize_with = "steps")]
+    steps: Vec<(String, f64)>,
     #[serde(default)]
     errors: Vec<String>,
     sandbox: Option<PathBuf>,
 }
 
+/// Numbers by their names; what is not a number is left out.
+fn steps<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Vec<(String, f64)>, D::Error> {
+    struct Steps;
+    impl<'a> Visitor<'a> for Steps {
+        type Value = Vec<(String, f64)>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("steps with their times")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut steps = Vec::new();
+            while let Some((name, at)) = map.next_entry::<String, Value>()? {
+                steps.extend(at.as_f64().map(|at| (name, at)));
+            }
+            Ok(steps)
+        }
+    }
+    deserializer.deserialize_map(Steps)
+}
+
 impl Trail {
     /// Reads all of it. What is not there is empty.
     pub fn read(config: &Config) -> io::Result<Self> {
+        Self::read_where(config, |_| true)
+    }
+
+    /// The same with the lives of these containers alone: a full trail has twenty thousand.
+    pub fn read_where(config: &Config, is_wanted: impl Fn(&ContainerId) -> bool) -> io::Result<Self> {
         let folder = config.paths.log.join("audit");
         let mut trail = Self::default();
         for name in [TASKS, ADDRESSES] {
             for (path, piece) in pieces(&folder, name)? {
-                trail.take_in(&path, BufReader::new(piece))?;
+                trail.take_in(&path, BufReader::new(piece), &is_wanted)?;
             }
         }
         Ok(trail)
     }
 
-    fn take_in(&mut self, path: &Path, mut piece: impl BufRead) -> io::Result<()> {
+    fn take_in(
+        &mut self,
+        path: &Path,
+        mut piece: impl BufRead,
+        is_wanted: &impl Fn(&ContainerId) -> bool,
+    ) -> io::Result<()> {
         let mut text = Vec::new();
         while piece.read_until(b'\n', &mut text)? > 0 {
             match serde_json::from_slice::<Line>(&text) {
-                Ok(line) => self.add(line),
+                Ok(line) => self.add(line, is_wanted),
                 Err(_) if text.trim_ascii().is_empty() => {}
                 Err(_) => *self.damaged.entry(path.to_owned()).or_default() += 1,
             }
@@ -133,11 +165,11 @@ impl Trail {
         Ok(())
     }
 
-    fn add(&mut self, mut line: Line) {
+    fn add(&mut self, mut line: Line, is_wanted: &impl Fn(&ContainerId) -> bool) {
         if matches!(line.event.as_str(), "launch" | "teardown") {
             self.since.get_or_insert_with(|| line.time.clone());
         }
-        let Some(container) = line.container.take() else { return };
+        let Some(container) = line.container.take().filter(is_wanted) else { return };
         let life = self.lives.entry(container).or_default();
         for (known, now) in [
             (&mut life.task, &mut line.task),
@@ -201,8 +233,7 @@ impl Life {
 
 impl From<Line> for Part {
     fn from(line: Line) -> Self {
-        let mut steps: Vec<(String, f64)> =
-            line.steps.into_iter().filter_map(|(name, at)| Some((name, at.as_f64()?))).collect();
+        let mut steps = line.steps;
         steps.sort_by(|(_, one), (_, other)| one.total_cmp(other));
         Self {
             time: line.time,
@@ -311,6 +342,8 @@ mod tests {
         assert_eq!(tenure.returned.as_deref(), Some("2026-11-28T20:00:09.000Z"));
         assert_eq!(life.newest(), "2026-11-28T20:00:09.000Z");
         assert_eq!(trail.since.as_deref(), Some("2026-11-28T20:00:02.000Z"));
+        let none = Trail::read_where(&config, |_| false).unwrap();
+        assert_eq!((none.lives.len(), none.since), (0, trail.since));
     }
 
     #[test]

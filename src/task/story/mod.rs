@@ -13,7 +13,7 @@ pub mod facts;
 mod find;
 mod sandbox;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -113,7 +113,8 @@ impl Stories {
         let mut stories = Self::default();
         // The journal first: a task that ends meanwhile has its last line in the trail.
         let views = stories.views(config)?;
-        let mut trail = match Trail::read(config) {
+        let alive: HashSet<ContainerId> = views.iter().map(|view| view.record.container.clone()).collect();
+        let mut trail = match Trail::read_where(config, |container| ended || alive.contains(container)) {
             Ok(trail) => trail,
             Err(source) => {
                 let error = StoryError::Trail { folder: config.paths.log.join("audit"), source };

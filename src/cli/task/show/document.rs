@@ -3,7 +3,7 @@
 use serde_json::{json, Map, Value};
 
 use super::Shown;
-use crate::cli::task::text::{age, ending_json, owner_pid, traffic_json};
+use crate::cli::task::text::{traffic_json, with_own};
 use crate::net::plan::Route;
 use crate::task::record::journal::Backing;
 use crate::task::report::trail::{Part, Tenure};
@@ -12,21 +12,9 @@ use crate::task::story::facts::{FelixReport, Look};
 pub(super) fn document(shown: &Shown) -> Value {
     let Shown { story, facts, sandbox, now } = shown;
     let life = story.life.as_ref();
-    json!({
-        "task": story.task,
-        "app": story.app,
-        "framework": story.framework,
-        "container": story.container,
-        "state": story.state.word(),
-        "health": story.health,
-        "since": story.began(),
-        "age_seconds": age(story.began(), *now).map(|age| age.as_secs()),
-        "ending": ending_json(story),
-        "executor_version": story.version(),
-        "executor_pid": owner_pid(story),
+    let own = json!({
         "write_pending": story.view.as_ref().map(|view| view.pending),
         "workload": workload(shown),
-        "profiles": story.profiles,
         "addresses": addresses(shown),
         "interface": interface(shown),
         "namespace": namespace(shown),
@@ -37,7 +25,8 @@ pub(super) fn document(shown: &Shown) -> Value {
         "sandbox": sandbox.as_ref().map(|sandbox| &sandbox.path),
         "launch": life.and_then(|life| life.launch.as_ref()).map(part),
         "teardowns": life.map(|life| life.teardowns.iter().map(part).collect::<Vec<_>>()).unwrap_or_default(),
-    })
+    });
+    with_own(story, *now, own)
 }
 
 /// What was found, with `error: null`; or nothing but the reason.

@@ -191,7 +191,7 @@ fn the_document_has_the_fields_that_are_promised() {
     let document = document(&shown());
     let fields: Vec<&str> = document.as_object().unwrap().keys().map(String::as_str).collect();
     let promised = "task app framework container state health since age_seconds ending executor_version executor_pid \
-                    write_pending workload profiles addresses interface namespace endpoint felix ports consul sandbox \
+                    profiles write_pending workload addresses interface namespace endpoint felix ports consul sandbox \
                     launch teardowns";
     assert_eq!(fields, promised.split_whitespace().collect::<Vec<_>>());
     assert_eq!(document["launch"]["steps_ms"], json!({"claimed": 12.5}));
