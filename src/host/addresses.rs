@@ -11,11 +11,19 @@ const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
 /// All addresses with the length of their network.
 pub fn own() -> io::Result<Vec<IpNet>> {
+    of_interfaces(|_| true)
+}
+
+/// Those of the interfaces with such a name.
+pub fn of_interfaces(is_wanted: impl Fn(&str) -> bool) -> io::Result<Vec<IpNet>> {
     let address = |storage: &SockaddrStorage| {
         let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         v4.or_else(|| storage.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
     };
     let net = |entry: nix::ifaddrs::InterfaceAddress| {
+        if !is_wanted(&entry.interface_name) {
+            return None;
+        }
         let (ip, mask) = (address(entry.address.as_ref()?)?, address(entry.netmask.as_ref()?)?);
         IpNet::with_netmask(ip, mask).ok()
     };

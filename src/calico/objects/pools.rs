@@ -1,11 +1,13 @@
 //! IP pools as an operator reads and changes them. What Calico's own tools would refuse is refused here as well, before
 //! anything is written.
 
+mod wish;
+
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::{json, Map, Value};
+use serde_json::Value;
 
 use super::ledger::{self, BookedBlock};
 use super::profiles::{nearest, some_of};
@@ -14,8 +16,10 @@ use crate::calico::model::to_json;
 use crate::calico::overlap::overlap;
 use crate::calico::pool::Pool;
 use crate::calico::txn::Range;
-use crate::calico::{keys, selector, CalicoError, Datastore, Family};
+use crate::calico::{keys, CalicoError, Datastore, Family};
 use crate::names::is_resource_name;
+
+pub use wish::PoolWish;
 
 /// How long Calico waits for assignments that have begun, before it takes a disabled pool apart.
 const DRAIN: Duration = Duration::from_millis(500);
@@ -137,118 +141,7 @@ impl PoolRecord {
     }
 }
 
-/// What an operator wants a pool to be; what is absent stays as it is, or becomes Calico's default in a new pool.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PoolWish {
-    pub ipip: Option<Encapsulation>,
-    pub vxlan: Option<Encapsulation>,
-    pub nat_outgoing: Option<bool>,
-    pub block_length: Option<u8>,
-    pub node_selector: Option<String>,
-}
-
 const NEW_TUNNEL: &str = "restart calico/node there, or run `calico-mesos node init`";
-/// Networks that no container can have an address of.
-const UNUSABLE: [(&str, &str); 7] = [
-    ("169.254.0.0/16", "link-local"),
-    ("fe80::/10", "link-local"),
-    ("127.0.0.0/8", "loopback"),
-    ("::1/128", "loopback"),
-    ("224.0.0.0/4", "multicast"),
-    ("ff00::/8", "multicast"),
-    ("0.0.0.0/8", "unspecified"),
-];
-
-impl PoolWish {
-    /// What Calico's rules say against a pool of this network with these properties; `block_length` is that of the
-    /// pool that exists.
-    fn check(&self, cidr: &IpNet, text: &str, block_length: Option<u8>) -> Result<(), String> {
-        if *cidr != cidr.trunc() {
-            return Err(format!(
-                "the pool {text} has bits set behind its prefix; its network is {}",
-                cidr.trunc()
-            ));
-        }
-        let lengths = if cidr.addr().is_ipv4() { 20..=32 } else { 116..=128 };
-        for (net, what) in UNUSABLE {
-            if net.parse().is_ok_and(|net| overlap(cidr, &net)) {
-                return Err(format!(
-                    "the pool {text} overlaps {net}, the {what} addresses: no task can have one"
-                ));
-            }
-        }
-        let length =
-            self.block_length.or(block_length).unwrap_or(if cidr.addr().is_ipv4() { 26 } else { 122 });
-        if self.block_length.is_some() && !lengths.contains(&length) {
-            return Err(format!(
-                "a block size of {length} is not possible: blocks of {} have a prefix of {} to {} bits",
-                Family::of(cidr.addr()),
-                lengths.start(),
-                lengths.end()
-            ));
-        }
-        if let Some(present) = block_length.filter(|present| *present != length) {
-            return Err(format!(
-                "the pool {text} has blocks of /{present}: Calico cannot change the block size of a pool; leave \
-                 --block-size out"
-            ));
-        }
-        if cidr.prefix_len() > length {
-            return Err(format!(
-                "the pool {text} is smaller than a block of /{length}; use a larger pool, or smaller blocks with \
-                 --block-size {}",
-                cidr.prefix_len()
-            ));
-        }
-        if cidr.addr().is_ipv6() && self.ipip.is_some_and(|mode| mode != Encapsulation::Never) {
-            return Err(format!("the pool {text} is of IPv6, for which Calico has no IPIP; use --vxlan"));
-        }
-        if let Some(text) = &self.node_selector {
-            selector::selects(text, &Default::default()).map_err(|why| format!("--node-selector: {why}"))?;
-        }
-        Ok(())
-    }
-
-    /// Changes what is wished in a pool's spec, and nothing else.
-    fn apply(&self, spec: &mut Map<String, Value>) -> Result<(), String> {
-        let mut set = |field: &str, value: Option<Value>| {
-            if let Some(value) = value {
-                spec.insert(field.to_owned(), value);
-            }
-        };
-        set("vxlanMode", self.vxlan.map(|mode| mode.word().into()));
-        set("ipipMode", self.ipip.map(|mode| mode.word().into()));
-        set("natOutgoing", self.nat_outgoing.map(Value::from));
-        set("nodeSelector", self.node_selector.clone().map(Value::from));
-        let is_on = |field: &str| {
-            let mode = spec.get(field).and_then(Value::as_str).unwrap_or_default();
-            !matches!(mode, "" | "Never")
-        };
-        match is_on("ipipMode") && is_on("vxlanMode") {
-            true => {
-                Err("a pool cannot have both IPIP and VXLAN; switch the other one off with --ipip=never or \
-                         --vxlan=never"
-                    .to_owned())
-            }
-            false => Ok(()),
-        }
-    }
-
-    /// The spec of a new pool, with the defaults that Calico's tools write.
-    fn spec(&self, cidr: &IpNet) -> Result<Value, String> {
-        let default = if cidr.addr().is_ipv4() { 26 } else { 122 };
-        let mut spec = json!({
-            "cidr": cidr.to_string(), "vxlanMode": "Never", "ipipMode": "Never",
-            "blockSize": self.block_length.unwrap_or(default), "nodeSelector": "all()",
-            "allowedUses": ["Workload", "Tunnel"],
-        });
-        if let Some(spec) = spec.as_object_mut() {
-            self.apply(spec)?;
-        }
-        Ok(spec)
-    }
-}
-
 /// The name of a pool that got none: its CIDR, with dashes for what a name cannot have. Calico's upgrade from 2.x made
 /// the same.
 fn name_of(cidr: &IpNet) -> String {
@@ -380,10 +273,8 @@ impl Datastore {
         }
         let spec = wish.spec(cidr).map_err(IpamError::Refused)?;
         let length = spec["blockSize"].as_u64().unwrap_or_default();
-        let answer = self.read(&[Range::Names(keys::blocks(Family::of(cidr.addr())))]).await?;
-        let blocks = answer.ranges.iter().flatten().filter_map(|entry| keys::cidr_of_key(&entry.key));
-        let other = |block: &IpNet| overlap(block, cidr) && u64::from(block.prefix_len()) != length;
-        match blocks.into_iter().find(other) {
+        let blocks = self.blocks_within(cidr).await?;
+        match blocks.into_iter().find(|block| u64::from(block.prefix_len()) != length) {
             Some(block) => refused(format!(
                 "the block {block} of an earlier pool still lives in {cidr}; use --block-size {}, or end the tasks that \
                  have its addresses",
@@ -391,6 +282,13 @@ impl Datastore {
             )),
             None => Ok(()),
         }
+    }
+
+    /// The blocks that share addresses with a network, whatever their records say.
+    pub async fn blocks_within(&mut self, cidr: &IpNet) -> Result<Vec<IpNet>, CalicoError> {
+        let answer = self.read(&[Range::Names(keys::blocks(Family::of(cidr.addr())))]).await?;
+        let blocks = answer.ranges.iter().flatten().filter_map(|entry| keys::cidr_of_key(&entry.key));
+        Ok(blocks.filter(|block| overlap(block, cidr)).collect())
     }
 
     /// Lets a pool give out addresses, or no more of them. What is in use stays.

@@ -1,5 +1,7 @@
 //! What the pure parts decide.
 
+use serde_json::json;
+
 use super::*;
 
 fn net(text: &str) -> IpNet {
