@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls;
 
-pub use operator::{Origin, Setting};
+pub use operator::{Origin, Setting, CALICOCTL_CFG};
 pub use proxy::Proxy;
 pub use read::{ConfigError, Problem};
 

@@ -20,7 +20,7 @@ use super::read::places;
 use super::{Config, ConfigError, Etcd, DEFAULT_PATH};
 
 /// Where calicoctl looks for its configuration.
-const CALICOCTL_CFG: &str = "/etc/calico/calicoctl.cfg";
+pub const CALICOCTL_CFG: &str = "/etc/calico/calicoctl.cfg";
 
 /// Where the choice of the datastore comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

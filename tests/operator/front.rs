@@ -48,6 +48,47 @@ async fn verbs_of_calicos_own_calicoctl_are_left_to_it() {
     assert!(own.contains("ETCD_ENDPOINTS=http://other:1"), "{own}");
 }
 
+/// Calico's own calicoctl ignores the environment where its file exists.
+#[tokio::test]
+async fn calicoctl_cfg_does_not_lead_it_to_another_datastore() {
+    let desk = Desk::new(&[], &[]).await;
+    let etc = desk.dir().join("etc/calico");
+    fs::create_dir_all(&etc).unwrap();
+    let cfg = "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nspec:\n  datastoreType: etcdv3\n  \
+               etcdEndpoints: http://other:1\n";
+    fs::write(etc.join("calicoctl.cfg"), cfg).unwrap();
+    let real = desk.dir().join("real/calicoctl");
+    fs::create_dir(desk.dir().join("real")).unwrap();
+    // In place of the real one: reads the file that is named, else its own.
+    let script = "#!/bin/sh\nfile=/etc/calico/calicoctl.cfg\nfor word; do case $word in --config=*) file=${word#*=};; esac; \
+                  done\nread_once=$(cat $file)\ncat $file\n";
+    fs::write(&real, script).unwrap();
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |line: &str, config: &Path| {
+        // /etc of its own, so that nothing of this machine is touched.
+        let mount = format!("mount --bind {}/etc /etc && exec \"$0\" \"$@\"", desk.dir().display());
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &mount, PROGRAM, "--config"]).arg(config);
+        command
+            .env_clear()
+            .env("PATH", format!("{}/real:{}", desk.dir().display(), std::env::var("PATH").unwrap()));
+        let said = Said::of(command.args(line.split_whitespace()).output().unwrap());
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{line}: {said:?}");
+        said.stdout
+    };
+    let said = run("get nodes", &desk.config());
+    let document: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}"));
+    let spec = serde_json::json!({"datastoreType": "etcdv3", "etcdEndpoints": desk.world.etcd.endpoint});
+    assert_eq!((&document["kind"], &document["spec"]), (&"CalicoAPIConfig".into(), &spec), "{said}");
+    // Where that file decides for our own verbs as well, it is left to be read.
+    let bare = desk.dir().join("bare.toml");
+    fs::write(&bare, "").unwrap();
+    assert_eq!(run("get nodes", &bare), cfg);
+    assert_eq!(run("convert -f x", &desk.config()), cfg);
+    let own = format!("get nodes --config={}/calicoctl.cfg", etc.display());
+    assert_eq!(run(&own, &desk.config()), cfg);
+}
+
 #[tokio::test]
 async fn without_calicos_own_calicoctl_one_sentence_and_exit_code_69() {
     let desk = Desk::new(&[], &[]).await;

@@ -14,6 +14,7 @@ mod help;
 mod link;
 mod real;
 mod route;
+mod settings;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -68,11 +69,11 @@ pub(super) fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> Result<
 
 /// Becomes Calico's own calicoctl; returns only where that fails.
 fn delegate(config: Option<&Path>, words: &[OsString]) -> ExitCode {
-    let config = match Config::of_shell(config) {
-        Ok((config, _)) => config,
+    let (config, origin) = match Config::of_shell(config) {
+        Ok(found) => found,
         Err(error) => return failed(&error),
     };
-    let error = real::become_it(&config, words);
+    let error = real::become_it(&config, &origin, words);
     match error {
         real::RealError::Missing { .. } | real::RealError::Unusable { .. } | real::RealError::Loop(_) => {
             failed(&error);

@@ -8,9 +8,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::config::{Config, Etcd};
+use crate::config::{Config, Origin, CALICOCTL_CFG};
 
-use super::NAME;
+use super::{settings, NAME};
 
 /// Where a package or an operator puts it once the front end has its name.
 pub(super) const BESIDE_US: &str = "/usr/lib/calico-mesos/calicoctl";
@@ -40,7 +40,8 @@ pub(super) enum RealError {
 }
 
 /// Replaces this process by Calico's own calicoctl with these words; returns only where that fails.
-pub(super) fn become_it(config: &Config, words: &[OsString]) -> RealError {
+/// `origin` is where the choice of our datastore comes from.
+pub(super) fn become_it(config: &Config, origin: &Origin, words: &[OsString]) -> RealError {
     let own = std::fs::metadata("/proc/self/exe").ok();
     let path = match find(config, std::env::var_os("PATH").as_deref(), own.as_ref(), words) {
         Ok(path) => path,
@@ -49,11 +50,21 @@ pub(super) fn become_it(config: &Config, words: &[OsString]) -> RealError {
     if std::env::var_os(MARK).is_some() {
         return RealError::Loop(std::env::current_exe().unwrap_or(path));
     }
-    let variables = match environment(&config.etcd, |name| std::env::var_os(name).is_some()) {
+    let variables = match settings::environment(&config.etcd, |name| std::env::var_os(name).is_some()) {
         Ok(variables) => variables,
         Err(error) => return error,
     };
-    let source = Command::new(&path).args(words).envs(variables).env(MARK, "1").exec();
+    // With that file there, it would not look at the environment.
+    let ignores = !matches!(origin, Origin::Calicoctl(_)) && Path::new(CALICOCTL_CFG).exists();
+    let file = match ignores && settings::reads_file(words) {
+        true => settings::file(&variables),
+        false => Ok(None),
+    };
+    let (_file, option) = match file {
+        Ok(file) => file.unzip(),
+        Err(source) => return RealError::Exec { path, source },
+    };
+    let source = Command::new(&path).args(words).args(option).envs(variables).env(MARK, "1").exec();
     RealError::Exec { path, source }
 }
 
@@ -85,34 +96,6 @@ fn is_another_program(path: &Path, own: Option<&Metadata>) -> bool {
         let is_own = own.is_some_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()));
         meta.is_file() && meta.permissions().mode() & 0o111 != 0 && !is_own
     })
-}
-
-/// The datastore of our configuration as calicoctl reads it, but for what is set already. Each variable may carry
-/// the prefix `CALICO_`. An environment that names endpoints has a datastore of its own: our password is not for it.
-fn environment(
-    etcd: &Etcd,
-    is_set: impl Fn(&str) -> bool,
-) -> Result<Vec<(&'static str, OsString)>, RealError> {
-    let unset = |name: &&str| !is_set(name) && !is_set(&format!("CALICO_{name}"));
-    let mut variables: Vec<(&str, Option<OsString>)> = vec![("DATASTORE_TYPE", Some("etcdv3".into()))];
-    if unset(&"ETCD_ENDPOINTS") {
-        let file = |file: &Option<PathBuf>| file.as_ref().map(OsString::from);
-        variables.extend([
-            ("ETCD_ENDPOINTS", Some(etcd.endpoints.join(",").into())),
-            ("ETCD_CA_CERT_FILE", file(&etcd.ca_file)),
-            ("ETCD_CERT_FILE", file(&etcd.cert_file)),
-            ("ETCD_KEY_FILE", file(&etcd.key_file)),
-            ("ETCD_USERNAME", etcd.username.as_ref().map(OsString::from)),
-            ("ETCD_PASSWORD", etcd.password.as_ref().map(OsString::from)),
-        ]);
-        if let Some(path) = etcd.password_file.as_ref().filter(|_| unset(&"ETCD_PASSWORD")) {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| RealError::Password { path: path.clone(), source })?;
-            variables.push(("ETCD_PASSWORD", Some(text.trim_end_matches(['\r', '\n']).into())));
-        }
-    }
-    let wanted = variables.into_iter().filter_map(|(name, value)| Some((name, value?)));
-    Ok(wanted.filter(|(name, _)| unset(name)).collect())
 }
 
 #[cfg(test)]
@@ -151,35 +134,5 @@ mod tests {
             let error = find(&config, &search).unwrap_err().to_string();
             assert!(error.contains(&unusable.display().to_string()), "{error}");
         }
-    }
-
-    #[test]
-    fn the_environment_is_filled_and_never_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let password = dir.path().join("password");
-        fs::write(&password, "secret word\n").unwrap();
-        let mut etcd = Etcd {
-            endpoints: vec!["https://a:2379".into(), "https://b:2379".into()],
-            ca_file: Some("/ca".into()),
-            username: Some("me".into()),
-            password_file: Some(password),
-            ..Etcd::default()
-        };
-        let all = environment(&etcd, |_| false).unwrap();
-        let value = |name: &str| all.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        assert_eq!(value("DATASTORE_TYPE"), Some("etcdv3".into()));
-        assert_eq!(value("ETCD_ENDPOINTS"), Some("https://a:2379,https://b:2379".into()));
-        assert_eq!(value("ETCD_CA_CERT_FILE"), Some("/ca".into()));
-        assert_eq!(value("ETCD_PASSWORD"), Some("secret word".into()));
-        assert_eq!(value("ETCD_CERT_FILE"), None);
-        etcd.password_file = Some("/nowhere".into());
-        assert!(environment(&etcd, |_| false).unwrap_err().to_string().contains("/nowhere"));
-        let names = |set: &[&str]| -> Vec<&str> {
-            let all = environment(&etcd, |name| set.contains(&name)).unwrap();
-            all.into_iter().map(|(name, _)| name).collect()
-        };
-        let all_but_these = ["ETCD_ENDPOINTS", "ETCD_USERNAME"];
-        assert_eq!(names(&["ETCD_PASSWORD", "DATASTORE_TYPE", "CALICO_ETCD_CA_CERT_FILE"]), all_but_these);
-        assert_eq!(names(&["CALICO_ETCD_ENDPOINTS"]), ["DATASTORE_TYPE"]);
     }
 }
