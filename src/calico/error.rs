@@ -61,7 +61,7 @@ pub enum CalicoError {
     NotAllowed(String),
     #[error("'{0}' is not a valid profile name: use lower-case letters, digits, dashes and dots, at most {max}, and begin and end with a letter or digit", max = RESOURCE_NAME_MAX)]
     ProfileName(String),
-    #[error("cannot use {key} in Calico's datastore: {reason}")]
+    #[error("cannot use {key} in Calico's datastore: {reason}; repair or delete that record")]
     Unreadable { key: String, reason: String },
     #[error("the endpoint {0} exists already and does not belong to this task")]
     ForeignEndpoint(String),
@@ -189,9 +189,7 @@ impl CalicoError {
             Self::NameTooLong(_) => {
                 Failure::new(Code::Config, format!("{told}; set a shorter node.name in config.toml"))
             }
-            Self::Unreadable { .. } => {
-                Failure::new(Code::Data, format!("{told}; repair or delete that record"))
-            }
+            Self::Unreadable { .. } => Failure::new(Code::Data, told),
             Self::File { .. } | Self::NoHostName => Failure::new(Code::Config, told),
         }
     }

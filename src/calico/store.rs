@@ -84,7 +84,7 @@ impl StoreError {
     }
 
     /// What to look at, for the operator.
-    pub(super) fn advice(&self) -> &'static str {
+    pub fn advice(&self) -> &'static str {
         let fault = match self {
             Self::File { .. } => Some(TlsFault::Files),
             Self::Tls { source, .. } => tls::fault(source),

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::calico::{self, BgpPeer, PeerScope};
+use crate::calico::{self, BgpPeer, Edited, Kind, PeerScope};
 
-use super::node::exit_code;
+use super::change::{ChangeFlags, ChangedObject};
 use super::output::{Format, Listing, Output, Row};
-use super::session::{DryRun, Session};
+use super::session::Session;
 use super::Failed;
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +34,7 @@ pub struct PeerAdd {
     #[arg(value_name = "AS", value_parser = calico::parse_as_number)]
     as_number: u32,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub struct PeerRemove {
     /// The peer's address
     ip: IpAddr,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -62,9 +62,7 @@ pub struct MeshArguments {
     /// Without a word the setting is shown
     state: Option<Mesh>,
     #[command(flatten)]
-    dry_run: DryRun,
-    #[command(flatten)]
-    output: Output,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,9 +79,7 @@ pub struct AsArguments {
     #[arg(value_name = "AS", value_parser = calico::parse_as_number)]
     as_number: Option<u32>,
     #[command(flatten)]
-    dry_run: DryRun,
-    #[command(flatten)]
-    output: Output,
+    flags: ChangeFlags,
 }
 
 /// Peers of all nodes.
@@ -100,27 +96,28 @@ pub async fn node_peers(verb: &PeerVerb, session: &Session) -> Result<ExitCode, 
 async fn peers(verb: &PeerVerb, scope: &PeerScope, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     match verb {
-        PeerVerb::Add(PeerAdd { ip, as_number, dry_run, .. }) => {
-            let (name, edited) = datastore.add_bgp_peer(scope, *ip, *as_number, dry_run.dry_run).await?;
-            session.record(&format!("BGPPeer {name}"), &edited, *dry_run);
+        PeerVerb::Add(PeerAdd { ip, as_number, flags, .. }) => {
+            let (name, edited) = datastore.add_bgp_peer(scope, *ip, *as_number, flags.dry_run).await?;
             let what = format!("BGP peer {ip} (AS {as_number}) of {scope}");
-            session.out.line(match (edited.is_change(), edited.before.is_some(), dry_run.dry_run) {
+            let sentence = match (edited.is_change(), edited.before.is_some(), flags.dry_run) {
                 (false, ..) => format!("{what} is there already"),
                 (true, _, true) => format!("to write: {what}"),
                 (true, true, false) => format!("{what} is changed"),
                 (true, false, false) => format!("{what} is added"),
-            });
-            Ok(exit_code(dry_run.dry_run && edited.is_change()))
+            };
+            let changed = ChangedObject::of(Kind::BgpPeer.word(), &name, edited);
+            Ok(session.report(*flags, &[changed], &[sentence]))
         }
-        PeerVerb::Remove(PeerRemove { ip, dry_run }) => {
-            for (name, edited) in datastore.remove_bgp_peer(scope, *ip, dry_run.dry_run).await? {
-                session.record(&format!("BGPPeer {name}"), &edited, *dry_run);
-            }
-            session.out.line(match dry_run.dry_run {
+        PeerVerb::Remove(PeerRemove { ip, flags }) => {
+            let removed = datastore.remove_bgp_peer(scope, *ip, flags.dry_run).await?;
+            let changed =
+                |(name, edited): (String, _)| ChangedObject::of(Kind::BgpPeer.word(), &name, edited);
+            let removed: Vec<ChangedObject> = removed.into_iter().map(changed).collect();
+            let sentence = match flags.dry_run {
                 true => format!("to remove: BGP peer {ip} of {scope}"),
                 false => format!("BGP peer {ip} of {scope} is removed"),
-            });
-            Ok(exit_code(dry_run.dry_run))
+            };
+            Ok(session.report(*flags, &removed, &[sentence]))
         }
         PeerVerb::Show(show) => {
             let (mut peers, damaged) = datastore.bgp_peers().await?;
@@ -193,21 +190,20 @@ pub async fn mesh(arguments: &MeshArguments, session: &Session) -> Result<ExitCo
     let word = |mesh: bool| if mesh { "on" } else { "off" };
     let Some(state) = arguments.state else {
         let mesh = datastore.bgp_settings().await?.mesh;
-        match arguments.output.output {
+        match arguments.flags.format() {
             Format::Table | Format::Wide | Format::Name => session.out.line(word(mesh)),
             format => session.out.value(format, &json!({ "node_to_node_mesh": mesh })),
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let dry_run = arguments.dry_run;
-    let edited = datastore.set_bgp(Some(state == Mesh::On), None, dry_run.dry_run).await?;
-    session.record("BGPConfiguration default", &edited, dry_run);
-    session.out.line(match (edited.is_change(), dry_run.dry_run) {
+    let flags = arguments.flags;
+    let edited = datastore.set_bgp(Some(state == Mesh::On), None, flags.dry_run).await?;
+    let sentence = match (edited.is_change(), flags.dry_run) {
         (false, _) => format!("the mesh of all nodes is {} already", word(state == Mesh::On)),
         (true, true) => format!("to change: the mesh of all nodes to {}", word(state == Mesh::On)),
         (true, false) => format!("the mesh of all nodes is {}", word(state == Mesh::On)),
-    });
-    Ok(exit_code(dry_run.dry_run && edited.is_change()))
+    };
+    Ok(session.report(flags, &[settings(edited)], &[sentence]))
 }
 
 /// Shows or changes the AS number of nodes that name none.
@@ -215,19 +211,23 @@ pub async fn default_as(arguments: &AsArguments, session: &Session) -> Result<Ex
     let mut datastore = session.datastore().await?;
     let Some(number) = arguments.as_number else {
         let number = datastore.bgp_settings().await?.as_number;
-        match arguments.output.output {
+        match arguments.flags.format() {
             Format::Table | Format::Wide | Format::Name => session.out.line(number.to_string()),
             format => session.out.value(format, &json!({ "as_number": number })),
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let dry_run = arguments.dry_run;
-    let edited = datastore.set_bgp(None, Some(number), dry_run.dry_run).await?;
-    session.record("BGPConfiguration default", &edited, dry_run);
-    session.out.line(match (edited.is_change(), dry_run.dry_run) {
+    let flags = arguments.flags;
+    let edited = datastore.set_bgp(None, Some(number), flags.dry_run).await?;
+    let sentence = match (edited.is_change(), flags.dry_run) {
         (false, _) => format!("nodes without an AS number have {number} already"),
         (true, true) => format!("to change: the AS number of nodes that name none to {number}"),
         (true, false) => format!("nodes without an AS number have {number}"),
-    });
-    Ok(exit_code(dry_run.dry_run && edited.is_change()))
+    };
+    Ok(session.report(flags, &[settings(edited)], &[sentence]))
+}
+
+/// The record of the cluster's own settings.
+fn settings(edited: Edited) -> ChangedObject {
+    ChangedObject::of(Kind::BgpConfiguration.word(), "default", edited)
 }

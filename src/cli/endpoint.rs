@@ -6,10 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::{json, Value};
 
-use crate::calico::{check_selector, EndpointFilter, EndpointRecord, EndpointStates, Kind, ListChange};
+use crate::calico::{
+    check_selector, Datastore, EndpointFilter, EndpointRecord, EndpointStates, Kind, ListChange,
+};
 
+use super::change::{ChangeFlags, ChangedObject};
+use super::node::UnknownNode;
 use super::output::{Each, Format, Listing, Out, Output, Row};
-use super::session::{DryRun, Session};
+use super::session::Session;
 use super::watch::Watch;
 use super::{complete, misused, Failed};
 
@@ -78,7 +82,7 @@ struct Names {
     #[arg(required = true, value_name = "PROFILE", add = complete::names(Kind::Profile))]
     profiles: Vec<String>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 fn selector(text: &str) -> Result<String, String> {
@@ -113,6 +117,9 @@ async fn list(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode
     let mut datastore = session.datastore().await?;
     let mut endpoints = datastore.endpoint_records(&filter).await?;
     session.warn_of(&endpoints.damaged);
+    if endpoints.found.is_empty() {
+        refuse_unknown(&filter, &mut datastore).await?;
+    }
     endpoints.found.sort_by(|one, other| one.node.cmp(&other.node));
     let format = arguments.output.output;
     if !arguments.detailed && matches!(format, Format::Table | Format::Wide) {
@@ -127,6 +134,25 @@ async fn list(arguments: &Show, session: &Session, out: &Out) -> Result<ExitCode
         format => detailed(endpoints.found, &states, format).print(format, out),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An empty list must not hide a name that is typed wrong. One that only endpoints have is known as well.
+async fn refuse_unknown(filter: &EndpointFilter, datastore: &mut Datastore) -> Result<(), Failed> {
+    if let Some(host) = &filter.host {
+        let nodes = datastore.names(Kind::Node).await?;
+        let only = EndpointFilter { host: filter.host.clone(), ..EndpointFilter::default() };
+        if !nodes.contains(host) && datastore.endpoint_records(&only).await?.found.is_empty() {
+            return Err(UnknownNode::new(host, nodes.iter().map(String::as_str)).into());
+        }
+    }
+    if let Some(profile) = &filter.profile {
+        let profiles = datastore.profiles().await?;
+        let only = EndpointFilter { profile: filter.profile.clone(), ..EndpointFilter::default() };
+        if profiles.is_missing(profile) && datastore.endpoint_records(&only).await?.found.is_empty() {
+            profiles.named(profile)?;
+        }
+    }
+    Ok(())
 }
 
 /// Numbers of endpoints by namespace and workload.
@@ -242,9 +268,8 @@ async fn profiles(name: &str, verb: &ProfileVerb, session: &Session) -> Result<E
         ProfileVerb::Set(names) => (ListChange::Set, names),
         ProfileVerb::Remove(names) => (ListChange::Remove, names),
     };
-    let dry_run = names.dry_run;
-    let edited = datastore.change_profiles(&endpoint, change, &names.profiles, dry_run.dry_run).await?;
-    session.record(&format!("WorkloadEndpoint {}/{}", endpoint.namespace, endpoint.name), &edited, dry_run);
+    let flags = names.flags;
+    let edited = datastore.change_profiles(&endpoint, change, &names.profiles, flags.dry_run).await?;
     let left: Vec<&str> = edited
         .after
         .iter()
@@ -252,15 +277,17 @@ async fn profiles(name: &str, verb: &ProfileVerb, session: &Session) -> Result<E
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    let has = match (edited.is_change(), dry_run.dry_run) {
+    let has = match (edited.is_change(), flags.dry_run) {
         (false, _) => "already has",
         (true, false) => "now has",
         (true, true) => "would have",
     };
     let list = if left.is_empty() { "none".to_owned() } else { left.join(",") };
-    session.out.line(format!("endpoint {} {has} the profiles: {list}", endpoint.shown()));
+    let sentence = format!("endpoint {} {has} the profiles: {list}", endpoint.shown());
     if left.is_empty() {
         tracing::warn!("Felix drops all packets of an endpoint without a profile that no policy selects");
     }
-    Ok(dry_run.exit_code(edited.is_change()))
+    let name = format!("{}/{}", endpoint.namespace, endpoint.name);
+    let changed = ChangedObject::of(Kind::WorkloadEndpoint.word(), &name, edited);
+    Ok(session.report(flags, &[changed], &[sentence]))
 }

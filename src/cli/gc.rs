@@ -8,7 +8,6 @@ use serde_json::{json, Value};
 
 use crate::calico::Kind;
 use crate::config::Config;
-use crate::error::chain;
 use crate::task::cleaner::{
     self, Cleaned, DecommissionTerms, Decommissioned, Fate, GoneDocker, Item, ItemKind, Silent, Verdict,
 };
@@ -16,7 +15,7 @@ use crate::task::report::figures::{self, Figures};
 
 use super::complete;
 use super::output::{count, table, Format, Out, Output};
-use super::Failed;
+use super::{complaint, Failed};
 
 /// A dry run found something.
 const FOUND: u8 = 3;
@@ -80,7 +79,7 @@ pub async fn gc(arguments: GcArguments, config: &Path, out: &Out) -> Result<Exit
         let figures = Figures { pools: figures::pools(&config).await, ..cleaned.figures.clone() };
         if let Err(error) = figures::write(&config, &figures) {
             // Everything else has been done.
-            eprintln!("calico-mesos: {}", chain(&error));
+            eprintln!("{}", complaint(&error));
         }
     }
     let silent = arguments.quiet && cleaned.complete() && cleaned.work() == 0;

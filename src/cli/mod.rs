@@ -2,10 +2,12 @@
 //!
 //! Exit codes: 0 done, 1 failed, 3 a dry run found something to do, 64 the command line cannot be parsed, 69 Calico's
 //! own calicoctl is needed and not there. An error is one line on standard error, `calico-mesos: message: cause`, a
-//! warning is `calico-mesos: warning: message`. A reader that closes our output (`| head`) is no error.
+//! warning is `calico-mesos: warning: message`; both begin with `calicoctl` where the program is called so. A reader that
+//! closes our output (`| head`) is no error.
 
 mod bgp;
 mod calicoctl;
+mod change;
 mod complete;
 mod config;
 mod endpoint;
@@ -26,6 +28,7 @@ pub mod runtime;
 mod session;
 mod status;
 mod task;
+mod usage;
 mod watch;
 
 use std::ffi::OsString;
@@ -36,11 +39,11 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Config, DEFAULT_PATH};
-use crate::error::{chain, EXIT_USAGE};
 use crate::logging;
 
 use output::Out;
 use session::Session;
+use usage::{complaint, usage};
 
 /// Project Calico networking for tasks of Apache Mesos and Marathon.
 #[derive(Debug, Parser)]
@@ -111,7 +114,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match complete::answer(Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, Cli::command(), &[]),
     }
     let arguments = match calicoctl::dispatch(arguments) {
         Ok(arguments) => arguments,
@@ -119,15 +122,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let command = || Cli::command().name(calicoctl::program());
     let parsed =
-        command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+        command().try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let misuse = |error: &clap::Error| usage(error, command(), arguments.get(1..).unwrap_or_default());
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return misuse(&error),
     };
     match cli.verb {
         // A service: its steps are of interest.
         Verb::Proxy => logging::executor(&Config::log_only(host(cli.config.as_deref())), "INFO"),
-        _ => logging::cli(),
+        _ => logging::cli(calicoctl::program()),
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -168,7 +172,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     result.unwrap_or_else(|error| match error.downcast_ref::<clap::Error>() {
-        Some(error) => usage(error),
+        Some(error) => misuse(error),
         None => failed(error.as_ref()),
     })
 }
@@ -179,48 +183,13 @@ fn host(file: Option<&Path>) -> &Path {
 }
 
 fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("{}: {}", calicoctl::program(), chain(error));
+    eprintln!("{}", complaint(error));
     ExitCode::FAILURE
 }
 
 /// A mistake in the command line that only the verb finds.
 fn misused(message: String) -> Failed {
     Box::new(clap::Error::raw(ErrorKind::ValueValidation, message))
-}
-
-/// The word of the command line that an unknown one resembles most.
-fn nearest(error: &clap::Error) -> Option<String> {
-    use clap::error::{ContextKind, ContextValue};
-    let kinds = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    kinds.into_iter().find_map(|kind| match error.get(kind)? {
-        ContextValue::String(word) => Some(format!("'{word}'")),
-        // The most similar one comes last.
-        ContextValue::Strings(words) => words.last().map(|word| format!("'{word}'")),
-        _ => None,
-    })
-}
-
-/// clap's own text for help and versions; for mistakes one line, and where to find help.
-fn usage(error: &clap::Error) -> ExitCode {
-    if !error.use_stderr() {
-        // A closed standard output has no reader for the error.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    let program = calicoctl::program();
-    let text = error.render().to_string();
-    let words: Vec<&str> = text.lines().take_while(|line| !line.trim().is_empty()).map(str::trim).collect();
-    let words = match error.kind() {
-        // clap prints the help in this case, which is longer than a terminal.
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "the verb or an argument is missing".to_owned()
-        }
-        _ => words.join(" "),
-    };
-    let nearest = nearest(error).map_or_else(String::new, |nearest| format!("; did you mean {nearest}?"));
-    eprintln!("{program}: {}{nearest}", words.strip_prefix("error: ").unwrap_or(&words));
-    eprintln!("try '{program} --help'");
-    ExitCode::from(EXIT_USAGE)
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use serde_json::json;
 
-use crate::calico::{BookedBlock, Encapsulation, PoolRecord, PoolWish};
+use crate::calico::{BookedBlock, Datastore, Encapsulation, Kind, PoolRecord, PoolWish};
+use crate::rig::daemons::overlapping;
 
+use super::change::{ChangeFlags, ChangedObject};
 use super::output::{count, Format, Listing, Output, Row};
-use super::session::{DryRun, Session};
+use super::session::Session;
 use super::Failed;
 
 #[derive(Debug, Subcommand)]
@@ -79,7 +82,7 @@ pub struct PoolAdd {
     #[arg(long, value_name = "SELECTOR")]
     node_selector: Option<String>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -88,7 +91,7 @@ pub struct PoolNamed {
     #[arg(value_name = "CIDR|NAME")]
     pool: String,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 /// Runs one of the verbs.
@@ -180,43 +183,67 @@ async fn add(arguments: &PoolAdd, session: &Session) -> Result<ExitCode, Failed>
     };
     let mut datastore = session.datastore().await?;
     session.warn_of(&datastore.pool_records().await?.1);
-    let dry_run = arguments.dry_run;
-    let (name, edited) =
-        datastore.add_pool(&arguments.cidr, arguments.name.as_deref(), &wish, dry_run.dry_run).await?;
-    session.record(&format!("IPPool {name}"), &edited, dry_run);
-    let (would, is) = if dry_run.dry_run { ("would be ", "") } else { ("", "is ") };
+    let flags = arguments.flags;
+    let (text, name) = (&arguments.cidr, arguments.name.as_deref());
+    let (mut name_of_pool, mut edited) = datastore.add_pool(text, name, &wish, true).await?;
+    if let Ok(cidr) = text.parse() {
+        refuse_overlap(&mut datastore, cidr).await?;
+    }
+    if !flags.dry_run {
+        (name_of_pool, edited) = datastore.add_pool(text, name, &wish, false).await?;
+    }
+    let name = name_of_pool;
+    let (would, is) = if flags.dry_run { ("would be ", "") } else { ("", "is ") };
     let cidr = &arguments.cidr;
-    session.out.line(match (&edited.before, edited.is_change()) {
+    let sentence = match (&edited.before, edited.is_change()) {
         (None, _) => format!("the pool {name} ({cidr}) {is}{would}made"),
         (Some(_), true) => format!("the pool {name} ({cidr}) {is}{would}changed"),
         (Some(_), false) => format!("the pool {name} ({cidr}) is like that already"),
-    });
-    Ok(dry_run.exit_code(edited.is_change()))
+    };
+    Ok(session.report(flags, &[ChangedObject::of(Kind::IpPool.word(), &name, edited)], &[sentence]))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the pool {0} overlaps addresses or routes of this host: {1}; choose another range")]
+struct OverlapsHost(IpNet, String);
+
+/// Refuses a new pool of which this host uses a part otherwise. The routes to blocks are Calico's own.
+pub(super) async fn refuse_overlap(datastore: &mut Datastore, cidr: IpNet) -> Result<(), Failed> {
+    if datastore.has_pool(&cidr).await? {
+        return Ok(());
+    }
+    let blocks = datastore.blocks_within(&cidr).await?;
+    let mut used = overlapping(cidr);
+    used.retain(|net| !blocks.iter().any(|block| block.contains(net)));
+    let used: Vec<String> = used.iter().map(IpNet::to_string).collect();
+    match used.is_empty() {
+        true => Ok(()),
+        false => Err(OverlapsHost(cidr, used.join(", ")).into()),
+    }
 }
 
 async fn remove(arguments: &PoolNamed, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let pool = datastore.find_pool(&arguments.pool).await?;
-    let dry_run = arguments.dry_run;
-    let removed = datastore.remove_pool(pool, dry_run.dry_run).await?;
-    session.record(&format!("IPPool {}", removed.pool.name), &removed.edited, dry_run);
-    let verb = if dry_run.dry_run { "would be removed" } else { "is removed" };
+    let flags = arguments.flags;
+    let removed = datastore.remove_pool(pool, flags.dry_run).await?;
+    let verb = if flags.dry_run { "would be removed" } else { "is removed" };
     let blocks = match removed.blocks {
         0 => String::new(),
         blocks => format!(" with {}", count(blocks, "block")),
     };
-    session.out.line(format!("the pool {} {verb}{blocks}", removed.pool.shown()));
-    Ok(dry_run.exit_code(true))
+    let sentence = format!("the pool {} {verb}{blocks}", removed.pool.shown());
+    let changed = ChangedObject::of(Kind::IpPool.word(), &removed.pool.name, removed.edited);
+    Ok(session.report(flags, &[changed], &[sentence]))
 }
 
 async fn enable(arguments: &PoolNamed, enable: bool, session: &Session) -> Result<ExitCode, Failed> {
     let mut datastore = session.datastore().await?;
     let pool = datastore.find_pool(&arguments.pool).await?;
-    let dry_run = arguments.dry_run;
-    let edited = datastore.enable_pool(&pool.name, enable, dry_run.dry_run).await?;
-    session.record(&format!("IPPool {}", pool.name), &edited, dry_run);
+    let flags = arguments.flags;
+    let edited = datastore.enable_pool(&pool.name, enable, flags.dry_run).await?;
     let word = if enable { "enabled" } else { "disabled" };
-    let state = match (edited.is_change(), dry_run.dry_run) {
+    let state = match (edited.is_change(), flags.dry_run) {
         (false, _) => format!("is {word} already"),
         (true, false) => format!("is {word}"),
         (true, true) => format!("would be {word}"),
@@ -236,6 +263,6 @@ async fn enable(arguments: &PoolNamed, enable: bool, session: &Session) -> Resul
             }
         }
     };
-    session.out.line(format!("the pool {} {state}{left}", pool.shown()));
-    Ok(dry_run.exit_code(edited.is_change()))
+    let sentence = format!("the pool {} {state}{left}", pool.shown());
+    Ok(session.report(flags, &[ChangedObject::of(Kind::IpPool.word(), &pool.name, edited)], &[sentence]))
 }

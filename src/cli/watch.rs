@@ -9,11 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::sleep;
 
-use crate::error::chain;
-
 use super::interrupt::Interrupt;
 use super::output::Out;
-use super::Failed;
+use super::{complaint, Failed};
 
 /// Cursor to the first line, and everything behind it erased: it flickers less than an empty screen.
 const HOME: &str = "\u{1b}[H\u{1b}[2J";
@@ -64,7 +62,7 @@ impl Watch {
                 Ok(code) => code,
                 Err(error) if first => return Err(error),
                 Err(error) => {
-                    page.line(format!("calico-mesos: {}", chain(error.as_ref())));
+                    page.line(complaint(error.as_ref()));
                     ExitCode::FAILURE
                 }
             };

@@ -101,8 +101,8 @@ impl Visit for Parts {
 pub(super) enum Form {
     Text,
     Json,
-    /// As a command reports its errors: `calico-mesos: warning: web.1: cannot…`.
-    Message,
+    /// As a command of this name reports its errors: `calico-mesos: warning: web.1: cannot…`.
+    Message(&'static str),
 }
 
 impl From<LogFormat> for Form {
@@ -132,14 +132,14 @@ where
         match self.0 {
             Form::Text => text(&mut writer, level, &parts),
             Form::Json => json(&mut writer, level, parts),
-            Form::Message => message(&mut writer, level, &parts),
+            Form::Message(program) => message(&mut writer, program, level, &parts),
         }
     }
 }
 
-fn message(writer: &mut Writer<'_>, level: Level, parts: &Parts) -> fmt::Result {
+fn message(writer: &mut Writer<'_>, program: &str, level: Level, parts: &Parts) -> fmt::Result {
     let kind = if level == Level::WARN { "warning: " } else { "" };
-    writeln!(writer, "calico-mesos: {kind}{}", parts.line())
+    writeln!(writer, "{program}: {kind}{}", parts.line())
 }
 
 fn text(writer: &mut Writer<'_>, level: Level, parts: &Parts) -> fmt::Result {
@@ -239,15 +239,15 @@ mod tests {
 
     #[test]
     fn a_message_of_a_command_has_its_shape() {
-        let lines = written(Form::Message, || {
+        let lines = written(Form::Message("calicoctl"), || {
             let _span = super::super::task("testapp.1").entered();
             tracing::warn!(address = %"10.0.0.1", "two\nlines");
             tracing::error!("it failed");
         });
         assert_eq!(
             lines,
-            "calico-mesos: warning: testapp.1: two | lines address=10.0.0.1\n\
-             calico-mesos: testapp.1: it failed\n"
+            "calicoctl: warning: testapp.1: two | lines address=10.0.0.1\n\
+             calicoctl: testapp.1: it failed\n"
         );
     }
 

@@ -70,14 +70,14 @@ pub fn follow_verbosity(value: Option<&str>) {
     }
 }
 
-/// For `calico-mesos`: warnings and errors alone, in the form of its own messages. Nothing happens when a logger is set
-/// already.
-pub fn cli() {
+/// For `calico-mesos`: warnings and errors alone, in the form of its own messages, which begin with the name under which
+/// it was called. Nothing happens when a logger is set already.
+pub fn cli(program: &'static str) {
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .log_internal_errors(false)
-        .event_format(line::Line(line::Form::Message));
+        .event_format(line::Line(line::Form::Message(program)));
     let logger = registry().with(ours(Level::WARN)).with(line::Tasks).with(lines);
     let _ = tracing::subscriber::set_global_default(logger);
 }

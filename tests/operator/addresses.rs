@@ -50,7 +50,7 @@ async fn show_has_calicoctls_tables() {
 
 #[tokio::test]
 async fn show_of_an_address_says_who_has_it() {
-    let desk = Desk::new(&[NODE], &[WEB]).await;
+    let mut desk = Desk::new(&[NODE], &[WEB]).await;
     let holder = task(NODE);
     desk.world.launch(&holder, &explicit("10.65.0.9")).await.unwrap();
     let text = desk.done("ipam show --ip=10.65.0.9");
@@ -61,8 +61,33 @@ async fn show_of_an_address_says_who_has_it() {
     assert_eq!(desk.done("ipam show --ip 10.65.0.10"), "10.65.0.10 is not assigned\n");
     assert_eq!(desk.done("ipam show --ip 172.30.0.1"), "172.30.0.1 is not assigned\n");
     assert_eq!(desk.json("ipam show --ip 10.65.0.9")["handle"], json!(holder.handle));
-    assert_eq!(desk.json("ipam show --ip 10.65.0.10"), json!({"address": "10.65.0.10", "inUse": false}));
+    let free = json!({"address": "10.65.0.10", "inUse": false, "endpoints": []});
+    assert_eq!(desk.json("ipam show --ip 10.65.0.10"), free);
     assert_eq!(desk.run("ipam show --ip here").code, 64);
+    // No block has the address, and a task does.
+    let other = r#"{"metadata":{"annotations":{"mesos.apache.org/task-id":"web.7"}},"spec":{"ipNetworks":["10.65.0.60/32"]}}"#;
+    desk.world.put(&format!("{RESOURCES}/workloadendpoints/default/agent--1-mesos-w-eth0"), other).await;
+    let said = desk.run("ipam show --ip 10.65.0.60");
+    assert_eq!((said.code, said.stdout.as_str()), (0, "10.65.0.60 is not assigned\n"), "{said:?}");
+    assert!(said.stderr.contains("task web.7") && said.stderr.contains("`ipam check`"), "{said:?}");
+    let said = desk.run("ipam show --ip 10.65.0.60 -o json");
+    assert!(said.stdout.contains("task web.7, endpoint agent--1-mesos-w-eth0"), "{said:?}");
+}
+
+#[tokio::test]
+async fn show_warns_of_blocks_whose_structure_is_wrong() {
+    let mut desk = Desk::new(&[NODE], &[WEB]).await;
+    for (key, unallocated) in [("10.65.0.0-31", json!([0])), ("10.65.0.2-31", json!([0, 0, 1]))] {
+        let block = json!({
+            "cidr": key.replace('-', "/"), "allocations": [null, null], "unallocated": unallocated, "attributes": []
+        });
+        desk.world.put(&format!("{IPAM}/assignment/ipv4/block/{key}"), &block.to_string()).await;
+    }
+    for line in ["ipam show", "ipam show --show-blocks -o json", "ipam show --show-borrowed"] {
+        let said = desk.run(line);
+        let warning = "calico-mesos: warning: 2 blocks have structural errors; `ipam check` lists them\n";
+        assert_eq!((said.code, said.stderr.as_str()), (0, warning), "{line}: {said:?}");
+    }
 }
 
 #[tokio::test]
@@ -83,6 +108,8 @@ async fn an_address_that_nothing_uses_is_released_and_its_handle_follows() {
     desk.world.delete(&its).await;
 
     let before = desk.world.dump().await;
+    assert_eq!(desk.run("ipam release").code, 64);
+    assert_eq!(desk.run("ipam release 10.65.0.9 --dry-run").code, 3);
     let said = desk.run("ipam release --ip 10.65.0.9 --dry-run");
     assert_eq!((said.code, said.stdout.contains(&dead.task_id)), (3, true), "{said:?}");
     assert_eq!((desk.world.dump().await, desk.trail().len()), (before, 0));

@@ -67,7 +67,6 @@ async fn filters_leave_what_they_name() {
     for (filter, count) in [
         (String::new(), 4),
         ("--host agent-2".to_owned(), 2),
-        ("--host agent".to_owned(), 0),
         ("--orchestrator mesos".to_owned(), 3),
         ("--host agent-2 --orchestrator mesos".to_owned(), 1),
         (format!("--workload {}", first.workload), 1),
@@ -81,6 +80,26 @@ async fn filters_leave_what_they_name() {
         ("-l !has(mesos-profile/dev)".to_owned(), 1),
     ] {
         assert_eq!(rows(&desk, &filter), count, "{filter}");
+    }
+    // A name that is typed wrong is no empty list; one of which there is nothing is.
+    for (filter, words) in [
+        ("--host agent-3", ["no node 'agent-3'", "'agent-"]),
+        ("--profile dew", ["no profile 'dew'", "did you mean 'dev'?"]),
+        ("--profile dew --host agent-2 -o json", ["no profile 'dew'", "did you mean 'dev'?"]),
+    ] {
+        let refused = desk.refused(&format!("endpoint show {filter}"));
+        assert!(words.iter().all(|word| refused.contains(word)), "{filter}: {refused}");
+    }
+    desk.done("profile add empty");
+    desk.world.put(&format!("{RESOURCES}/nodes/agent-9"), r#"{"spec":{}}"#).await;
+    for filter in [
+        "--profile empty",
+        "--host agent-9",
+        "--profile b --host agent-9",
+        "--profile projectcalico-default-allow",
+    ] {
+        assert_eq!(rows(&desk, filter), 0, "{filter}");
+        assert!(desk.done(&format!("endpoint show {filter}")).contains("Hostname"), "{filter}");
     }
     let said = desk.run("endpoint show -l app=web");
     assert!(said.code == 64 && said.stderr.contains("selector 'app=web'"), "{said:?}");

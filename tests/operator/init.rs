@@ -26,7 +26,10 @@ async fn a_node_gets_what_calicos_start_up_makes_and_nothing_twice() {
     host();
     let mut desk = Desk::of(World::empty().await);
     let line = format!("node init --ip {ADDRESS} --pool 10.65.0.0/16 --mode vxlan");
-    assert_eq!(desk.run(&format!("{line} --dry-run")).code, 3);
+    let said = desk.run(&format!("{line} --dry-run"));
+    assert_eq!(said.code, 3);
+    let tunnel = "to make: Node agent-1, vxlan address (one of the pool mesos-10-65-0-0-16)\n";
+    assert!(said.stdout.contains(tunnel), "{said:?}");
     assert!(desk.world.dump().await.is_empty() && !desk.dir().join("nodename").exists());
     let said = desk.done(&line);
     assert!(said.lines().all(|line| !line.contains("is there")), "{said}");
@@ -80,11 +83,16 @@ async fn what_is_there_stays() {
     let felix = r#"{"metadata":{},"spec":{"defaultEndpointToHostAction":"Drop"}}"#;
     desk.world.put(&format!("{RESOURCES}/nodes/{NODE}"), &node.to_string()).await;
     desk.world.put(&format!("{RESOURCES}/felixconfigurations/node.{NODE}"), felix).await;
-    desk.done(&format!("node init --ip {ADDRESS} --pool 10.65.0.0/16 --mode vxlan"));
+    let line = format!("node init --ip {ADDRESS} --pool 10.65.0.0/16 --mode vxlan");
+    // Where node and pool are there, a dry run names the address.
+    let planned = desk.run(&format!("{line} --dry-run")).stdout;
+    assert!(planned.contains("to complete: Node agent-1, vxlan address (10.65."), "{planned}");
+    desk.done(&line);
     let dump = desk.world.dump().await;
     let mut after = record(&dump, &format!("nodes/{NODE}"));
     let tunnel = after["spec"].as_object_mut().unwrap().remove("ipv4VXLANTunnelAddr");
     assert!(tunnel.is_some() && after == node, "{after}");
+    assert!(planned.contains(&format!("({})", tunnel.unwrap().as_str().unwrap())), "{planned}");
     assert_eq!(dump[&format!("{RESOURCES}/felixconfigurations/node.{NODE}")], felix);
     assert_eq!(dump.keys().filter(|key| key.contains("/ippools/")).count(), 1);
 }
@@ -203,12 +211,15 @@ async fn a_node_with_endpoints_of_others_stays() {
     });
     let key = format!("{RESOURCES}/workloadendpoints/default/dead-k8s-pod-eth0");
     desk.world.put(&key, &foreign.to_string()).await;
-    let said = desk.run("node remove dead");
-    assert_eq!(said.code, 1, "{said:?}");
-    assert!(
-        said.stderr.contains("1 endpoint") && said.stderr.contains("calicoctl delete node dead"),
-        "{said:?}"
-    );
-    let dump = desk.world.dump().await;
-    assert!(dump.contains_key(&key) && dump.contains_key(&format!("{RESOURCES}/nodes/dead")));
+    desk.world.launch(&task("dead"), &auto()).await.unwrap();
+    let before = desk.world.dump().await;
+    assert!(desk.refused("node remove dead").contains("shows signs of life"));
+    for line in ["node remove dead --yes", "node remove dead --yes --dry-run"] {
+        let refused = desk.refused(line);
+        assert!(
+            refused.contains("1 endpoint") && refused.contains("calicoctl delete node dead"),
+            "{refused}"
+        );
+    }
+    assert_eq!(desk.world.dump().await, before);
 }

@@ -17,7 +17,9 @@ mod policies;
 mod pools;
 mod profiles;
 mod scale;
+mod shapes;
 mod status;
 mod tasks;
+mod usage;
 
 use kit::{datastore, netlab, world};

@@ -4,6 +4,7 @@ use serde_json::{json, Value};
 
 use crate::datastore::{auto, explicit, task, Dump, World, RESOURCES};
 use crate::desk::{Desk, NODE};
+use crate::netlab;
 
 const WEB: (&str, &str) =
     ("web", r#"{"cidr":"10.65.0.0/26","blockSize":29,"ipipMode":"Always","natOutgoing":true}"#);
@@ -229,4 +230,45 @@ async fn a_locked_datastore_is_shown_and_not_written() {
     }
     assert!(desk.done("pool show").contains("10.65.0.0/26"));
     assert_eq!(desk.world.dump().await, before);
+}
+
+/// The routes of tasks, tunnels and blocks are Calico's own, and none that a pool has to keep clear of.
+#[tokio::test]
+async fn a_pool_does_not_overlap_this_host() {
+    netlab::require_private_network();
+    let ip = |words: &str| netlab::run("ip", &words.split_whitespace().collect::<Vec<_>>());
+    let mut desk = Desk::new(&[NODE], &[]).await;
+    ip("link add uplink type veth peer name uplink-peer");
+    ip("address add 10.201.1.1/24 dev uplink");
+    ip("link set uplink-peer up");
+    ip("link set uplink up");
+    ip("route add 10.202.0.0/26 via 10.201.1.2");
+    ip("link add cali0123 type veth peer name cali0123-peer");
+    ip("link set cali0123-peer up");
+    ip("link set cali0123 up");
+    ip("address add 10.203.0.9/32 dev cali0123");
+    ip("route add 10.203.0.1/32 dev cali0123");
+    ip("route add blackhole 10.203.0.64/26");
+    let before = desk.world.dump().await;
+    for (line, what) in [
+        ("pool add 10.201.0.0/16", "10.201.1.0/24"),
+        ("pool add 10.201.0.0/16 --dry-run", "10.201.1.1/32"),
+        ("pool add 10.202.0.0/16 --name x", "10.202.0.0/26"),
+        ("pool add 10.203.0.0/16", "of this host: 10.203.0.64/26;"),
+    ] {
+        let refused = desk.refused(line);
+        assert!(refused.contains("overlaps addresses or routes of this host"), "{line}: {refused}");
+        assert!(refused.contains(what), "{line}: {refused}");
+    }
+    assert_eq!(desk.world.dump().await, before);
+    // The block of an earlier pool, and the way to one of another node.
+    for block in ["10.203.0.64-26", "10.202.0.0-26"] {
+        desk.world.put(&format!("/calico/ipam/v2/assignment/ipv4/block/{block}"), "{}").await;
+    }
+    for line in ["pool add 10.203.0.0/16", "pool add 10.202.0.0/16"] {
+        assert!(desk.done(line).contains("is made"), "{line}");
+    }
+    ip("link del uplink");
+    ip("link del cali0123");
+    ip("route del blackhole 10.203.0.64/26");
 }

@@ -137,6 +137,27 @@ async fn rules_in_classic_words() {
     }
     let said = desk.run("profile dev rule update");
     assert!(said.code == 64 && said.stderr.contains("calicoctl apply"), "{said:?}");
+    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    let said = desk.run("profile dev rule show -o name");
+    assert!(said.code == 64 && said.stderr.contains("rules have no names: use -o json"), "{said:?}");
+    let said = desk.run("profile dev rule add inbound allow tcp from ports 1-5");
+    assert!(said.code == 64 && said.stderr.contains("1:5"), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_profile_cannot_have_the_name_of_a_command() {
+    let mut desk = desk().await;
+    let before = desk.world.dump().await;
+    for name in ["show", "add", "remove", "rule", "tag", "help"] {
+        let said = desk.run(&format!("profile add {name}"));
+        let sentence = format!("`profile {name}` is a command");
+        assert!(said.code == 64 && said.stderr.contains(&sentence), "{said:?}");
+    }
+    assert_eq!(desk.world.dump().await, before);
+    // A launch may have made one: it is shown, and can be removed.
+    desk.world.put(&format!("{RESOURCES}/profiles/show"), r#"{"spec":{}}"#).await;
+    assert!(desk.done("profile show -o name").contains("show\n"));
+    desk.done("profile remove show");
 }
 
 #[tokio::test]
@@ -150,20 +171,30 @@ async fn rules_without_classic_words_are_shown_and_kept() {
         "spec": {"ingress": [odd, many, 7], "extra": {"a": 1}},
     });
     desk.world.put(&format!("{RESOURCES}/profiles/old"), &old.to_string()).await;
-    let text = desk.done("profile old rule show");
+    // Calico cannot read the third one.
+    let warned = |desk: &Desk, line: &str| {
+        let said = desk.run(line);
+        assert_eq!(said.code, 0, "{said:?}");
+        assert!(said.stderr.contains("inbound rule") && said.stderr.lines().count() == 1, "{line}: {said:?}");
+        said
+    };
+    let text = warned(&desk, "profile old rule show").stdout;
     let yaml = "   1 action: Log\n     ipVersion: 4\n     later:\n       field:\n";
     assert!(text.starts_with(&format!("Inbound rules:\n{yaml}")), "{text}");
     for part in ["   2 action: Allow\n", "172.16.0.0/12", "   3 7\nOutbound rules:\n"] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    desk.done("profile old rule add inbound --at=2 deny");
+    let said = warned(&desk, "profile old rule add inbound --at=2 deny");
+    assert!(said.stderr.contains("rule remove inbound --at 4") && said.stderr.contains("Felix"), "{said:?}");
     desk.done("profile old tag add old");
     let mut wanted = old;
     wanted["spec"]["ingress"] = json!([odd, {"action": "Deny", "source": {}, "destination": {}}, many, 7]);
     wanted["spec"]["labelsToApply"] = json!({"mesos-profile/old": ""});
     assert_eq!(record(&mut desk, "old").await, wanted);
-    let rules: Value = serde_json::from_str(&desk.done("profile old rule json")).unwrap();
+    let rules: Value = serde_json::from_str(&warned(&desk, "profile old rule json").stdout).unwrap();
     assert_eq!(rules, json!({"ingress": wanted["spec"]["ingress"], "egress": []}));
+    desk.done("profile old rule remove inbound --at 4");
+    desk.done("profile old rule show");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Damaged, Object};
+use super::{Damaged, Kind, Object};
 use crate::calico::block::{self, Attribute};
 use crate::calico::inventory::CALICOS_OWN;
 use crate::calico::model::{Affinity, EndpointSpec, Handle, Resource};
@@ -349,6 +349,13 @@ impl Datastore {
             ledger.damaged.extend(part.damaged);
         }
         Ok((ledger.blocks, ledger.damaged))
+    }
+
+    /// The endpoints that have an address, whatever IPAM has of it.
+    pub async fn users_of(&mut self, address: IpAddr) -> Result<Vec<String>, CalicoError> {
+        let endpoints = self.objects(Kind::WorkloadEndpoint).await?;
+        let (users, _) = users_of(&endpoints.found);
+        Ok(users.into_iter().filter(|(own, _)| *own == address).map(|(_, endpoint)| endpoint).collect())
     }
 
     /// All claims of blocks, and those whose records cannot be read.

@@ -121,18 +121,30 @@ impl NodeView {
             Some(Value::Number(number)) => Some(number.to_string()),
             _ => None,
         };
-        let tunnel = |mode: TunnelMode| Some(Tunnel { mode, address: text(mode.pointer())? });
         Self {
             name: object.name.clone(),
             known: true,
             address: text("/bgp/ipv4Address"),
             address6: text("/bgp/ipv6Address"),
             as_number: text("/bgp/asNumber"),
-            tunnels: TunnelMode::ALL.into_iter().filter_map(tunnel).collect(),
+            tunnels: Self::tunnels_of(&object.value),
             labels: object.labels(),
             record: object.value.clone(),
             ..Self::default()
         }
+    }
+
+    /// The tunnels of a node's record.
+    pub(super) fn tunnels_of(record: &Value) -> Vec<Tunnel> {
+        let tunnel = |mode: TunnelMode| {
+            let address = record.get("spec")?.pointer(mode.pointer())?.as_str()?;
+            (!address.is_empty()).then(|| Tunnel { mode, address: address.to_owned() })
+        };
+        TunnelMode::ALL.into_iter().filter_map(tunnel).collect()
+    }
+
+    pub(super) fn has_tunnel(&self, mode: TunnelMode) -> bool {
+        self.tunnels.iter().any(|tunnel| tunnel.mode == mode)
     }
 
     fn is_seen(&mut self, at: Option<SystemTime>, source: SeenBy) {

@@ -90,6 +90,43 @@ impl RuleDirection {
             }),
         }
     }
+
+    /// The rules of a profile's record that Calico cannot read, by their numbers, and why. With one of them Felix
+    /// ignores the whole profile.
+    pub fn unreadable(self, record: &Value) -> Vec<(usize, String)> {
+        let rules = record.pointer(&format!("/spec/{}", self.field())).and_then(Value::as_array);
+        let rules = rules.into_iter().flatten().enumerate();
+        rules.filter_map(|(index, rule)| Some((index + 1, unreadable(rule)?))).collect()
+    }
+}
+
+/// Why Calico cannot read a rule, if it cannot.
+fn unreadable(rule: &Value) -> Option<String> {
+    /// As far as types go wrong by hand; what is null is absent.
+    #[derive(serde::Deserialize)]
+    struct Readable {
+        action: String,
+        #[serde(rename = "source")]
+        _source: Option<ReadablePeer>,
+        #[serde(rename = "destination")]
+        _destination: Option<ReadablePeer>,
+    }
+    #[derive(serde::Deserialize)]
+    struct ReadablePeer {
+        #[serde(rename = "nets")]
+        _nets: Option<Vec<String>>,
+        #[serde(rename = "notNets")]
+        _not_nets: Option<Vec<String>>,
+        #[serde(rename = "selector")]
+        _selector: Option<String>,
+        #[serde(rename = "ports")]
+        _ports: Option<Vec<Value>>,
+    }
+    match serde_json::from_value::<Readable>(rule.clone()) {
+        Ok(rule) if ["Allow", "Deny", "Log", "Pass"].contains(&rule.action.as_str()) => None,
+        Ok(rule) => Some(format!("its action '{}' is not Allow, Deny, Log or Pass", rule.action)),
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 impl std::fmt::Display for RuleDirection {
@@ -160,6 +197,14 @@ impl Datastore {
             let rules =
                 [RuleDirection::Inbound, RuleDirection::Outbound].map(|direction| direction.rules(profile));
             damaged.extend(rules.into_iter().filter_map(Result::err));
+            for direction in [RuleDirection::Inbound, RuleDirection::Outbound] {
+                damaged.extend(direction.unreadable(&profile.value).into_iter().map(|(number, why)| {
+                    Damaged {
+                        key: profile.key().to_owned(),
+                        reason: format!("Felix ignores it: its {direction} rule {number}: {why}"),
+                    }
+                }));
+            }
             let labels = profile.value.pointer("/spec/labelsToApply");
             if labels.is_some_and(|labels| !labels.is_object() && !labels.is_null()) {
                 let reason = "spec.labelsToApply is not an object".to_owned();

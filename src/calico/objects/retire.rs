@@ -50,14 +50,15 @@ impl Datastore {
                 self.release_tunnels(node).await?;
             }
             let edited = Edited { before: Some(before.into()), after: None };
-            removed.push(Made { object: format!("tunnel addresses of {node}"), edited });
+            let object = format!("tunnel addresses of {node}");
+            removed.push(Made { object, name: node.to_owned(), edited, detail: None });
         }
         for cidr in &inventory.blocks {
             if !dry_run {
                 self.let_go_of_block(node, cidr).await?;
             }
             let edited = Edited { before: Some(json!({ "affinity": node })), after: None };
-            removed.push(Made { object: format!("block {cidr}"), edited });
+            removed.push(Made::of("block", &cidr.to_string(), edited));
         }
         for (kind, name) in self.settings_of(node).await? {
             let edited = self
@@ -66,7 +67,7 @@ impl Datastore {
                 })
                 .await?;
             if edited.is_change() {
-                removed.push(Made { object: format!("{} {name}", kind.word()), edited });
+                removed.push(Made::of(kind.word(), &name, edited));
             }
         }
         Ok(removed)

@@ -343,9 +343,11 @@ fn parse_port(text: &str) -> Result<Value, String> {
     match number(text) {
         Some(port) => Ok(port.into()),
         None if is_name => Ok(text.into()),
-        None => Err(format!(
-            "'{text}' is not a port from 1 to 65535, a range such as 8000:8080, or a port's name"
-        )),
+        None => {
+            let range = text.replace('-', ":");
+            let range = if text.contains('-') && parse_port(&range).is_ok() { &range } else { "8000:8080" };
+            Err(format!("'{text}' is not a port from 1 to 65535, a range such as {range}, or a port's name"))
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde_json::{json, Value};
 
 use super::fresh::{self, PoolMode, DEFAULT};
-use super::{Damaged, Edit, Edited, Kind, NodeView, Object};
+use super::{Damaged, Edit, Edited, Kind, NodeView, Object, TunnelMode};
 use crate::calico::overlap::overlap;
 use crate::calico::{CalicoError, Datastore};
 use crate::names::is_resource_name;
@@ -27,7 +27,18 @@ pub struct StartUp {
 pub struct Made {
     /// Such as `Node agent-1`.
     pub object: String,
+    /// Of the object.
+    pub name: String,
     pub edited: Edited,
+    /// What a person wants to know besides, such as an address that the object gets.
+    pub detail: Option<String>,
+}
+
+impl Made {
+    /// What became of an object of this kind and name.
+    pub(super) fn of(kind: &str, name: &str, edited: Edited) -> Self {
+        Self { object: format!("{kind} {name}"), name: name.to_owned(), edited, detail: None }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,13 +87,13 @@ impl Datastore {
         Ok(pools.found.iter().filter_map(Object::pool).any(|pool| pool.cidr == *cidr))
     }
 
-    /// Makes what the node lacks; every object that was looked at, in order. A dry run stops before tunnels of a pool
-    /// or node that it would only make.
+    /// Makes what the node lacks; every object that was looked at, in order. A dry run names the addresses that the
+    /// node's tunnels would get, or for a node or pool that it would only make the pools from which they would come.
     pub async fn start_up(&mut self, wanted: &StartUp, dry_run: bool) -> Result<Vec<Made>, StartUpError> {
         self.check_start_up(wanted).await?;
         let node = wanted.node.as_str();
         let mut made = Vec::new();
-        let mut done = |object: String, edited: Edited| made.push(Made { object, edited });
+        let mut done = |kind: Kind, name: &str, edited| made.push(Made::of(kind.word(), name, edited));
         let cluster = self
             .edit(Kind::ClusterInformation, DEFAULT, dry_run, |object| {
                 Ok::<_, StartUpError>(match object {
@@ -91,12 +102,15 @@ impl Datastore {
                 })
             })
             .await?;
-        done("ClusterInformation default".into(), cluster);
-        done("Tier default".into(), self.make(fresh::default_tier(), dry_run).await?);
+        done(Kind::ClusterInformation, DEFAULT, cluster);
+        done(Kind::Tier, DEFAULT, self.make(fresh::default_tier(), dry_run).await?);
+        let mut new_pool = None;
         if let Some((cidr, mode)) = wanted.pool {
             if !self.has_pool(&cidr).await? {
                 let name = fresh::pool_name(&cidr);
-                done(format!("IPPool {name}"), self.make(fresh::pool(&name, &cidr, mode), dry_run).await?);
+                let pool = fresh::pool(&name, &cidr, mode);
+                done(Kind::IpPool, &name, self.make(pool.clone(), dry_run).await?);
+                new_pool = Some(pool).filter(|_| dry_run);
             }
         }
         let edited = self
@@ -107,16 +121,20 @@ impl Datastore {
             })
             .await?;
         let is_there = edited.before.is_some() || !dry_run;
-        done(format!("Node {node}"), edited);
+        done(Kind::Node, node, edited);
         let felix = self.make(fresh::felix_configuration(node), dry_run).await?;
-        done(format!("FelixConfiguration {}", fresh::node_scoped(node)), felix);
-        if is_there {
-            let object =
-                self.object(Kind::Node, node).await?.ok_or_else(|| CalicoError::NoNode(node.into()))?;
-            for (mode, pools) in self.tunnels_needed(&object).await? {
-                let edited = self.give_tunnel(node, mode, &pools, dry_run).await?;
-                done(format!("Node {node}, {} address", mode.word()), edited);
-            }
+        done(Kind::FelixConfiguration, &fresh::node_scoped(node), felix);
+        let object = match self.object(Kind::Node, node).await? {
+            Some(object) => object,
+            None if dry_run => fresh::node(node),
+            None => return Err(CalicoError::NoNode(node.into()).into()),
+        };
+        for (mode, pools) in self.tunnels_needed(&object, new_pool.as_ref()).await? {
+            let is_planned = !is_there || new_pool.as_ref().is_some_and(|pool| pools == [pool.name.as_str()]);
+            made.push(match is_planned && !NodeView::of(&object).has_tunnel(mode) {
+                true => tunnel_to_come(node, mode, &pools),
+                false => tunnel_made(node, mode, self.give_tunnel(node, mode, &pools, dry_run).await?),
+            });
         }
         Ok(made)
     }
@@ -164,6 +182,21 @@ impl Datastore {
         }
         Ok(())
     }
+}
+
+/// The tunnel's address, with what it is.
+fn tunnel_made(node: &str, mode: TunnelMode, edited: Edited) -> Made {
+    let tunnels = edited.after.as_ref().map(NodeView::tunnels_of).unwrap_or_default();
+    let address = tunnels.into_iter().find(|tunnel| tunnel.mode == mode).map(|tunnel| tunnel.address);
+    let object = format!("{} {node}, {} address", Kind::Node.word(), mode.word());
+    Made { object, name: node.to_owned(), edited, detail: address }
+}
+
+/// The address that a dry run cannot choose yet, because its node or pool is not there.
+fn tunnel_to_come(node: &str, mode: TunnelMode, pools: &[String]) -> Made {
+    let detail = format!("one of the pool {}", pools.join(" or "));
+    let edited = Edited { before: None, after: Some(json!(detail)) };
+    Made { detail: Some(detail), ..tunnel_made(node, mode, edited) }
 }
 
 /// As Calico's own programs repair it: a missing `datastoreReady` becomes true. `false` is an operator's lock, and

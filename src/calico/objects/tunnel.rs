@@ -62,15 +62,17 @@ impl TunnelMode {
 }
 
 impl Datastore {
-    /// The tunnels that the node needs for the enabled pools that serve it, with the names of these pools.
+    /// The tunnels that the node needs for the enabled pools that serve it, with the names of these pools; `new_pool`
+    /// is one that is only to be made.
     pub(super) async fn tunnels_needed(
         &mut self,
         node: &Object,
+        new_pool: Option<&Object>,
     ) -> Result<Vec<(TunnelMode, Vec<String>)>, CalicoError> {
         let pools = self.objects(Kind::IpPool).await?;
         let labels = node.labels();
         let mut needed: Vec<(TunnelMode, Vec<String>)> = Vec::new();
-        for object in &pools.found {
+        for object in pools.found.iter().chain(new_pool) {
             let Some(pool) = object.pool().filter(|pool| pool.serves_tunnels(&labels)) else { continue };
             let Some(mode) = tunnel_of(fresh::pool_mode(&object.value["spec"]), &pool.cidr) else { continue };
             match needed.iter_mut().find(|(known, _)| *known == mode) {
@@ -108,7 +110,7 @@ impl Datastore {
             let entry = snapshot.entry(&key).ok_or_else(|| CalicoError::NoNode(node.to_owned()))?;
             let mut object = Object::read(Kind::Node, entry)?;
             let before = object.value.clone();
-            if NodeView::of(&object).tunnels.iter().any(|tunnel| tunnel.mode == mode) {
+            if NodeView::of(&object).has_tunnel(mode) {
                 return Ok(Edited { before: Some(before.clone()), after: Some(before) });
             }
             let request = PlanRequest {

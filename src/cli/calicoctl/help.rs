@@ -29,13 +29,14 @@ pub(super) const CLASSIC: [(&str, &str); 13] = [
 ];
 
 /// What became of commands of the classic calicoctl that are not verbs any longer.
-pub(super) const OLD: [(&str, &str); 12] = [
+pub(super) const OLD: [(&str, &str); 13] = [
     ("node --ip=IP …", "node start --ip=IP"),
     ("node --ip=IP --node-image=…", "the image stands in calico-node.service; node start --ip=IP"),
     ("container add C IP", "CALICO_IP and CALICO_PROFILE in the app's env"),
     ("container remove C", "ends with the task; calico-mesos gc after a crash"),
     ("container C ip add|remove IP", "CALICO_IP in the app's env, and a new deployment"),
     ("container C endpoint-id show", "endpoint show --detailed"),
+    ("profile NAME rule update", "get profile NAME -o yaml > F, edit F, apply -f F"),
     ("diags", "node diags"),
     ("diags --upload", "node diags, and pass its file on yourself"),
     ("checksystem", "node checksystem"),

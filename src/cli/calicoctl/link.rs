@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::{json, Value};
 
-use crate::config::Config;
 use crate::error::FileError;
 
-use super::super::node::exit_code;
-use super::super::output::Out;
-use super::super::session::DryRun;
+use super::super::change::{ChangeFlags, ChangedObject};
+use super::super::session::Session;
 use super::super::Failed;
 use super::real::{self, BESIDE_US};
 use super::NAME;
@@ -32,7 +31,7 @@ pub struct LinkPlace {
     #[arg(long, value_name = "DIR", default_value = "/usr/local/bin")]
     dir: PathBuf,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -51,31 +50,43 @@ enum There {
     Foreign,
 }
 
-pub(super) fn run(verb: &LinkVerb, config: &Config, out: &Out) -> Result<ExitCode, Failed> {
+pub(super) fn run(verb: &LinkVerb, session: &Session) -> Result<ExitCode, Failed> {
     let program = std::env::current_exe().map_err(FileError::on("find", Path::new("/proc/self/exe")))?;
     match verb {
         LinkVerb::Install(place) => {
             let link = place.dir.join(NAME);
-            let changed = install(&link, &program, place.dry_run.dry_run)?;
-            out.line(sentence(&link, changed, place.dry_run, ("to make", "is made", "is there already")));
+            let changed = install(&link, &program, place.flags.dry_run)?;
+            let words = ("to make", "is made", "is there already");
+            let mut sentences = vec![sentence(&link, changed, place.flags.dry_run, words)];
             let own = fs::metadata(&program).ok();
-            match real::find(config, std::env::var_os("PATH").as_deref(), own.as_ref(), &["get".into()]) {
-                Ok(path) => out.line(format!("Calico's own calicoctl: {}", path.display())),
-                Err(error) => out.line(format!("note: {error}")),
-            }
-            Ok(exit_code(place.dry_run.dry_run && changed))
+            let search = std::env::var_os("PATH");
+            sentences.push(
+                match real::find(&session.config, search.as_deref(), own.as_ref(), &["get".into()]) {
+                    Ok(path) => format!("Calico's own calicoctl: {}", path.display()),
+                    Err(error) => format!("note: {error}"),
+                },
+            );
+            let target = Some(json!(program));
+            let changed = of_link(&link, if changed { None } else { target.clone() }, target);
+            Ok(session.report(place.flags, &[changed], &sentences))
         }
         LinkVerb::Uninstall(place) => {
             let link = place.dir.join(NAME);
-            let changed = uninstall(&link, &program, place.dry_run.dry_run)?;
-            out.line(sentence(&link, changed, place.dry_run, ("to remove", "is removed", "is not there")));
-            Ok(exit_code(place.dry_run.dry_run && changed))
+            let changed = uninstall(&link, &program, place.flags.dry_run)?;
+            let words = ("to remove", "is removed", "is not there");
+            let sentence = sentence(&link, changed, place.flags.dry_run, words);
+            let changed = of_link(&link, changed.then(|| json!(program)), None);
+            Ok(session.report(place.flags, &[changed], &[sentence]))
         }
     }
 }
 
-fn sentence(link: &Path, changed: bool, dry_run: DryRun, words: (&str, &str, &str)) -> String {
-    match (changed, dry_run.dry_run) {
+fn of_link(link: &Path, before: Option<Value>, after: Option<Value>) -> ChangedObject {
+    ChangedObject::on_host(&link.display().to_string(), before, after)
+}
+
+fn sentence(link: &Path, changed: bool, dry_run: bool, words: (&str, &str, &str)) -> String {
+    match (changed, dry_run) {
         (true, true) => format!("{}: {}", words.0, link.display()),
         (true, false) => format!("{} {}", link.display(), words.1),
         (false, _) => format!("{} {}", link.display(), words.2),

@@ -85,5 +85,5 @@ fn delegate(config: Option<&Path>, words: &[OsString]) -> ExitCode {
 
 /// Makes or removes the link of that name.
 pub(super) fn calicoctl(verb: &LinkVerb, session: &Session) -> Result<ExitCode, Failed> {
-    link::run(verb, &session.config, &session.out)
+    link::run(verb, session)
 }

@@ -87,6 +87,7 @@ pub(super) fn route(words: Vec<OsString>, is_calicoctl: bool) -> CommandRoute {
         ["help", ..] => ours(&[], &[&rest[1..], &["--help".into()]].concat()),
         [verb, ..] if DELEGATED.contains(verb) => delegate(rest),
         [verb, second, ..] if DELEGATED_PAIRS.contains(&(verb, second)) => delegate(rest),
+        ["profile", _, "rule", "update", ..] => CommandRoute::Retired(RULE_UPDATE.to_owned()),
         ["diags", "--upload", ..] => CommandRoute::Retired(UPLOAD.to_owned()),
         ["checksystem", "--fix", ..] => CommandRoute::Retired(FIX.to_owned()),
         ["diags" | "checksystem", ..] => delegate(&[&["node".into()], rest].concat()),
@@ -103,6 +104,7 @@ pub(super) fn route(words: Vec<OsString>, is_calicoctl: bool) -> CommandRoute {
     }
 }
 
+const RULE_UPDATE: &str = "`rule update` is gone: use calicoctl get profile NAME -o yaml > file, edit the file, then calicoctl apply -f file";
 const UPLOAD: &str = "`diags --upload` sent the host's state to a public server and is gone: use `calicoctl node diags`, and pass its file on yourself";
 const FIX: &str = "`checksystem --fix` is gone: run `calicoctl node checksystem`, and load the kernel modules that it names";
 const IMAGE: &str =

@@ -8,8 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::session::{DryRun, Session};
-use super::Failed;
+use crate::calico::Edited;
+
+use super::change::{ChangeFlags, ChangedObject};
+use super::session::Session;
+use super::{misused, Failed};
 
 #[derive(Debug, Subcommand)]
 pub enum IpamVerb {
@@ -24,10 +27,12 @@ pub enum IpamVerb {
 #[derive(Debug, Args)]
 pub struct IpamRelease {
     /// The address
-    #[arg(long, value_name = "ADDRESS")]
-    ip: IpAddr,
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "address", required_unless_present = "address")]
+    ip: Option<IpAddr>,
+    /// The address, as with --ip
+    address: Option<IpAddr>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 /// Runs one of the verbs.
@@ -40,13 +45,14 @@ pub async fn ipam(verb: &IpamVerb, session: &Session) -> Result<ExitCode, Failed
 }
 
 async fn release(arguments: &IpamRelease, session: &Session) -> Result<ExitCode, Failed> {
-    let (ip, dry_run) = (arguments.ip, arguments.dry_run);
-    let released = session.datastore().await?.release_address(ip, dry_run.dry_run).await?;
-    if dry_run.dry_run {
-        session.out.line(format!("IP address {ip} ({}) would be released", released.taken.holder()));
-    } else {
-        session.note(&format!("IP address {ip}"), Some(&released.to_value()), None);
-        session.out.line(format!("Successfully released IP address {ip}"));
-    }
-    Ok(dry_run.exit_code(true))
+    let flags = arguments.flags;
+    let ip =
+        arguments.ip.or(arguments.address).ok_or_else(|| misused("the address is missing".to_owned()))?;
+    let released = session.datastore().await?.release_address(ip, flags.dry_run).await?;
+    let sentence = match flags.dry_run {
+        true => format!("IP address {ip} ({}) would be released", released.taken.holder()),
+        false => format!("Successfully released IP address {ip}"),
+    };
+    let edited = Edited { before: Some(released.to_value()), after: None };
+    Ok(session.report(flags, &[ChangedObject::of("IP address", &ip.to_string(), edited)], &[sentence]))
 }

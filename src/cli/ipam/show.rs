@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde_json::{json, Value};
 
 use crate::calico::{BookedBlock, Datastore, PoolRecord};
-use crate::cli::output::{Format, Listing, Out, Output, Row};
+use crate::cli::output::{count, Format, Listing, Out, Output, Row};
 use crate::cli::session::Session;
 use crate::cli::watch::Watch;
 use crate::cli::Failed;
@@ -62,6 +62,7 @@ async fn print(arguments: &IpamShow, session: &Session, out: &Out) -> Result<Exi
     }
     let (blocks, damaged) = datastore.booked_blocks().await?;
     session.warn_of(&damaged);
+    warn_of_faults(&blocks);
     if arguments.show_borrowed {
         show_borrowed(&blocks, format, out);
         return Ok(ExitCode::SUCCESS);
@@ -77,6 +78,15 @@ async fn print(arguments: &IpamShow, session: &Session, out: &Out) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is counted in a faulty block may be wrong.
+fn warn_of_faults(blocks: &[BookedBlock]) {
+    let faulty = blocks.iter().filter(|block| !block.faults.is_empty()).count();
+    if faulty > 0 {
+        let has = if faulty == 1 { "has" } else { "have" };
+        tracing::warn!("{} {has} structural errors; `ipam check` lists them", count(faulty, "block"));
+    }
+}
+
 async fn show_address(
     address: IpAddr,
     format: Format,
@@ -87,13 +97,19 @@ async fn show_address(
     let (found, damaged) = datastore.assignment(address).await?;
     let Some(found) = found else {
         session.warn_of(&damaged);
-        match (format, damaged.is_empty()) {
-            (_, false) => return Err(format!("cannot tell whether {address} is in use").into()),
-            (Format::Json | Format::Yaml, true) => {
-                out.value(format, &json!({ "address": address, "inUse": false }));
+        if !damaged.is_empty() {
+            return Err(format!("cannot tell whether {address} is in use").into());
+        }
+        let users = datastore.users_of(address).await?;
+        match format {
+            Format::Json | Format::Yaml => {
+                out.value(format, &json!({ "address": address, "inUse": false, "endpoints": users }));
             }
-            (Format::Name, true) => {}
-            (Format::Table | Format::Wide, true) => out.line(format!("{address} is not assigned")),
+            Format::Name => {}
+            Format::Table | Format::Wide => out.line(format!("{address} is not assigned")),
+        }
+        for user in users {
+            tracing::warn!("no block assigns {address}, but {user} has it: another task may get it too; see `ipam check`");
         }
         return Ok(ExitCode::SUCCESS);
     };

@@ -13,11 +13,11 @@ use crate::calico::{self, Made, PoolMode, StartUp};
 use crate::config::Config;
 use crate::error::FileError;
 use crate::host::{addresses, files, kernel};
-use crate::rig::daemons::overlapping;
 
-use super::super::session::{DryRun, Session};
+use super::super::change::{ChangeFlags, ChangedObject};
+use super::super::pool::refuse_overlap;
+use super::super::session::Session;
 use super::super::Failed;
-use super::exit_code;
 
 #[derive(Debug, Args)]
 pub struct InitArguments {
@@ -34,7 +34,7 @@ pub struct InitArguments {
     #[arg(long, requires = "pool")]
     mode: Option<Mode>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,8 +65,6 @@ enum InitError {
     OtherFamily(IpAddr, &'static str),
     #[error("this host's kernel has no IPIP (module ipip); use --mode vxlan")]
     NoIpip,
-    #[error("the pool {0} overlaps addresses or routes of this host: {1}; choose another range")]
-    Overlaps(IpNet, String),
     #[error(
         "{path} names this node {there}, and [node] name in the configuration {wanted}: change one of them"
     )]
@@ -79,11 +77,11 @@ enum InitError {
 
 /// Repeating it changes nothing, and what is there stays.
 pub(super) async fn init(arguments: &InitArguments, session: &Session) -> Result<ExitCode, Failed> {
-    let (config, dry_run) = (&session.config, arguments.dry_run);
+    let (config, flags) = (&session.config, arguments.flags);
     let node = calico::node_name(config)?;
     let name_file = &config.paths.nodename_file;
     let named = name_in(name_file, &node)?;
-    if !dry_run.dry_run && !named && !may_write(name_file) {
+    if !flags.dry_run && !named && !may_write(name_file) {
         return Err(InitError::NotRoot(name_file.clone()).into());
     }
     let mut datastore = session.datastore().await?;
@@ -97,35 +95,42 @@ pub(super) async fn init(arguments: &InitArguments, session: &Session) -> Result
         if mode == PoolMode::Ipip && !kernel::has_ipip() {
             return Err(InitError::NoIpip.into());
         }
-        // Once it is there, its own routes are on this host.
-        let used = if datastore.has_pool(&cidr).await? { Vec::new() } else { overlapping(cidr) };
-        if !used.is_empty() {
-            let used: Vec<String> = used.iter().map(IpNet::to_string).collect();
-            return Err(InitError::Overlaps(cidr, used.join(", ")).into());
+        refuse_overlap(&mut datastore, cidr).await?;
+    }
+    let made = datastore.start_up(&wanted, flags.dry_run).await?;
+    let mut sentences: Vec<String> = made.iter().map(|made| sentence(made, flags)).collect();
+    let mut changed: Vec<ChangedObject> = made.into_iter().map(ChangedObject::from).collect();
+    if !named && !flags.dry_run {
+        // What is written in the datastore is in the audit trail, whatever becomes of the file.
+        if let Err(error) = write_name(name_file, &node) {
+            session.report(flags, &changed, &sentences);
+            return Err(error.into());
         }
     }
-    let made = datastore.start_up(&wanted, dry_run.dry_run).await?;
-    for Made { object, edited } in &made {
-        session.record(object, edited, dry_run);
-        session.out.line(match (edited.is_change(), edited.before.is_some(), dry_run.dry_run) {
-            (false, ..) => format!("{object} is there"),
-            (true, false, true) => format!("to make: {object}"),
-            (true, true, true) => format!("to complete: {object}"),
-            (true, false, false) => format!("{object} is made"),
-            (true, true, false) => format!("{object} is completed"),
-        });
-    }
-    if !named && !dry_run.dry_run {
-        write_name(name_file, &node)?;
-        session.note(&name_file.display().to_string(), None, Some(&node.as_str().into()));
-    }
-    session.out.line(match (named, dry_run.dry_run) {
-        (true, _) => format!("{} is there", name_file.display()),
-        (false, true) => format!("to write: {}", name_file.display()),
-        (false, false) => format!("{} is written", name_file.display()),
+    let file = name_file.display().to_string();
+    sentences.push(match (named, flags.dry_run) {
+        (true, _) => format!("{file} is there"),
+        (false, true) => format!("to write: {file}"),
+        (false, false) => format!("{file} is written"),
     });
-    let found = !named || made.iter().any(|made| made.edited.is_change());
-    Ok(exit_code(dry_run.dry_run && found))
+    let name = Some(node.as_str().into());
+    changed.push(ChangedObject::on_host(&file, name.clone().filter(|_| named), name));
+    Ok(session.report(flags, &changed, &sentences))
+}
+
+fn sentence(made: &Made, flags: ChangeFlags) -> String {
+    let (edited, object) = (&made.edited, &made.object);
+    let object = match &made.detail {
+        Some(detail) => format!("{object} ({detail})"),
+        None => object.clone(),
+    };
+    match (edited.is_change(), edited.before.is_some(), flags.dry_run) {
+        (false, ..) => format!("{object} is there"),
+        (true, false, true) => format!("to make: {object}"),
+        (true, true, true) => format!("to complete: {object}"),
+        (true, false, false) => format!("{object} is made"),
+        (true, true, false) => format!("{object} is completed"),
+    }
 }
 
 /// Whether the file names this node; one that names another is an error.

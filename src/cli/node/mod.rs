@@ -35,6 +35,8 @@ use super::{bgp, programs, Failed};
 
 use launcher_folder::{LauncherFolder, DEFAULT_DIR};
 
+pub(super) use show::UnknownNode;
+
 /// A dry run found something.
 const FOUND: u8 = 3;
 

@@ -3,14 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
-use crate::task::cleaner::{self, DecommissionError, DecommissionTerms};
+use crate::calico::{Edited, Kind, Made};
+use crate::task::cleaner::{self, DecommissionError, DecommissionTerms, Decommissioned, Fate, Item};
 
+use super::super::change::{ChangeFlags, ChangedObject};
 use super::super::gc;
-use super::super::output::count;
-use super::super::session::{DryRun, Session};
+use super::super::output::{count, Format};
+use super::super::session::Session;
 use super::super::Failed;
-use super::exit_code;
 use super::show::UnknownNode;
 
 #[derive(Debug, Args)]
@@ -21,7 +23,7 @@ pub struct RemoveArguments {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -33,37 +35,66 @@ enum RemoveError {
 }
 
 pub(super) async fn remove(arguments: &RemoveArguments, session: &Session) -> Result<ExitCode, Failed> {
-    let (name, dry_run) = (&arguments.name, arguments.dry_run);
-    let terms =
-        DecommissionTerms { grace: session.config.gc.grace, dead: arguments.yes, dry_run: dry_run.dry_run };
-    let done = match cleaner::decommission(&session.config, name, terms).await {
-        Ok(done) => done,
-        Err(DecommissionError::Unknown(_)) => {
-            let nodes = session.datastore().await?.nodes().await?;
-            return Err(UnknownNode::new(name, &nodes.found).into());
-        }
-        Err(error) => return Err(error.into()),
-    };
-    gc::tell_node(name, &done, dry_run.dry_run, &session.out);
+    let (name, flags) = (&arguments.name, arguments.flags);
+    // Nothing is taken from a node that has to stay. Why its own tasks keep it comes first.
+    if let Err(foreign) = refuse_foreign(name, session).await? {
+        let looked_at = decommission(arguments, true, session).await?;
+        return match looked_at.signs.is_empty() || arguments.yes {
+            true => Err(foreign.into()),
+            false => Err(DecommissionError::Alive { node: name.clone(), signs: looked_at.signs }.into()),
+        };
+    }
+    let done = decommission(arguments, flags.dry_run, session).await?;
+    if matches!(flags.format(), Format::Table | Format::Wide) {
+        gc::tell_node(name, &done, flags.dry_run, &session.out);
+    }
     if done.items.iter().any(|(_, fate)| fate.is_left()) {
         return Err(RemoveError::Incomplete(name.clone()).into());
     }
-    let mut datastore = session.datastore().await?;
-    let rest = datastore.node_rest(name).await?;
-    let (endpoints, held) = (rest.endpoints.len(), rest.allocations.len());
-    if endpoints + held > 0 {
-        let parts = [(endpoints, "endpoint"), (held, "address")];
-        let parts = parts.iter().filter(|(number, _)| *number > 0).map(|(number, noun)| count(*number, noun));
-        let what = parts.collect::<Vec<_>>().join(" and ");
-        return Err(RemoveError::Foreign { node: name.clone(), what }.into());
+    // It may have come meanwhile.
+    refuse_foreign(name, session).await??;
+    let removed = session.datastore().await?.retire(name, flags.dry_run).await?;
+    let sentence = |made: &Made| match flags.dry_run {
+        true => format!("to remove: {}", made.object),
+        false => format!("{} is removed", made.object),
+    };
+    let sentences: Vec<String> = removed.iter().map(sentence).collect();
+    let is_gone = |(item, fate): &&(Item, Fate)| {
+        item.verdict.is_work() && (flags.dry_run || matches!(fate, Fate::Done))
+    };
+    let of_tasks = done.items.iter().filter(is_gone).map(|(item, _)| {
+        let before = Some(json!({ "node": name }));
+        ChangedObject::of(item.kind.word(), &item.name, Edited { before, after: None })
+    });
+    let all: Vec<ChangedObject> = of_tasks.chain(removed.into_iter().map(ChangedObject::from)).collect();
+    Ok(session.report(flags, &all, &sentences))
+}
+
+async fn decommission(
+    arguments: &RemoveArguments,
+    dry_run: bool,
+    session: &Session,
+) -> Result<Decommissioned, Failed> {
+    let name = &arguments.name;
+    let terms = DecommissionTerms { grace: session.config.gc.grace, dead: arguments.yes, dry_run };
+    match cleaner::decommission(&session.config, name, terms).await {
+        Ok(done) => Ok(done),
+        Err(DecommissionError::Unknown(_)) => {
+            let nodes = session.datastore().await?.names(Kind::Node).await?;
+            Err(UnknownNode::new(name, nodes.iter().map(String::as_str)).into())
+        }
+        Err(error) => Err(error.into()),
     }
-    let removed = datastore.retire(name, dry_run.dry_run).await?;
-    for made in &removed {
-        session.record(&made.object, &made.edited, dry_run);
-        session.out.line(match dry_run.dry_run {
-            true => format!("to remove: {}", made.object),
-            false => format!("{} is removed", made.object),
-        });
-    }
-    Ok(exit_code(dry_run.dry_run))
+}
+
+/// What other tools have on the node is theirs to remove.
+async fn refuse_foreign(node: &str, session: &Session) -> Result<Result<(), RemoveError>, Failed> {
+    let rest = session.datastore().await?.node_rest(node).await?;
+    let parts = [(rest.endpoints.len(), "endpoint"), (rest.allocations.len(), "address")];
+    let parts = parts.iter().filter(|(number, _)| *number > 0).map(|(number, noun)| count(*number, noun));
+    let what = parts.collect::<Vec<_>>().join(" and ");
+    Ok(match what.is_empty() {
+        true => Ok(()),
+        false => Err(RemoveError::Foreign { node: node.to_owned(), what }),
+    })
 }

@@ -18,9 +18,9 @@ use crate::error::FileError;
 use crate::host::{addresses, files};
 use crate::task::cleaner::living_tasks;
 
-use super::super::session::{DryRun, Session};
+use super::super::change::{ChangeFlags, ChangedObject};
+use super::super::session::Session;
 use super::super::Failed;
-use super::exit_code;
 
 const UNIT: &str = "calico-node.service";
 const FILE: &str = "/etc/calico/calico.env";
@@ -39,7 +39,7 @@ pub struct StartArguments {
     #[command(flatten)]
     file: EnvFile,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +48,7 @@ pub struct StopArguments {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -85,40 +85,52 @@ pub(super) fn start(arguments: &StartArguments, session: &Session) -> Result<Exi
         Err(source) => return Err(FileError::on("read", path)(source).into()),
     };
     let after = edited(&before, &wanted(arguments, &session.config)?);
-    let (changed, dry_run) = (before != after, arguments.dry_run.dry_run);
-    if changed && !dry_run {
+    let (changed, flags) = (before != after, arguments.flags);
+    if changed && !flags.dry_run {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(FileError::on("make", folder))?;
         }
         files::replace(path, |new| new.write_all(after.as_bytes())).map_err(FileError::on("write", path))?;
-        let text = |text: &str| (!text.is_empty()).then(|| json!(text));
-        session.note(&path.display().to_string(), text(&before).as_ref(), text(&after).as_ref());
     }
-    session.out.line(match (changed, dry_run) {
+    let text = |text: &str| (!text.is_empty()).then(|| json!(text));
+    let mut looked_at =
+        vec![ChangedObject::on_host(&path.display().to_string(), text(&before), text(&after))];
+    let mut sentences = vec![match (changed, flags.dry_run) {
         (true, true) => format!("to write: {}", path.display()),
         (true, false) => format!("{} is written", path.display()),
         (false, _) => format!("{} is up to date", path.display()),
-    });
+    }];
     if !is_installed() {
+        session.report(flags, &looked_at, &sentences);
         return Err(ServiceError::NoUnit(path.clone()).into());
     }
     let runs = is_active();
     let verb = match (runs, changed) {
-        (true, false) => {
-            session.out.line(format!("{UNIT} runs already"));
-            return Ok(ExitCode::SUCCESS);
-        }
-        (true, true) => "restart",
-        (false, _) => "start",
+        (true, false) => None,
+        (true, true) => Some("restart"),
+        (false, _) => Some("start"),
     };
-    if dry_run {
-        session.out.line(format!("to run: systemctl {verb} {UNIT}"));
-        return Ok(exit_code(true));
+    let started = match verb {
+        Some(verb) if !flags.dry_run => systemctl(verb),
+        _ => Ok(()),
+    };
+    if let Err(error) = started {
+        session.report(flags, &looked_at, &sentences);
+        return Err(error.into());
     }
-    systemctl(verb)?;
-    session.note(UNIT, Some(&state(runs)), Some(&state(true)));
-    session.out.line(format!("{UNIT} is {}", if runs { "restarted" } else { "started" }));
-    Ok(ExitCode::SUCCESS)
+    sentences.push(match (verb, flags.dry_run) {
+        (None, _) => format!("{UNIT} runs already"),
+        (Some(verb), true) => format!("to run: systemctl {verb} {UNIT}"),
+        (Some(verb), false) => format!("{UNIT} is {verb}ed"),
+    });
+    // A new start is a change, even where it ran before.
+    let before = json!({ "active": runs, "settings_read": verb.is_none() });
+    looked_at.push(ChangedObject::on_host(
+        UNIT,
+        Some(before),
+        Some(json!({ "active": true, "settings_read": true })),
+    ));
+    Ok(session.report(flags, &looked_at, &sentences))
 }
 
 pub(super) fn stop(arguments: &StopArguments, session: &Session) -> Result<ExitCode, Failed> {
@@ -129,18 +141,17 @@ pub(super) fn stop(arguments: &StopArguments, session: &Session) -> Result<ExitC
     if !is_installed() {
         return Err(ServiceError::NothingToStop.into());
     }
-    if !is_active() {
-        session.out.line(format!("{UNIT} does not run"));
-        return Ok(ExitCode::SUCCESS);
+    let (runs, flags) = (is_active(), arguments.flags);
+    if runs && !flags.dry_run {
+        systemctl("stop")?;
     }
-    if arguments.dry_run.dry_run {
-        session.out.line(format!("to run: systemctl stop {UNIT}"));
-        return Ok(exit_code(true));
-    }
-    systemctl("stop")?;
-    session.note(UNIT, Some(&state(true)), Some(&state(false)));
-    session.out.line(format!("{UNIT} is stopped"));
-    Ok(ExitCode::SUCCESS)
+    let sentence = match (runs, flags.dry_run) {
+        (false, _) => format!("{UNIT} does not run"),
+        (true, true) => format!("to run: systemctl stop {UNIT}"),
+        (true, false) => format!("{UNIT} is stopped"),
+    };
+    let changed = ChangedObject::on_host(UNIT, Some(state(runs)), Some(state(false)));
+    Ok(session.report(flags, &[changed], &[sentence]))
 }
 
 fn state(runs: bool) -> Value {

@@ -26,14 +26,14 @@ pub struct ShowArguments {
 
 #[derive(Debug, thiserror::Error)]
 #[error("Calico's datastore has no node '{name}', and nothing that belongs to one{}", .nearest.as_ref().map(|name| format!("; the nearest name is '{name}'")).unwrap_or_default())]
-pub(super) struct UnknownNode {
+pub(in crate::cli) struct UnknownNode {
     name: String,
     nearest: Option<String>,
 }
 
 impl UnknownNode {
-    pub(super) fn new(name: &str, known: &[NodeView]) -> Self {
-        let nearest = names::nearest(name, known.iter().map(|node| node.name.as_str()), SIMILAR);
+    pub(in crate::cli) fn new<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
+        let nearest = names::nearest(name, known, SIMILAR);
         Self { name: name.to_owned(), nearest: nearest.map(str::to_owned) }
     }
 }
@@ -42,7 +42,8 @@ pub(super) async fn show(arguments: &ShowArguments, session: &Session) -> Result
     let mut nodes = session.datastore().await?.nodes().await?;
     if let Some(name) = &arguments.name {
         if !nodes.found.iter().any(|node| node.name == *name) {
-            return Err(UnknownNode::new(name, &nodes.found).into());
+            let known = nodes.found.iter().map(|node| node.name.as_str());
+            return Err(UnknownNode::new(name, known).into());
         }
         nodes.found.retain(|node| node.name == *name);
     }

@@ -15,10 +15,11 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::calico::{EndpointFilter, EndpointRecord, EndpointStates, Kind, ProfileList};
+use crate::calico::{Edited, EndpointFilter, EndpointRecord, EndpointStates, Kind, ProfileList};
 
+use super::change::{ChangeFlags, ChangedObject};
 use super::output::{Format, Listing, Output, Row};
-use super::session::{DryRun, Session};
+use super::session::Session;
 use super::{complete, endpoint, misused, Failed};
 
 /// Characters of a workload id, as calicoctl has always cut it; `-o wide` has all of it.
@@ -64,7 +65,7 @@ struct Named {
     #[arg(value_name = "NAME", add = complete::names(Kind::Profile))]
     profile: String,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 /// Runs the verb.
@@ -180,23 +181,30 @@ fn profile_rows(profiles: &ProfileList, members: &Members, states: &EndpointStat
 
 async fn add(arguments: &Named, session: &Session) -> Result<ExitCode, Failed> {
     let name = &arguments.profile;
-    let dry_run = arguments.dry_run;
-    let edited = session.datastore().await?.add_profile(name, dry_run.dry_run).await?;
-    session.record(&format!("Profile {name}"), &edited, dry_run);
-    session.out.line(match (edited.is_change(), dry_run.dry_run) {
+    if ProfileVerb::has_subcommand(name) || name == "help" {
+        return Err(misused(format!(
+            "a profile cannot be called '{name}' here: `profile {name}` is a command; choose another name"
+        )));
+    }
+    let flags = arguments.flags;
+    let edited = session.datastore().await?.add_profile(name, flags.dry_run).await?;
+    let sentence = match (edited.is_change(), flags.dry_run) {
         (false, _) => format!("Profile {name} already exists."),
         (true, false) => format!("Created profile {name}"),
         (true, true) => format!("Would create profile {name}"),
-    });
-    Ok(dry_run.exit_code(edited.is_change()))
+    };
+    Ok(report(name, edited, flags, sentence, session))
 }
 
 async fn remove(arguments: &Named, session: &Session) -> Result<ExitCode, Failed> {
     let name = &arguments.profile;
-    let dry_run = arguments.dry_run;
-    let edited = session.datastore().await?.remove_profile(name, dry_run.dry_run).await?;
-    session.record(&format!("Profile {name}"), &edited, dry_run);
-    let done = if dry_run.dry_run { "Would delete" } else { "Deleted" };
-    session.out.line(format!("{done} profile {name}"));
-    Ok(dry_run.exit_code(edited.is_change()))
+    let flags = arguments.flags;
+    let edited = session.datastore().await?.remove_profile(name, flags.dry_run).await?;
+    let done = if flags.dry_run { "Would delete" } else { "Deleted" };
+    Ok(report(name, edited, flags, format!("{done} profile {name}"), session))
+}
+
+/// What has become of a profile.
+fn report(name: &str, edited: Edited, flags: ChangeFlags, sentence: String, session: &Session) -> ExitCode {
+    session.report(flags, &[ChangedObject::of(Kind::Profile.word(), name, edited)], &[sentence])
 }

@@ -8,8 +8,9 @@ use serde_json::{json, Value};
 use crate::calico::{classic_rule, parse_rule, Edited, Object, ProfileList, RuleDirection, RulePlace, Tags};
 use crate::error::is_deceptive;
 
+use crate::cli::change::ChangeFlags;
 use crate::cli::output::{Format, Output};
-use crate::cli::session::{DryRun, Session};
+use crate::cli::session::Session;
 use crate::cli::{misused, Failed};
 
 /// Width of a rule's number, as calicoctl prints it.
@@ -21,9 +22,6 @@ pub enum RuleVerb {
     Show(Output),
     /// Print the rules as Calico keeps them, in JSON.
     Json,
-    /// Answered with the command that takes its place.
-    #[command(hide = true)]
-    Update,
     /// Add a rule: `rule add inbound allow tcp from ports 1:2 tag web`.
     Add(AddRule),
     /// Remove a rule, by its position or its words.
@@ -58,7 +56,7 @@ pub struct AddRule {
     #[arg(required = true, value_name = "RULE")]
     words: Vec<String>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 #[derive(Debug, Args)]
@@ -73,15 +71,13 @@ pub struct RemoveRule {
     #[arg(value_name = "RULE")]
     words: Vec<String>,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 /// Runs one of the verbs.
 pub async fn rule(name: &str, verb: &RuleVerb, session: &Session) -> Result<ExitCode, Failed> {
-    if let RuleVerb::Update = verb {
-        return Err(misused(format!(
-            "calicoctl takes the place of `rule update`: calicoctl get profile {name} -o yaml > file, edit it, calicoctl apply -f file"
-        )));
+    if let RuleVerb::Show(Output { output: Format::Name }) = verb {
+        return Err(misused("rules have no names: use -o json, or -o table for their numbers".to_owned()));
     }
     let mut datastore = session.datastore().await?;
     let profiles = datastore.profiles().await?;
@@ -89,29 +85,30 @@ pub async fn rule(name: &str, verb: &RuleVerb, session: &Session) -> Result<Exit
     match verb {
         RuleVerb::Show(output) => show(&profiles, profile, output.output, session),
         RuleVerb::Json => show(&profiles, profile, Format::Json, session),
-        RuleVerb::Update => Ok(ExitCode::SUCCESS),
         RuleVerb::Add(arguments) => {
             let rule = parsed(&arguments.words, &profiles.tags)?;
             let direction = arguments.direction.into();
-            let dry_run = arguments.dry_run;
-            let added = datastore.add_rule(name, direction, arguments.at, &rule, dry_run.dry_run).await?;
-            let words = match (added.is_change(), dry_run.dry_run) {
+            let flags = arguments.flags;
+            let added = datastore.add_rule(name, direction, arguments.at, &rule, flags.dry_run).await?;
+            let words = match (added.is_change(), flags.dry_run) {
                 (false, _) => "Rule already present in",
                 (true, false) => "Added the rule to",
                 (true, true) => "Would add the rule to",
             };
-            Ok(changed(name, words, &added, dry_run, session))
+            warn_of_unreadable(name, &added);
+            Ok(super::report(name, added, flags, format!("{words} profile {name}"), session))
         }
         RuleVerb::Remove(arguments) => {
             let place = match arguments.at {
                 Some(at) => RulePlace::At(at),
                 None => RulePlace::Rule(parsed(&arguments.words, &profiles.tags)?),
             };
-            let dry_run = arguments.dry_run;
+            let flags = arguments.flags;
             let direction = arguments.direction.into();
-            let removed = datastore.remove_rule(name, direction, &place, dry_run.dry_run).await?;
-            let words = if dry_run.dry_run { "Would remove the rule from" } else { "Removed the rule from" };
-            Ok(changed(name, words, &removed, dry_run, session))
+            let removed = datastore.remove_rule(name, direction, &place, flags.dry_run).await?;
+            let words = if flags.dry_run { "Would remove the rule from" } else { "Removed the rule from" };
+            warn_of_unreadable(name, &removed);
+            Ok(super::report(name, removed, flags, format!("{words} profile {name}"), session))
         }
     }
 }
@@ -120,10 +117,17 @@ fn parsed(words: &[String], tags: &Tags) -> Result<Value, Failed> {
     parse_rule(words, tags).map_err(misused)
 }
 
-fn changed(name: &str, words: &str, edited: &Edited, dry_run: DryRun, session: &Session) -> ExitCode {
-    session.record(&format!("Profile {name}"), edited, dry_run);
-    session.out.line(format!("{words} profile {name}"));
-    dry_run.exit_code(edited.is_change())
+/// A rule that Calico cannot read stays as it is found, and with it Felix ignores the whole profile.
+fn warn_of_unreadable(name: &str, edited: &Edited) {
+    let Some(record) = &edited.after else { return };
+    for direction in [RuleDirection::Inbound, RuleDirection::Outbound] {
+        for (number, why) in direction.unreadable(record) {
+            tracing::warn!(
+                "{direction} rule {number} of the profile {name} stays as it is, but Calico cannot read it ({why}): Felix \
+                 ignores the profile until `profile {name} rule remove {direction} --at {number}` removes the rule"
+            );
+        }
+    }
 }
 
 fn show(

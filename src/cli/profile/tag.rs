@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::change::ChangeFlags;
 use crate::cli::output::{Listing, Output, Row};
-use crate::cli::session::{DryRun, Session};
+use crate::cli::session::Session;
 use crate::cli::Failed;
 
 #[derive(Debug, Subcommand)]
@@ -23,7 +24,7 @@ pub struct TagArguments {
     /// The name of a profile whose label it is, or a new name
     tag: String,
     #[command(flatten)]
-    dry_run: DryRun,
+    flags: ChangeFlags,
 }
 
 /// Runs one of the verbs.
@@ -44,21 +45,20 @@ pub async fn tag(name: &str, verb: &TagVerb, session: &Session) -> Result<ExitCo
             return Ok(ExitCode::SUCCESS);
         }
         TagVerb::Add(arguments) => {
-            let edited = datastore.add_tag(name, &arguments.tag, arguments.dry_run.dry_run).await?;
+            let edited = datastore.add_tag(name, &arguments.tag, arguments.flags.dry_run).await?;
             (arguments, edited, ["Added", "Would add", "to"])
         }
         TagVerb::Remove(arguments) => {
-            let edited = datastore.remove_tag(name, &arguments.tag, arguments.dry_run.dry_run).await?;
+            let edited = datastore.remove_tag(name, &arguments.tag, arguments.flags.dry_run).await?;
             (arguments, edited, ["Removed", "Would remove", "from"])
         }
     };
-    let (tag, dry_run) = (&arguments.tag, arguments.dry_run);
-    session.record(&format!("Profile {name}"), &edited, dry_run);
+    let (tag, flags) = (&arguments.tag, arguments.flags);
     let [done, would, preposition] = words;
-    session.out.line(match (edited.is_change(), dry_run.dry_run) {
+    let sentence = match (edited.is_change(), flags.dry_run) {
         (false, _) => format!("Profile {name} has the tag {tag} already."),
         (true, false) => format!("{done} tag {tag} {preposition} profile {name}"),
         (true, true) => format!("{would} tag {tag} {preposition} profile {name}"),
-    });
-    Ok(dry_run.exit_code(edited.is_change()))
+    };
+    Ok(super::report(name, edited, flags, sentence, session))
 }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::cli::complaint;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Out;
-use crate::error::chain;
 use crate::mesos::messages::TaskInfo;
 use crate::task::cleaner::{sweep, Sweep};
 
@@ -168,6 +168,6 @@ impl Launch<'_> {
     }
 
     fn print_error(&self, error: &(dyn std::error::Error + 'static)) {
-        eprintln!("calico-mesos: {}", chain(error));
+        eprintln!("{}", complaint(error));
     }
 }
