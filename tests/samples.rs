@@ -62,7 +62,7 @@ fn the_first_example_is_an_app() {
     assert_eq!(app["container"]["docker"]["image"], "busybox");
 }
 
-/// What must not be in the cleaner's unit: it would work in a mount or network namespace of its own, and give up
+/// What must not be in a unit of ours: it would work in a mount or network namespace of its own, and give up
 /// namespaces that nobody else can see.
 const HIDES: [&str; 13] = [
     "BindPaths",
@@ -81,9 +81,14 @@ const HIDES: [&str; 13] = [
 ];
 
 #[test]
-fn the_cleaners_units_are_systemds() {
+fn the_units_are_systemds_and_hide_nothing_of_the_host() {
     let folder = tempfile::tempdir().unwrap();
-    let names = ["calico-mesos-gc.service", "calico-mesos-gc.timer"];
+    let names = [
+        "calico-mesos-gc.service",
+        "calico-mesos-gc.timer",
+        "calico-mesos-proxy.service",
+        "calico-mesos-proxy.socket",
+    ];
     for name in names {
         let text = shipped(&format!("mesos/{name}"));
         let settings = text.lines().filter_map(|line| line.split_once('='));
@@ -97,6 +102,13 @@ fn the_cleaners_units_are_systemds() {
     assert!(service.contains("\nExecStart=/usr/local/bin/calico-mesos gc --quiet\n"), "{service}");
     let timer = shipped("mesos/calico-mesos-gc.timer");
     assert!(timer.contains("\nOnUnitInactiveSec=30s\n"), "{timer}");
+    let proxy = shipped("mesos/calico-mesos-proxy.service");
+    assert!(proxy.contains("\nExecStart=/usr/local/bin/calico-mesos proxy\n"), "{proxy}");
+    // Docker waits for the proxy when the host starts.
+    assert!(
+        !proxy.lines().any(|line| line.starts_with("After=") || line.starts_with("Requires=")),
+        "{proxy}"
+    );
     let verify = Command::new("systemd-analyze")
         .arg("verify")
         .args(names.map(|name| folder.path().join(name)))

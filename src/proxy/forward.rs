@@ -15,7 +15,10 @@ use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::ext::on_informational;
-use hyper::header::{HeaderValue, CONNECTION, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use hyper::header::{
+    HeaderValue, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
@@ -87,7 +90,8 @@ pub(super) enum ForwardError {
 }
 
 impl ForwardError {
-    fn answer(&self, upstream: &Upstream) -> ClientAnswer {
+    /// What the client gets instead.
+    pub fn answer(&self, upstream: &Upstream) -> ClientAnswer {
         tracing::warn!("a request was not answered: {}", chain(self));
         match self {
             Self::Upstream(UpstreamError::Itself(_)) => {
@@ -137,15 +141,13 @@ pub(super) async fn stream(
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    head.headers.remove(TRANSFER_ENCODING);
-    head.headers.remove(EXPECT);
     head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     head.headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
     if head.version == Version::HTTP_10 {
         head.version = Version::HTTP_11;
         head.headers.entry(HOST).or_insert(HeaderValue::from_static("docker"));
     }
-    let request = Request::from_parts(head, Either::Right(Full::from(body)));
+    let request = with_body(head, body);
     let mut answer = match send(&shared.upstream, request, from).await {
         Ok(answer) => answer,
         Err(error) => return error.answer(&shared.upstream),
@@ -199,6 +201,15 @@ pub(super) async fn whole(body: Incoming) -> Result<Bytes, ClientAnswer> {
             Err(answer::error(StatusCode::BAD_REQUEST, &message))
         }
     }
+}
+
+/// A request with a body that the proxy has read, or changed.
+pub(super) fn with_body(mut head: Parts, body: Bytes) -> Request<Either<Incoming, Full<Bytes>>> {
+    // How the client's came says nothing of this one.
+    head.headers.remove(TRANSFER_ENCODING);
+    head.headers.remove(EXPECT);
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    Request::from_parts(head, Either::Right(Full::from(body)))
 }
 
 /// Sends a request over a connection of its own, which lives in the background as long as the answer's body.

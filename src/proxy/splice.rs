@@ -43,6 +43,8 @@ async fn one_way(
     if !first.is_empty() {
         to.write_all(&first).await?;
     }
+    // Even an empty one holds the buffer that the head was read into.
+    drop(first);
     copy(&mut from, &mut to).await?;
     to.shutdown().await
 }

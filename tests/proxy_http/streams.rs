@@ -164,3 +164,32 @@ async fn a_stream_that_docker_refuses_is_an_answer_as_any_other() {
     docker.send(answer).await;
     client.expects(answer).await;
 }
+
+#[tokio::test]
+async fn a_thousand_streams_take_little_memory() {
+    use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let proxy = Proxy::start().await;
+    let mut held = Vec::new();
+    for number in 0..1000 {
+        let mut client = proxy.unix().await;
+        // Half of them attached, half of them reading an answer without an end.
+        let (call, answer) = match number % 2 {
+            0 => ("POST /containers/web/attach", UPGRADED),
+            _ => ("GET /events", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        };
+        client.send(format!("{call} HTTP/1.1\r\nHost: d\r\n\r\n")).await;
+        let mut docker = proxy.accept().await;
+        docker.head().await;
+        docker.send(answer).await;
+        client.head().await;
+        docker.send("5\r\nevent\r\n").await;
+        client.expects("5\r\nevent\r\n").await;
+        held.push((client, docker));
+    }
+    let memory = proxy.memory();
+    eprintln!("{memory} KiB with {} streams", held.len());
+    // Of a build without optimisation.
+    assert!(memory < 96 << 10, "{memory} KiB");
+}
