@@ -4,6 +4,7 @@
 //! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
 
 mod operator;
+mod paths;
 mod proxy;
 mod read;
 
@@ -428,33 +429,6 @@ impl Docker {
         let files =
             tls::Files { ca: self.ca_file.clone(), cert: self.cert_file.clone(), key: self.key_file.clone() };
         (files != tls::Files::default()).then_some(files)
-    }
-}
-
-impl Paths {
-    /// Everything that one task has in the volatile folder: its namespace, its gate.
-    pub fn task_run(&self, container: &crate::names::ContainerId) -> PathBuf {
-        self.run.join("tasks").join(container.as_str())
-    }
-
-    /// What calico-runc looks up by Docker's id: a link to [`Paths::task_run`].
-    pub fn container_link(&self, docker_id: &str) -> PathBuf {
-        self.run.join("containers").join(docker_id)
-    }
-
-    /// A link for each address that a task of this host has, to its [`Paths::task_run`]; see `task::holds`.
-    pub fn addresses(&self) -> PathBuf {
-        self.run.join("addresses")
-    }
-
-    /// What `dataplane = "local"` remembers about this host; see `net::local`.
-    pub fn local(&self) -> PathBuf {
-        self.run.join("local")
-    }
-
-    /// One file a task; see `task::journal`.
-    pub fn journal(&self) -> PathBuf {
-        self.state.join("tasks")
     }
 }
 

@@ -8,6 +8,11 @@
 //! <- open\n            or   refused <reason>\n
 //! ```
 //!
+//! A container that others start has no executor. For it the Docker API proxy listens at `<run>/proxy.sock`, and the
+//! same words go there: `prepare`, which `create` asks before the container is made and which is answered when its
+//! namespace is there; and `ended`, which `delete` says and which is answered at once. Such a container's gate is its
+//! own, as an executor's.
+//!
 //! It fails closed: no listener, end of file before a verdict, an unknown answer and silence
 //! until the deadline all mean "refused". No tokio here: `calico-runc` starts in a millisecond.
 //!
@@ -32,6 +37,8 @@ pub const VERSION: u32 = 1;
 const VERSION_BEFORE: u32 = 1;
 /// How a refusal begins that is about the version, in every version.
 const OTHER_VERSION: &str = "calico-runc speaks version ";
+/// What `prepare` and `ended` go to.
+const PROXY: &str = "the Docker API proxy of calico-mesos";
 
 /// No line is longer than this, in bytes; a reason is cut, anything else is refused.
 pub const MAX_LINE: usize = 4096;
@@ -80,9 +87,37 @@ impl GateVerdict {
 /// The request of `calico-runc`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateRequest {
-    /// Docker's id of the container that wants to start.
+    pub verb: GateVerb,
+    /// Docker's id of the container that it is about.
     pub docker_id: String,
 }
+
+/// What `calico-runc` wants to know, or has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GateVerb {
+    /// May the container start?
+    Start,
+    /// Make a namespace for the container, which is about to be made.
+    Prepare,
+    /// The container is over.
+    Ended,
+}
+
+impl GateVerb {
+    const ALL: [Self; 3] = [Self::Start, Self::Prepare, Self::Ended];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Prepare => "prepare",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// There was no answer, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered(pub String);
 
 /// Why a request line was not understood; the text is fit for a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -103,39 +138,59 @@ impl GateRequest {
         if !(VERSION_BEFORE..=VERSION).any(|known| *version == known.to_string()) {
             return Err(RequestError::Version(shown(version)));
         }
-        match rest {
-            ["start", id] if !id.is_empty() => Ok(Self { docker_id: (*id).to_owned() }),
+        let [word, id] = rest else { return Err(malformed()) };
+        let verb = GateVerb::ALL.into_iter().find(|verb| verb.word() == *word);
+        match verb {
+            Some(verb) if !id.is_empty() => Ok(Self { verb, docker_id: (*id).to_owned() }),
             _ => Err(malformed()),
         }
     }
 
     /// The line without its newline.
     fn line(&self, version: u32) -> String {
-        format!("calico-mesos gate {version} start {}", self.docker_id)
+        format!("calico-mesos gate {version} {} {}", self.verb.word(), self.docker_id)
     }
 }
 
 /// Asks whether the container may start and waits for the verdict, at most until `deadline` has passed.
 pub fn ask(socket: &Path, docker_id: &str, deadline: Duration) -> GateVerdict {
-    ask_from(VERSION, socket, docker_id, deadline)
+    question(GateVerb::Start, socket, docker_id, deadline)
+        .unwrap_or_else(|Unanswered(why)| GateVerdict::Refused(why))
 }
 
-/// In this version first, and in those before if the executor does not speak it.
-fn ask_from(newest: u32, socket: &Path, docker_id: &str, deadline: Duration) -> GateVerdict {
+/// The same for any question, where it matters whether there was an answer.
+pub fn question(
+    verb: GateVerb,
+    socket: &Path,
+    docker_id: &str,
+    deadline: Duration,
+) -> Result<GateVerdict, Unanswered> {
+    question_from(VERSION, GateRequest { verb, docker_id: docker_id.to_owned() }, socket, deadline)
+}
+
+/// In this version first, and in those before if the other side does not speak it.
+fn question_from(
+    newest: u32,
+    request: GateRequest,
+    socket: &Path,
+    deadline: Duration,
+) -> Result<GateVerdict, Unanswered> {
     let ends = Instant::now() + deadline;
-    let request = GateRequest { docker_id: docker_id.to_owned() };
     let mut version = newest;
     loop {
-        match ask_once(socket, &request.line(version), deadline, ends) {
-            GateVerdict::Refused(reason) if reason.starts_with(OTHER_VERSION) && version > VERSION_BEFORE => {
+        match ask_once(socket, &request.line(version), ends) {
+            Ok(GateVerdict::Refused(reason))
+                if reason.starts_with(OTHER_VERSION) && version > VERSION_BEFORE =>
+            {
                 version -= 1;
             }
-            verdict => return verdict,
+            Ok(verdict) => return Ok(verdict),
+            Err(error) => return Err(Unanswered(unanswered(request.verb, socket, deadline, &error))),
         }
     }
 }
 
-fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) -> GateVerdict {
+fn ask_once(socket: &Path, question: &str, ends: Instant) -> io::Result<GateVerdict> {
     let answer = nearby(socket).and_then(|near| UnixStream::connect(near.path())).and_then(|mut stream| {
         stream.set_write_timeout(Some(left(ends)?))?;
         // In one piece; an executor that refuses without listening may have closed its end already,
@@ -145,25 +200,34 @@ fn ask_once(socket: &Path, question: &str, deadline: Duration, ends: Instant) ->
             _ => read_line(&mut stream, ends),
         }
     });
-    match answer {
-        Ok(line) if line.ends_with('\n') => GateVerdict::parse(&line),
-        Ok(_) => {
-            GateVerdict::Refused("the executor of this container died before its network was ready".into())
+    match answer? {
+        line if line.ends_with('\n') => Ok(GateVerdict::parse(&line)),
+        // Half a verdict is none.
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Why there was no answer, as the owner of the app has to read it.
+fn unanswered(verb: GateVerb, socket: &Path, deadline: Duration, error: &io::Error) -> String {
+    let of_executor = verb == GateVerb::Start;
+    let other = if of_executor { "the executor of this container" } else { PROXY };
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused if of_executor => {
+            "no executor waits for this container to start (it has ended, or this is not the first start)"
+                .into()
         }
-        Err(error) => GateVerdict::Refused(match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "no executor waits for this container to start (it has ended, or this is not the first start)"
-                    .into()
-            }
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                format!("the executor did not have the network ready within {} s", deadline.as_secs())
-            }
-            // The executor closed the connection before our line was written.
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                "the executor of this container died before its network was ready".into()
-            }
-            _ => format!("cannot reach the executor at {}: {error}", socket.display()),
-        }),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("{PROXY}, which gives this container its network, does not run; `systemctl start calico-mesos-proxy` starts it")
+        }
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            let who = if of_executor { "the executor" } else { PROXY };
+            format!("{who} did not have the network ready within {} s", deadline.as_secs())
+        }
+        // Closed before our line was written, or before a whole line came back.
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            format!("{other} died before its network was ready")
+        }
+        _ => format!("cannot reach {other} at {}: {error}", socket.display()),
     }
 }
 
@@ -249,7 +313,7 @@ mod tests {
 
         #[test]
         fn requests_round_trip(id in "[0-9a-f]{64}") {
-            let request = GateRequest { docker_id: id };
+            let request = GateRequest { verb: GateVerb::Prepare, docker_id: id };
             prop_assert_eq!(GateRequest::parse(&format!("{}\n", request.line(VERSION))), Ok(request));
         }
 
@@ -303,7 +367,8 @@ mod tests {
             }
             asked
         });
-        assert_eq!(ask_from(VERSION + 1, &path, "abc", Duration::from_secs(5)), GateVerdict::Open);
+        let request = GateRequest { verb: GateVerb::Start, docker_id: "abc".to_owned() };
+        assert_eq!(question_from(VERSION + 1, request, &path, Duration::from_secs(5)), Ok(GateVerdict::Open));
         assert_eq!(
             server.join().unwrap(),
             ["calico-mesos gate 2 start abc\n", "calico-mesos gate 1 start abc\n"]

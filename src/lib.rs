@@ -16,8 +16,8 @@
 //! `task` is the only module that imports all the others; `mesos`, `calico`, `net`, `workload` and
 //! `consul` are neighbours that never import each other. Below them lie `names`, `error`, `config`,
 //! `host` (files, locks, processes, privileges), `limits` (of every wait), `logging`, `gate`, `tls` (certificates) and
-//! `dial` (connections and requests); above them `rig` (an embedded Mesos agent and private daemons, for local runs),
-//! `proxy` (between Docker and its clients) and `cli`. `runtime` stands apart: Docker runs it for every container. `tests/architecture.rs`
+//! `dial` (connections and requests); above them `proxy` (of Docker's API), `rig` (an embedded Mesos agent and private daemons, for local runs)
+//! and `cli`. `runtime` stands apart: Docker runs it for every container. `tests/architecture.rs`
 //! checks this.
 //! Start reading at [`task`].
 

@@ -21,6 +21,7 @@
 //! | Docker | whether a failed task was out of memory | 1 s | `DOCKER_OUT_OF_MEMORY` | the status does not mention memory |
 //! | Docker | start of a Calico task, besides `runtime.gate_timeout` | 10 s | `START_BESIDES_GATE` | the launch fails |
 //! | Docker | start of a task without Calico | 300 s | `START_WITHOUT_GATE` | the launch fails |
+//! | Docker | start a container that was prepared for it, and after the gate was asked | 120 s | `KNOCK` | all is given back |
 //! | Docker | kill what a failed start of a task without Calico has left | 5 s | `DOCKER_FAILED_START` | the agent removes it |
 //! | Docker | a create or start under way when a kill comes | 15 s | `DOCKER_KILLED` | TASK_KILLED; the cleaner removes the container |
 //! | Docker | the end of a task after its grace period | 15 s | `STOP_PATIENCE` | its process is killed without Docker |
@@ -91,6 +92,8 @@ pub const DOCKER_OUT_OF_MEMORY: Duration = Duration::from_secs(1);
 pub const START_BESIDES_GATE: Duration = Duration::from_secs(10);
 /// A volume driver may attach a disk first; Marathon's own limit for a launch.
 pub const START_WITHOUT_GATE: Duration = Duration::from_secs(300);
+/// Longer than any `runtime.gate_timeout` that makes sense, and than Docker takes before it calls its runtime.
+pub const KNOCK: Duration = Duration::from_secs(120);
 pub const DOCKER_FAILED_START: Duration = Duration::from_secs(5);
 /// Less than [`DOCKER_TEARDOWN`] by what a last `docker kill` may take.
 pub const DOCKER_KILLED: Duration = Duration::from_secs(15);

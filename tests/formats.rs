@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use calico_mesos::calico::Identity;
 use calico_mesos::names::ContainerId;
 use calico_mesos::task::record::journal::{Backing, Found, Journal, Record};
 
@@ -126,15 +127,30 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+/// Format 2 is for containers that others start alone: the release before, which would take a free lock for their
+/// owner's death, leaves them alone, and can be set back to under all other tasks.
+#[test]
+fn only_records_of_adopted_containers_have_format_2() {
+    let container = ContainerId::parse(CONTAINER).unwrap();
+    let new = || Record::new(container.clone(), Identity::new("agent-17", &container, "/web", "web.1"));
+    let backing =
+        |adopted| Backing::Container { docker: "unix:///d".to_owned(), name: "x".to_owned(), adopted };
+    assert_eq!(new().format, 1);
+    assert_eq!(new().backed_by(backing(false)).format, 1);
+    let record = new().backed_by(backing(true));
+    assert_eq!(record.format, 2);
+    assert_eq!(read(&serde_json::to_string_pretty(&record).unwrap()), record);
+}
+
 #[test]
 fn a_record_of_a_later_release_is_left_alone_and_named() {
     let host = Host::new();
     let path = host.path("state/tasks").join(format!("{CONTAINER}.json"));
-    let later = record("null").replace("\"format\": 1", "\"format\": 2").replace("0.1.0", "0.9.0");
+    let later = record("null").replace("\"format\": 1", "\"format\": 3").replace("0.1.0", "0.9.0");
     fs::write(&path, &later).unwrap();
     let told = told(&host.gc());
     assert!(
-        told.contains(&CONTAINER[..8]) && told.contains("format 2, written by calico-mesos 0.9.0"),
+        told.contains(&CONTAINER[..8]) && told.contains("format 3, written by calico-mesos 0.9.0"),
         "{told}"
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), later);

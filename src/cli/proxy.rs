@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::Config;
 use crate::proxy;
 
 use super::Failed;
 
 pub async fn proxy(config: &Path) -> Result<ExitCode, Failed> {
-    proxy::run(&Config::load(config)?).await?;
+    proxy::run(config).await?;
     Ok(ExitCode::SUCCESS)
 }

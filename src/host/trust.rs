@@ -84,16 +84,27 @@ pub fn secret(path: &Path) -> Result<(), TrustError> {
 
 /// A folder of ours that holds what others must neither see nor plant: what others may read is closed.
 pub fn private_folder(path: &Path) -> Result<(), TrustError> {
+    closed(path, 0o077, 0o700)
+}
+
+/// Gives the folder this mode where others may do one of the `forbidden`.
+fn closed(path: &Path, forbidden: u32, mode: u32) -> Result<(), TrustError> {
     shared_folder(path)?;
     let look = |source| TrustError::Look { path: path.into(), source };
     match fs::metadata(path) {
         // A user who is not root may run the program to look, and no more.
-        Ok(meta) if meta.mode() & 0o077 != 0 && meta.uid() == geteuid().as_raw() => {
-            fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(look)
+        Ok(meta) if meta.mode() & forbidden != 0 && meta.uid() == geteuid().as_raw() => {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(look)
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(look(error)),
         _ => Ok(()),
     }
+}
+
+/// The same for a folder that others may pass through to what is theirs, as to the proxy's socket, but not list: the rest
+/// of it is in private folders.
+pub fn passage(path: &Path) -> Result<(), TrustError> {
+    closed(path, 0o066, 0o711)
 }
 
 /// A folder that others may read, such as the one for logs, where Calico's own programs write too.
@@ -121,7 +132,7 @@ pub fn everything(config: &Config) -> Result<(), TrustError> {
     ];
     public.into_iter().flatten().try_for_each(|path| file(path))?;
     config.secrets().try_for_each(secret)?;
-    private_folder(&config.paths.run)?;
+    passage(&config.paths.run)?;
     private_folder(&config.paths.state)
 }
 

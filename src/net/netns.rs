@@ -130,13 +130,22 @@ impl Namespace {
     /// What Docker says about the container does not matter: an init that waited at the gate when
     /// dockerd died is "Created" to Docker for ever.
     pub async fn kill_processes(&self, deadline: Duration) -> Result<usize, NetError> {
+        self.kill_some(deadline, |_| true).await
+    }
+
+    /// The same for some of them; the others live on.
+    pub async fn kill_some(
+        &self,
+        deadline: Duration,
+        chosen: impl Fn(i32) -> bool,
+    ) -> Result<usize, NetError> {
         if own_inodes().contains(&self.inode) {
             return Err(NetError::HostNamespace(self.path.clone()));
         }
         let ends = Instant::now() + deadline;
         let mut killed = BTreeSet::new();
         loop {
-            let living = self.processes();
+            let living: Vec<i32> = self.processes().into_iter().filter(|pid| chosen(*pid)).collect();
             if living.is_empty() {
                 return Ok(killed.len());
             }

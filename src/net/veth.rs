@@ -81,6 +81,11 @@ async fn make(
     here.handle().link().add(outer).execute().await
 }
 
+/// The pair that an earlier workload of this namespace had, up again.
+pub async fn existing_veth(namespace: &Namespace, host: &str, container: &str) -> Result<Veth, NetError> {
+    complete(&Netlink::here()?, namespace, host, container, None).await
+}
+
 /// Deletes the pair whose one end is `host`; false when there is none. An error when that link leads to another
 /// namespace, in which something lives.
 pub async fn delete_veth(host: &str, namespace: Option<&Namespace>) -> Result<bool, NetError> {

@@ -5,6 +5,12 @@
 //!              sockets   one        what a    upstream:
 //!                        connection call      one connection
 //!                                   means     for each request
+//!                                     │  create, show, json (pure)
+//!                                     ▼
+//!                                   wiring ──► bindings   each container, on the disk
+//!                                     │          ▲
+//!                                     ▼          │
+//! calico-runc ──► gate_socket ──────► lives ─────┘        a life for each start; restarts: the refused ones
 //! ```
 //!
 //! The whole API passes. A request is looked into only where [`route`] finds a call that has a meaning here; all others
@@ -15,21 +21,27 @@
 //! which reads as Docker reads.
 
 mod answer;
+mod bindings;
 mod browser;
 mod calls;
 mod counts;
 pub mod create;
 mod forward;
+mod gate_socket;
 pub mod json;
 mod listen;
+mod lives;
+mod restarts;
 mod route;
 mod serve;
 pub mod show;
 mod socket;
 mod splice;
 mod upstream;
+mod wiring;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,16 +53,18 @@ use tokio_util::task::TaskTracker;
 
 use hyper::StatusCode;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::limits::{PROXY_CONNECTIONS, PROXY_END};
 use crate::workload::{DockerHost, InvalidDockerHost};
 
 use counts::Counts;
 use listen::Listeners;
 use upstream::Upstream;
+use wiring::Wiring;
 
 pub use listen::ListenError;
 pub use upstream::UpstreamError;
+pub use wiring::WiringError;
 
 /// How often the counts are logged, where they have changed.
 const COUNTS_EVERY: Duration = Duration::from_secs(60);
@@ -63,7 +77,11 @@ pub enum ProxyError {
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
     #[error("proxy.docker or docker.host in config.toml is wrong")]
     Docker(#[from] InvalidDockerHost),
     #[error(transparent)]
@@ -71,16 +89,18 @@ pub enum ProxyError {
 }
 
 /// What all connections share.
-#[derive(Debug)]
 struct Shared {
+    config: Config,
     upstream: Upstream,
+    wiring: Arc<Wiring>,
     counts: Arc<Counts>,
     /// The proxy ends: connections close, streams are cut.
     ending: CancellationToken,
 }
 
 /// Runs until SIGTERM or SIGINT. A Docker that is away is no error: it may come later, and be away again.
-pub async fn run(config: &Config) -> Result<(), ProxyError> {
+pub async fn run(config_path: &Path) -> Result<(), ProxyError> {
+    let config = Config::load(config_path)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(ProxyError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ProxyError::Signals)?;
     // Nothing is read again; without a handler the signal would be the proxy's end.
@@ -88,15 +108,18 @@ pub async fn run(config: &Config) -> Result<(), ProxyError> {
     let listeners = Listeners::open(&config.proxy).await?;
     let host = config.proxy.docker.as_deref().or(config.docker.host.as_deref());
     let host = DockerHost::parse(host.unwrap_or(DockerHost::DEFAULT))?;
-    let upstream = Upstream::new(config, host, listeners.own.clone());
+    let upstream = Upstream::new(&config, host.clone(), listeners.own.clone());
     upstream.refuse_itself().await?;
+    let wiring = Wiring::open(config_path, &config, host).await?;
     raise_descriptors();
     tracing::info!("listening at {}; Docker is at {}", listeners.addresses.join(", "), upstream.address());
-    let shared = Arc::new(Shared { upstream, counts: Arc::default(), ending: CancellationToken::new() });
+    let (counts, ending) = (Arc::default(), CancellationToken::new());
+    let shared = Arc::new(Shared { config, upstream, wiring, counts, ending });
     let connections = TaskTracker::new();
     tokio::select! {
         () = accept(&listeners, &shared, &connections) => {}
-        () = log_counts(&shared.counts) => {}
+        () = log_counts(&shared) => {}
+        () = shared.wiring.keep() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -135,11 +158,12 @@ async fn accept(listeners: &Listeners, shared: &Arc<Shared>, connections: &TaskT
     }
 }
 
-async fn log_counts(counts: &Counts) {
-    let mut last = counts.to_string();
+async fn log_counts(shared: &Shared) {
+    let counts = || format!("{}, {} containers run", shared.counts, shared.wiring.running());
+    let mut last = counts();
     loop {
         sleep(COUNTS_EVERY).await;
-        let now = counts.to_string();
+        let now = counts();
         if now != last {
             tracing::info!("{now}");
             last = now;

@@ -36,6 +36,8 @@ pub enum Subcommand {
     /// Would start a workload past `create` and `start`: neither namespace nor gate.
     Restore,
     Run,
+    /// Passed through, and said to the proxy.
+    Delete,
     /// Passed through.
     Other,
 }
@@ -48,6 +50,7 @@ impl Subcommand {
             Self::Start => Some("start"),
             Self::Restore => Some("restore"),
             Self::Run => Some("run"),
+            Self::Delete => Some("delete"),
             Self::Other => None,
         }
     }
@@ -96,6 +99,7 @@ impl Call {
             Some("start") => Subcommand::Start,
             Some("restore") => Subcommand::Restore,
             Some("run") => Subcommand::Run,
+            Some("delete") => Subcommand::Delete,
             _ => return call,
         };
         loop {
@@ -201,6 +205,7 @@ mod tests {
 
     #[test]
     fn a_value_is_no_subcommand() {
+        assert_eq!(call("--root /run/r delete --force abc").subcommand, Subcommand::Delete);
         for line in [
             "--root run kill abc 9",
             "--root start kill abc 9",

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{symlink, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::{oci, prepared, Call, RuntimeError};
+use super::{bound, oci, prepared, Call, RuntimeError};
 use crate::config::Config;
 use crate::gate;
 use crate::host::files;
@@ -13,6 +13,7 @@ use crate::net::netns;
 
 /// Edits the bundle; what remains is to exec the runtime beneath. Returns what was done, for the log.
 pub fn prepare(call: &Call, config: &Config) -> Result<String, RuntimeError> {
+    bound::prepare(call, config)?;
     let folder = prepared(call, config)?;
     // The task's own folder, not the link, which goes with the container's first teardown step.
     let folder = fs::canonicalize(&folder).map_err(|source| file("look at", &folder, source))?;

@@ -1,9 +1,11 @@
 //! `calico-runc`: the OCI runtime that Docker calls for containers with an address of their own.
 //!
 //! ```text
-//!  create   config.json gets the prepared namespace, Docker's own network hook goes ──► exec runc
+//!  create   a container of the proxy's: asks it for a namespace, and waits
+//!           config.json gets the prepared namespace, Docker's own network hook goes ──► exec runc
 //!  start    asks the executor at the gate:   open ──────────────────────────────────► exec runc
 //!                                            refused ─► kill the init, report, exit 1
+//!  delete   a container of the proxy's: tells it that the container is over ───────────► exec runc
 //!  run, restore   refused: they would start a workload without namespace and gate
 //!  anything else, `features` and `--version` too ───────────────────────────────────► exec runc
 //! ```
@@ -14,6 +16,7 @@
 //! can write.
 
 mod argv;
+mod bound;
 mod create;
 mod oci;
 mod report;
@@ -97,7 +100,7 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
     let config = match (load_config(), call.subcommand) {
         (Ok(config), _) => config,
         // Even with a broken configuration, containers that run can be listed and stopped.
-        (Err(_), Subcommand::Other) => return Ok("runc".into()),
+        (Err(_), Subcommand::Other | Subcommand::Delete) => return Ok("runc".into()),
         (Err(error), subcommand) => {
             if subcommand == Subcommand::Start {
                 start::kill_init(call, Path::new("runc"));
@@ -110,6 +113,10 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
     let result = match call.subcommand {
         Subcommand::Create => create::prepare(call, &config),
         Subcommand::Start => start::wait(call, &config),
+        Subcommand::Delete => match bound::say_ended(call, &config) {
+            Some(said) => Ok(said),
+            None => return Ok(config.runtime.path),
+        },
         Subcommand::Restore | Subcommand::Run | Subcommand::Other => Err(RuntimeError::Ungated(verb)),
     };
     let done = match &result {

@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{prepared, Call, RuntimeError};
+use super::{bound, prepared, Call, RuntimeError};
 use crate::config::Config;
-use crate::gate::{self, GateVerdict};
+use crate::gate::{self, GateVerb, GateVerdict, Unanswered};
 
 /// How long the shim may take to reap the killed init.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
@@ -21,9 +21,14 @@ const SHIM_PAUSE: Duration = Duration::from_millis(100);
 /// Returns when the executor opened the gate, with what happened there, for the log.
 pub fn wait(call: &Call, config: &Config) -> Result<String, RuntimeError> {
     let verdict = prepared(call, config).and_then(|folder| {
-        match gate::ask(&folder.join("gate"), call.id()?, config.runtime.gate_timeout) {
-            GateVerdict::Open => Ok("the gate opened".to_owned()),
-            GateVerdict::Refused(reason) => Err(RuntimeError::Refused(reason)),
+        let gate = folder.join("gate");
+        match gate::question(GateVerb::Start, &gate, call.id()?, config.runtime.gate_timeout) {
+            Ok(GateVerdict::Open) => Ok("the gate opened".to_owned()),
+            Ok(GateVerdict::Refused(reason)) => Err(RuntimeError::Refused(reason)),
+            Err(Unanswered(why)) => {
+                bound::note_refusal(call, config, &why);
+                Err(RuntimeError::Refused(why))
+            }
         }
     });
     if verdict.is_err() {

@@ -14,6 +14,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::names::ContainerId;
@@ -77,6 +79,8 @@ pub enum Outcome {
     Exited(Exit),
     /// It was stopped. The status is there when it had started.
     Killed { exit: Option<Exit>, cause: Cause },
+    /// An adopted container ended by itself; its status is known to its maker alone.
+    Over,
     /// It could not be started, or its end could not be learned.
     Failed(Failure),
 }
@@ -98,6 +102,7 @@ impl From<&Outcome> for Ending {
     fn from(outcome: &Outcome) -> Self {
         let (outcome, code, message) = match outcome {
             Outcome::Exited(exit) => ("exited", Some(exit.code.into()), None),
+            Outcome::Over => ("exited", None, None),
             Outcome::Killed { exit, .. } => ("killed", exit.as_ref().map(|exit| exit.code.into()), None),
             Outcome::Failed(failure) => {
                 ("failed", Some(failure.code.name().into()), Some(failure.message.clone()))
@@ -130,11 +135,22 @@ impl From<Outcome> for Ended {
     }
 }
 
+/// What is heard of a container that others start, stop and check.
+#[derive(Default)]
+pub struct OthersWord {
+    /// It has ended.
+    pub over: CancellationToken,
+    /// Docker's own health check: whether the container is healthy, as soon as Docker has decided.
+    pub health: Option<watch::Receiver<Option<bool>>>,
+}
+
 /// The ends of the channel that a life holds.
 pub struct LifeChannel {
     /// Marks what goes out: one way in may hear several lives.
     pub task_id: String,
     pub kills: UnboundedReceiver<Kill>,
+    /// What others say about an adopted container; of other tasks the life itself learns it.
+    pub others: OthersWord,
     pub changes: UnboundedSender<(String, LifeChange)>,
 }
 

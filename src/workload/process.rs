@@ -56,11 +56,14 @@ impl HostProcess {
     /// Whether nothing lives in a container of this host, whose cgroup is named after its id. False also where that
     /// cannot be seen.
     pub fn none_in(id: &str) -> bool {
-        let inside = |pid: i32| {
-            // What has gone meanwhile does not live.
-            fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(id))
-        };
-        !id.is_empty() && all_are_seen() && !pids().any(inside)
+        !id.is_empty() && all_are_seen() && !pids().any(|pid| Self::is_in(pid, id))
+    }
+
+    /// Whether the process lives in the container, whose cgroup is named after its id.
+    pub fn is_in(pid: i32, id: &str) -> bool {
+        // What has gone meanwhile does not live.
+        !id.is_empty()
+            && fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(id))
     }
 
     /// containerd's shim of a container, which has its id on the command line.

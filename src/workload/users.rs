@@ -1,9 +1,10 @@
 //! Which containers there are, and which of them depend on an OCI runtime.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Word};
-use bollard::query_parameters::ListContainersOptions;
+use bollard::query_parameters::{ListContainersOptions, ListNetworksOptions};
 
 use super::docker::Docker;
 use super::error::DockerError;
@@ -19,6 +20,8 @@ pub struct Listed {
     pub created: Option<SystemTime>,
     /// It is on no network of Docker's.
     pub isolated: bool,
+    /// What Docker's own check of it has come to; `None` where there is none, or it has not been decided.
+    pub healthy: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,13 @@ impl Docker {
         self.repeated("list the containers", DOCKER_CALL, all).await
     }
 
+    /// The ids of Docker's own networks, by their names.
+    pub async fn network_ids(&self) -> Result<BTreeMap<String, String>, DockerError> {
+        let all = || self.api.list_networks(None::<ListNetworksOptions>);
+        let networks = self.repeated("list the networks", DOCKER_CALL, all).await?;
+        Ok(networks.into_iter().filter_map(|network| network.name.zip(network.id)).collect())
+    }
+
     /// The names of all containers with this runtime, stopped ones too: neither can be started,
     /// stopped or removed without it.
     pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<String>, DockerError> {
@@ -93,7 +103,31 @@ impl Listed {
             },
             isolated: summary.host_config.and_then(|host| host.network_mode).as_deref() == Some("none"),
             created: created.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
+            healthy: summary.status.as_deref().and_then(health),
             id,
         })
+    }
+}
+
+/// The state of health in the words that `docker ps` prints: `Up 3 minutes (healthy)`.
+fn health(status: &str) -> Option<bool> {
+    match status {
+        _ if status.ends_with("(healthy)") => Some(true),
+        _ if status.ends_with("(unhealthy)") => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_read_from_what_docker_prints() {
+        assert_eq!(health("Up 3 minutes (healthy)"), Some(true));
+        assert_eq!(health("Up 3 minutes (unhealthy)"), Some(false));
+        for undecided in ["Up 2 seconds (health: starting)", "Up 3 minutes", "Exited (0) 2 minutes ago"] {
+            assert_eq!(health(undecided), None, "{undecided}");
+        }
     }
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use calico_mesos::mesos::messages::ExecutorInfo;
 use calico_mesos::names::ContainerId;
-use calico_mesos::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, Outcome};
+use calico_mesos::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, OthersWord, Outcome};
+use calico_mesos::task::life::{self, LifeEnd};
+use calico_mesos::task::request;
 use calico_mesos::task::request::{docker_host, CalicoTask, Context, ForeignContainer, Task, Work};
-use calico_mesos::task::{life, request};
 use serde_json::{json, Value};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ use crate::world::{app, calico, sh, task_info, with, World, LIMIT};
 /// A container that a client of the Docker API has made, and the life that goes with it.
 struct Adopted {
     docker_id: String,
-    life: JoinHandle<Ended>,
+    life: JoinHandle<LifeEnd>,
     kills: UnboundedSender<Kill>,
     changes: UnboundedReceiver<(String, LifeChange)>,
 }
@@ -38,7 +39,13 @@ impl Adopted {
         let context = Context::of_custom(&container, Path::new("/sandbox"), None, &choose);
         let custom = request::Custom { executor: &ExecutorInfo::default(), arguments: &[] };
         let mut description = request::describe_custom(&info, &custom, &context).unwrap();
-        let work = Work::Foreign(ForeignContainer { docker: choose().unwrap(), id: docker_id.clone() });
+        let work = Work::Foreign(ForeignContainer {
+            docker: choose().unwrap().host,
+            id: docker_id.clone(),
+            hostname: "web".to_owned(),
+            checked: false,
+            last: Vec::new(),
+        });
         let task = CalicoTask::clone(description.task.calico().unwrap());
         description.task = Task::Calico(Arc::new(CalicoTask { work, ..task }));
         let order = Order {
@@ -49,10 +56,24 @@ impl Adopted {
             framework: "docker".to_owned(),
             host_address: None,
         };
+        Self::of(docker_id, |channel| tokio::spawn(life::live_adopted(order, channel)))
+    }
+
+    /// Its next start.
+    fn again(docker_id: String, held: life::HeldNetwork) -> Self {
+        Self::of(docker_id, |channel| tokio::spawn(life::live_again(held, channel)))
+    }
+
+    fn of(docker_id: String, live: impl FnOnce(LifeChannel) -> JoinHandle<LifeEnd>) -> Self {
         let (kills, receiver) = mpsc::unbounded_channel();
         let (sender, changes) = mpsc::unbounded_channel();
-        let channel = LifeChannel { task_id: info.task_id.value, kills: receiver, changes: sender };
-        Self { docker_id, life: tokio::spawn(life::live(order, channel)), kills, changes }
+        let channel = LifeChannel {
+            task_id: "web.1".to_owned(),
+            kills: receiver,
+            others: OthersWord::default(),
+            changes: sender,
+        };
+        Self { docker_id, life: live(channel), kills, changes }
     }
 
     async fn next(&mut self) -> LifeChange {
@@ -73,11 +94,23 @@ impl Adopted {
         }
     }
 
+    async fn over(self) -> LifeEnd {
+        tokio::time::timeout(LIMIT, self.life).await.expect("it does not end").unwrap()
+    }
+
+    /// What it still has when it has ended by itself.
+    async fn ends_held(self) -> life::HeldNetwork {
+        *self.over().await.held.expect("nothing is held")
+    }
+
     /// The outcome, once everything is taken down.
     async fn ends(self) -> Outcome {
-        let ended = tokio::time::timeout(LIMIT, self.life).await.expect("it does not end").unwrap();
-        ended.afterwards.await;
-        ended.outcome
+        let LifeEnd { ended: Ended { outcome, afterwards }, held } = self.over().await;
+        afterwards.await;
+        if let Some(held) = held {
+            held.give_back().await;
+        }
+        outcome
     }
 }
 
@@ -116,7 +149,7 @@ async fn an_adopted_container_is_wired_and_its_end_reported() {
     assert!(logs.contains(&address.to_string()), "{logs}");
 
     post(&world, &format!("/containers/{id}/stop?t=10"), &Value::Null).await;
-    assert!(matches!(task.ends().await, Outcome::Exited(exit) if exit.code == 3));
+    assert_eq!(task.ends().await, Outcome::Over);
     only_the_container_is_left(&world, &id).await;
 }
 
@@ -133,14 +166,23 @@ async fn an_adopted_container_that_never_starts_is_given_up() {
     only_the_container_is_left(&world, &id).await;
 }
 
+/// The same namespace, endpoint and address, set anew; what outlived the container is dead.
 #[tokio::test]
-async fn a_kill_stops_an_adopted_container() {
+async fn it_starts_again_with_all_that_it_had() {
     let world = World::new().await;
-    let mut task = Adopted::begin(&world, "exec sleep 1000").await;
+    let mut task = Adopted::begin(&world, "ip -4 -o addr show eth0; exec sleep 1000").await;
     let id = task.docker_id.clone();
     task.start(&world).await;
-    task.runs().await;
-    task.kills.send(Kill { grace: Duration::from_secs(1), announce: false, cause: Cause::Asked }).unwrap();
-    assert!(matches!(task.ends().await, Outcome::Killed { exit: Some(exit), .. } if exit.code == 137));
+    let address = task.runs().await;
+    post(&world, &format!("/containers/{id}/kill"), &Value::Null).await;
+    let held = task.ends_held().await;
+    assert_eq!(held.addresses(), [address]);
+
+    let mut again = Adopted::again(id.clone(), held);
+    again.start(&world).await;
+    assert_eq!(again.runs().await, address);
+    assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
+    post(&world, &format!("/containers/{id}/kill"), &Value::Null).await;
+    assert_eq!(again.ends().await, Outcome::Over);
     only_the_container_is_left(&world, &id).await;
 }

@@ -4,9 +4,14 @@
 //! itself, and what `show` makes of the daemon's answer is compared with its answer for a container that is none of
 //! Calico's.
 
+mod executors;
 #[path = "../kit/mod.rs"]
 mod kit;
+mod lab;
+mod life;
+mod outages;
 mod reading;
+mod seen;
 mod showing;
 
 use std::io::{BufRead, BufReader};
@@ -17,6 +22,8 @@ use calico_mesos::config::Config;
 use calico_mesos::proxy::create::{self, CalicoCreation, Creation};
 use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions, Network};
 use serde_json::{json, Value};
+
+use kit::{wait, world};
 
 /// A daemon with a bridge, in a network namespace of its own.
 struct Daemon {

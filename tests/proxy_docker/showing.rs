@@ -36,6 +36,8 @@ fn comparable(mut answer: Value) -> Value {
                 list.iter_mut().for_each(blank);
                 // Daemons without IPv6 have no line for its addresses.
                 list.retain(|item| item["HostIp"] != "::" && item["IP"] != "::");
+                // Docker lists ports in no order.
+                list.sort_by_key(ToString::to_string);
             }
             _ => (),
         }

@@ -32,7 +32,9 @@ pub struct Proxy {
 /// The program with a configuration of this section, not yet started.
 pub fn program(folder: &std::path::Path, section: &str) -> Command {
     let config = folder.join("config.toml");
-    fs::write(&config, format!("[proxy]\n{section}")).unwrap();
+    let of = |name: &str| folder.join(name).display().to_string();
+    let paths = format!("state = \"{}\"\nrun = \"{}\"\nlog = \"{}\"\n", of("state"), of("run"), of("log"));
+    fs::write(&config, format!("[proxy]\n{section}\n[paths]\n{paths}")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_calico-mesos"));
     command.arg("--config").arg(config).arg("proxy").stderr(Stdio::piped());
     #[allow(unsafe_code, reason = "the child ends with its test")]

@@ -1,14 +1,18 @@
 //! What becomes of each request: the calls that have a meaning of their own here, and all the others.
 
+mod bound;
+
 use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::Request;
 
 use super::answer::ClientAnswer;
+use super::create;
 use super::forward::{self, Connection};
 use super::route::DockerRoute;
 use super::Shared;
+use bound::CallKind;
 
 /// Answers one request. The future may be dropped at any time: the client has gone.
 pub(super) async fn answer(
@@ -16,8 +20,36 @@ pub(super) async fn answer(
     request: Request<Incoming>,
     from: &Connection,
 ) -> ClientAnswer {
-    match DockerRoute::of(request.method(), request.uri()) {
+    let uri = request.uri().clone();
+    match DockerRoute::of(request.method(), &uri) {
         DockerRoute::Stream => forward::stream(shared, request, from).await,
-        _ => forward::pass(shared, request, from).await,
+        DockerRoute::Create { name } => {
+            // A create that Docker has begun is bound, whether its client waits or not.
+            let (shared, from) = (shared.clone(), from.clone());
+            let created =
+                tokio::spawn(async move { bound::create(&shared, request, name.as_deref(), &from).await });
+            match created.await {
+                Ok(answer) => answer,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        DockerRoute::Start { container } => {
+            bound::told(shared, request, &container, CallKind::Start, from).await
+        }
+        DockerRoute::Stop { container } | DockerRoute::Kill { container } => {
+            bound::told(shared, request, &container, CallKind::Stop, from).await
+        }
+        DockerRoute::Remove { container } => {
+            bound::told(shared, request, &container, CallKind::Remove, from).await
+        }
+        DockerRoute::Inspect { .. } | DockerRoute::List => bound::shown(shared, request, from).await,
+        DockerRoute::Connect { .. } => bound::network(shared, request, from).await,
+        DockerRoute::Checkpoint { container } => {
+            bound::refused(shared, request, &container, create::checkpoint_refused(), from).await
+        }
+        DockerRoute::CreateService | DockerRoute::UpdateService => {
+            bound::service(shared, request, from).await
+        }
+        DockerRoute::Restart { .. } | DockerRoute::Pass => forward::pass(shared, request, from).await,
     }
 }

@@ -19,7 +19,7 @@ use crate::task::teardown::{self, Claim, Patience, Report, Workload};
 use super::forget::GoneDocker;
 use super::plan::{Item, ItemKind, Plan, Verdict};
 use super::seen::{Survey, Trace};
-use super::{records, restore};
+use super::{adopted, records, restore};
 
 /// What became of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +212,12 @@ async fn register(config: &Config, container: &ContainerId, trace: &Trace) -> Re
 
 fn still_wanted(config: &Config, container: &ContainerId, told: &Told) -> bool {
     let path = journal::path(&config.paths.journal(), container);
-    told.is_there() && matches!(Journal::peek(&path), Ok(Some(Peeked::Owned(_))))
+    let lives = match Journal::peek(&path) {
+        Ok(Some(Peeked::Owned(_))) => true,
+        Ok(Some(Peeked::Orphan(record))) => adopted::lives(config, &record),
+        _ => false,
+    };
+    told.is_there() && lives
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! One cleaner runs at a time on a host. A lock ensures that, and a second cleaner returns at once. A cleaner that dies
 //! leaves a state from which the next one can start: it removes records last, and a survey sees what is there.
 
+pub mod adopted;
 mod borrowed;
 mod decommission;
 mod execute;

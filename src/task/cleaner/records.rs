@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::logging;
 
-use super::{GcError, GoneDocker, Swept};
+use super::{adopted, GcError, GoneDocker, Swept};
 use crate::task::record::journal::{Backing, Found, Journal, JournalError, Peeked};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
@@ -63,6 +63,8 @@ async fn one(config: Arc<Config>, path: PathBuf, gone: Option<GoneDocker>) -> Op
         Ok(None) => None,
         Ok(Some(Found::Unreadable { path, why })) => Some(TakenDown::Unreadable(path, why)),
         Err(error) => Some(TakenDown::Unreadable(path, chain(&error))),
+        // Backed by its container, whose owner is away: it lives.
+        Ok(Some(Found::Orphan(entry))) if adopted::lives(&config, &entry.record) => None,
         Ok(Some(Found::Orphan(mut entry))) => {
             if gone.is_some_and(|gone| gone.is_named_by(&entry.record)) {
                 // Nothing of Docker's is left to take down. In memory only: should the record stay, the next cleaner
@@ -101,6 +103,9 @@ pub fn living_tasks(config: &Config) -> Result<Vec<String>, JournalError> {
         match Journal::peek(&path)? {
             Some(Peeked::Owned(Some(record))) => tasks.push(record.identity.task_id.clone()),
             Some(Peeked::Owned(None)) => tasks.push(path.display().to_string()),
+            Some(Peeked::Orphan(record)) if adopted::lives(config, &record) => {
+                tasks.push(record.identity.task_id.clone());
+            }
             Some(Peeked::Orphan(_) | Peeked::Unreadable { .. }) | None => {}
         }
     }

@@ -25,9 +25,9 @@ use crate::task::record::published::Told;
 use crate::task::request::{CONTAINER_PREFIX, RUNTIME};
 use crate::workload::{ContainerState, Docker, DockerHost};
 
-use super::borrowed;
 use super::forget::GoneDocker;
 use super::seen::{Death, Folder, SeenContainer, SeenRecord, Survey};
+use super::{adopted, borrowed};
 
 impl Survey {
     /// Looks at everything. Only a journal that cannot be read is an error, and a node without a name.
@@ -159,6 +159,7 @@ impl Survey {
             let Some(peeked) = Journal::peek(&path).map_err(SurveyError::Journal)? else { continue };
             let seen = match peeked {
                 Peeked::Owned(record) => SeenRecord::Living(record),
+                Peeked::Orphan(record) if adopted::lives(config, &record) => SeenRecord::Living(Some(record)),
                 Peeked::Orphan(record) => {
                     let death = match (record.owner.boot_id == boot, record.owner.lives()) {
                         (false, _) => Death::Rebooted,
@@ -216,6 +217,11 @@ impl Survey {
         let docker =
             Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))?;
         for listed in docker.containers().await.map_err(|error| chain(&error))? {
+            // One that was made through the proxy goes by Docker's id, whatever a client calls it, and is never ours to
+            // stop or to remove.
+            if config.paths.binding(&listed.id).exists() {
+                continue;
+            }
             let Some(container) = container_named(&listed.name) else { continue };
             let mut state = listed.state;
             let has_record = self.records.contains_key(&container) || self.before.contains(&container);

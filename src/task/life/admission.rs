@@ -18,9 +18,9 @@ use crate::task::record::journal::{Backing, Journal, JournalEntry, Record};
 use crate::task::report::audit;
 use crate::task::report::steps::Steps;
 use crate::task::request::calico::CalicoRequest;
-use crate::task::request::docker_host::Chosen;
 use crate::task::request::{CalicoTask, HostPort, Task, Work};
 use crate::task::retry::host_faults;
+use crate::workload::DockerHost;
 
 /// A task that may be set up, with all that its life needs.
 pub(super) struct Admitted {
@@ -77,11 +77,10 @@ fn record(order: &Order, task: &CalicoTask, config: &Config, node: &str) -> Reco
     let description = &order.description;
     let identity = Identity::new(node, &order.container, &description.app, &description.task_id);
     let mut record = Record {
-        backing: backing(&task.work, &order.name),
         framework: order.framework.clone(),
         ports: forwarded(task, config).map(|port| port.mapping).collect(),
         local: config.node.dataplane == Dataplane::Local,
-        ..Record::new(order.container.clone(), identity)
+        ..Record::new(order.container.clone(), identity).backed_by(backing(&task.work, &order.name))
     };
     record.services = services(order, task, config, &record, &placeholders(&task.request)).ids();
     record
@@ -89,14 +88,14 @@ fn record(order: &Order, task: &CalicoTask, config: &Config, node: &str) -> Reco
 
 /// What teardowns find the workload by.
 fn backing(work: &Work, name: &str) -> Backing {
-    let container = |docker: &Chosen, adopted| Backing::Container {
-        docker: docker.host.to_string(),
+    let container = |docker: &DockerHost, name: &str, adopted| Backing::Container {
+        docker: docker.to_string(),
         name: name.to_owned(),
         adopted,
     };
     match work {
-        Work::Docker(task) => container(&task.docker, false),
-        Work::Foreign(foreign) => container(&foreign.docker, true),
+        Work::Docker(task) => container(&task.docker.host, name, false),
+        Work::Foreign(foreign) => container(&foreign.docker, &foreign.id, true),
         Work::Command(_) => Backing::Process,
     }
 }
@@ -154,7 +153,45 @@ fn placeholders(request: &CalicoRequest) -> Vec<IpAddr> {
         .collect()
 }
 
+/// What a life goes on with whose record stands, and has had another owner. What others may ask for has been decided
+/// when it began.
+pub(super) fn go_on(entry: JournalEntry, order: Order) -> Result<Admitted, Failure> {
+    let config = load_config(&order)?;
+    let Some(task) = order.description.task.calico().cloned() else {
+        return Err(Failure::new(Code::Internal, "only a task with an interface has a record"));
+    };
+    Ok(Admitted {
+        steps: Steps::begin(&config, &order.description.task_id),
+        config: Arc::new(config),
+        order: Arc::new(order),
+        task,
+        entry,
+        early: Mutex::new(None),
+    })
+}
+
 impl Admitted {
+    /// For the next start of the same container.
+    pub fn again(mut self) -> Self {
+        self.entry.reopen();
+        self.steps = Steps::begin(&self.config, &self.order.description.task_id);
+        self
+    }
+
+    /// The same with the addresses that the container had last, where it asks for any and has had some.
+    pub fn wanted_again(&self) -> Option<Wanted> {
+        let Work::Foreign(container) = &self.task.work else { return None };
+        let mut wanted = self.wanted();
+        let mut again = false;
+        for request in &mut wanted.addresses {
+            let AddressRequest::Auto(family) = *request else { continue };
+            if let Some(last) = container.last.iter().find(|last| Family::of(**last) == family) {
+                (*request, again) = (AddressRequest::Explicit(*last), true);
+            }
+        }
+        again.then_some(wanted)
+    }
+
     /// What the datastore is asked for.
     pub fn wanted(&self) -> Wanted {
         let named = self.task.request.ports.iter().filter_map(|port| {

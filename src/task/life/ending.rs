@@ -1,6 +1,7 @@
 //! The end of a life: its outcome, and the teardown.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,13 +14,15 @@ use super::event::LifeFate;
 use super::setup::{JobEnding, JobProduct};
 use super::table::Job;
 use crate::error::{Code, Failure};
+use crate::limits::KNOCK;
+use crate::net::forward::Mapping;
 use crate::task::channel::{self, Order, Outcome};
 use crate::task::life::consul_entries::{Registrar, Registration};
-use crate::task::network;
 use crate::task::network::ports::Keeper;
+use crate::task::network::{self, Wired};
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
-use crate::task::request::is_named_by_us;
+use crate::task::request::{is_named_by_us, Work};
 use crate::task::teardown::{self, Claim, Patience, Workload};
 use crate::task::work::{Attached, End, Ready};
 
@@ -93,6 +96,10 @@ pub(super) struct Networked {
 }
 
 impl Remains {
+    fn is_adopted(&self) -> bool {
+        matches!(self.order.description.task.work(), Work::Foreign(_))
+    }
+
     /// The rest of the output, and what the end means; a task that was asked to stop is killed, with any exit code.
     async fn outcome(&mut self) -> Outcome {
         if let Some(attached) = self.attached.take() {
@@ -108,12 +115,15 @@ impl Remains {
                 }
                 Outcome::Killed { exit: end.and_then(Result::ok), cause }
             }
+            (LifeFate::Ended, Some(Ok(_))) if self.is_adopted() => Outcome::Over,
             (LifeFate::Ended, Some(Ok(exit))) => Outcome::Exited(match &self.ready {
                 Some(ready) => ready.explain(exit).await,
                 None => exit,
             }),
             (LifeFate::Ended, Some(Err(failure))) => Outcome::Failed(failure),
             (LifeFate::NoGate, _) => Outcome::Failed(no_gate()),
+            (LifeFate::NotStarted, _) => Outcome::Failed(not_started()),
+            (LifeFate::Ended, None) if self.is_adopted() => Outcome::Over,
             (LifeFate::Ended | LifeFate::Failed(_), _) => {
                 Outcome::Failed(self.failure.take().unwrap_or_else(unexplained))
             }
@@ -129,8 +139,19 @@ pub(super) fn bare(fate: LifeFate) -> Outcome {
     match fate {
         LifeFate::Killed(cause) => Outcome::Killed { exit: None, cause },
         LifeFate::NoGate => Outcome::Failed(no_gate()),
+        LifeFate::NotStarted => Outcome::Failed(not_started()),
         LifeFate::Ended | LifeFate::Failed(_) => Outcome::Failed(unexplained()),
     }
+}
+
+fn not_started() -> Failure {
+    Failure::new(
+        Code::Docker,
+        format!(
+            "Docker did not start the container within {} s after its network was ready",
+            KNOCK.as_secs()
+        ),
+    )
 }
 
 fn unexplained() -> Failure {
@@ -217,6 +238,65 @@ pub(super) async fn networked(mut remains: Remains, networked: Networked) -> cha
         log_report(&report, &steps);
     });
     channel::Ended { outcome, afterwards }
+}
+
+/// The end of a life in the driver.
+pub struct LifeEnd {
+    pub ended: channel::Ended,
+    /// What an adopted container that ended by itself still has, for its next start.
+    pub held: Option<Box<HeldNetwork>>,
+}
+
+impl From<channel::Ended> for LifeEnd {
+    fn from(ended: channel::Ended) -> Self {
+        Self { ended, held: None }
+    }
+}
+
+/// What an adopted container that has ended still has: namespace, endpoint, address, and the record that names them.
+pub struct HeldNetwork {
+    pub(super) admitted: Admitted,
+    pub(super) wired: Wired,
+}
+
+impl HeldNetwork {
+    /// The addresses that it had.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.wired.addresses
+    }
+
+    /// The ports of the host that led to it, and lead there still.
+    pub fn ports(&self) -> &[Mapping] {
+        &self.admitted.entry.record.ports
+    }
+
+    /// It will not be started again so soon: all is given back.
+    pub async fn give_back(self) {
+        let Admitted { config, order, entry, steps, .. } = self.admitted;
+        let config = as_of_now(&config, &order);
+        let (record, ending) = (entry.record.clone(), entry.ending().cloned());
+        let (workload, claim) = (Workload::Exited, Claim::Possible);
+        let report = teardown::take_down(entry, &config, workload, claim, Patience::CLEANER, &steps).await;
+        audit::taken_down(&config, &record, ending.as_ref(), &report, &steps);
+        log_report(&report, &steps);
+    }
+}
+
+/// The end of an adopted container that its maker may start again: only its names go.
+pub(super) async fn hold(mut remains: Remains, networked: Networked, wired: Wired) -> LifeEnd {
+    let Networked { admitted, names, leaving, keeper, .. } = networked;
+    let outcome = remains.outcome().await;
+    admitted.entry.conclude(&channel::Ending::from(&outcome));
+    // What stays in Consul goes with the teardown, or is what the next life registers.
+    match leaving {
+        Some(leaving) => drop(leaving.await),
+        None => drop(names.leave(admitted.clone()).await),
+    }
+    if let Some(keeper) = keeper {
+        keeper.stop().await;
+    }
+    let held = Arc::into_inner(admitted).map(|admitted| Box::new(HeldNetwork { admitted, wired }));
+    LifeEnd { ended: outcome.into(), held }
 }
 
 /// An address is usually taken by the task that a framework is about to replace by this one; of Marathon it is known

@@ -50,6 +50,8 @@ pub enum Timer {
     /// The workload's end after the grace period.
     Patience,
     TearDown,
+    /// The runtime of others, until it asks the gate, and from then until it has gone through.
+    Knock,
 }
 
 /// Where a life stands.
@@ -98,6 +100,8 @@ pub enum LifeFate {
     Failed(Job),
     /// Docker started the container by another runtime than ours.
     NoGate,
+    /// Others did not start the container after all.
+    NotStarted,
 }
 
 /// What is to be done.
@@ -124,5 +128,7 @@ pub enum Effect {
         claimed: bool,
         fate: LifeFate,
     },
+    /// It has ended and may be started again: its caller decides how long namespace, endpoint and address are held.
+    Hold,
     Finish(LifeFate),
 }

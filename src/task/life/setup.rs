@@ -101,7 +101,17 @@ pub(super) async fn read(admitted: Arc<Admitted>, cancel: CancellationToken) -> 
     let early = admitted.early.lock().unwrap_or_else(PoisonError::into_inner).take();
     let choice = unless_cancelled(cancel, async {
         let Admitted { config, entry, steps, .. } = &*admitted;
-        let choice = network::choose(config, &entry.record, &admitted.wanted(), early, steps).await?;
+        let wanted = admitted.wanted();
+        if let Some(again) = admitted.wanted_again() {
+            // What it had last is not worth a wait, nor a failure.
+            let patience = Duration::ZERO;
+            match network::choose(config, &entry.record, &again, None, steps, patience).await {
+                Ok(choice) => return Ok(JobProduct::Choice(choice)),
+                Err(failure) => tracing::info!("not the last address again: {failure}"),
+            }
+        }
+        let patience = config.launch.ip_wait;
+        let choice = network::choose(config, &entry.record, &wanted, early, steps, patience).await?;
         Ok(JobProduct::Choice(choice))
     });
     choice.await
@@ -118,7 +128,22 @@ pub(super) async fn interface(admitted: Arc<Admitted>, cancel: CancellationToken
         .map_err(Into::into)
 }
 
-/// `admitted`: for a task with an interface of Calico's.
+/// The interface of the life before, without what it has left there.
+pub(super) async fn renew(admitted: Arc<Admitted>) -> JobEnding {
+    let interface =
+        network::renew_interface(&admitted.config, &admitted.order.container, &admitted.order.name).await?;
+    admitted.steps.pass(Step::Interface).await;
+    Ok(JobProduct::Interface(interface))
+}
+
+/// The addresses of the life before, set anew.
+pub(super) async fn rewire(admitted: Arc<Admitted>, wired: Wired, interface: Interface) -> JobEnding {
+    let wired = network::rewire(&admitted.config, wired, interface).await?;
+    admitted.steps.pass(Step::Addressed).await;
+    Ok(JobProduct::Wired(Box::new(wired)))
+}
+
+/// `admitted`: of a task with an interface of Calico's.
 pub(super) async fn create(
     order: Arc<Order>,
     admitted: Option<Arc<Admitted>>,
@@ -157,8 +182,13 @@ pub(super) async fn publish(admitted: Arc<Admitted>, ready: Arc<Ready>) -> JobEn
     Ok(JobProduct::Nothing)
 }
 
-pub(super) async fn attach(ready: Arc<Ready>, steps: Option<Steps>, cancel: CancellationToken) -> JobEnding {
-    let attached = ready.attach(&cancel).await?;
+pub(super) async fn attach(
+    ready: Arc<Ready>,
+    over: CancellationToken,
+    steps: Option<Steps>,
+    cancel: CancellationToken,
+) -> JobEnding {
+    let attached = ready.attach(over, &cancel).await?;
     pass(steps.as_ref(), Step::Attached).await;
     Ok(JobProduct::Attached(Box::new(attached)))
 }

@@ -23,12 +23,12 @@
 //! | `Settling` | `TearingDown` | nothing is in flight |
 //! | `Settling` | `Over` | there is no record: nothing was made |
 //! | `Running` | `Stopping` | a kill |
-//! | `Running` | `TearingDown` | it ends by itself |
+//! | `Running` | `TearingDown` | it ends by itself; an adopted one is only held, and not taken down yet |
 //! | `Stopping` | `TearingDown` | it ends, or does not answer |
 //! | `TearingDown` | `Over` | the teardown is done, or takes too long |
 //!
 //! `Preparing` and `Starting` have no time limit of their own: each job has one, as [`crate::limits`] lists them, and a
-//! kill ends them at any time. `Running` lasts as long as the workload. All other phases end by time alone.
+//! kill ends them at any time; what others are to start is given up after [`Timer::Knock`]. `Running` lasts as long as the workload. All other phases end by time alone.
 //!
 //! Pure: time comes in with the event, and a state holds no resource. The driver carries out the effects and reports
 //! what happens. Set-up is a set of jobs, each of which begins as soon as its needs are met; see [`needs`]. A job that
@@ -41,7 +41,9 @@ use std::time::{Duration, Instant};
 
 use super::event::{Effect, GateOrder, LifeEvent, LifeFate, Phase, Timer, Word};
 use super::table::{needs, Job, LifeKind};
-use crate::limits::{CONSUL_BEFORE_UPDATE, DOCKER_KILLED, START_WITHOUT_GATE, STOP_PATIENCE, TEARDOWN};
+use crate::limits::{
+    CONSUL_BEFORE_UPDATE, DOCKER_KILLED, KNOCK, START_WITHOUT_GATE, STOP_PATIENCE, TEARDOWN,
+};
 use crate::task::channel::Kill;
 use crate::task::teardown::Workload;
 
@@ -80,7 +82,8 @@ impl State {
             phase: Phase::Preparing,
             in_flight: BTreeSet::new(),
             begun: BTreeSet::new(),
-            done: BTreeSet::new(),
+            // The record of the life before stands.
+            done: BTreeSet::from_iter((kind == LifeKind::Again).then_some(Job::Record)),
             unheard: BTreeSet::new(),
             knocked: false,
             opened: false,
@@ -91,6 +94,19 @@ impl State {
             ended: None,
             dying: false,
         };
+        let mut effects = Vec::new();
+        state.begin_jobs(&mut effects);
+        (state, effects)
+    }
+
+    /// A container of others that runs, whose owner before has ended: a life from there on.
+    pub fn adopt() -> (Self, Effects) {
+        let (mut state, _) = Self::begin(LifeKind::Adopted);
+        let made = |job: &Job| needs(*job, LifeKind::Adopted).is_some() && *job != Job::Look;
+        state.done = Job::ALL.into_iter().filter(made).collect();
+        state.begun = state.done.clone();
+        state.in_flight.clear();
+        (state.knocked, state.opened, state.passed) = (true, true, true);
         let mut effects = Vec::new();
         state.begin_jobs(&mut effects);
         (state, effects)
@@ -121,7 +137,12 @@ impl State {
             LifeEvent::Cancelled(job) => {
                 self.ends(job);
             }
-            LifeEvent::Knocked => self.knocked = true,
+            LifeEvent::Knocked => {
+                self.knocked = true;
+                if self.kind.is_adopted() {
+                    effects.push(Effect::Arm(Timer::Knock, KNOCK));
+                }
+            }
             LifeEvent::Passed => self.passed = true,
             LifeEvent::Ended { known } => self.workload_ended(known, &mut effects),
             LifeEvent::Health { healthy, too_often } => {
@@ -161,7 +182,7 @@ impl State {
             }
             if job == Job::Look {
                 if self.kind.is_networked() && !self.passed {
-                    if self.kind != LifeKind::Adopted {
+                    if !self.kind.is_adopted() {
                         // Everything is done, and the gate was not asked.
                         return self.give_up(LifeFate::NoGate, DOCKER_KILLED, effects);
                     }
@@ -173,8 +194,9 @@ impl State {
                 }
             } else if self.phase == Phase::Preparing && matches!(job, Job::Start | Job::Wire) {
                 self.phase = Phase::Starting;
-                if self.kind == LifeKind::Adopted {
+                if self.kind.is_adopted() {
                     effects.push(Effect::Tell(Word::Prepared));
+                    effects.push(Effect::Arm(Timer::Knock, KNOCK));
                 }
             }
             self.begun.insert(job);
@@ -316,10 +338,7 @@ impl State {
         match self.phase {
             // It ran, if only for a moment: that is reported first.
             Phase::Running if self.in_flight.contains(&Job::Look) => self.ended = Some(known),
-            Phase::Running => {
-                self.fate = Some(LifeFate::Ended);
-                self.tear_down(ended(known), effects);
-            }
+            Phase::Running => self.ends_by_itself(known, effects),
             Phase::Stopping { .. } => self.tear_down(ended(known), effects),
             // Others have started it and ended it, before it came to the gate.
             Phase::Preparing | Phase::Starting => self.give_up(LifeFate::Ended, DOCKER_KILLED, effects),
@@ -330,9 +349,20 @@ impl State {
     fn looked(&mut self, effects: &mut Effects) {
         effects.push(Effect::Tell(Word::Running));
         if let Some(known) = self.ended {
-            self.fate = Some(LifeFate::Ended);
-            self.tear_down(ended(known), effects);
+            self.ends_by_itself(known, effects);
         }
+    }
+
+    /// What others started they may start again.
+    fn ends_by_itself(&mut self, known: bool, effects: &mut Effects) {
+        self.fate = Some(LifeFate::Ended);
+        if !self.kind.is_adopted() {
+            return self.tear_down(ended(known), effects);
+        }
+        self.refuse(effects);
+        self.phase = Phase::TearingDown;
+        effects.push(Effect::Hold);
+        effects.push(Effect::Arm(Timer::TearDown, TEARDOWN));
     }
 
     fn due(&mut self, now: Instant, timer: Timer, effects: &mut Effects) {
@@ -349,6 +379,10 @@ impl State {
                 effects.push(Effect::Arm(Timer::Patience, STOP_PATIENCE));
             }
             (Phase::TearingDown, Timer::TearDown) => self.finish(effects),
+            // By then a start has come to the gate, or has failed before it.
+            (Phase::Preparing | Phase::Starting, Timer::Knock) => {
+                self.give_up(LifeFate::NotStarted, DOCKER_KILLED, effects);
+            }
             _ => {}
         }
     }
@@ -359,7 +393,7 @@ impl State {
         let runs = match self.kind {
             LifeKind::PlainContainer | LifeKind::PlainCommand => started,
             LifeKind::CalicoContainer | LifeKind::CalicoCommand => started && self.passed,
-            LifeKind::Adopted => self.passed,
+            LifeKind::Adopted | LifeKind::Again => self.passed,
         };
         match self.fate {
             Some(LifeFate::Killed(_)) if runs => self.stop(now, effects),
@@ -376,7 +410,7 @@ impl State {
         }
         self.refuse(effects);
         self.phase = Phase::TearingDown;
-        let claimed = self.begun.contains(&Job::Wire);
+        let claimed = self.kind == LifeKind::Again || self.begun.contains(&Job::Wire);
         let fate = self.fate.unwrap_or(LifeFate::Ended);
         effects.push(Effect::TearDown { workload, claimed, fate });
         effects.push(Effect::Arm(Timer::TearDown, TEARDOWN));

@@ -16,6 +16,8 @@ pub enum LifeKind {
     CalicoCommand,
     /// A container with one, which others make and start, as clients of the Docker API do.
     Adopted,
+    /// The same container started again, while namespace, endpoint and address of its life before are held.
+    Again,
 }
 
 impl From<&Task> for LifeKind {
@@ -36,6 +38,11 @@ impl LifeKind {
         !matches!(self, Self::PlainContainer | Self::PlainCommand)
     }
 
+    /// Others start and stop it.
+    pub(super) fn is_adopted(self) -> bool {
+        matches!(self, Self::Adopted | Self::Again)
+    }
+
     /// Whether this executor ends the grace period. Docker does it for a container.
     pub(super) fn ends_grace_itself(self) -> bool {
         matches!(self, Self::PlainCommand | Self::CalicoCommand)
@@ -53,9 +60,9 @@ pub enum Job {
     Sync,
     /// Reads the datastore, and chooses addresses.
     Read,
-    /// Makes the namespace and the veth pair.
+    /// Makes the namespace and the veth pair, or those of the life before as they were.
     Interface,
-    /// Makes the workload ready to be started, or finds the adopted one.
+    /// Makes the workload ready to be started; an adopted one is there.
     Create,
     /// Asks Docker whether it can run a Calico task.
     Examine,
@@ -103,9 +110,13 @@ pub fn needs(job: Job, kind: LifeKind) -> Option<&'static [Job]> {
         (Start, PlainContainer | PlainCommand) => &[Attach],
         (Look, PlainContainer | PlainCommand) => &[Start],
         (_, PlainContainer | PlainCommand) => return None,
-        (Start, Adopted) | (Publish | Examine, CalicoCommand) => return None,
-        (Record, _) => &[],
+        // Docker is not asked about a container that it is about to start.
+        (Start | Examine, Adopted | Again) | (Publish | Examine, CalicoCommand) => return None,
+        (Record | Sync | Read, Again) => return None,
+        (Record, _) | (Listen, Again) => &[],
         (Listen, _) => &[Record],
+        (Publish, Again) => &[Interface, Create],
+        (Publish, Adopted) => &[Sync, Read, Interface, Create],
         (Sync | Read | Interface | Create | Examine, _) => &[Listen],
         (Publish, _) => &[Sync, Read, Interface, Create, Examine],
         (Attach, CalicoCommand) => &[Create],
@@ -114,6 +125,6 @@ pub fn needs(job: Job, kind: LifeKind) -> Option<&'static [Job]> {
         (Start, CalicoCommand) => &[Attach, Interface],
         (Wire | Start, _) => &[Attach],
         (Look, CalicoContainer | CalicoCommand) => &[Wire, Start],
-        (Look, Adopted) => &[Wire],
+        (Look, Adopted | Again) => &[Wire],
     })
 }

@@ -14,12 +14,13 @@ use crate::limits::{DOCKER_KILLED, START_WITHOUT_GATE};
 use crate::task::channel::{Cause, Kill};
 use crate::task::teardown::Workload;
 
-const KINDS: [LifeKind; 5] = [
+const KINDS: [LifeKind; 6] = [
     LifeKind::PlainContainer,
     LifeKind::PlainCommand,
     LifeKind::CalicoContainer,
     LifeKind::CalicoCommand,
     LifeKind::Adopted,
+    LifeKind::Again,
 ];
 
 fn kill(grace: u64) -> LifeEvent {
@@ -62,7 +63,7 @@ impl World {
             state,
             now: Instant::now(),
             in_flight: BTreeSet::new(),
-            done: BTreeSet::new(),
+            done: BTreeSet::from_iter((kind == LifeKind::Again).then_some(Job::Record)),
             unwatched: false,
             unheard: BTreeSet::new(),
             knocked: false,
@@ -125,7 +126,8 @@ impl World {
     /// The gate is refused before anything is waited for, and no job in flight is forgotten.
     fn gives_up(&self, effects: &[Effect]) {
         let refused = effects.iter().position(|effect| *effect == Effect::Gate(GateOrder::Refuse));
-        let waits = |effect: &Effect| matches!(effect, Effect::Arm(..) | Effect::TearDown { .. });
+        let waits =
+            |effect: &Effect| matches!(effect, Effect::Arm(..) | Effect::TearDown { .. } | Effect::Hold);
         if self.done.contains(&Job::Listen) {
             assert!(refused < effects.iter().position(waits) && refused.is_some(), "{effects:?}");
         }
@@ -175,6 +177,11 @@ impl World {
                     }
                     self.torn += 1;
                 }
+                Effect::Hold => {
+                    assert!(self.kind.is_adopted() && self.passed && !self.killed);
+                    assert_eq!(self.gate, Some(GateOrder::Refuse), "what is held could be started");
+                    self.torn += 1;
+                }
                 Effect::Finish(_) => {
                     self.finished += 1;
                     assert_eq!(self.state.phase(), Phase::Over);
@@ -219,7 +226,7 @@ impl World {
             }
         }
         let starts = match self.kind {
-            LifeKind::Adopted => self.told.contains(&Word::Prepared),
+            LifeKind::Adopted | LifeKind::Again => self.told.contains(&Word::Prepared),
             _ => self.in_flight.contains(&Job::Start),
         };
         if self.kind.is_networked() && starts && !self.knocked {
@@ -378,11 +385,8 @@ fn every_kind_runs_and_ends() {
         assert!(jobs.into_iter().all(|job| world.all.contains(&Effect::Begin(job))), "{kind:?}");
         world.handle(LifeEvent::Ended { known: true });
         let fate = LifeFate::Ended;
-        assert!(world.all.contains(&Effect::TearDown {
-            workload: Workload::Exited,
-            claimed: kind.is_networked(),
-            fate
-        }));
+        let taken_down = Effect::TearDown { workload: Workload::Exited, claimed: kind.is_networked(), fate };
+        assert!(world.all.contains(if kind.is_adopted() { &Effect::Hold } else { &taken_down }));
         world.handle(LifeEvent::TornDown);
         assert_eq!(world.all.last(), Some(&Effect::Finish(fate)), "{kind:?}");
     }
@@ -492,3 +496,5 @@ fn the_drawing_shows_the_phases() {
         assert!(drawing.contains(phase), "{phase} is not drawn");
     }
 }
+
+mod adopted;

@@ -22,17 +22,19 @@ pub(in crate::task) struct Choice {
     pub(super) took: Duration,
 }
 
-/// What can be slow or refused before anything is claimed. Only reads: it may be dropped at any time.
+/// What can be slow or refused before anything is claimed. An address that is still held is waited for so long. Only
+/// reads: it may be dropped at any time.
 pub(in crate::task) async fn choose(
     config: &Config,
     record: &Record,
     wanted: &Wanted,
     early: Option<EarlyLogin>,
     steps: &Steps,
+    ip_wait: Duration,
 ) -> Result<Box<Choice>, Failure> {
     let choice = async {
         felix::can_report(config).await?;
-        let choice = read(config, &record.identity, wanted, early).await?;
+        let choice = read(config, &record.identity, wanted, early, ip_wait).await?;
         steps.pass(Step::Chosen).await;
         Ok(choice)
     };
@@ -77,6 +79,7 @@ async fn read(
     identity: &Identity,
     wanted: &Wanted,
     early: Option<EarlyLogin>,
+    ip_wait: Duration,
 ) -> Result<Box<Choice>, Failure> {
     let waiting_since = Instant::now();
     let early = Mutex::new(early);
@@ -112,7 +115,7 @@ async fn read(
             Read::Held(held) => held,
         };
         let waited = waiting_since.elapsed();
-        if waited >= config.launch.ip_wait {
+        if waited >= ip_wait {
             return Err(held.failure_after(waited));
         }
         tracing::info!("{}; waiting for it", held.failure().message);

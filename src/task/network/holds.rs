@@ -147,6 +147,13 @@ pub fn links(config: &Config) -> Vec<PathBuf> {
         .collect()
 }
 
+/// The addresses that a container's task holds.
+pub fn of(config: &Config, container: &ContainerId) -> Vec<IpAddr> {
+    let ours = target(container);
+    let mine = links(config).into_iter().filter(|link| fs::read_link(link).is_ok_and(|found| found == ours));
+    mine.filter_map(|link| link.file_name()?.to_str()?.parse().ok()).collect()
+}
+
 /// The container to whose folder a link leads.
 pub fn container_of(target: &Path) -> Option<ContainerId> {
     let name = target.file_name()?.to_str()?;

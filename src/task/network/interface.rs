@@ -13,6 +13,10 @@ use crate::net::{self, Namespace, Veth};
 
 use crate::task::report::steps::{Step, Steps};
 use crate::task::retry::host_faults_until;
+use crate::workload::HostProcess;
+
+/// How long processes that outlived their container may take to die.
+const LEFTOVERS: Duration = Duration::from_secs(5);
 
 /// The kernel's side: a namespace with a veth in it.
 pub(in crate::task) struct Interface {
@@ -48,6 +52,27 @@ pub(in crate::task) async fn make_interface(
         Ok(Interface { namespace, veth, took: started.elapsed() })
     })
     .await
+}
+
+/// The interface that the life before has left, with nothing living behind it.
+pub(in crate::task) async fn renew_interface(
+    config: &Config,
+    container: &ContainerId,
+    docker_id: &str,
+) -> Result<Interface, Failure> {
+    let failure = |error: net::NetError| {
+        Failure::new(
+            Code::Net,
+            format!("cannot use the container's network interface again: {}", chain(&error)),
+        )
+    };
+    let started = Instant::now();
+    let namespace = Namespace::open(&namespace(config, container)).map_err(failure)?;
+    // Other containers that clients have put there keep it.
+    let leftover = |pid| HostProcess::is_in(pid, docker_id);
+    namespace.kill_some(LEFTOVERS, leftover).await.map_err(failure)?;
+    let veth = net::existing_veth(&namespace, &container.interface(), ENDPOINT).await.map_err(failure)?;
+    Ok(Interface { namespace, veth, took: started.elapsed() })
 }
 
 /// What the task's interface is for; distinguishes it from those of other tools and other configurations. It is for

@@ -164,6 +164,20 @@ impl Choice {
     }
 }
 
+/// Sets the addresses of the life before anew: its workload may have changed them. Endpoint and host's side are held.
+pub async fn rewire(config: &Config, wired: Wired, interface: Interface) -> Result<Wired, Failure> {
+    let Interface { namespace, veth, took } = interface;
+    let started = Instant::now();
+    net::assign(&namespace, &veth.container, &wired.addresses).await.map_err(|error| {
+        Failure::new(Code::Net, format!("cannot configure the task's interface: {}", chain(&error)))
+    })?;
+    if let Some(forward) = &wired.forward {
+        forward::add(forward).await.map_err(|error| ports::failure(config, &error))?;
+    }
+    let timing = Timing { interface: took + started.elapsed(), ..Timing::default() };
+    Ok(Wired { timing, ..wired })
+}
+
 /// The host's side of an interface, which is ours with `dataplane = "local"` alone.
 struct HostSide(Option<Local>);
 

@@ -42,10 +42,12 @@ pub use backing::Backing;
 use lines::{is_blank, parse, text, HeldLine, Parsed};
 pub use view::View;
 
-/// What this release writes. It grows when the release before could not read a record, or would leave something
+/// What this release writes of a container that others start and stop: its record counts as long as something lives in
+/// its namespace. It grows when the release before could not read a record, or would leave something
 /// behind that the record names; each release reads that of the one before and leaves all others alone.
-const FORMAT: u32 = 1;
-/// What the release before wrote.
+const FORMAT: u32 = 2;
+/// What the release before wrote, and what this one writes of tasks that end with their executor: it can be set back
+/// under them.
 const FORMAT_BEFORE: u32 = 1;
 
 const NOT_A_RECORD: &str = "not a journal file";
@@ -112,10 +114,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// The same with what runs the workload.
+    pub fn backed_by(self, backing: Backing) -> Self {
+        let format = if backing.adopted().is_some() { FORMAT } else { FORMAT_BEFORE };
+        Self { format, backing, ..self }
+    }
+
     /// Written now by this process; the task has nothing yet.
     pub fn new(container: ContainerId, identity: Identity) -> Self {
         Self {
-            format: FORMAT,
+            format: FORMAT_BEFORE,
             container,
             backing: Backing::Process,
             framework: String::new(),
@@ -349,6 +357,14 @@ impl JournalEntry {
         let _ = self.ending.set(ending.clone());
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         // What cannot be written is missing in a cleaner's line of the audit trail alone.
+        let _ = self.put(&line);
+    }
+
+    /// It has been started again, and has not ended any more.
+    pub fn reopen(&mut self) {
+        self.ending = OnceLock::new();
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // What cannot be cut off is wrong in a cleaner's line of the audit trail alone.
         let _ = self.put(&line);
     }
 

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::docker_host::Chosen;
 use super::{network, volumes, HostPort};
 use crate::config::Config;
 use crate::error::Failure;
-use crate::workload::{CommandSpec, ContainerSpec};
+use crate::workload::{CommandSpec, ContainerSpec, DockerHost};
 
 /// A task, plain or of Calico's.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,9 +66,15 @@ pub struct DockerTask {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ForeignContainer {
     /// The Docker that has it.
-    pub docker: Chosen,
+    pub docker: DockerHost,
     /// Docker's id of it.
     pub id: String,
+    /// Its names for its hosts file.
+    pub hostname: String,
+    /// Docker checks its health.
+    pub checked: bool,
+    /// The addresses that it had last, which it gets again where that is possible.
+    pub last: Vec<IpAddr>,
 }
 
 impl Task {
@@ -103,12 +110,11 @@ impl CalicoTask {
 }
 
 impl Work {
-    /// The Docker of a container; a command has none.
+    /// The Docker that is asked to make a container; a command has none, and others have asked theirs.
     pub fn docker(&self) -> Option<&Chosen> {
         match self {
             Self::Docker(task) => Some(&task.docker),
-            Self::Foreign(container) => Some(&container.docker),
-            Self::Command(_) => None,
+            Self::Foreign(_) | Self::Command(_) => None,
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::limits::{
     CONSUL_BEFORE_UPDATE, CONSUL_CLEANER, DOCKER_CLEANER, DOCKER_TEARDOWN, ETCD_BEFORE_UPDATE, ETCD_CLEANER,
 };
 use crate::net::{self, forward, local::Local, Namespace, NetError};
-use crate::workload::{Docker, DockerError, DockerHost};
+use crate::workload::{Docker, DockerError, DockerHost, HostProcess};
 
 use crate::task::network::holds;
 use crate::task::network::{self, EarlyLogin};
@@ -205,7 +205,10 @@ pub async fn give_back(
             report.note("links of its addresses", &error);
         }
     }
-    if let Some(login) = login.filter(|_| at_rest && unreached) {
+    // Where something else lives behind the interface, that must be gone: it could use the address.
+    let unused =
+        record.backing.adopted().is_none() || !net::exists(&record.identity.interface).await.unwrap_or(true);
+    if let Some(login) = login.filter(|_| at_rest && unreached && unused) {
         datastore(record, config, &claim, login, patience, &mut report).await;
     }
     steps.pass(Step::Released).await;
@@ -294,7 +297,9 @@ async fn stop(
     // Independent of Docker: the workload is gone when no process lives in its namespace.
     let Some(namespace) = report.accept("processes", bound(record, config)) else { return false };
     let Some(namespace) = namespace else { return !lives_unseen(record, report).await };
-    let killed = namespace.kill_processes(Duration::from_secs(10)).await;
+    // Clients may have put other containers into that of an adopted one. Those lose the interface and live on.
+    let of_task = |pid| record.backing.adopted().is_none_or(|id| HostProcess::is_in(pid, id));
+    let killed = namespace.kill_some(Duration::from_secs(10), of_task).await;
     let Some(killed) = report.accept("processes", killed) else { return false };
     report.killed = killed;
     true
@@ -351,7 +356,8 @@ async fn ask_docker(
     workload: Workload,
     report: &mut Report,
 ) -> Result<(), String> {
-    let Backing::Container { docker: address, name, adopted } = &record.backing else { return Ok(()) };
+    // What others have made is never stopped, killed or removed here.
+    let Backing::Container { docker: address, name, adopted: false } = &record.backing else { return Ok(()) };
     let host = DockerHost::parse(address).map_err(|error| chain(&error))?;
     let docker = Docker::connect_with(&host, config.docker.tls(), "the journal")
         .await
@@ -361,10 +367,8 @@ async fn ask_docker(
         Err(DockerError::NoContainer { .. }) => return Ok(()),
         Err(error) => return Err(chain(&error)),
     };
-    let remove = !adopted
-        && (workload == Workload::NeverStarted
-            || !container.started
-            || is_named_by_us(name, &record.container));
+    let remove =
+        workload == Workload::NeverStarted || !container.started || is_named_by_us(name, &record.container);
     report.docker_id = Some(container.id.clone());
     if container.running {
         // Also before a removal: Docker removes what it cannot end, and leaves processes behind.

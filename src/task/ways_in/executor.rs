@@ -33,7 +33,7 @@ use crate::mesos::driver::{Driver, Event};
 use crate::mesos::messages::framework_info::capability;
 use crate::mesos::messages::{ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus};
 
-use crate::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, Outcome};
+use crate::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, OthersWord, Outcome};
 use crate::task::request::Work;
 use crate::task::ways_in::status::Statuses;
 use crate::task::{cleaner, life};
@@ -242,7 +242,8 @@ impl<W: Way> Executor<W> {
         let mut statuses = Statuses::new(&id, &self.agent, info.container.as_ref());
         self.report(statuses.starting());
         let (kills, receiver) = mpsc::unbounded_channel();
-        let channel = LifeChannel { task_id: id.clone(), kills: receiver, changes: self.changes.clone() };
+        let (changes, others) = (self.changes.clone(), OthersWord::default());
+        let channel = LifeChannel { task_id: id.clone(), kills: receiver, others, changes };
         let in_task = logging::task(&id);
         let named = logging::Named::begin(&id);
         let (grace, calico, life) = match in_task.in_scope(|| self.way.order(&info)) {
@@ -324,12 +325,14 @@ impl<W: Way> Executor<W> {
             return;
         };
         let (id, task) = task;
-        let Ended { outcome, afterwards } = result.unwrap_or_else(|panic| {
+        let Ended { outcome, afterwards, .. } = result.unwrap_or_else(|panic| {
             let message = format!("an internal error of the executor: {}", chain(&panic));
             let outcome = Outcome::Failed(Failure::new(Code::Internal, message));
             match task.calico {
                 // The life's lock went with it: its record is found like that of a dead executor.
-                Some(config) => Ended { outcome, afterwards: Box::pin(cleaner::sweep_in_background(config)) },
+                Some(config) => {
+                    Ended { afterwards: Box::pin(cleaner::sweep_in_background(config)), ..outcome.into() }
+                }
                 None => outcome.into(),
             }
         });

@@ -92,6 +92,8 @@ impl Statuses {
                 }
             }
             Outcome::Failed(failure) => self.ended(TaskState::TaskFailed, failure.on(&self.agent)),
+            // No executor's task is one that others started.
+            Outcome::Over => self.ended(TaskState::TaskFinished, "the container has ended".to_owned()),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::logging;
 use crate::task::channel::Order;
 use crate::task::health::Exec;
 use crate::task::request::docker_host::Chosen;
-use crate::task::request::{self, DockerTask, ForeignContainer};
+use crate::task::request::{self, DockerTask};
 use crate::task::retry::host_faults_until;
 use crate::workload::{
     resolver_fallback, resolvers_of_host, Docker, DockerError, Exit, HostProcess, OutputStream, Sink, Waiting,
@@ -25,20 +25,12 @@ use crate::workload::{
 pub(in crate::task) struct Container {
     docker: Docker,
     order: Arc<Order>,
-    maker: Maker,
+    task: Arc<DockerTask>,
     /// The id of the one that was made first; see [`Container::id`].
     first: String,
     /// The id of the container that was made again in its place.
     again: OnceLock<String>,
     publish: OnceLock<Publish>,
-}
-
-/// Who has made a container.
-enum Maker {
-    /// This executor, for this task.
-    Us(Arc<DockerTask>),
-    /// Others, by a definition of which only the host name is known here.
-    Others { hostname: String },
 }
 
 /// Why there is no container.
@@ -105,28 +97,7 @@ pub(super) async fn create(
         }
         let id = id.map_err(NotCreated::failure)?;
         tracing::info!("created container {} ({})", order.name, short(&id));
-        Ok(Container::new(docker, order, Maker::Us(task.clone()), id))
-    })
-    .await
-}
-
-/// Connects to Docker and finds the container that others have made and not started yet.
-pub(super) async fn find(
-    order: &Arc<Order>,
-    foreign: &ForeignContainer,
-    retry_for: Duration,
-    cancel: CancellationToken,
-) -> Result<Container, Failure> {
-    let id = &foreign.id;
-    host_faults_until(&cancel, retry_for, || async {
-        let docker = connect(&foreign.docker, true).await?;
-        let found = docker.inspect(id).await.map_err(|error| error.failure())?;
-        if found.started {
-            let message =
-                format!("the container {} runs already, but without its Calico interface", short(id));
-            return Err(Failure::new(Code::Docker, message));
-        }
-        Ok(Container::new(docker, order, Maker::Others { hostname: found.hostname }, found.id))
+        Ok(Container::new(docker, order, task.clone(), id))
     })
     .await
 }
@@ -194,11 +165,11 @@ fn short(id: &str) -> &str {
 }
 
 impl Container {
-    fn new(docker: Docker, order: &Arc<Order>, maker: Maker, id: String) -> Self {
+    fn new(docker: Docker, order: &Arc<Order>, task: Arc<DockerTask>, id: String) -> Self {
         Self {
             docker,
             order: order.clone(),
-            maker,
+            task,
             first: id,
             again: OnceLock::new(),
             publish: OnceLock::new(),
@@ -220,15 +191,15 @@ impl Container {
     /// Makes the container again that something else has removed before it was started: `docker system prune` takes
     /// what is merely created, and the image with it. Once: what removes it again will not stop.
     async fn make_again(&self, gone: DockerError) -> Result<(), Failure> {
-        let (None, Maker::Us(task)) = (self.again.get(), &self.maker) else {
+        if self.again.get().is_some() {
             return Err(gone.failure());
-        };
+        }
         tracing::warn!(
             "the container {} was removed before it started, by `docker container prune` or its like; it is made again",
             short(&self.first)
         );
         let cancel = CancellationToken::new();
-        let made = create_with_image(&self.docker, &self.order, task, false, &cancel).await;
+        let made = create_with_image(&self.docker, &self.order, &self.task, false, &cancel).await;
         let id = made.map_err(NotCreated::failure)?;
         if let Some(publish) = self.publish.get() {
             publish(&id)?;
@@ -239,10 +210,7 @@ impl Container {
 
     /// The container's names for its hosts file.
     pub fn host_names(&self) -> String {
-        match &self.maker {
-            Maker::Us(task) => task.container.host_names(self.id()),
-            Maker::Others { hostname } => hostname.clone(),
-        }
+        self.task.container.host_names(self.id())
     }
 
     async fn listen(&self) -> Result<(OutputStream, Waiting), DockerError> {
@@ -331,7 +299,7 @@ impl Container {
     /// names any.
     fn note_name_servers(&self, resolv_conf: Option<&Path>) {
         let calico = self.order.description.task.calico().is_some();
-        let left = matches!(&self.maker, Maker::Us(task) if task.container.dns.is_empty());
+        let left = self.task.container.dns.is_empty();
         let Some(path) = resolv_conf.filter(|_| left && calico) else { return };
         let files = std::fs::read_to_string(path).ok().zip(resolvers_of_host());
         if let Some(note) = files.and_then(|(container, host)| resolver_fallback(&container, &host)) {

@@ -145,10 +145,11 @@ async fn serve(
         return Ok(());
     }
     let verdict = match gate::GateRequest::parse(&request) {
-        Ok(_) => {
+        Ok(gate::GateRequest { verb: gate::GateVerb::Start, .. }) => {
             knock.send_replace(true);
             verdict(state).await
         }
+        Ok(_) => GateVerdict::Refused("a container's own gate answers only its start".to_owned()),
         Err(reason) => GateVerdict::Refused(reason.to_string()),
     };
     writer.write_all(verdict.line().as_bytes()).await?;

@@ -6,9 +6,10 @@
 //!                                                     stop
 //! ```
 //!
-//! Docker runs a container. The init process itself is the second source of the container's end, and the last resort
+//! Docker runs a container; one that others made is left to them. The init process itself is the second source of the container's end, and the last resort
 //! when Docker does not stop it. A command is a child of this process.
 
+mod adopted;
 mod command;
 mod docker;
 pub(super) mod gate_listener;
@@ -31,7 +32,8 @@ use crate::workload::{Exit, HostProcess};
 use self::gate_listener::Gate;
 use crate::task::channel::Order;
 use crate::task::health::{Check, Checks, Exec, Target};
-use crate::task::request::Work;
+use crate::task::request::{ForeignContainer, Work};
+use adopted::AdoptedContainer;
 use command::{Control, StagedCommand};
 use docker::Container;
 
@@ -40,6 +42,7 @@ pub(super) use stop::{ask, kill_process};
 /// What can be started.
 pub(super) enum Ready {
     Container(Container),
+    Adopted(AdoptedContainer),
     Command(StagedCommand),
 }
 
@@ -52,9 +55,7 @@ pub(super) async fn create(
 ) -> Result<Ready, Failure> {
     match order.description.task.work() {
         Work::Docker(task) => docker::create(&order, task, retry_for, cancel).await.map(Ready::Container),
-        Work::Foreign(container) => {
-            docker::find(&order, container, retry_for, cancel).await.map(Ready::Container)
-        }
+        Work::Foreign(container) => Ok(Ready::adopted(container)),
         Work::Command(spec) => StagedCommand::create(spec, namespace).map(Ready::Command),
     }
 }
@@ -86,6 +87,11 @@ pub(super) struct SeenWorkload {
 }
 
 impl Ready {
+    /// A container that others make and start.
+    pub fn adopted(container: &ForeignContainer) -> Self {
+        Self::Adopted(AdoptedContainer::new(container))
+    }
+
     /// Publishes Docker's id, by which its runtime finds the task; a command has none.
     pub fn publish(
         &self,
@@ -93,6 +99,7 @@ impl Ready {
     ) -> Result<(), Failure> {
         match self {
             Self::Container(container) => container.publish(Box::new(publish)),
+            Self::Adopted(container) => publish(container.id()),
             Self::Command(_) => Ok(()),
         }
     }
@@ -101,14 +108,20 @@ impl Ready {
     pub fn host_names(&self) -> String {
         match self {
             Self::Container(container) => container.host_names(),
+            Self::Adopted(container) => container.host_names(),
             Self::Command(_) => String::new(),
         }
     }
 
-    /// Until `cancel`, where nothing is half done.
-    pub async fn attach(&self, cancel: &CancellationToken) -> Result<Attached, Failure> {
+    /// Until `cancel`, where nothing is half done. `over` is the word of others that an adopted container has ended.
+    pub async fn attach(
+        &self,
+        over: CancellationToken,
+        cancel: &CancellationToken,
+    ) -> Result<Attached, Failure> {
         match self {
             Self::Container(container) => container.attach(cancel).await,
+            Self::Adopted(container) => Ok(container.attach(over)),
             Self::Command(command) => Ok(command.attach()),
         }
     }
@@ -124,15 +137,20 @@ impl Ready {
     ) -> Result<(), Failure> {
         match self {
             Self::Container(container) => container.start(attached, limit).await,
+            // The states have no such job.
+            Self::Adopted(_) => {
+                Err(Failure::new(Code::Internal, "an adopted container is its maker's to start"))
+            }
             Self::Command(command) => command.start(attached, gate).await,
         }
     }
 
-    /// How a health check's command gets beside it.
-    fn exec(&self) -> Exec {
+    /// How a health check's command gets beside it; Docker checks an adopted container.
+    fn exec(&self) -> Option<Exec> {
         match self {
-            Self::Container(container) => container.exec(),
-            Self::Command(command) => command.exec(),
+            Self::Container(container) => Some(container.exec()),
+            Self::Command(command) => Some(command.exec()),
+            Self::Adopted(_) => None,
         }
     }
 
@@ -140,6 +158,7 @@ impl Ready {
     pub async fn look(&self) -> (SeenWorkload, Option<HostProcess>) {
         match self {
             Self::Container(container) => container.look().await,
+            Self::Adopted(container) => container.look(),
             Self::Command(_) => (SeenWorkload::default(), None),
         }
     }
@@ -166,7 +185,7 @@ impl Ready {
     pub async fn explain(&self, exit: Exit) -> Exit {
         match self {
             Self::Container(container) => container.explain(exit).await,
-            Self::Command(_) => exit,
+            Self::Adopted(_) | Self::Command(_) => exit,
         }
     }
 }
@@ -198,9 +217,9 @@ impl Attached {
         check: &Check,
         namespace: Option<PathBuf>,
         addresses: Vec<IpAddr>,
-    ) -> Checks {
+    ) -> Option<Checks> {
         let namespace = namespace.or_else(|| self.process.as_ref().map(|process| process.network()));
-        Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec() })
+        Some(Checks::begin(check.clone(), Target { namespace, addresses, exec: ready.exec()? }))
     }
 
     /// The workload's end, once.

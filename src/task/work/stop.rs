@@ -61,6 +61,8 @@ pub(in crate::task) async fn ask(ready: Arc<Ready>, signals: Signals, until: Opt
                 tracing::warn!("{}; trying again", chain(&error));
             }
         }
+        // Its maker's to stop. After the grace period its process is killed without Docker.
+        (Ready::Adopted(_), _) => {}
         (Ready::Command(_), Some(left)) if !left.is_zero() => {
             signals.send(Signal::SIGTERM);
             // Said once; SIGKILL follows by the grace period's end.
@@ -73,10 +75,14 @@ pub(in crate::task) async fn ask(ready: Arc<Ready>, signals: Signals, until: Opt
 
 /// True when the container's first process, and with it everything in its pid namespace, is dead.
 pub(in crate::task) async fn kill_process(ready: Arc<Ready>, process: Option<Arc<HostProcess>>) -> bool {
-    let Ready::Container(container) = &*ready else { return false };
+    let (id, is_dead) = match &*ready {
+        Ready::Container(container) => (container.id(), container.is_dead()),
+        Ready::Adopted(container) => (container.id(), HostProcess::none_in(container.id())),
+        Ready::Command(_) => return false,
+    };
     // Not inspected yet, when the kill came before Docker answered.
-    let process = process.or_else(|| HostProcess::search(container.id()).map(Arc::new));
+    let process = process.or_else(|| HostProcess::search(id).map(Arc::new));
     // Where no process can be found the container may be over; otherwise only Docker can report it, and is asked again.
-    let Some(process) = process else { return container.is_dead() };
+    let Some(process) = process else { return is_dead };
     process.kill() && timeout(DYING, process.gone()).await.is_ok()
 }

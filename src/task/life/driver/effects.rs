@@ -22,6 +22,7 @@ use crate::task::network;
 use crate::task::network::ports::Keeper;
 use crate::task::report::audit;
 use crate::task::report::steps::{Step, Steps};
+use crate::task::request::Work;
 use crate::task::teardown::{Claim, Workload};
 use crate::task::work::{ask, kill_process, SeenWorkload};
 
@@ -67,6 +68,7 @@ impl Driver {
                     self.timers.insert(timer, at);
                 }
                 Effect::TearDown { workload, claimed, fate } => self.tear_down(workload, claimed, fate),
+                Effect::Hold => self.hold(),
                 Effect::Finish(fate) => self.finish(fate),
             }
         }
@@ -93,11 +95,19 @@ impl Driver {
             Job::Listen => Box::pin(setup::listen(self.admitted.clone()?)),
             Job::Sync => Box::pin(setup::sync(self.admitted.clone()?)),
             Job::Read => Box::pin(setup::read(self.admitted.clone()?, cancel)),
+            Job::Interface if self.again => Box::pin(setup::renew(self.admitted.clone()?)),
             Job::Interface => Box::pin(setup::interface(self.admitted.clone()?, cancel)),
             Job::Create => Box::pin(setup::create(self.order.clone(), self.admitted.clone(), cancel)),
             Job::Examine => Box::pin(setup::examine(self.admitted.clone()?, cancel)),
             Job::Publish => Box::pin(setup::publish(self.admitted.clone()?, self.ready.clone()?)),
-            Job::Attach => Box::pin(setup::attach(self.ready.clone()?, self.steps(), cancel)),
+            Job::Attach => {
+                let over = self.channel.others.over.clone();
+                Box::pin(setup::attach(self.ready.clone()?, over, self.steps(), cancel))
+            }
+            Job::Wire if self.again => {
+                let (wired, interface) = (self.wired.take()?, self.interface.take()?);
+                Box::pin(setup::rewire(self.admitted.clone()?, wired, interface))
+            }
             Job::Wire => {
                 let (choice, interface) = (self.choice.take()?, self.interface.take()?);
                 Box::pin(setup::wire(self.admitted.clone()?, choice, interface, cancel))
@@ -139,9 +149,15 @@ impl Driver {
     fn refuse(&self) {
         let Some(gate) = &self.gate else { return };
         match self.failures.values().next() {
+            // An executor's status carries the code; others see only what Docker shows.
+            Some(failure) if self.is_adopted() => gate.close(&failure.to_string()),
             Some(failure) => gate.close(&failure.message),
             None => gate.close("the task is over"),
         }
+    }
+
+    fn is_adopted(&self) -> bool {
+        matches!(self.order.description.task.work(), Work::Foreign(_))
     }
 
     /// Names and ports of a task that runs.
@@ -149,9 +165,10 @@ impl Driver {
         let (Some(admitted), Some(wired)) = (&self.admitted, &mut self.wired) else { return };
         let Admitted { config, order, task, entry, .. } = &**admitted;
         let services = admission::services(order, task, config, &entry.record, &wired.addresses);
-        let checked = order.description.health.is_some();
+        let by_docker = matches!(&task.work, Work::Foreign(container) if container.checked);
+        let checked = by_docker || order.description.health.is_some();
         self.names.registrar = Registrar::start(config, &order.container, services, checked);
-        self.keeper = wired.forward.take().map(Keeper::start);
+        self.keeper = wired.forward.clone().map(Keeper::start);
     }
 
     fn tell(&mut self, word: Word) {
@@ -170,8 +187,18 @@ impl Driver {
         let after = self.launched.elapsed().as_millis();
         let addresses = match (&self.admitted, &self.wired) {
             (Some(admitted), Some(wired)) => {
-                audit::runs(&admitted.config, &admitted.entry.record, &wired.addresses, &admitted.steps);
-                tracing::info!("running after {after} ms ({})", wired.timing);
+                match admitted.steps.passed().iter().all(|(step, _)| *step != Step::Waiting) {
+                    true => tracing::info!("runs since before this program began"),
+                    false => {
+                        audit::runs(
+                            &admitted.config,
+                            &admitted.entry.record,
+                            &wired.addresses,
+                            &admitted.steps,
+                        );
+                        tracing::info!("running after {after} ms ({})", wired.timing);
+                    }
+                }
                 wired.addresses.clone()
             }
             _ => {
@@ -194,7 +221,7 @@ impl Driver {
             .admitted
             .as_ref()
             .map(|admitted| network::namespace(&admitted.config, &admitted.order.container));
-        self.checks = Some(attached.begin_checks(ready, check, namespace, addresses));
+        self.checks = attached.begin_checks(ready, check, namespace, addresses);
     }
 
     pub(super) fn ask(&mut self, until: Option<Instant>) {
@@ -215,7 +242,7 @@ impl Driver {
     fn cause(&mut self, fate: LifeFate) -> Option<Failure> {
         match fate {
             LifeFate::Failed(job) => self.failures.remove(&job),
-            LifeFate::Ended | LifeFate::Killed(_) | LifeFate::NoGate => None,
+            LifeFate::Ended | LifeFate::Killed(_) | LifeFate::NoGate | LifeFate::NotStarted => None,
         }
     }
 
@@ -240,7 +267,7 @@ impl Driver {
         let mut jobs = std::mem::take(&mut self.jobs);
         let Some(admitted) = self.admitted.take() else {
             let started = self.cancels.contains_key(&Job::Start);
-            self.tearing = Some(Box::pin(ending::plain(remains, started, jobs)));
+            self.tearing = Some(Box::pin(async move { ending::plain(remains, started, jobs).await.into() }));
             return;
         };
         if self.tasks.values().any(|job| *job != Job::Look) {
@@ -254,7 +281,19 @@ impl Driver {
         };
         let (names, leaving) = (std::mem::take(&mut self.names), self.leaving.take());
         let networked = Networked { admitted, claim, names, leaving, keeper: self.keeper.take() };
-        self.tearing = Some(Box::pin(ending::networked(remains, networked)));
+        self.tearing = Some(Box::pin(async move { ending::networked(remains, networked).await.into() }));
+    }
+
+    /// The container is over, and its caller may start another life with all that it had.
+    fn hold(&mut self) {
+        (self.knocking, self.passing, self.opening, self.asking, self.dying) = (None, None, None, None, None);
+        (self.checks, self.gate, self.interface) = (None, None, None);
+        let (Some(admitted), Some(wired)) = (self.admitted.take(), self.wired.take()) else { return };
+        let remains = self.remains(Workload::Exited, LifeFate::Ended);
+        let (names, leaving) = (std::mem::take(&mut self.names), self.leaving.take());
+        let networked =
+            Networked { admitted, claim: Claim::Possible, names, leaving, keeper: self.keeper.take() };
+        self.tearing = Some(Box::pin(ending::hold(remains, networked, wired)));
     }
 
     fn finish(&mut self, fate: LifeFate) {
@@ -266,14 +305,14 @@ impl Driver {
             Some(tearing) => {
                 tracing::warn!("the teardown takes too long; the executor ends without waiting for it");
                 let outcome = self.outcome.get().cloned().unwrap_or_else(|| ending::bare(fate));
-                let afterwards = Box::pin(async move { tearing.await.afterwards.await });
-                Ended { outcome, afterwards }
+                let afterwards = Box::pin(async move { tearing.await.ended.afterwards.await });
+                Ended { outcome, afterwards }.into()
             }
             // No record: nothing was made.
             None => {
                 let outcome = self.cause(fate).map_or_else(|| ending::bare(fate), Outcome::Failed);
                 admission::refused(&self.order, &outcome);
-                outcome.into()
+                Ended::from(outcome).into()
             }
         });
     }

@@ -8,23 +8,25 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
-use super::ending::{Leaving, Names};
-use super::event::{LifeEvent, Timer};
+use super::ending::{Leaving, LifeEnd, Names};
+use super::event::{Effect, LifeEvent, Timer};
 use super::setup::{JobEnding, JobProduct, Stopped};
 use super::state::State;
 use super::table::{Job, LifeKind};
 use crate::calico::Pending;
 use crate::error::{chain, Code, Failure};
-use crate::task::channel::{Ended, LifeChannel, Order, Outcome};
+use crate::task::channel::{LifeChannel, Order, Outcome};
 use crate::task::health::{self, Checks};
 use crate::task::network::ports::Keeper;
 use crate::task::network::{Choice, Interface, Wired};
 use crate::task::report::steps::Step;
+use crate::task::request::Work;
 use crate::task::work::gate_listener::Gate;
 use crate::task::work::{Attached, End, Ready, SeenWorkload};
 use crate::workload::Exit;
@@ -45,6 +47,8 @@ struct Driver {
     /// What has happened and was not handled yet.
     events: VecDeque<LifeEvent>,
     admitted: Option<Arc<Admitted>>,
+    /// The life before has left interface and addresses.
+    again: bool,
     gate: Option<Arc<Gate>>,
     choice: Option<Choice>,
     interface: Option<Interface>,
@@ -70,28 +74,54 @@ struct Driver {
     until: Instant,
     dying: Option<Doing<bool>>,
     end: Option<End>,
-    tearing: Option<Doing<Ended>>,
+    tearing: Option<Doing<LifeEnd>>,
     outcome: Arc<OnceLock<Outcome>>,
-    over: Option<Ended>,
+    over: Option<LifeEnd>,
 }
 
 /// Lives a task to its end.
-pub(super) async fn drive(order: Arc<Order>, channel: LifeChannel) -> Ended {
-    let (mut state, effects) = State::begin(LifeKind::from(&order.description.task));
-    let mut driver = Driver::new(order, channel);
-    driver.follow(effects);
-    loop {
-        if let Some(over) = driver.over.take() {
-            return over;
-        }
-        let event = driver.next().await;
-        tracing::debug!("{event:?} while {:?}", state.phase());
-        let effects = state.handle(Instant::now().into_std(), event);
-        driver.follow(effects);
+pub(super) async fn drive(order: Arc<Order>, channel: LifeChannel) -> LifeEnd {
+    let begin = State::begin(LifeKind::from(&order.description.task));
+    Driver::new(order, channel).live(begin).await
+}
+
+/// Lives a container that is started again, with what its life before has left.
+pub(super) async fn drive_again(admitted: Admitted, wired: Wired, channel: LifeChannel) -> LifeEnd {
+    let mut driver = Driver::new(admitted.order.clone(), channel);
+    (driver.admitted, driver.wired, driver.again) = (Some(Arc::new(admitted)), Some(wired), true);
+    driver.live(State::begin(LifeKind::Again)).await
+}
+
+/// Lives a container that runs already to its end.
+pub(super) async fn drive_on(admitted: Admitted, wired: Wired, channel: LifeChannel) -> LifeEnd {
+    let mut driver = Driver::new(admitted.order.clone(), channel);
+    if let Work::Foreign(container) = admitted.order.description.task.work() {
+        let ready = Ready::adopted(container);
+        driver.attached = ready
+            .attach(driver.channel.others.over.clone(), &CancellationToken::new())
+            .await
+            .ok()
+            .map(Box::new);
+        driver.ready = Some(Arc::new(ready));
     }
+    (driver.admitted, driver.wired) = (Some(Arc::new(admitted)), Some(wired));
+    driver.live(State::adopt()).await
 }
 
 impl Driver {
+    async fn live(mut self, (mut state, effects): (State, Vec<Effect>)) -> LifeEnd {
+        self.follow(effects);
+        loop {
+            if let Some(over) = self.over.take() {
+                return over;
+            }
+            let event = self.next().await;
+            tracing::debug!("{event:?} while {:?}", state.phase());
+            let effects = state.handle(Instant::now().into_std(), event);
+            self.follow(effects);
+        }
+    }
+
     fn new(order: Arc<Order>, channel: LifeChannel) -> Self {
         Self {
             order,
@@ -102,6 +132,7 @@ impl Driver {
             timers: BTreeMap::new(),
             events: VecDeque::new(),
             admitted: None,
+            again: false,
             gate: None,
             choice: None,
             interface: None,
@@ -163,6 +194,13 @@ impl Driver {
                         registrar.tell(verdict.healthy, &verdict.why);
                     }
                     return LifeEvent::Health { healthy: verdict.healthy, too_often: verdict.kill };
+                }
+                healthy = of_docker(&mut self.channel.others.health), if self.names.registrar.is_some() => {
+                    let (registrar, verb) = (&self.names.registrar, if healthy { "succeeds" } else { "fails" });
+                    if let Some(registrar) = registrar {
+                        registrar.tell(healthy, &format!("the container's own health check {verb}"));
+                    }
+                    return LifeEvent::Health { healthy, too_often: false };
                 }
                 names = done(&mut self.leaving), if self.leaving.is_some() => {
                     (self.leaving, self.names) = (None, names);
@@ -275,6 +313,19 @@ async fn done<T>(doing: &mut Option<Doing<T>>) -> T {
         Some(doing) => doing.await,
         None => std::future::pending().await,
     }
+}
+
+/// The next change of Docker's own health check.
+async fn of_docker(health: &mut Option<watch::Receiver<Option<bool>>>) -> bool {
+    while let Some(receiver) = health {
+        if receiver.changed().await.is_err() {
+            break;
+        }
+        if let Some(healthy) = *receiver.borrow_and_update() {
+            return healthy;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn exit(attached: &mut Option<Box<Attached>>) -> End {

@@ -16,7 +16,7 @@ pub enum Backing {
     Container {
         /// The Docker that has it, as `unix:///path` or `tcp://host:port`.
         docker: String,
-        /// Docker's name of it.
+        /// Docker's name of it; of one that others have made, Docker's id.
         name: String,
         /// Others have made it, and remove it.
         adopted: bool,
@@ -29,6 +29,16 @@ impl Backing {
         match self {
             Self::Process => None,
             Self::Container { docker, .. } => Some(docker),
+        }
+    }
+}
+
+impl Backing {
+    /// Docker's id of a container that others start and stop: its record outlives its writer.
+    pub fn adopted(&self) -> Option<&str> {
+        match self {
+            Self::Container { adopted: true, name: id, .. } => Some(id),
+            _ => None,
         }
     }
 }

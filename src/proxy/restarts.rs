@@ -1,0 +1,106 @@
+//! What the proxy does by itself: it starts containers whose start was refused because something was away, and forgets
+//! containers that are gone.
+//!
+//! Docker tries a start by a restart policy once. A start that was refused because the proxy, etcd or Felix was away is
+//! noted beside the binding, and made again here, with growing pauses, if the container had run before and its policy
+//! of now says so. A client whose own start failed knows that, and one that stops the container wants no start: both
+//! strike the note.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::{sleep, Instant};
+
+use super::bindings::{Binding, Bindings};
+use super::lives::Lives;
+use super::wiring::forget;
+use crate::config::Config;
+use crate::error::chain;
+use crate::limits::{DOCKER_INSPECT, START_WITHOUT_GATE};
+use crate::workload::{Docker, DockerError, DockerHost};
+
+/// How often notes are looked for: a look at a few files.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often Docker is asked which containers are left, and how they are where it checks them.
+const COUNT: Duration = Duration::from_secs(10);
+const COUNT_CHECKED: Duration = Duration::from_secs(2);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Goes on until it is dropped.
+pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Bindings, lives: &Lives) {
+    let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
+    let mut counted: Option<Instant> = None;
+    loop {
+        sleep(LOOK).await;
+        if bindings.is_empty() {
+            continue;
+        }
+        let refused = bindings.refused();
+        due.retain(|id, _| refused.iter().any(|binding| binding.id == *id));
+        let now = Instant::now();
+        let turn: Vec<_> = refused
+            .into_iter()
+            .filter(|binding| due.get(&binding.id).is_none_or(|(at, _)| *at <= now))
+            .collect();
+        let checked =
+            bindings.all().iter().any(|binding| binding.checked && lives.sight(&binding.id).is_some());
+        let pause = if checked { COUNT_CHECKED } else { COUNT };
+        let counts = counted.is_none_or(|at| now.duration_since(at) >= pause);
+        if turn.is_empty() && !counts {
+            continue;
+        }
+        let Ok(docker) = Docker::connect_with(docker, config.docker.tls(), "").await else { continue };
+        if counts {
+            counted = Some(now);
+            look_at_containers(&docker, bindings, lives).await;
+        }
+        for binding in turn {
+            let pause =
+                due.get(&binding.id).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+            due.insert(binding.id.clone(), (Instant::now() + pause, pause));
+            start_again(&docker, bindings, &binding).await;
+        }
+    }
+}
+
+/// Forgets containers that are gone, and passes the health of the others on.
+async fn look_at_containers(docker: &Docker, bindings: &Bindings, lives: &Lives) {
+    // Before the list: what is bound meanwhile is not in it.
+    let known = bindings.all();
+    let Ok(listed) = docker.containers().await else { return };
+    for binding in known {
+        if let Some(container) = listed.iter().find(|container| container.id == binding.id) {
+            if let Some(healthy) = container.healthy {
+                lives.health(&binding.id, healthy);
+            }
+            continue;
+        }
+        // The list leaves out what it cannot understand.
+        if let Err(DockerError::NoContainer { .. }) = docker.inspect_once(&binding.id, DOCKER_INSPECT).await {
+            tracing::info!("{}: the container is gone", binding.bound.task_id);
+            forget(bindings, lives, &binding.id);
+        }
+    }
+}
+
+async fn start_again(docker: &Docker, bindings: &Bindings, binding: &Binding) {
+    let seen = match docker.inspect_once(&binding.id, DOCKER_INSPECT).await {
+        Ok(seen) => seen,
+        Err(error) => return tracing::debug!("{}", chain(&error)),
+    };
+    let text: Value = serde_json::from_str(&seen.text).unwrap_or_default();
+    let policy = text.pointer("/0/HostConfig/RestartPolicy/Name").and_then(Value::as_str).unwrap_or("no");
+    if seen.running || !binding.ran || matches!(policy, "" | "no") {
+        return bindings.strike(&binding.id);
+    }
+    let name = &binding.bound.task_id;
+    match docker.start(&binding.id, START_WITHOUT_GATE).await {
+        Ok(()) => {
+            tracing::info!("{name}: started again, by its restart policy {policy}");
+            bindings.strike(&binding.id);
+        }
+        Err(error) => tracing::warn!("{name}: cannot be started again yet: {}", chain(&error)),
+    }
+}

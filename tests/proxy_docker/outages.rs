@@ -1,0 +1,184 @@
+//! The proxy, Docker and the datastore go away and come back.
+
+use nix::sys::signal::Signal;
+
+use crate::kit::faults::{kill_dockerd, power_off};
+use crate::lab::Lab;
+use crate::wait::eventually;
+use crate::world::sh;
+
+#[tokio::test]
+async fn a_new_proxy_goes_on_with_what_runs() {
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let mut lab = Lab::new().await;
+        lab.run(&["--name", "web", "busybox", "sleep", "1000"]);
+        let address = lab.runs("web").await;
+        lab.end_proxy(signal);
+        // Nobody takes it for dead: not its network, and not the container.
+        assert!(lab.world.gc().status.success());
+        assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
+        lab.start_proxy().await;
+        assert_eq!(lab.runs("web").await, address);
+        lab.ok(&["restart", "-t", "0", "web"]);
+        assert_eq!(lab.runs("web").await, address);
+        lab.ok(&["rm", "-f", "web"]);
+        lab.nothing_left().await;
+    }
+}
+
+#[tokio::test]
+async fn what_ends_while_the_proxy_is_away_is_taken_down() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "busybox", "sleep", "1000"]);
+    lab.runs("web").await;
+    lab.end_proxy(Signal::SIGKILL);
+    assert!(lab.docker_directly(&["kill", "web"]).status.success());
+    lab.start_proxy().await;
+    eventually("the address is given back", async || match lab.world.task_keys().await {
+        keys if keys.is_empty() => Ok(()),
+        keys => Err(format!("{}\n{}", keys.join("\n"), lab.log())),
+    })
+    .await;
+    lab.ok(&["rm", "web"]);
+    lab.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_start_without_a_proxy_is_refused_and_made_again_by_the_next_one() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "--restart", "always", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    lab.end_proxy(Signal::SIGKILL);
+    let id = lab.docker_directly(&["inspect", "-f", "{{.Id}} {{.State.Pid}}", "web"]).stdout;
+    let id = String::from_utf8(id).unwrap();
+    let pid = id.split_whitespace().nth(1).unwrap();
+    // Docker's restart manager starts it again, and tries that once.
+    sh(&format!("kill -9 {pid}"));
+    eventually("the start is refused", async || {
+        let seen =
+            lab.docker_directly(&["inspect", "-f", "{{.State.Status}} {{.State.Error}}", "web"]).stdout;
+        let seen = String::from_utf8(seen).unwrap();
+        match seen.contains("does not run") {
+            true => Ok(()),
+            false => Err(seen),
+        }
+    })
+    .await;
+    lab.start_proxy().await;
+    assert_eq!(lab.runs("web").await, address);
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+/// Docker starts its containers at boot before its own API answers, and tries each once.
+#[tokio::test]
+async fn a_host_that_boots_with_a_late_proxy_has_its_containers_back() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "--restart", "always", "busybox", "sleep", "1000"]);
+    lab.run(&["--name", "once", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    lab.runs("once").await;
+    lab.end_proxy(Signal::SIGKILL);
+    power_off(&mut lab.world.stack.docker);
+    // What a host keeps in memory only.
+    sh(&format!("umount {}/tasks/*/netns", lab.world.config.paths.run.display()));
+    std::fs::remove_dir_all(&lab.world.config.paths.run).unwrap();
+    for link in sh("ls /sys/class/net").lines().filter(|link| link.starts_with("cali")) {
+        if !lab.world.endpoints().await.iter().all(|endpoint| endpoint["spec"]["interfaceName"] != link) {
+            sh(&format!("ip link del {link}"));
+        }
+    }
+    lab.world.stack.docker.restart().await.unwrap();
+    let seen = String::from_utf8(lab.docker_directly(&["inspect", "-f", "{{.State.Status}}", "web"]).stdout);
+    assert_eq!(seen.unwrap().trim(), "exited");
+    lab.start_proxy().await;
+    assert_eq!(lab.runs("web").await, address);
+    assert_eq!(lab.inspect("once")["State"]["Running"], false, "nobody wants it");
+    lab.ok(&["rm", "-f", "web", "once"]);
+    lab.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_dockerd_that_is_killed_starts_its_containers_again_with_their_addresses() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "--restart", "always", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    kill_dockerd(&lab.world.stack.docker);
+    lab.world.stack.docker.restart_dockerd().await.unwrap();
+    assert_eq!(lab.runs("web").await, address);
+    assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"), "{}", lab.log());
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_dockerd_that_is_killed_while_the_network_is_prepared_leaves_nothing() {
+    let mut lab = Lab::new().await;
+    lab.world.configure("launch.retry_for", "\"60s\"");
+    let id = lab.ok(&["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
+    lab.world.stack.etcd.as_mut().unwrap().kill();
+    let socket = lab.world.stack.docker.socket.display().to_string();
+    let mut start = std::process::Command::new("docker")
+        .args(["-H", &format!("unix://{socket}"), "start", &id])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the proxy has been asked", async || {
+        let records = std::fs::read_dir(lab.world.config.paths.journal()).map_or(0, Iterator::count);
+        (records > 0).then_some(()).ok_or(lab.log())
+    })
+    .await;
+    lab.world.stack.docker.end();
+    start.wait().unwrap();
+    lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    lab.world.stack.docker.restart().await.unwrap();
+    lab.given_back().await;
+    lab.ok(&["start", "web"]);
+    lab.runs("web").await;
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+/// A client hears of it; a restart by Docker's own manager is made up for.
+#[tokio::test]
+async fn without_the_datastore_a_start_is_refused_and_a_restart_comes_later() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "--restart", "always", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    lab.world.stack.etcd.as_mut().unwrap().kill();
+    let refused =
+        lab.fails(&["run", "-d", "--name", "new", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
+    assert!(refused.contains("CM-ETCD"), "{refused}");
+    // It has its address still: nobody has to be asked.
+    lab.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(lab.runs("web").await, address);
+    lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    assert_eq!(lab.inspect("new")["State"]["Running"], false, "its client knows that it did not start");
+    lab.ok(&["rm", "-f", "web", "new"]);
+    lab.nothing_left().await;
+}
+
+/// At every step of a start, whatever is there when the proxy dies is taken over or taken down by the next one.
+#[tokio::test]
+async fn a_proxy_that_is_killed_during_a_start_leaves_nothing_behind() {
+    let mut lab = Lab::new().await;
+    for after in [0, 5, 15, 30, 60, 100, 150] {
+        let id = lab.ok(&["create", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
+        let socket = lab.world.stack.docker.socket.display().to_string();
+        let mut start = std::process::Command::new("docker")
+            .args(["-H", &format!("unix://{socket}"), "start", &id])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Somewhere in the start: the docker command takes some 30 ms to ask.
+        tokio::time::sleep(std::time::Duration::from_millis(20 + after)).await;
+        lab.end_proxy(Signal::SIGKILL);
+        start.wait().unwrap();
+        lab.start_proxy().await;
+        // Either it runs and goes on, or it does not and can be started.
+        lab.ok(&["start", &id]);
+        lab.runs(&id).await;
+        lab.ok(&["rm", "-f", &id]);
+        lab.nothing_left().await;
+    }
+}
