@@ -34,6 +34,8 @@ pub(super) struct KernelLink {
     pub veth: bool,
     /// The number of the namespace that its other end is in, where that is not this one.
     pub peer: Option<i32>,
+    /// Of a veth: the other end's index there.
+    pub peer_index: Option<u32>,
 }
 
 /// Gives the container exactly these addresses, and the routes and neighbours that go with them.
@@ -277,11 +279,12 @@ fn family(address: IpAddr) -> AddressFamily {
 
 fn as_link(message: &LinkMessage) -> KernelLink {
     let index = message.header.index;
-    let mut link = KernelLink { index, mac: Vec::new(), mtu: 0, veth: false, peer: None };
+    let mut link = KernelLink { index, mac: Vec::new(), mtu: 0, veth: false, peer: None, peer_index: None };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(mac) => link.mac = mac.clone(),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(index) => link.peer_index = Some(*index),
             LinkAttribute::LinkNetNsId(number) => link.peer = Some(*number),
             LinkAttribute::LinkInfo(info) => link.veth = info.contains(&LinkInfo::Kind(InfoKind::Veth)),
             _ => {}

@@ -81,9 +81,35 @@ async fn make(
     here.handle().link().add(outer).execute().await
 }
 
-/// The pair that an earlier workload of this namespace had, up again.
-pub async fn existing_veth(namespace: &Namespace, host: &str, container: &str) -> Result<Veth, NetError> {
-    complete(&Netlink::here()?, namespace, host, container, None).await
+/// The pair that an earlier workload of this namespace had, up again, with the hardware address that its end had at
+/// first. An error when the workload has put another link in its place.
+pub async fn existing_veth(
+    namespace: &Namespace,
+    host: &str,
+    container: &str,
+    mac: Option<&str>,
+) -> Result<Veth, NetError> {
+    let (here, inside) = (Netlink::here()?, Netlink::inside(namespace).await?);
+    let missing = |name: &str| NetError::NoLink(name.to_owned());
+    let outer = find(&here, host).await?.ok_or_else(|| missing(host))?;
+    let inner = find(&inside, container).await?.ok_or_else(|| missing(container))?;
+    if !inner.veth || inner.peer_index != Some(outer.index) {
+        let why = format!("it is not the other end of {host}");
+        return Err(NetError::LinkTaken { link: container.to_owned(), why });
+    }
+    if let Some(mac) = mac.filter(|mac| **mac != mac_text(&inner.mac)) {
+        let bytes = mac.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        let set = LinkUnspec::new_with_index(inner.index).address(bytes).build();
+        let failed = |source| failed("set the hardware address of", container, source);
+        inside.handle().link().set(set).execute().await.map_err(failed)?;
+    }
+    complete(&here, namespace, host, container, None).await
+}
+
+/// The hardware address of a link in the namespace; none where there is no such link.
+pub async fn hardware_address(namespace: &Namespace, link: &str) -> Result<Option<String>, NetError> {
+    let found = find(&Netlink::inside(namespace).await?, link).await?;
+    Ok(found.map(|link| mac_text(&link.mac)))
 }
 
 /// Deletes the pair whose one end is `host`; false when there is none. An error when that link leads to another

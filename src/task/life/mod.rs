@@ -33,7 +33,7 @@ use crate::error::Failure;
 use crate::limits::CUSTOM_BEFORE_UPDATE;
 
 use crate::task::channel::{Ended, LifeChannel, Order};
-use crate::task::network::{ports, Timing, Wired};
+use crate::task::network::{hardware_address, ports, Timing, Wired};
 use crate::task::record::journal::JournalEntry;
 use crate::task::request::is_named_by_us;
 
@@ -77,6 +77,8 @@ pub async fn live_on(
         admitted.entry.record.ports.clone(),
         &addresses,
     );
-    let wired = Wired { addresses, profiles_created: Vec::new(), forward, timing: Timing::default() };
+    let mac = hardware_address(&admitted.config, &admitted.order.container).await;
+    let (profiles_created, timing) = (Vec::new(), Timing::default());
+    let wired = Wired { addresses, profiles_created, mac, forward, timing };
     Ok(driver::drive_on(admitted, wired, channel).await)
 }

@@ -129,9 +129,9 @@ pub(super) async fn interface(admitted: Arc<Admitted>, cancel: CancellationToken
 }
 
 /// The interface of the life before, without what it has left there.
-pub(super) async fn renew(admitted: Arc<Admitted>) -> JobEnding {
-    let interface =
-        network::renew_interface(&admitted.config, &admitted.order.container, &admitted.order.name).await?;
+pub(super) async fn renew(admitted: Arc<Admitted>, mac: Option<String>) -> JobEnding {
+    let Admitted { config, order, .. } = &*admitted;
+    let interface = network::renew_interface(config, &order.container, &order.name, mac.as_deref()).await?;
     admitted.steps.pass(Step::Interface).await;
     Ok(JobProduct::Interface(interface))
 }

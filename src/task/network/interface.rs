@@ -54,11 +54,13 @@ pub(in crate::task) async fn make_interface(
     .await
 }
 
-/// The interface that the life before has left, with nothing living behind it.
+/// The interface that the life before has left, with nothing living behind it, and with the hardware address that its
+/// endpoint has.
 pub(in crate::task) async fn renew_interface(
     config: &Config,
     container: &ContainerId,
     docker_id: &str,
+    mac: Option<&str>,
 ) -> Result<Interface, Failure> {
     let failure = |error: net::NetError| {
         Failure::new(
@@ -71,8 +73,15 @@ pub(in crate::task) async fn renew_interface(
     // Other containers that clients have put there keep it.
     let leftover = |pid| HostProcess::is_in(pid, docker_id);
     namespace.kill_some(LEFTOVERS, leftover).await.map_err(failure)?;
-    let veth = net::existing_veth(&namespace, &container.interface(), ENDPOINT).await.map_err(failure)?;
+    let veth =
+        net::existing_veth(&namespace, &container.interface(), ENDPOINT, mac).await.map_err(failure)?;
     Ok(Interface { namespace, veth, took: started.elapsed() })
+}
+
+/// The hardware address of a container's interface; none where it has none.
+pub(in crate::task) async fn hardware_address(config: &Config, container: &ContainerId) -> Option<String> {
+    let namespace = Namespace::open(&namespace(config, container)).ok()?;
+    net::hardware_address(&namespace, ENDPOINT).await.ok().flatten()
 }
 
 /// What the task's interface is for; distinguishes it from those of other tools and other configurations. It is for

@@ -28,7 +28,7 @@ pub(super) use choose::{choose, Choice, EarlyLogin};
 pub use folder::{listen, namespace, publish};
 pub use hosts::{hosts_lines, write_hosts};
 pub use interface::purpose;
-pub(super) use interface::{make_interface, renew_interface, Interface};
+pub(super) use interface::{hardware_address, make_interface, renew_interface, Interface};
 pub(super) use wire::rewire;
 pub use wire::{Timing, Unwired, Wired};
 

@@ -49,6 +49,8 @@ impl fmt::Display for Timing {
 pub struct Wired {
     pub addresses: Vec<IpAddr>,
     pub profiles_created: Vec<String>,
+    /// The endpoint's hardware address, where it is known.
+    pub mac: Option<String>,
     /// The host's ports that lead to the task, where there are any.
     pub forward: Option<Forward>,
     pub timing: Timing,
@@ -160,7 +162,7 @@ impl Choice {
         let (forwarded, felix) = tokio::join!(forwarding, felix);
         forwarded.and(felix)?;
         let calico::Committed { addresses, profiles_created, .. } = committed;
-        Ok(Wired { addresses, profiles_created, forward, timing })
+        Ok(Wired { addresses, profiles_created, mac: Some(veth.mac), forward, timing })
     }
 }
 

@@ -95,7 +95,10 @@ impl Driver {
             Job::Listen => Box::pin(setup::listen(self.admitted.clone()?)),
             Job::Sync => Box::pin(setup::sync(self.admitted.clone()?)),
             Job::Read => Box::pin(setup::read(self.admitted.clone()?, cancel)),
-            Job::Interface if self.again => Box::pin(setup::renew(self.admitted.clone()?)),
+            Job::Interface if self.again => {
+                let mac = self.wired.as_ref()?.mac.clone();
+                Box::pin(setup::renew(self.admitted.clone()?, mac))
+            }
             Job::Interface => Box::pin(setup::interface(self.admitted.clone()?, cancel)),
             Job::Create => Box::pin(setup::create(self.order.clone(), self.admitted.clone(), cancel)),
             Job::Examine => Box::pin(setup::examine(self.admitted.clone()?, cancel)),
