@@ -42,15 +42,17 @@ impl HostProcess {
     /// A container's first process, looked for without Docker: by its cgroup, and by being the first of a pid
     /// namespace. `None` also for containers that share the host's.
     pub fn search(id: &str) -> Option<Self> {
-        let first = |pid: &i32| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-            numbers.is_some_and(|numbers| {
-                let numbers: Vec<&str> = numbers.split_whitespace().collect();
-                numbers.len() > 1 && numbers.last() == Some(&"1")
-            })
+        // How deep the namespace is that the process is the first of.
+        let first_at = |pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            let numbers: Vec<&str> = numbers.split_whitespace().collect();
+            (numbers.len() > 1 && numbers.last() == Some(&"1")).then_some((numbers.len(), pid))
         };
-        pids().filter(first).find_map(|pid| Self::of_container(pid, id))
+        let of_container = |(depth, pid)| Some((depth, Self::of_container(pid, id)?));
+        // Containers that live within it have such processes, too.
+        let found = pids().filter_map(first_at).filter_map(of_container).min_by_key(|(depth, _)| *depth);
+        found.map(|(_, process)| process)
     }
 
     /// Whether nothing lives in a container of this host, whose cgroup is named after its id. False also where that

@@ -4,14 +4,19 @@
 //! nothing while it starts containers at boot. What can be learned comes from its runtime and from the kernel.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attached, SeenWorkload};
 use crate::logging;
 use crate::task::request::ForeignContainer;
 use crate::workload::{Exit, HostProcess};
+
+/// How often the processes of this host are looked through for those of a container.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// A container of others.
 pub(in crate::task) struct AdoptedContainer {
@@ -38,10 +43,11 @@ impl AdoptedContainer {
     /// process: a Docker that died calls no runtime.
     pub fn attach(&self, over: CancellationToken) -> Attached {
         let (watcher, process) = oneshot::channel::<Arc<HostProcess>>();
+        let id = self.id.clone();
         let exit = logging::spawn(async move {
             tokio::select! {
                 () = over.cancelled() => {}
-                () = gone(process) => {}
+                () = gone(process, &id) => {}
             }
             // Only Docker knows the code.
             Ok(Exit { code: 0, oom_killed: None })
@@ -56,10 +62,13 @@ impl AdoptedContainer {
     }
 }
 
-/// Returns when the process is gone; never, when none comes.
-async fn gone(process: oneshot::Receiver<Arc<HostProcess>>) {
-    match process.await {
-        Ok(process) => process.gone().await,
-        Err(_) => std::future::pending().await,
+/// Returns when the container's first process is gone. Where none was found, because the container shares another pid
+/// namespace or has ended before it was looked at, when none of the container's processes lives.
+async fn gone(process: oneshot::Receiver<Arc<HostProcess>>, id: &str) {
+    if let Ok(process) = process.await {
+        return process.gone().await;
+    }
+    while !HostProcess::none_in(id) {
+        sleep(LOOK).await;
     }
 }

@@ -199,9 +199,12 @@ impl Drop for Attached {
 }
 
 impl Attached {
-    /// The process that has been found: the second source of the workload's end.
+    /// The process that has been found: the second source of the workload's end. None: there will be none.
     pub fn watch(&mut self, process: Option<HostProcess>) {
-        let Some(process) = process.map(Arc::new) else { return };
+        let Some(process) = process.map(Arc::new) else {
+            self.watcher = None;
+            return;
+        };
         if let Some(watcher) = self.watcher.take() {
             // The workload may have ended already.
             let _ = watcher.send(process.clone());
