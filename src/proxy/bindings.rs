@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::create::Bound;
 use crate::config::{Config, Paths};
+use crate::error::{Code, Failure};
 use crate::host::files::{self, make_private, remove};
 use crate::host::trust::{self, TrustError};
 use crate::names::ContainerId;
@@ -99,7 +100,9 @@ impl Bindings {
                 Err(why) => unreadable.push((path, why)),
             }
         }
-        Ok((Self { paths: config.paths.clone(), known: RwLock::new(known) }, unreadable))
+        let bindings = Self { paths: config.paths.clone(), known: RwLock::new(known) };
+        bindings.strike_those_of_none(&folder).map_err(failed("read", &folder))?;
+        Ok((bindings, unreadable))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -108,6 +111,22 @@ impl Bindings {
 
     pub fn get(&self, id: &str) -> Option<Arc<Binding>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// The container's, or why there is none.
+    pub fn require(&self, id: &str) -> Result<Arc<Binding>, Failure> {
+        if let Some(binding) = self.get(id) {
+            return Ok(binding);
+        }
+        let path = self.paths.binding(id);
+        let message = match read(&path, id) {
+            Err(why) if path.exists() => format!(
+                "cannot read the container's binding {}: {why}; remove the container and make it anew",
+                path.display()
+            ),
+            _ => "the container was not made through this proxy; make it anew".to_owned(),
+        };
+        Err(Failure::new(Code::Journal, message))
     }
 
     pub fn all(&self) -> Vec<Arc<Binding>> {
@@ -139,21 +158,25 @@ impl Bindings {
         remove(&path).map_err(failed("remove", &path))
     }
 
-    /// The containers whose start was refused because something was away.
+    /// The containers whose start was refused because something was away, as their runtime has noted.
     pub fn refused(&self) -> Vec<Arc<Binding>> {
-        self.all().into_iter().filter(|binding| self.paths.refused_start(&binding.id).exists()).collect()
+        self.all().into_iter().filter(|binding| self.is_refused(&binding.id)).collect()
     }
 
-    /// Notes that the start was refused for a reason that will pass.
-    pub fn note_refusal(&self, id: &str, why: &str) {
-        let path = self.paths.refused_start(id);
-        let text = serde_json::json!({ "why": why }).to_string();
-        if let Err(error) = files::replace(&path, |new| new.write_all(text.as_bytes())) {
-            tracing::warn!(
-                "cannot write {}: {error}; the container will not be started again",
-                path.display()
-            );
+    /// Removes the notes of containers that are gone.
+    fn strike_those_of_none(&self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".refused"));
+            if let Some(id) = id.filter(|id| is_docker_id(id) && !self.paths.binding(id).exists()) {
+                self.strike(id);
+            }
         }
+        Ok(())
+    }
+
+    pub fn is_refused(&self, id: &str) -> bool {
+        self.paths.refused_start(id).exists()
     }
 
     /// That start is not to be made any more.
@@ -218,7 +241,7 @@ mod tests {
         assert!(bindings.is_empty());
         let binding = binding(&id);
         bindings.put(binding.clone()).unwrap();
-        bindings.note_refusal(&id, "etcd is away");
+        fs::write(config.paths.refused_start(&id), "{}").unwrap();
 
         let (again, unreadable) = Bindings::open(&config).unwrap();
         assert_eq!((again.get(&id).as_deref(), unreadable.len()), (Some(&binding), 0));

@@ -94,6 +94,8 @@ struct Shared {
     upstream: Upstream,
     wiring: Arc<Wiring>,
     counts: Arc<Counts>,
+    /// Creates that Docker may have begun: each is to be bound.
+    creates: TaskTracker,
     /// The proxy ends: connections close, streams are cut.
     ending: CancellationToken,
 }
@@ -114,8 +116,8 @@ pub async fn run(config_path: &Path) -> Result<(), ProxyError> {
     raise_descriptors();
     tracing::info!("listening at {}; Docker is at {}", listeners.addresses.join(", "), upstream.address());
     let (counts, ending) = (Arc::default(), CancellationToken::new());
-    let shared = Arc::new(Shared { config, upstream, wiring, counts, ending });
-    let connections = TaskTracker::new();
+    let (creates, connections) = (TaskTracker::new(), TaskTracker::new());
+    let shared = Arc::new(Shared { config, upstream, wiring, counts, creates: creates.clone(), ending });
     tokio::select! {
         () = accept(&listeners, &shared, &connections) => {}
         () = log_counts(&shared) => {}
@@ -126,8 +128,11 @@ pub async fn run(config_path: &Path) -> Result<(), ProxyError> {
     listeners.close();
     shared.ending.cancel();
     connections.close();
-    if timeout(PROXY_END, connections.wait()).await.is_err() {
-        tracing::warn!("ended with {} open connections", connections.len());
+    creates.close();
+    let all = async { tokio::join!(connections.wait(), creates.wait()) };
+    if timeout(PROXY_END, all).await.is_err() {
+        let (open, begun) = (connections.len(), creates.len());
+        tracing::warn!("ended with {open} open connections, and {begun} containers that are not bound yet");
     }
     tracing::info!("ended: {}", shared.counts);
     Ok(())

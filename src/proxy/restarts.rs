@@ -6,10 +6,12 @@
 //! of now says so. A client whose own start failed knows that, and one that stops the container wants no start: both
 //! strike the note.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, Instant};
 
 use super::bindings::{Binding, Bindings};
@@ -27,22 +29,39 @@ const COUNT: Duration = Duration::from_secs(10);
 const COUNT_CHECKED: Duration = Duration::from_secs(2);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// One start may wait for etcd or an address for a minute; the others need not wait for that.
+const AT_ONCE: usize = 8;
 
 /// Goes on until it is dropped.
-pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Bindings, lives: &Lives) {
+pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bindings>, lives: &Lives) {
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut counted: Option<Instant> = None;
+    let (mut starting, mut starts) = (BTreeSet::new(), JoinSet::new());
     loop {
-        sleep(LOOK).await;
+        tokio::select! {
+            Some(Ok(id)) = starts.join_next() => {
+                let pause = due.get(&id).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+                starting.remove(&id);
+                due.insert(id, (Instant::now() + pause, pause));
+                continue;
+            }
+            () = sleep(LOOK) => {}
+        }
         if bindings.is_empty() {
             continue;
         }
         let refused = bindings.refused();
         due.retain(|id, _| refused.iter().any(|binding| binding.id == *id));
         let now = Instant::now();
+        for binding in &refused {
+            // Whose start has just been refused may be about to strike the note.
+            due.entry(binding.id.clone()).or_insert((now + FIRST_PAUSE, FIRST_PAUSE));
+        }
         let turn: Vec<_> = refused
             .into_iter()
-            .filter(|binding| due.get(&binding.id).is_none_or(|(at, _)| *at <= now))
+            .filter(|binding| due.get(&binding.id).is_some_and(|(at, _)| *at <= now))
+            .filter(|binding| !starting.contains(&binding.id))
+            .take(AT_ONCE - starting.len())
             .collect();
         let checked =
             bindings.all().iter().any(|binding| binding.checked && lives.sight(&binding.id).is_some());
@@ -57,10 +76,12 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Bindin
             look_at_containers(&docker, bindings, lives).await;
         }
         for binding in turn {
-            let pause =
-                due.get(&binding.id).map_or(FIRST_PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
-            due.insert(binding.id.clone(), (Instant::now() + pause, pause));
-            start_again(&docker, bindings, &binding).await;
+            starting.insert(binding.id.clone());
+            let (docker, bindings) = (docker.clone(), bindings.clone());
+            starts.spawn(async move {
+                start_again(&docker, &bindings, &binding).await;
+                binding.id.clone()
+            });
         }
     }
 }
@@ -94,6 +115,9 @@ async fn start_again(docker: &Docker, bindings: &Bindings, binding: &Binding) {
     let policy = text.pointer("/0/HostConfig/RestartPolicy/Name").and_then(Value::as_str).unwrap_or("no");
     if seen.running || !binding.ran || matches!(policy, "" | "no") {
         return bindings.strike(&binding.id);
+    }
+    if !bindings.is_refused(&binding.id) {
+        return;
     }
     let name = &binding.bound.task_id;
     match docker.start(&binding.id, START_WITHOUT_GATE).await {

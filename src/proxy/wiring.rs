@@ -103,7 +103,8 @@ impl Wiring {
         }
         let bindings = Arc::new(bindings);
         let lives = Arc::new(Lives::new(config_path.to_owned(), config, bindings.clone()));
-        for taken in adopted::take_over(config).await? {
+        let (living, over) = adopted::take_over(config).await?;
+        for taken in living {
             let Backing::Container { name: id, .. } = &taken.entry.record.backing else { continue };
             let id = id.clone();
             let Some(binding) = bindings.get(&id) else {
@@ -118,6 +119,9 @@ impl Wiring {
         }
         let path = config.paths.proxy_gate();
         let gate = GateSocket::listen(&path, lives.clone()).map_err(|source| folder(&path, source))?;
+        let cleaned = config.clone();
+        // Clients and Docker's runtime do not wait for it.
+        tokio::spawn(async move { adopted::take_down(&cleaned, over).await });
         let wiring = Self { config: config.clone(), docker, bindings, lives, _gate: gate, _lock: lock };
         Ok(Arc::new(wiring))
     }
@@ -144,16 +148,24 @@ impl Wiring {
 
     /// Docker's id of the bound container that a client calls by id or name.
     pub async fn id_of(&self, name: &str) -> Option<String> {
+        self.find(name).await.ok().flatten()
+    }
+
+    /// The same; an error while Docker answers nothing about the container, as it does while that waits at the gate.
+    pub async fn find(&self, name: &str) -> Result<Option<String>, DockerError> {
         if self.is_empty() {
-            return None;
+            return Ok(None);
         }
+        let bound = |id: &str| self.bindings.get(id).map(|binding| binding.id.clone());
         if is_docker_id(name) {
-            return self.bindings.get(name).map(|binding| binding.id.clone());
+            return Ok(bound(name));
         }
         // Docker has the last word on names.
-        let docker = self.docker().await.ok()?;
-        let seen = docker.inspect_once(name, DOCKER_INSPECT).await.ok()?;
-        self.bindings.get(&seen.id).map(|binding| binding.id.clone())
+        match self.docker().await?.inspect_once(name, DOCKER_INSPECT).await {
+            Ok(seen) => Ok(bound(&seen.id)),
+            Err(DockerError::NoContainer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a living executor makes the container that is to have this name: by its journal, which no user can write.

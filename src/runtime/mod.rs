@@ -119,6 +119,9 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
         },
         Subcommand::Restore | Subcommand::Run | Subcommand::Other => Err(RuntimeError::Ungated(verb)),
     };
+    if let (Err(refusal), Subcommand::Create | Subcommand::Start) = (&result, call.subcommand) {
+        bound::note_refusal(call, &config, refusal);
+    }
     let done = match &result {
         Ok(done) => done.clone(),
         Err(error) => format!("refused: {}", error::chain(error)),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{bound, prepared, Call, RuntimeError};
+use super::{prepared, Call, RuntimeError};
 use crate::config::Config;
 use crate::gate::{self, GateVerb, GateVerdict, Unanswered};
 
@@ -24,11 +24,7 @@ pub fn wait(call: &Call, config: &Config) -> Result<String, RuntimeError> {
         let gate = folder.join("gate");
         match gate::question(GateVerb::Start, &gate, call.id()?, config.runtime.gate_timeout) {
             Ok(GateVerdict::Open) => Ok("the gate opened".to_owned()),
-            Ok(GateVerdict::Refused(reason)) => Err(RuntimeError::Refused(reason)),
-            Err(Unanswered(why)) => {
-                bound::note_refusal(call, config, &why);
-                Err(RuntimeError::Refused(why))
-            }
+            Ok(GateVerdict::Refused(reason)) | Err(Unanswered(reason)) => Err(RuntimeError::Refused(reason)),
         }
     });
     if verdict.is_err() {

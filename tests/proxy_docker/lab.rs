@@ -72,6 +72,19 @@ impl Lab {
         proxy.wait().unwrap();
     }
 
+    /// The proxy's process id.
+    pub fn pid(&self) -> u32 {
+        self.proxy.as_ref().expect("it does not run").id()
+    }
+
+    /// Begins a `docker start` at Docker's own socket, which is not waited for.
+    pub fn start_directly(&self, container: &str) -> Child {
+        let host = format!("unix://{}", self.world.stack.docker.socket.display());
+        let mut command = Command::new("docker");
+        command.args(["-H", &host, "start", container]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::null()).spawn().unwrap()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.world.stack.dir.join("proxy.log")).unwrap_or_default()
     }

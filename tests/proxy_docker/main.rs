@@ -4,11 +4,13 @@
 //! itself, and what `show` makes of the daemon's answer is compared with its answer for a container that is none of
 //! Calico's.
 
+mod attacks;
 mod executors;
 #[path = "../kit/mod.rs"]
 mod kit;
 mod lab;
 mod life;
+mod notes;
 mod outages;
 mod reading;
 mod seen;

@@ -158,6 +158,48 @@ async fn without_the_datastore_a_start_is_refused_and_a_restart_comes_later() {
     lab.nothing_left().await;
 }
 
+/// The proxy alone is there to finish it: no cleaner runs here.
+#[tokio::test]
+async fn what_could_not_be_given_back_does_not_keep_a_container_from_starting() {
+    let mut lab = Lab::new().await;
+    lab.run(&["--name", "web", "busybox", "sleep", "1000"]);
+    lab.runs("web").await;
+    lab.ok(&["stop", "-t", "0", "web"]);
+    lab.world.stack.etcd.as_mut().unwrap().kill();
+    eventually("it is left", async || match lab.log().contains("left for the next cleaner") {
+        true => Ok(()),
+        false => Err(lab.log()),
+    })
+    .await;
+    lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    lab.ok(&["start", "web"]);
+    lab.runs("web").await;
+    assert_eq!(lab.world.endpoints().await.len(), 1);
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+/// As at a boot of the host with a datastore that comes later.
+#[tokio::test]
+async fn a_proxy_without_the_datastore_serves_at_once() {
+    let mut lab = Lab::new().await;
+    lab.world.configure("launch.retry_for", "\"20s\"");
+    lab.run(&["--name", "web", "busybox", "sleep", "1000"]);
+    lab.runs("web").await;
+    lab.end_proxy(Signal::SIGKILL);
+    assert!(lab.docker_directly(&["kill", "web"]).status.success());
+    lab.world.stack.etcd.as_mut().unwrap().kill();
+    let begun = std::time::Instant::now();
+    lab.start_proxy().await;
+    let took = begun.elapsed();
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}: {}", lab.log());
+    lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
+    lab.ok(&["start", "web"]);
+    lab.runs("web").await;
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
 /// At every step of a start, whatever is there when the proxy dies is taken over or taken down by the next one.
 #[tokio::test]
 async fn a_proxy_that_is_killed_during_a_start_leaves_nothing_behind() {

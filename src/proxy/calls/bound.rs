@@ -20,6 +20,7 @@ use crate::proxy::Shared;
 /// What a call did to a container, told after Docker has answered.
 pub(super) enum CallKind {
     Start,
+    Restart,
     Stop,
     Remove,
 }
@@ -79,7 +80,8 @@ pub(super) async fn create(
 
 /// A container that cannot be bound must not stay: it could never start.
 async fn remove(shared: &Arc<Shared>, id: &str, from: &Connection) {
-    let uri = Uri::try_from(format!("/containers/{id}?force=1"));
+    // With the volumes that were made for it alone.
+    let uri = Uri::try_from(format!("/containers/{id}?force=1&v=1"));
     let Ok(uri) = uri else { return };
     let mut request = Request::new(Either::Right(Full::default()));
     (*request.method_mut(), *request.uri_mut()) = (Method::DELETE, uri);
@@ -99,17 +101,27 @@ pub(super) async fn told(
 ) -> ClientAnswer {
     let wiring = &shared.wiring;
     // Asked before: what is removed has no name any more.
-    let Some(id) = wiring.id_of(container).await else { return forward::pass(shared, request, from).await };
-    if let CallKind::Start = kind {
-        wiring.prepare_ahead(&id);
+    let found = wiring.find(container).await;
+    match (&found, &kind) {
+        (Ok(None), _) => return forward::pass(shared, request, from).await,
+        (Ok(Some(id)), CallKind::Start) => wiring.prepare_ahead(id),
+        _ => {}
     }
     let answer = forward::pass(shared, request, from).await;
+    let id = match found {
+        Ok(id) => id,
+        // It was about to start; Docker has made the call wait for that.
+        Err(_) => wiring.id_of(container).await,
+    };
+    let Some(id) = id else { return answer };
+    let status = answer.status();
     // 304: it runs already, or is stopped already.
-    let done = answer.status().is_success() || answer.status() == StatusCode::NOT_MODIFIED;
-    match (kind, done) {
-        (CallKind::Start, false) => wiring.start_failed(&id),
-        (CallKind::Stop, true) => wiring.stopped(&id),
-        (CallKind::Remove, true) => wiring.removed(&id),
+    let done = status.is_success() || status == StatusCode::NOT_MODIFIED;
+    match kind {
+        CallKind::Start | CallKind::Restart if !done => wiring.start_failed(&id),
+        // 409: what does not run cannot be killed.
+        CallKind::Stop if done || status == StatusCode::CONFLICT => wiring.stopped(&id),
+        CallKind::Remove if done => wiring.removed(&id),
         _ => {}
     }
     answer

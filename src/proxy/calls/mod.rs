@@ -26,8 +26,9 @@ pub(super) async fn answer(
         DockerRoute::Create { name } => {
             // A create that Docker has begun is bound, whether its client waits or not.
             let (shared, from) = (shared.clone(), from.clone());
+            let creates = shared.creates.clone();
             let created =
-                tokio::spawn(async move { bound::create(&shared, request, name.as_deref(), &from).await });
+                creates.spawn(async move { bound::create(&shared, request, name.as_deref(), &from).await });
             match created.await {
                 Ok(answer) => answer,
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -35,6 +36,9 @@ pub(super) async fn answer(
         }
         DockerRoute::Start { container } => {
             bound::told(shared, request, &container, CallKind::Start, from).await
+        }
+        DockerRoute::Restart { container } => {
+            bound::told(shared, request, &container, CallKind::Restart, from).await
         }
         DockerRoute::Stop { container } | DockerRoute::Kill { container } => {
             bound::told(shared, request, &container, CallKind::Stop, from).await
@@ -50,6 +54,6 @@ pub(super) async fn answer(
         DockerRoute::CreateService | DockerRoute::UpdateService => {
             bound::service(shared, request, from).await
         }
-        DockerRoute::Restart { .. } | DockerRoute::Pass => forward::pass(shared, request, from).await,
+        DockerRoute::Pass => forward::pass(shared, request, from).await,
     }
 }

@@ -14,13 +14,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep_until, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{order, PrepareAnswer, Sight, Sights};
+use super::order::{self, ChosenPorts};
+use super::{PrepareAnswer, Sight, Sights};
 use crate::config::Config;
-use crate::error::{chain, Blame, Code, Failure};
+use crate::error::{chain, Code, Failure};
 use crate::logging;
 use crate::net::forward::Mapping;
 use crate::proxy::bindings::{Binding, Bindings};
 use crate::task::channel::{Cause, Ended, Kill, LifeChange, LifeChannel, Order, OthersWord, Outcome};
+use crate::task::cleaner::adopted;
 use crate::task::life::{self, HeldNetwork, LifeEnd};
 use crate::task::record::journal::JournalEntry;
 
@@ -61,6 +63,7 @@ pub(super) struct Living {
     /// calico-runc has asked.
     asked: bool,
     prepared: bool,
+    given_up: bool,
     /// It began with what another life had left.
     again: bool,
     askers: Vec<oneshot::Sender<PrepareAnswer>>,
@@ -84,6 +87,7 @@ impl Living {
             ports,
             asked: false,
             prepared: false,
+            given_up: false,
             again: false,
             askers,
         }
@@ -120,7 +124,16 @@ impl Living {
         }
     }
 
-    fn give_up(&self) {
+    /// Its container is over, or never came to be.
+    fn end(&mut self) {
+        self.over.cancel();
+        if !self.prepared {
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.given_up = true;
         // The life may be over already.
         let _ = self.kills.send(Kill { grace: Duration::ZERO, announce: false, cause: Cause::Asked });
     }
@@ -133,6 +146,7 @@ pub(super) struct ContainerKeeper {
     pub linger: Duration,
     pub bindings: Arc<Bindings>,
     pub sights: Sights,
+    pub ports: Arc<ChosenPorts>,
     pub messages: UnboundedReceiver<Message>,
     pub stage: Stage,
 }
@@ -181,9 +195,9 @@ impl ContainerKeeper {
 
     async fn hear(&mut self, message: Message) {
         match (message, &mut self.stage) {
-            (Message::Prepare(asker), Stage::Life(living)) if living.asked => {
+            (Message::Prepare(asker), Stage::Life(living)) if living.asked || living.given_up => {
                 // The container before is dead: its runtime makes no second one beside it.
-                living.over.cancel();
+                living.end();
                 self.see_out().await;
                 self.begin(Some(asker)).await;
             }
@@ -204,7 +218,8 @@ impl ContainerKeeper {
                     living.give_up();
                 }
             }
-            (Message::Ended, Stage::Life(living)) => living.over.cancel(),
+            // Before the runtime has asked, it speaks of the container's start before this one.
+            (Message::Ended, Stage::Life(living)) if living.asked => living.over.cancel(),
             (Message::Health(healthy), Stage::Life(living)) => {
                 living.health.send_if_modified(|seen| seen.replace(healthy) != Some(healthy));
             }
@@ -235,7 +250,7 @@ impl ContainerKeeper {
                     Living::begin(|channel| logging::spawn(life::live_adopted(order, channel)), ports)
                 }
                 Err(failure) => {
-                    self.refused(&failure);
+                    tracing::warn!("the container cannot start: {failure}");
                     if let Some(asker) = asker {
                         let _ = asker.send(Err(failure));
                     }
@@ -250,16 +265,12 @@ impl ContainerKeeper {
 
     /// What is to be lived, with ports that are free at this moment.
     async fn order(&self) -> Result<(Order, Vec<Mapping>), Failure> {
-        let binding = self.binding()?;
+        let binding = self.bindings.require(&self.id)?;
         let config = load(&self.config_path)?;
-        let ports = order::choose_ports(&binding.container, &binding.bound.ports).await?;
+        adopted::finish(&config, &binding.container).await?;
+        let ports = self.ports.choose(&binding).await?;
         let order = order::order(&binding, &config, self.config_path.clone(), ports.clone())?;
         Ok((order, ports))
-    }
-
-    fn binding(&self) -> Result<Arc<Binding>, Failure> {
-        let gone = || Failure::new(Code::Docker, "the container was not made through this proxy");
-        self.bindings.get(&self.id).ok_or_else(gone)
     }
 
     fn change(&mut self, change: LifeChange) {
@@ -306,37 +317,32 @@ impl ContainerKeeper {
         // What the life before had left may be broken, as when the container could change its interface.
         if living.again && !living.prepared && failure.code == Code::Net {
             tracing::warn!("{failure}; a new network is made");
-            let askers = std::mem::take(&mut living.askers);
             Box::pin(self.begin(None)).await;
             if let Stage::Life(next) = &mut self.stage {
-                (next.asked, next.askers) = (living.asked, askers);
+                (next.asked, next.askers) = (living.asked, living.askers);
                 return;
             }
         } else if !living.prepared {
-            self.refused(&failure);
+            tracing::warn!("the container cannot start: {failure}");
+        }
+        if let Stage::AtRest = self.stage {
+            self.ports.give_back(&self.id).await;
         }
         living.answer(&Err(failure));
-    }
-
-    /// A reason that will pass is noted: Docker does not try again.
-    fn refused(&self, failure: &Failure) {
-        tracing::warn!("the container cannot start: {failure}");
-        if failure.blame() == Blame::Host {
-            self.bindings.note_refusal(&self.id, &failure.to_string());
-        }
     }
 
     /// Nothing is held any more.
     async fn rest(&mut self) {
         if let Stage::Held(held, _) = std::mem::replace(&mut self.stage, Stage::AtRest) {
             held.give_back().await;
+            self.ports.give_back(&self.id).await;
         }
     }
 
     async fn forget(mut self) {
-        if let Stage::Life(living) = &self.stage {
+        if let Stage::Life(living) = &mut self.stage {
             // Docker removes no container that runs.
-            living.over.cancel();
+            living.end();
             self.see_out().await;
         }
         self.rest().await;

@@ -30,6 +30,7 @@ use crate::net::forward::Mapping;
 use crate::task::record::journal::JournalEntry;
 
 use keeper::{ContainerKeeper, Living, Message, Stage};
+use order::ChosenPorts;
 
 /// The answer to a question: the namespace is there, or why not.
 pub type PrepareAnswer = Result<(), Failure>;
@@ -50,17 +51,21 @@ pub struct Lives {
     bindings: Arc<Bindings>,
     keepers: Mutex<BTreeMap<String, UnboundedSender<Message>>>,
     sights: Sights,
+    ports: Arc<ChosenPorts>,
 }
 
 impl Lives {
     pub fn new(config_path: PathBuf, config: &Config, bindings: Arc<Bindings>) -> Self {
         let linger = config.proxy.linger;
-        Self { config_path, linger, bindings, keepers: Mutex::default(), sights: Arc::default() }
+        let (keepers, sights, ports) = Default::default();
+        Self { config_path, linger, bindings, keepers, sights, ports }
     }
 
     /// Has the container's network made. An error is the sentence that its start fails with. Dropped before the
     /// answer, the question is given up.
     pub async fn prepare(&self, id: &str) -> PrepareAnswer {
+        // What is not bound needs no keeper.
+        self.bindings.require(id).inspect_err(|failure| tracing::warn!("{id} cannot start: {failure}"))?;
         let (answer, prepared) = oneshot::channel();
         self.tell(id, Message::Prepare(answer));
         let _gives_up = GivesUp { lives: self, id };
@@ -69,7 +74,9 @@ impl Lives {
 
     /// Begins for a start that has only been announced.
     pub fn prepare_ahead(&self, id: &str) {
-        self.tell(id, Message::Ahead);
+        if self.bindings.get(id).is_some() {
+            self.tell(id, Message::Ahead);
+        }
     }
 
     /// What was announced has failed.
@@ -145,6 +152,7 @@ impl Lives {
             linger: self.linger,
             bindings: self.bindings.clone(),
             sights: self.sights.clone(),
+            ports: self.ports.clone(),
             messages,
             stage,
         };

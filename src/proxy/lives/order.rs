@@ -1,13 +1,14 @@
 //! From a binding to what a life is ordered to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Mutex;
+
 use crate::config::Config;
 use crate::error::{chain, Code, Failure};
-use crate::names::ContainerId;
 use crate::net::forward::{self, Mapping, Protocol};
 use crate::proxy::bindings::Binding;
 use crate::proxy::create::WantedPort;
@@ -60,38 +61,63 @@ pub(super) fn order(
     })
 }
 
-/// The ports of the host that lead to the container in its next life; those that are left open are chosen among the
-/// free ones.
-pub(super) async fn choose_ports(
-    container: &ContainerId,
-    wanted: &[WantedPort],
-) -> Result<Vec<Mapping>, Failure> {
-    let mut chosen: Vec<Mapping> = Vec::new();
-    for port in wanted {
-        let mapping = |host| Mapping { protocol: port.protocol, host, task: port.container };
-        let mut candidates: Box<dyn Iterator<Item = u16> + Send> = match (port.host, port.range) {
-            (Some(host), _) => Box::new(std::iter::once(host)),
-            (None, Some((first, last))) => Box::new(first..=last),
-            (None, None) => Box::new((0..PORT_ATTEMPTS).filter_map(|_| free(port.protocol))),
-        };
-        let taken: BTreeSet<u16> = chosen.iter().map(|mapping| mapping.host).collect();
-        let found = loop {
-            let Some(host) = candidates.next() else {
-                let message =
-                    format!("no port of the host is free for port {} of the container", port.container);
-                return Err(Failure::new(Code::PortTaken, message));
+/// The ports of the host that were chosen for containers. Until they lead there, only this holds them.
+#[derive(Debug, Default)]
+pub(super) struct ChosenPorts(Mutex<BTreeMap<String, Vec<Mapping>>>);
+
+impl ChosenPorts {
+    /// The ports that lead to the container in its next life; those that are left open are chosen among the free ones.
+    pub async fn choose(&self, binding: &Binding) -> Result<Vec<Mapping>, Failure> {
+        let (container, wanted) = (&binding.container, &binding.bound.ports);
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut others = self.0.lock().await;
+        others.remove(&binding.id);
+        let port_of = |mapping: &Mapping| (mapping.protocol, mapping.host);
+        let mut taken: BTreeSet<(Protocol, u16)> = others.values().flatten().map(port_of).collect();
+        let mut chosen: Vec<Mapping> = Vec::new();
+        for port in wanted {
+            let mapping = |host| Mapping { protocol: port.protocol, host, task: port.container };
+            let mut candidates: Box<dyn Iterator<Item = u16> + Send> = match (port.host, port.range) {
+                (Some(host), _) => Box::new(std::iter::once(host)),
+                (None, Some((first, last))) => Box::new(first..=last),
+                (None, None) => Box::new((0..PORT_ATTEMPTS).filter_map(|_| free(port.protocol))),
             };
-            // A port that the client has named is waited for, and refused, by the launch.
-            if port.host.is_some() {
-                break host;
-            }
-            if !taken.contains(&host) && forward::check(container, &[mapping(host)]).await.is_ok() {
-                break host;
-            }
-        };
-        chosen.push(mapping(found));
+            let found = loop {
+                let Some(host) = candidates.next() else { return Err(none_free(port)) };
+                // A port that the client has named is waited for, and refused, by the launch.
+                if port.host.is_some() {
+                    break host;
+                }
+                let is_taken = taken.contains(&(port.protocol, host));
+                if !is_taken && forward::check(container, &[mapping(host)]).await.is_ok() {
+                    break host;
+                }
+            };
+            taken.insert((port.protocol, found));
+            chosen.push(mapping(found));
+        }
+        others.insert(binding.id.clone(), chosen.clone());
+        Ok(chosen)
     }
-    Ok(chosen)
+
+    /// They lead to the container no more.
+    pub async fn give_back(&self, id: &str) {
+        self.0.lock().await.remove(id);
+    }
+}
+
+fn none_free(port: &WantedPort) -> Failure {
+    let message = match port.range {
+        Some((first, last)) => format!(
+            "no port of the host between {first} and {last} is free for port {} of the container; \
+             publish a wider range or remove containers that hold it",
+            port.container
+        ),
+        None => format!("no port of the host is free for port {} of the container", port.container),
+    };
+    Failure::new(Code::PortTaken, message)
 }
 
 /// A port on which nothing listens.

@@ -7,14 +7,18 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::error::chain;
+use crate::error::{chain, Code, Failure};
 use crate::host::lock::within;
+use crate::limits::ETCD_CLEANER;
+use crate::names::ContainerId;
 use crate::net::Namespace;
 use crate::task::network::{self, holds};
-use crate::task::record::journal::{Found, Journal, JournalEntry, JournalError, Peeked, Record};
+use crate::task::record::journal::{self, Found, Journal, JournalEntry, JournalError, Peeked, Record};
 use crate::workload::HostProcess;
 
 use super::records;
@@ -23,6 +27,7 @@ use super::records;
 const LOOKED_AT: Duration = Duration::from_secs(2);
 /// How long a container's init that will never start may take to die.
 const DYING: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
 
 /// Whether the record is of a container that lives although it has no owner. Other containers that clients have put into
 /// its namespace do not count.
@@ -46,11 +51,10 @@ pub struct TakenOver {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Takes over all such containers that live, and takes down those that are over. For the proxy, before it
-/// listens.
-pub async fn take_over(config: &Config) -> Result<Vec<TakenOver>, JournalError> {
-    let mut living = Vec::new();
-    let mut over = Vec::new();
+/// Takes over all such containers that live, for the proxy before it listens; and the records of those that are over,
+/// for [`take_down`], which etcd may keep waiting.
+pub async fn take_over(config: &Config) -> Result<(Vec<TakenOver>, Vec<PathBuf>), JournalError> {
+    let (mut living, mut over) = (Vec::new(), Vec::new());
     for path in Journal::open(&config.paths.journal())?.files()? {
         let Some(Peeked::Orphan(record)) = Journal::peek(&path)? else { continue };
         let Some(id) = record.backing.adopted() else { continue };
@@ -70,11 +74,36 @@ pub async fn take_over(config: &Config) -> Result<Vec<TakenOver>, JournalError> 
             None => tracing::warn!("{} has another owner", path.display()),
         }
     }
-    take_down(config, over).await;
-    Ok(living)
+    Ok((living, over))
 }
 
-async fn take_down(config: &Config, over: Vec<PathBuf>) {
+/// Finishes the teardown of the container's life before, where something was away then: its next life cannot begin
+/// beside that record.
+pub async fn finish(config: &Config, container: &ContainerId) -> Result<(), Failure> {
+    let path = journal::path(&config.paths.journal(), container);
+    let begun = Instant::now();
+    loop {
+        match Journal::peek(&path) {
+            Ok(Some(Peeked::Orphan(record))) if !lives(config, &record) => break,
+            // A cleaner is about it.
+            Ok(Some(Peeked::Owned(_))) if begun.elapsed() < ETCD_CLEANER => sleep(POLL).await,
+            // The life itself finds out what is wrong.
+            _ => return Ok(()),
+        }
+    }
+    take_down(config, vec![path.clone()]).await;
+    match path.exists() {
+        false => Ok(()),
+        true => Err(Failure::new(
+            Code::Journal,
+            "what the container had at its start before is not given back yet, because something is away; \
+             the log of calico-mesos-proxy says what",
+        )),
+    }
+}
+
+/// Takes down what is over.
+pub async fn take_down(config: &Config, over: Vec<PathBuf>) {
     for record in records::take_down(config, over, None).await {
         match record {
             records::TakenDown::Swept(swept) if swept.report.complete() => {}
