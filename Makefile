@@ -43,7 +43,8 @@ test-docker:
 	$(CARGO) test --locked --no-run $(DOCKER_TESTS)
 	PATH="$$(scripts/docker-engine.sh):$$PATH" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast $(DOCKER_TESTS)
 
-test-peers: setup
+test-peers:
+	@scripts/setup.sh --peers
 	$(CARGO) test --locked --no-run --test calico_peers
 	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test calico_peers
 	$(CARGO) bench --locked --bench felix --no-run
