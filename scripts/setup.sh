@@ -4,7 +4,7 @@
 #   scripts/setup.sh           installs what is missing, builds Consul when there is none
 #   scripts/setup.sh --check   only prints what is missing (exit code 1 then)
 #   scripts/setup.sh --no-consul            leaves Consul out: `make demo` builds it beside everything else
-#   scripts/setup.sh --peers                also BIRD, beside which `make test-peers` runs
+#   scripts/setup.sh --peers                also what Felix and `make test-peers` need
 #   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
@@ -14,12 +14,12 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-only_check=false consul_needed=true engine_needed=false bird_needed=false
+only_check=false consul_needed=true engine_needed=false peers_needed=false
 case "${1:-}" in
     --check) only_check=true ;;
     --no-consul) consul_needed=false ;;
     --docker-engine) engine_needed=true ;;
-    --peers) bird_needed=true ;;
+    --peers) peers_needed=true ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -85,7 +85,10 @@ missing_packages() {
     # Static linking needs libc.a.
     [ -n "$(find /usr/lib /usr/lib64 -name libc.a 2>/dev/null | head -1)" ] || echo libc6-dev
     static_busybox || have busybox || echo busybox-static
-    ! $bird_needed || have bird || echo bird
+    if $peers_needed; then
+        have bird || echo bird
+        have ipset || echo ipset
+    fi
     if $engine_needed; then
         have pkg-config || echo pkg-config
         [ -e /usr/include/seccomp.h ] || echo libseccomp-dev
