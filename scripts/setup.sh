@@ -88,6 +88,7 @@ missing_packages() {
     if $peers_needed; then
         have bird || echo bird
         have ipset || echo ipset
+        have conntrack || echo conntrack
     fi
     if $engine_needed; then
         have pkg-config || echo pkg-config
