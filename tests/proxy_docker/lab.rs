@@ -35,7 +35,15 @@ impl Lab {
             let socket = agent.work_dir.with_file_name("proxy.sock");
             agent.docker_socket = socket.display().to_string();
         };
-        let world = World::with(stack, before).await;
+        Self::before(World::with(stack, before).await).await
+    }
+
+    /// The agent's executors reach Docker at its own socket.
+    pub async fn beside_executors() -> Self {
+        Self::before(World::new().await).await
+    }
+
+    async fn before(world: World) -> Self {
         let (socket, port) = (world.stack.dir.join("proxy.sock"), free_port().unwrap());
         world.configure("proxy.listen", &format!("\"127.0.0.1:{port}\""));
         world.configure("proxy.socket", &format!("\"{}\"", socket.display()));

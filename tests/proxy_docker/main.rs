@@ -5,6 +5,7 @@
 //! Calico's.
 
 mod attacks;
+mod chaos;
 mod executors;
 #[path = "../kit/mod.rs"]
 mod kit;
