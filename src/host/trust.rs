@@ -280,6 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn the_passage_to_the_proxys_socket_shows_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("run");
+        assert!(passage(&folder).is_ok());
+        fs::create_dir(&folder).unwrap();
+        for (before, after) in [(0o755, 0o711), (0o711, 0o711), (0o700, 0o700)] {
+            mode(&folder, before);
+            passage(&folder).unwrap();
+            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, after, "{before:o}");
+        }
+        mode(&folder, 0o773);
+        assert!(told(passage(&folder)).contains("writable by others"));
+    }
+
+    #[test]
     fn a_pasted_command_does_what_it_says() {
         assert_eq!(quoted(Path::new("/a-b/c.d")), "/a-b/c.d");
         assert_eq!(quoted(Path::new("/a b;'c")), r"'/a b;'\''c'");

@@ -1,6 +1,6 @@
 //! Where calico-runc asks for a container's network, and says that a container is over.
 //!
-//! A unix socket in the folder that only root can enter; one line in, one line out, as [`crate::gate`] describes. A
+//! A unix socket that only root can open; one line in, one line out, as [`crate::gate`] describes. A
 //! question whose asker goes away, because its dockerd was killed, is given up.
 
 use std::io;
