@@ -30,6 +30,11 @@ impl Figure {
         }
     }
 
+    #[allow(dead_code, reason = "some benches only")]
+    pub fn highest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::NAN, f64::max)
+    }
+
     pub fn row(&self, name: &str, unit: &str) -> String {
         let (median, p95, count) = (self.median(), self.quantile(0.95), self.0.len());
         format!("{name:<58} {median:>8.1} {p95:>8.1}  {unit:<3} {count:>4}")
@@ -41,6 +46,7 @@ pub fn header() -> String {
 }
 
 /// A figure that is to stay at or below a limit. Printed as `goal NAME measured M limit L ok` or `short`.
+#[derive(Clone)]
 pub struct Goal {
     name: &'static str,
     measured: f64,
