@@ -36,7 +36,8 @@ pub(super) async fn serve(socket: ClientSocket, shared: Arc<Shared>) {
     let service = service_fn(|request: Request<Incoming>| {
         socket.await_request();
         let (shared, from, is_tcp) = (shared.clone(), from.clone(), socket.is_tcp());
-        async move { Ok::<_, Infallible>(answer(&shared, request, &from, is_tcp).await) }
+        // In a box of its own, which goes with the answer: the HTTP server keeps room for this as long as the connection.
+        Box::pin(async move { Ok::<_, Infallible>(answer(&shared, request, &from, is_tcp).await) })
     });
     let mut server = http1::Builder::new()
         // A client that ends its side may still read: it is watched below.
