@@ -14,6 +14,8 @@ use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::limits::PROXY_READ;
+
 /// How often a client that has ended its side is looked at: the kernel's event has come already.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -111,17 +113,16 @@ impl AsFd for ClientSocket {
 }
 
 impl AsyncRead for ClientSocket {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut to: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = to.remaining().min(PROXY_READ);
         loop {
             ready!(on!(self, stream => stream.poll_read_ready(cx)))?;
-            match on!(self, stream => stream.try_read_buf(&mut to)) {
+            let part = to.initialize_unfilled_to(room);
+            match on!(self, stream => stream.try_read(part)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(length) => {
+                    to.advance(length);
                     if length > 0 {
                         self.0.has_begun.store(true, Ordering::Relaxed);
                     }

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::config::Config;
-use crate::dial::{self, DialError, Stream};
+use crate::dial::{self, DialError, Duplex, Stream};
 use crate::host::resolve;
-use crate::limits::DOCKER_HELLO;
+use crate::limits::{DOCKER_HELLO, PROXY_READ};
 use crate::tls;
 use crate::workload::DockerHost;
 
@@ -136,7 +136,8 @@ async fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, UpstreamErr
 /// request has been sent whole. And a Docker that answers before an upload is finished, and closes, is listened to: a
 /// write that fails is not the connection's end, and what Docker has written is still read.
 pub(super) struct Carrier {
-    stream: Stream,
+    /// Read in portions: the limit is set anew for each.
+    stream: Take<Stream>,
     /// The client has ended its side.
     left: Pin<Box<WaitForCancellationFutureOwned>>,
     /// All of the request's body has been given to the HTTP client.
@@ -151,18 +152,23 @@ pub(super) struct Carrier {
 impl Carrier {
     pub fn new(stream: Stream, left: CancellationToken, sent: Arc<AtomicBool>) -> Self {
         let left = Box::pin(left.cancelled_owned());
+        let stream = stream.take(0);
         Self { stream, left, sent, written: false, ended: false, deaf: false }
     }
 
     /// The connection itself, once it has become a stream.
     pub fn into_stream(self) -> Stream {
-        self.stream
+        self.stream.into_inner()
+    }
+
+    fn io(&mut self) -> Pin<&mut dyn Duplex> {
+        self.stream.get_mut().as_mut()
     }
 
     fn hand_on(&mut self, cx: &mut Context<'_>) {
         if self.written && !self.ended && self.left.as_mut().poll(cx).is_ready() {
             // An error is the connection's end as well.
-            self.ended = self.stream.as_mut().poll_shutdown(cx).is_ready();
+            self.ended = self.io().poll_shutdown(cx).is_ready();
         }
     }
 
@@ -186,7 +192,8 @@ impl AsyncRead for Carrier {
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.hand_on(cx);
-        self.stream.as_mut().poll_read(cx, to)
+        self.stream.set_limit(PROXY_READ as u64);
+        Pin::new(&mut self.stream).poll_read(cx, to)
     }
 }
 
@@ -195,7 +202,7 @@ impl AsyncWrite for Carrier {
         if self.deaf {
             return Poll::Pending;
         }
-        let written = self.stream.as_mut().poll_write(cx, bytes);
+        let written = self.io().poll_write(cx, bytes);
         self.or_deaf(written)
     }
 
@@ -207,17 +214,17 @@ impl AsyncWrite for Carrier {
         if self.deaf {
             return Poll::Pending;
         }
-        let written = self.stream.as_mut().poll_write_vectored(cx, parts);
+        let written = self.io().poll_write_vectored(cx, parts);
         self.or_deaf(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The HTTP client flushes when its own buffer is empty.
-        let flushed = self.stream.as_mut().poll_flush(cx);
+        let flushed = self.io().poll_flush(cx);
         ready!(self.or_deaf(flushed))?;
         self.written = self.sent.load(Ordering::Acquire);
         self.hand_on(cx);
@@ -225,6 +232,6 @@ impl AsyncWrite for Carrier {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+        self.io().poll_shutdown(cx)
     }
 }
