@@ -6,6 +6,7 @@
 # make test-upgrade    two releases on one host, in both directions: PREVIOUS=<revision or folder with the three programs>;
 #                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
+# make test-docker-py  docker-py's own tests at dockerd's socket and through the proxy, compared; 10 minutes
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
@@ -20,7 +21,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-peers test-upgrade bench fuzz lint licences build setup
+.PHONY: demo test soak test-docker test-docker-py test-peers test-upgrade bench fuzz lint licences build setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -42,6 +43,12 @@ test-docker:
 	@scripts/setup.sh --docker-engine
 	$(CARGO) test --locked --no-run $(DOCKER_TESTS)
 	PATH="$$(scripts/docker-engine.sh):$$PATH" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --no-fail-fast $(DOCKER_TESTS)
+
+# An engine in front of PATH is taken here too.
+test-docker-py:
+	@scripts/setup.sh --docker-py
+	$(CARGO) test --locked --no-run --test docker_py
+	DOCKER_PY="$$(scripts/docker-py.sh)" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test docker_py -- --nocapture
 
 test-peers:
 	@scripts/setup.sh --peers
@@ -71,7 +78,7 @@ fuzz:
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --test calico_peers --test upgrade -- -D warnings
+	$(CARGO) clippy --locked --test calico_peers --test upgrade --test docker_py -- -D warnings
 	$(CARGO) clippy --locked --release --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 
