@@ -13,8 +13,8 @@
 //! calico-runc ──► gate_socket ──────► lives ─────┘        a life for each start; restarts: the refused ones
 //! ```
 //!
-//! The whole API passes. A request is looked into only where [`route`] finds a call that has a meaning here; all others
-//! pass as they came, streams among them: what an HTTP server cannot do with those is in [`forward`] and [`splice`].
+//! The whole API passes. A request is looked into only where `route` finds a call that has a meaning here; all others
+//! pass as they came, streams among them: what an HTTP server cannot do with those is in `forward` and `splice`.
 //! HTTP itself is hyper's, on both sides.
 //!
 //! Pure: [`create`] understands a request for a container, [`show`] what its client is to see of it, both by [`json`],
