@@ -197,7 +197,7 @@ impl World {
 
     /// Waits for it, since a cleaner may still be at work.
     pub async fn nothing_left(&self) {
-        within(Duration::from_secs(15), "nothing is left", async || none(&self.leftovers().await)).await;
+        within(LIMIT, "nothing is left", async || none(&self.leftovers().await)).await;
         assert_eq!(self.agent.problems(), Vec::<String>::new());
     }
 
