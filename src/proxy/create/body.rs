@@ -74,7 +74,7 @@ pub(super) fn runtime(host: &JsonObject<'_>) -> Result<String, Failure> {
     }
 }
 
-/// Refuses binds and mounts that show the container our own folders.
+/// Refuses binds and mounts that show the container our own folders, and those of other containers, which may.
 pub(super) fn refuse_volumes(host: &JsonObject<'_>, config: &Config) -> Result<(), Failure> {
     let mounts = host.field("Mounts").map(json::items).transpose().map_err(unreadable)?;
     let mounts = mounts.map_or(Ok(Vec::new()), |items| items.ok_or_else(|| wrong("Mounts", "a list")))?;
@@ -84,7 +84,11 @@ pub(super) fn refuse_volumes(host: &JsonObject<'_>, config: &Config) -> Result<(
         mounts: mounts.collect::<Result<_, _>>()?,
         ..ContainerSpec::default()
     };
-    refuse_our_folders(&spec, config)
+    refuse_our_folders(&spec, config)?;
+    match list(host, "VolumesFrom")?.is_empty() {
+        true => Ok(()),
+        false => Err(impossible("HostConfig.VolumesFrom (--volumes-from)", "name the volumes themselves")),
+    }
 }
 
 fn mount(text: &str) -> Result<Mount, Failure> {

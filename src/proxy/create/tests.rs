@@ -255,6 +255,7 @@ fn what_cannot_stand_beside_the_variables() {
         (json!({"Links": ["/db:/web/db"]}), Code::Parameter),
         (json!({"Binds": ["/run/calico-mesos:/x:ro"]}), Code::Volume),
         (json!({"Binds": ["/:/host"]}), Code::Volume),
+        (json!({"VolumesFrom": ["web:ro"]}), Code::Parameter),
         (json!({"Mounts": [{"Type": "bind", "Source": "/etc/calico-mesos", "Target": "/x"}]}), Code::Volume),
         (json!({"Mounts": [{"Type": "later", "Source": "/etc/calico-mesos"}]}), Code::Volume),
         (
