@@ -20,7 +20,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, Notify};
@@ -136,9 +136,8 @@ pub(super) async fn stream(
     if request.headers().contains_key(UPGRADE) {
         return pass(shared, request, from).await;
     }
-    let (mut head, body) = request.into_parts();
-    let body = match whole(body).await {
-        Ok(body) => body,
+    let (mut head, body) = match whole(request).await {
+        Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
     head.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -188,10 +187,11 @@ fn docker_stream(upgraded: Upgraded) -> (Stream, Bytes) {
     }
 }
 
-/// A body that the proxy has to know before it goes on.
-pub(super) async fn whole(body: Incoming) -> Result<Bytes, ClientAnswer> {
+/// A request whose body the proxy has to know before it goes on.
+pub(super) async fn whole(request: Request<Incoming>) -> Result<(Parts, Bytes), ClientAnswer> {
+    let (head, body) = request.into_parts();
     match Limited::new(body, PROXY_BODY).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => Ok((head, body.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => {
             let message = format!("the request's body is longer than {} MiB", PROXY_BODY >> 20);
             Err(answer::error(StatusCode::PAYLOAD_TOO_LARGE, &message))
@@ -203,13 +203,17 @@ pub(super) async fn whole(body: Incoming) -> Result<Bytes, ClientAnswer> {
     }
 }
 
-/// A request with a body that the proxy has read, or changed.
+/// A request with a body that the proxy has changed.
 pub(super) fn with_body(mut head: Parts, body: Bytes) -> Request<Either<Incoming, Full<Bytes>>> {
-    // How the client's came says nothing of this one.
-    head.headers.remove(TRANSFER_ENCODING);
-    head.headers.remove(EXPECT);
-    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    describe_body(&mut head.headers, &body);
     Request::from_parts(head, Either::Right(Full::from(body)))
+}
+
+/// How the body came that this one replaces says nothing of this one.
+pub(super) fn describe_body(headers: &mut HeaderMap, body: &Bytes) {
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(EXPECT);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
 }
 
 /// Sends a request over a connection of its own, which lives in the background as long as the answer's body.

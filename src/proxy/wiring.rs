@@ -105,8 +105,7 @@ impl Wiring {
         let lives = Arc::new(Lives::new(config_path.to_owned(), config, bindings.clone()));
         let (living, over) = adopted::take_over(config).await?;
         for taken in living {
-            let Backing::Container { name: id, .. } = &taken.entry.record.backing else { continue };
-            let id = id.clone();
+            let Some(id) = taken.entry.record.backing.adopted().map(str::to_owned) else { continue };
             let Some(binding) = bindings.get(&id) else {
                 tracing::warn!(
                     "the container {id} runs with a network, but has no binding; it is left alone"

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::header::{HeaderValue, HOST};
+use hyper::http::{request, response};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use serde_json::Value;
 
 use crate::error::{chain, Failure};
@@ -32,9 +33,8 @@ pub(super) async fn create(
     name: Option<&str>,
     from: &Connection,
 ) -> ClientAnswer {
-    let (head, body) = request.into_parts();
-    let body = match whole(body).await {
-        Ok(body) => body,
+    let (head, body) = match whole(request).await {
+        Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
     let creation = match create::read(&body, name, &shared.config) {
@@ -43,12 +43,9 @@ pub(super) async fn create(
         Ok(creation) => creation,
         Err(failure) => return refuse(shared, &failure),
     };
-    let mut request = Request::from_parts(head, Either::Right(Full::from(body)));
-    let Creation::Calico(creation) = creation else { return answered(shared, request, from).await };
+    let Creation::Calico(creation) = creation else { return unchanged(shared, head, body, from).await };
     let CalicoCreation { body, bound, warnings } = *creation;
-    is_whole(request.headers_mut(), body.len());
-    *request.body_mut() = Either::Right(Full::from(body));
-    let response = match send(shared, request, from).await {
+    let response = match send(shared, forward::with_body(head, body.into()), from).await {
         Ok(response) => response,
         Err(answer) => return answer,
     };
@@ -63,7 +60,7 @@ pub(super) async fn create(
         return answer::error(StatusCode::BAD_GATEWAY, "Docker's answer to the create cannot be understood");
     };
     let id = created["Id"].as_str().unwrap_or_default().to_owned();
-    // The client hears of the container when it can be started, by anybody.
+    // The client hears of the container when any program can start it.
     if let Err(failure) = shared.wiring.bind(&id, bound).await {
         tracing::warn!("the container {id} cannot be bound: {failure}");
         remove(shared, &id, from).await;
@@ -85,7 +82,7 @@ async fn remove(shared: &Arc<Shared>, id: &str, from: &Connection) {
     let Ok(uri) = uri else { return };
     let mut request = Request::new(Either::Right(Full::default()));
     (*request.method_mut(), *request.uri_mut()) = (Method::DELETE, uri);
-    request.headers_mut().insert("host", hyper::header::HeaderValue::from_static("docker"));
+    request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
     if let Err(error) = forward::send(&shared.upstream, request, from).await {
         tracing::warn!("the container {id} stays, and cannot start: {}", chain(&error));
     }
@@ -150,9 +147,8 @@ pub(super) async fn network(
     if shared.wiring.is_empty() {
         return forward::pass(shared, request, from).await;
     }
-    let (head, body) = request.into_parts();
-    let body = match whole(body).await {
-        Ok(body) => body,
+    let (head, body) = match whole(request).await {
+        Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
     if let Some(container) = create::network_call(&body) {
@@ -162,7 +158,7 @@ pub(super) async fn network(
             return answer::error(StatusCode::CONFLICT, message);
         }
     }
-    answered(shared, Request::from_parts(head, Either::Right(Full::from(body))), from).await
+    unchanged(shared, head, body, from).await
 }
 
 /// Swarm's services: dockerd makes their tasks itself, so that no proxy sees them.
@@ -171,15 +167,14 @@ pub(super) async fn service(
     request: Request<Incoming>,
     from: &Connection,
 ) -> ClientAnswer {
-    let (head, body) = request.into_parts();
-    let body = match whole(body).await {
-        Ok(body) => body,
+    let (head, body) = match whole(request).await {
+        Ok(parts) => parts,
         Err(refusal) => return refusal,
     };
     if let Err(failure) = create::refuse_service(&body) {
         return refuse(shared, &failure);
     }
-    answered(shared, Request::from_parts(head, Either::Right(Full::from(body))), from).await
+    unchanged(shared, head, body, from).await
 }
 
 /// `GET /containers/{id}/json` and `GET /containers/json`: bound containers look as their clients made them.
@@ -252,17 +247,20 @@ async fn send(
     sent.map_err(|error| error.answer(&shared.upstream))
 }
 
-/// Docker's answer, as it comes.
-async fn answered(shared: &Arc<Shared>, request: Sent, from: &Connection) -> ClientAnswer {
-    match send(shared, request, from).await {
+/// Docker's answer to a request that was read, and goes on as it came.
+async fn unchanged(
+    shared: &Arc<Shared>,
+    head: request::Parts,
+    body: Bytes,
+    from: &Connection,
+) -> ClientAnswer {
+    match send(shared, Request::from_parts(head, Either::Right(Full::from(body))), from).await {
         Ok(response) => response.map(Either::Left),
         Err(answer) => answer,
     }
 }
 
-async fn collected(
-    response: Response<Incoming>,
-) -> Result<(hyper::http::response::Parts, Bytes), ClientAnswer> {
+async fn collected(response: Response<Incoming>) -> Result<(response::Parts, Bytes), ClientAnswer> {
     let (head, body) = response.into_parts();
     match body.collect().await {
         Ok(body) => Ok((head, body.to_bytes())),
@@ -272,14 +270,7 @@ async fn collected(
     }
 }
 
-fn with_body(mut head: hyper::http::response::Parts, body: Bytes) -> ClientAnswer {
-    is_whole(&mut head.headers, body.len());
+fn with_body(mut head: response::Parts, body: Bytes) -> ClientAnswer {
+    forward::describe_body(&mut head.headers, &body);
     Response::from_parts(head, Either::Right(Full::from(body)))
-}
-
-/// The body has been replaced by one of this length.
-fn is_whole(headers: &mut HeaderMap, length: usize) {
-    headers.remove(TRANSFER_ENCODING);
-    headers.remove(EXPECT);
-    headers.insert(CONTENT_LENGTH, length.into());
 }
