@@ -1,8 +1,7 @@
 //! The daemons and the containers of these tests.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{mpsc, Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
@@ -11,22 +10,8 @@ use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions, Networ
 use calico_mesos::workload::{ContainerSpec, Docker, DockerError, DockerHost, Exit, HostProcess, Sink};
 use tokio::sync::oneshot;
 
+use crate::kit::netlab::own_netns;
 use crate::kit::wait::eventually;
-
-/// A process that holds a network namespace with `lo` up until it is killed.
-fn own_netns() -> Child {
-    let mut holder = Command::new("unshare")
-        .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("this test needs unshare and ip");
-    let mut line = String::new();
-    let mut stdout = BufReader::new(holder.stdout.take().unwrap());
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n", "this test needs root");
-    holder
-}
 
 /// A daemon on a thread of its own, because it outlives the runtime of the test that came first.
 pub struct Shared {

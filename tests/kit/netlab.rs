@@ -1,9 +1,10 @@
 //! What tests of links, routes and firewalls share: they run in a network namespace of their own, or
 //! not at all.
 
+use std::io::{BufRead, BufReader};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
 use calico_mesos::net::{self, Namespace, Veth};
@@ -95,4 +96,19 @@ fn parent(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     line.and_then(|ppid| ppid.trim().parse().ok()).unwrap_or(0)
+}
+
+/// A process that holds a network namespace with `lo` up until it is killed.
+pub fn own_netns() -> Child {
+    let mut holder = Command::new("unshare")
+        .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("this test needs unshare and ip");
+    let mut line = String::new();
+    let mut stdout = BufReader::new(holder.stdout.take().unwrap());
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "up\n", "this test needs root");
+    holder
 }

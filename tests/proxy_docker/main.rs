@@ -17,15 +17,15 @@ mod reading;
 mod seen;
 mod showing;
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use calico_mesos::config::Config;
 use calico_mesos::proxy::create::{self, CalicoCreation, Creation};
 use calico_mesos::rig::daemons::{import_busybox, Dockerd, DockerdOptions, Network};
 use serde_json::{json, Value};
 
+use kit::netlab::own_netns;
 use kit::{wait, world};
 
 /// A daemon with a bridge, in a network namespace of its own.
@@ -45,22 +45,9 @@ impl Drop for Holder {
     }
 }
 
-fn own_netns() -> Holder {
-    let mut holder = Command::new("unshare")
-        .args(["--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 3600"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("this test needs unshare and ip");
-    let mut line = String::new();
-    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "up\n", "this test needs root");
-    Holder(holder)
-}
-
 impl Daemon {
     async fn start() -> Self {
-        let netns = own_netns();
+        let netns = Holder(own_netns());
         let folder = tempfile::Builder::new().prefix("cm-proxy-").tempdir().unwrap();
         let options = DockerdOptions {
             network: Network::Bridge,

@@ -14,7 +14,7 @@ async fn a_new_proxy_goes_on_with_what_runs() {
         lab.run(&["--name", "web", "busybox", "sleep", "1000"]);
         let address = lab.runs("web").await;
         lab.end_proxy(signal);
-        // Nobody takes it for dead: not its network, and not the container.
+        // The cleaner takes neither its network nor the container for dead.
         assert!(lab.world.gc().status.success());
         assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
         lab.start_proxy().await;
@@ -93,7 +93,7 @@ async fn a_host_that_boots_with_a_late_proxy_has_its_containers_back() {
     assert_eq!(seen.unwrap().trim(), "exited");
     lab.start_proxy().await;
     assert_eq!(lab.runs("web").await, address);
-    assert_eq!(lab.inspect("once")["State"]["Running"], false, "nobody wants it");
+    assert_eq!(lab.inspect("once")["State"]["Running"], false, "its policy does not ask for it");
     lab.ok(&["rm", "-f", "web", "once"]);
     lab.nothing_left().await;
 }
@@ -117,12 +117,7 @@ async fn a_dockerd_that_is_killed_while_the_network_is_prepared_leaves_nothing()
     lab.world.configure("launch.retry_for", "\"60s\"");
     let id = lab.ok(&["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
     lab.world.stack.etcd.as_mut().unwrap().kill();
-    let socket = lab.world.stack.docker.socket.display().to_string();
-    let mut start = std::process::Command::new("docker")
-        .args(["-H", &format!("unix://{socket}"), "start", &id])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut start = lab.start_directly(&id);
     eventually("the proxy has been asked", async || {
         let records = std::fs::read_dir(lab.world.config.paths.journal()).map_or(0, Iterator::count);
         (records > 0).then_some(()).ok_or(lab.log())
@@ -149,7 +144,7 @@ async fn without_the_datastore_a_start_is_refused_and_a_restart_comes_later() {
     let refused =
         lab.fails(&["run", "-d", "--name", "new", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
     assert!(refused.contains("CM-ETCD"), "{refused}");
-    // It has its address still: nobody has to be asked.
+    // It has its address still: the datastore need not be asked.
     lab.ok(&["restart", "-t", "0", "web"]);
     assert_eq!(lab.runs("web").await, address);
     lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
@@ -206,12 +201,7 @@ async fn a_proxy_that_is_killed_during_a_start_leaves_nothing_behind() {
     let mut lab = Lab::new().await;
     for after in [0, 5, 15, 30, 60, 100, 150] {
         let id = lab.ok(&["create", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
-        let socket = lab.world.stack.docker.socket.display().to_string();
-        let mut start = std::process::Command::new("docker")
-            .args(["-H", &format!("unix://{socket}"), "start", &id])
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut start = lab.start_directly(&id);
         // Somewhere in the start: the docker command takes some 30 ms to ask.
         tokio::time::sleep(std::time::Duration::from_millis(20 + after)).await;
         lab.end_proxy(Signal::SIGKILL);
