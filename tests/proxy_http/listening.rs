@@ -138,9 +138,14 @@ async fn sockets_of_systemd_are_taken() {
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-            match nix::libc::dup2(descriptor, 3) {
-                3 => Ok(()),
-                _ => Err(std::io::Error::last_os_error()),
+            // Where the descriptor is number 3 already, dup2 would leave it to be closed at exec.
+            let kept = match descriptor {
+                3 => nix::libc::fcntl(3, nix::libc::F_SETFD, 0),
+                other => nix::libc::dup2(other, 3),
+            };
+            match kept {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
             }
         });
     }
