@@ -168,7 +168,7 @@ pub const PROXY_HEADERS: usize = 1000;
 /// A head of 1 MiB and a little, in bytes.
 pub const PROXY_HEADERS_SIZE: usize = 1_100_000;
 /// Of one read from either side, in bytes. The HTTP library takes up to a head's size at once, and queues sixteen.
-pub const PROXY_READ: usize = 32 << 10;
+pub const PROXY_READ: usize = 128 << 10;
 /// Of a request's body that the proxy has to read before it goes on, in bytes: a container's description.
 pub const PROXY_BODY: usize = 16 << 20;
 
