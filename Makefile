@@ -7,6 +7,7 @@
 #                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make test-docker-py  docker-py's own tests at dockerd's socket and through the proxy, compared; 10 minutes
+# make test-openstack  the Ansible module for Neutron's address pairs, against a stand-in; make test-neutron against real ones
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
@@ -21,7 +22,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-peers test-upgrade bench fuzz lint licences build setup
+.PHONY: demo test soak test-docker test-docker-py test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -49,6 +50,16 @@ test-docker-py:
 	@scripts/setup.sh --docker-py
 	$(CARGO) test --locked --no-run --test docker_py
 	DOCKER_PY="$$(scripts/docker-py.sh)" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test docker_py -- --nocapture
+
+OPENSTACK_TESTS := PYTHONDONTWRITEBYTECODE=1 $(PRIVATE) "$$bin/python" -W ignore::DeprecationWarning -m unittest test_module test_role
+test-openstack:
+	@scripts/setup.sh --openstack
+	bin="$$(scripts/openstack.sh)" && cd tests/openstack && $(OPENSTACK_TESTS)
+
+# Neutron and Keystone from PyPI, on SQLite in a temporary folder: KEEP=1 keeps it.
+test-neutron:
+	@scripts/setup.sh --neutron
+	bin="$$(scripts/openstack.sh --real)" && cd tests/openstack && OPENSTACK=real $(OPENSTACK_TESTS)
 
 test-peers:
 	@scripts/setup.sh --peers

@@ -7,6 +7,8 @@
 #   scripts/setup.sh --peers                also what Felix and `make test-peers` need
 #   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
 #   scripts/setup.sh --docker-py            also installs docker-py's own tests: `make test-docker-py`
+#   scripts/setup.sh --openstack            also installs Ansible and openstacksdk: `make test-openstack`
+#   scripts/setup.sh --neutron              also installs Neutron and Keystone: `make test-neutron`
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
 # enables none. Root, cargo and (only when Consul must be built) go are needed beforehand.
@@ -15,13 +17,15 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false
+only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false openstack_needed=
 case "${1:-}" in
     --check) only_check=true ;;
     --no-consul) consul_needed=false ;;
     --docker-engine) engine_needed=true ;;
     --peers) peers_needed=true ;;
     --docker-py) docker_py_needed=true consul_needed=false ;;
+    --openstack) openstack_needed=--light consul_needed=false ;;
+    --neutron) openstack_needed=--real consul_needed=false ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -92,7 +96,7 @@ missing_packages() {
         have ipset || echo ipset
         have conntrack || echo conntrack
     fi
-    if $docker_py_needed && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
+    if { $docker_py_needed || [ -n "$openstack_needed" ]; } && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
     if $engine_needed; then
         have pkg-config || echo pkg-config
         [ -e /usr/include/seccomp.h ] || echo libseccomp-dev
@@ -168,4 +172,5 @@ static_busybox || fetch_static_busybox
 if $consul_needed; then "$here/consul.sh" >/dev/null; fi
 if $engine_needed; then "$here/docker-engine.sh" >/dev/null; fi
 if $docker_py_needed; then "$here/docker-py.sh" >/dev/null; fi
+if [ -n "$openstack_needed" ]; then "$here/openstack.sh" "$openstack_needed" >/dev/null; fi
 say "everything is there"
