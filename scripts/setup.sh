@@ -6,6 +6,7 @@
 #   scripts/setup.sh --no-consul            leaves Consul out: `make demo` builds it beside everything else
 #   scripts/setup.sh --peers                also what Felix and `make test-peers` need
 #   scripts/setup.sh --docker-engine        also builds a current Docker engine: `make test-docker`
+#   scripts/setup.sh --cluster              also what hosts in systemd-nspawn need: `make test-cluster`
 #   scripts/setup.sh --docker-py            also installs docker-py's own tests: `make test-docker-py`
 #   scripts/setup.sh --openstack            also installs Ansible and openstacksdk: `make test-openstack`
 #   scripts/setup.sh --neutron              also installs Neutron and Keystone: `make test-neutron`
@@ -17,12 +18,14 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false openstack_needed=
+only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false
+cluster_needed=false openstack_needed=
 case "${1:-}" in
     --check) only_check=true ;;
     --no-consul) consul_needed=false ;;
     --docker-engine) engine_needed=true ;;
     --peers) peers_needed=true ;;
+    --cluster) cluster_needed=true ;;
     --docker-py) docker_py_needed=true consul_needed=false ;;
     --openstack) openstack_needed=--light consul_needed=false ;;
     --neutron) openstack_needed=--real consul_needed=false ;;
@@ -96,7 +99,14 @@ missing_packages() {
         have ipset || echo ipset
         have conntrack || echo conntrack
     fi
-    if { $docker_py_needed || [ -n "$openstack_needed" ]; } && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
+    if $cluster_needed; then
+        have systemd-nspawn || echo systemd-container
+        have mmdebstrap || echo mmdebstrap
+        have dpkg-scanpackages || echo dpkg-dev
+        have ssh || echo openssh-client
+        have unshare || echo util-linux
+    fi
+    if { $docker_py_needed || $cluster_needed || [ -n "$openstack_needed" ]; } && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
     if $engine_needed; then
         have pkg-config || echo pkg-config
         [ -e /usr/include/seccomp.h ] || echo libseccomp-dev
@@ -173,4 +183,8 @@ if $consul_needed; then "$here/consul.sh" >/dev/null; fi
 if $engine_needed; then "$here/docker-engine.sh" >/dev/null; fi
 if $docker_py_needed; then "$here/docker-py.sh" >/dev/null; fi
 if [ -n "$openstack_needed" ]; then "$here/openstack.sh" "$openstack_needed" >/dev/null; fi
+if $cluster_needed; then
+    "$here/cluster/image.sh" >/dev/null
+    "$here/cluster/ansible.sh" >/dev/null
+fi
 say "everything is there"
