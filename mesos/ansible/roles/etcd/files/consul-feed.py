@@ -1,0 +1,1 @@
+../../calico/files/consul-feed.py
