@@ -3,6 +3,7 @@
 //! A task's environment is merged into the executor's own by Mesos, so nothing here may be taken from
 //! the environment. Every field has a default: a host with etcd and Consul on loopback needs no file.
 
+mod log;
 mod operator;
 mod paths;
 mod proxy;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls;
 
+pub use log::{Bytes, LogFormat, LogLevel, Logs};
 pub use operator::{Origin, Setting, CALICOCTL_CFG};
 pub use proxy::Proxy;
 pub use read::{ConfigError, Problem};
@@ -44,39 +46,9 @@ pub struct Config {
     pub limits: Limits,
     pub gc: Gc,
     pub proxy: Proxy,
-    pub log: Log,
+    pub log: Logs,
     pub metrics: Metrics,
     pub paths: Paths,
-}
-
-/// The executors' logs, on standard error in the sandbox.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Log {
-    /// Absent: by the agent's `--logging_level`, and DEBUG with GLOG_v in the agent's
-    /// `--executor_environment_variables`.
-    pub level: Option<LogLevel>,
-    pub format: LogFormat,
-}
-
-/// How much is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
-/// How a line is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    /// One object a line.
-    Json,
 }
 
 /// Calico's datastore.
@@ -288,7 +260,7 @@ pub struct Paths {
     pub nodename_file: PathBuf,
     /// Where Felix reports endpoints as programmed.
     pub endpoint_status: PathBuf,
-    /// Log files; the audit trail lies in the folder `audit` there. Root only.
+    /// A folder for each component's log files; see `logging::Component`. Root only.
     pub log: PathBuf,
     /// A unix socket that reads every step of every task and may hold it up, for fault tests: a released program has
     /// no such key.

@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use calico_mesos::logging::Rotated;
+use calico_mesos::config::Config;
+use calico_mesos::logging::{Component, Rotated};
 use kit::wait;
 
 /// `<number> <lines> <folder>`.
@@ -18,8 +19,12 @@ const WRITERS: usize = 100;
 const LENGTH: u64 = 100_000;
 const PIECES: u32 = 10;
 
+/// As the runtime's log, by the sizes of a configuration.
 fn log(folder: &Path) -> Rotated {
-    Rotated::new(folder.join("x.log")).bounded(LENGTH, PIECES)
+    let mut config = Config::default();
+    config.paths.log = folder.into();
+    (config.log.file_size.0, config.log.files) = (LENGTH, PIECES);
+    Component::Runtime.rotated(&config)
 }
 
 /// Writes its lines as soon as all writers are there. They differ in length, and each says how long it is.
@@ -47,12 +52,8 @@ fn start(number: usize, lines: usize, folder: &Path) -> Child {
 
 /// All pieces, the oldest first.
 fn pieces(folder: &Path) -> Vec<String> {
-    let path = |number: u32| match number {
-        0 => folder.join("x.log"),
-        number => folder.join(format!("x.log.{number}")),
-    };
-    let there = (0..100).rev().map(path).filter(|path| path.exists());
-    there.map(|path| fs::read_to_string(path).unwrap()).collect()
+    let pieces = Component::Runtime.pieces(folder).unwrap();
+    pieces.into_iter().map(|(_, piece)| std::io::read_to_string(piece).unwrap()).collect()
 }
 
 /// The numbers of the lines that each writer finds in the pieces.
@@ -67,10 +68,13 @@ fn lines(pieces: &[String]) -> BTreeMap<usize, Vec<usize>> {
     found
 }
 
-fn run(lines: usize) -> Vec<String> {
+fn run(lines: usize, before: Option<&str>) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
+    if let Some(before) = before {
+        fs::write(folder.path().join("calico-runc.log"), before).unwrap();
+    }
     let writers: Vec<Child> = (0..WRITERS).map(|number| start(number, lines, folder.path())).collect();
-    let ready = || fs::read_dir(folder.path()).unwrap().count() >= WRITERS;
+    let ready = || fs::read_dir(folder.path()).unwrap().count() >= WRITERS + usize::from(before.is_some());
     wait::blocking(wait::LIMIT, "all writers are ready", ready);
     fs::write(folder.path().join("go"), "").unwrap();
     for mut writer in writers {
@@ -84,14 +88,17 @@ fn a_hundred_processes_write_at_once() {
     if let Ok(what) = std::env::var(WRITER) {
         return write_lines(&what);
     }
-    // As much as there is room for: nothing is lost.
-    let kept = run(25);
+    // As much as there is room for: nothing is lost, nor what the release before has written.
+    let mut kept = run(25, Some("of the release before\n"));
     assert!(kept.len() > 5 && kept.iter().all(|piece| piece.ends_with('\n')));
+    let (first, rest) = kept[0].split_once('\n').unwrap();
+    assert_eq!(first, "of the release before");
+    kept[0] = rest.to_owned();
     let expected: BTreeMap<_, _> = (0..WRITERS).map(|number| (number, (0..25).collect())).collect();
     assert_eq!(lines(&kept), expected);
 
     // Three times as much: only the oldest is lost.
-    let kept = run(100);
+    let kept = run(100, None);
     assert_eq!(kept.len(), PIECES as usize);
     for piece in &kept {
         // Twice, and what each writer may add that has looked before.
@@ -120,6 +127,39 @@ fn on_a_small_disk(folder: &Path, script: &str) -> String {
 
 const RUNTIME_CONFIG: &str = "CALICO_MESOS_CONFIG";
 
+/// Docker is away, and no client comes: what the proxy says of itself stands at both places.
+#[test]
+fn the_proxys_lines_are_in_its_log_and_on_standard_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let text = format!(
+        "[paths]\nrun = {:?}\nstate = {:?}\nlog = {:?}\n[log]\nfile_size = \"64KB\"\nfiles = 3\n\
+         [proxy]\nlisten = \"\"\nsocket = {:?}\ndocker = \"unix://{}\"\n",
+        path("run"),
+        path("state"),
+        path("log"),
+        path("run/docker.sock"),
+        path("none.sock").display()
+    );
+    fs::write(path("config.toml"), text).unwrap();
+    let current = path("log/proxy/current");
+    let written = || fs::read_to_string(&current).unwrap_or_default();
+    let mut proxy = Command::new(env!("CARGO_BIN_EXE_calico-mesos"))
+        .arg("--config")
+        .arg(path("config.toml"))
+        .arg("proxy")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait::blocking(wait::LIMIT, "the proxy listens", || written().contains("listening at "));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(proxy.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let told = std::io::read_to_string(proxy.stderr.take().unwrap()).unwrap();
+    assert!(proxy.wait().unwrap().success(), "{told}");
+    assert!(told.contains(" ended: ") && told.starts_with('I'), "{told}");
+    assert_eq!(written(), told);
+}
+
 /// Of calico-runc each call is a process, and each refusal a line.
 #[test]
 fn a_full_disk_changes_nothing_for_the_runtime() {
@@ -140,7 +180,7 @@ fn a_full_disk_changes_nothing_for_the_runtime() {
              rm {0}/filler
              call
              echo LOG
-             cat {0}/calico-runc.log",
+             cat {0}/runtime/current",
             disk.display()
         ),
     );

@@ -21,8 +21,8 @@ pub struct Profile {
 impl Profile {
     /// The launches of an app, after those of the warm-up.
     pub fn read(log: &Path, app: &str, warm_up: usize) -> Self {
-        let text =
-            std::fs::read_to_string(log.join("audit/tasks.log")).expect("the executors wrote their steps");
+        let text = std::fs::read_to_string(log.join("audit/tasks/current"))
+            .expect("the executors wrote their steps");
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let launches = lines.filter(|line| line["event"] == "launch" && line["app"] == app).skip(warm_up);
         let mut profile = Self::default();

@@ -38,8 +38,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Config, DEFAULT_PATH};
-use crate::logging;
+use crate::config::DEFAULT_PATH;
+use crate::logging::{self, Component};
 
 use output::Out;
 use session::Session;
@@ -130,7 +130,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.verb {
         // A service: its steps are of interest.
-        Verb::Proxy => logging::executor(&Config::log_only(host(cli.config.as_deref())), "INFO"),
+        Verb::Proxy => logging::service(Component::Proxy, host(cli.config.as_deref())),
         _ => logging::cli(calicoctl::program()),
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

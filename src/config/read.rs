@@ -10,7 +10,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 
-use super::{Config, Docker, Log, DEFAULT_PATH};
+use super::{Config, Docker, Logs, DEFAULT_PATH};
 use crate::error::redacted;
 use crate::host::trust::{self, TrustError};
 use crate::names;
@@ -166,6 +166,7 @@ impl Config {
         if let Some(mtu) = self.node.mtu.filter(|mtu| !(576..=65535).contains(mtu)) {
             problems.push((Some("node.mtu"), format!("node.mtu: {mtu} is not between 576 and 65535")));
         }
+        problems.extend(self.log.problems());
         problems
     }
 
@@ -221,7 +222,7 @@ impl Config {
     }
 
     /// The section `[log]` in the same way: it counts before anything is known of a task.
-    pub fn log_only(path: &Path) -> Log {
+    pub fn log_only(path: &Path) -> Logs {
         section(path, "log").and_then(|table| table.try_into().ok()).unwrap_or_default()
     }
 }

@@ -212,7 +212,7 @@ codes! {
         "Check that calico/node runs on the agent and writes endpoint reports, see `policy.wait` in README.md."
     Gate "CM-GATE" Host
         "The gate refused the start: the task's network was not ready in time, or `calico-runc` did not reach the executor."
-        "Read the reason in the message and `calico-runc.log` on the agent."
+        "Read the reason in the message and `/var/log/calico/runtime/current` on the agent."
     Host "CM-HOST" Host
         "A file, folder or process that the task needs cannot be made on the agent."
         "Read the cause in the message: usually a full or read-only disk, or a limit on processes."

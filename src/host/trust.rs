@@ -101,10 +101,21 @@ fn closed(path: &Path, forbidden: u32, mode: u32) -> Result<(), TrustError> {
     }
 }
 
-/// The same for a folder that others may pass through to what is theirs, as to the proxy's socket, but not list: the rest
-/// of it is in private folders.
-pub fn passage(path: &Path) -> Result<(), TrustError> {
-    closed(path, 0o066, 0o711)
+/// The same for `paths.run`, through which others may pass to the proxy's socket, but which they may not list: the rest of
+/// it is in private folders. An executor of the release before closes it at each start: where the socket is there, it is
+/// opened again.
+pub fn passage(config: &Config) -> Result<(), TrustError> {
+    let path = &config.paths.run;
+    closed(path, 0o066, 0o711)?;
+    let socket = config.proxy.socket.as_deref().filter(|socket| socket.parent() == Some(path));
+    let meta = fs::metadata(path).ok().filter(|_| socket.is_some_and(Path::exists));
+    let is_closed = |meta: &fs::Metadata| meta.mode() & 0o011 != 0o011 && meta.uid() == geteuid().as_raw();
+    if meta.is_some_and(|meta| is_closed(&meta)) {
+        let opened = fs::set_permissions(path, Permissions::from_mode(0o711));
+        opened.map_err(|source| TrustError::Look { path: path.into(), source })?;
+        tracing::info!("{} is open again for those who may use the proxy's socket there", path.display());
+    }
+    Ok(())
 }
 
 /// A folder that others may read, such as the one for logs, where Calico's own programs write too.
@@ -132,7 +143,7 @@ pub fn everything(config: &Config) -> Result<(), TrustError> {
     ];
     public.into_iter().flatten().try_for_each(|path| file(path))?;
     config.secrets().try_for_each(secret)?;
-    passage(&config.paths.run)?;
+    passage(config)?;
     private_folder(&config.paths.state)
 }
 
@@ -283,15 +294,27 @@ mod tests {
     fn the_passage_to_the_proxys_socket_shows_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("run");
-        assert!(passage(&folder).is_ok());
+        let mut config = Config::default();
+        config.paths.run.clone_from(&folder);
+        config.proxy.socket = Some(folder.join("docker.sock"));
+        assert!(passage(&config).is_ok());
         fs::create_dir(&folder).unwrap();
-        for (before, after) in [(0o755, 0o711), (0o711, 0o711), (0o700, 0o700)] {
+        let passes = |before: u32| {
             mode(&folder, before);
-            passage(&folder).unwrap();
-            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, after, "{before:o}");
-        }
+            passage(&config).unwrap();
+            fs::metadata(&folder).unwrap().mode() & 0o777
+        };
+        assert_eq!([0o755, 0o711, 0o700].map(passes), [0o711, 0o711, 0o700]);
+        // An executor of the release before makes it 0700.
+        fs::write(folder.join("docker.sock"), "").unwrap();
+        assert_eq!([0o755, 0o711, 0o700].map(passes), [0o711; 3]);
         mode(&folder, 0o773);
-        assert!(told(passage(&folder)).contains("writable by others"));
+        assert!(told(passage(&config)).contains("writable by others"));
+        config.proxy.socket = Some(dir.path().join("elsewhere.sock"));
+        fs::write(dir.path().join("elsewhere.sock"), "").unwrap();
+        mode(&folder, 0o700);
+        passage(&config).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -7,15 +7,15 @@
 //! On a thread of a runtime nothing waits here, since a wait would stop all tasks of an executor: a line that cannot
 //! be placed at once, while another process holds a rotation up, goes to the logger (the sandbox) alone.
 
-use std::io::ErrorKind;
-use std::path::Path;
+use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
 use super::line::one_line;
-use super::Rotated;
+use super::{Component, Rotated};
+use crate::config::Config;
 
 /// One file of the folder; nothing is touched before the first line.
 #[derive(Debug, Clone)]
@@ -25,9 +25,9 @@ pub struct Log {
 }
 
 impl Log {
-    pub fn new(folder: &Path, name: &str) -> Self {
+    pub fn of(component: Component, config: &Config) -> Self {
         let root = nix::unistd::geteuid().is_root();
-        Self { file: root.then(|| Rotated::new(folder.join(name))) }
+        Self { file: root.then(|| component.rotated(config)) }
     }
 
     /// `2026-11-23T19:02:11.042Z 4711 text`, for people.
@@ -39,11 +39,7 @@ impl Log {
     pub fn write(&self, line: &str) {
         static REPORTED: AtomicBool = AtomicBool::new(false);
         let Some(file) = &self.file else { return };
-        let appended = match Handle::try_current() {
-            Ok(_) => file.append_now(line),
-            Err(_) => file.append(line),
-        };
-        match appended {
+        match append(file, line) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 tracing::warn!(
@@ -56,6 +52,43 @@ impl Log {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Waits for nothing on a thread of a runtime.
+fn append(file: &Rotated, line: &str) -> io::Result<()> {
+    match Handle::try_current() {
+        Ok(_) => file.append_now(line),
+        Err(_) => file.append(line),
+    }
+}
+
+/// Standard error, and a log besides: for a program whose lines stand in a journal that others keep.
+///
+/// A line that the file does not take is on standard error, where the first such fault is reported, too: not by the
+/// logger, which is at work here.
+#[derive(Debug, Clone)]
+pub(super) struct Both(pub Log);
+
+impl io::Write for Both {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        static REPORTED: AtomicBool = AtomicBool::new(false);
+        if let Some(file) = &self.0.file {
+            let text = String::from_utf8_lossy(lines);
+            if let Err(error) = append(file, text.trim_end_matches('\n')) {
+                if error.kind() != ErrorKind::WouldBlock && !REPORTED.swap(true, Ordering::Relaxed) {
+                    let path = file.path().display();
+                    let _ = writeln!(io::stderr(), "cannot write {path}: {error}; further lines may be lost");
+                }
+            }
+        }
+        // The logger writes a line at once.
+        io::stderr().write_all(lines)?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 

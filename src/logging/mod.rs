@@ -5,8 +5,9 @@
 //! RUST_LOG, which a task can set. Other crates log only warnings at any level: what they add may hold secrets. All
 //! that a task's life spawns names the task: see [`task`] and [`spawn`].
 //!
-//! What has to outlive a sandbox goes to files below `paths.log` besides: [`Log`].
+//! What has to outlive a sandbox goes to files below `paths.log` besides: [`Log`], a folder for each [`Component`].
 
+mod component;
 mod file;
 mod line;
 mod rotated;
@@ -14,17 +15,22 @@ mod rotated;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use tokio::task::JoinHandle;
 use tracing::instrument::Instrumented;
 use tracing::{Instrument, Level, Span};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{fmt, registry, reload, Registry};
 
-use crate::config::{Log as Settings, LogLevel};
+use crate::config::{Config, LogLevel, Logs as Settings};
 
+use file::Both;
+
+pub use component::Component;
 pub use file::{timestamp, Log};
 pub use rotated::Rotated;
 
@@ -34,10 +40,28 @@ static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 /// For `calico-executor`: one line a step. Nothing happens when a logger is set already. `flag`: the agent's
 /// `--logging_level`, which counts where the configuration sets none.
 pub fn executor(settings: &Settings, flag: &str) {
+    steps(settings, flag, std::io::stderr);
+}
+
+/// For a service: the same, in the component's log besides. The configuration's faults are the service's to report.
+pub fn service(component: Component, path: &Path) {
+    match Config::load(path) {
+        Ok(config) => {
+            let both = Both(Log::of(component, &config));
+            steps(&config.log, "INFO", move || both.clone());
+        }
+        Err(_) => executor(&Config::log_only(path), "INFO"),
+    }
+}
+
+fn steps<W>(settings: &Settings, flag: &str, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = settings.level.map_or_else(|| level_of_flag(flag), level);
     let (filter, handle) = reload::Layer::new(ours(level));
     let lines = fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         .with_ansi(false)
         // Telling on standard error that standard error is a broken pipe would panic.
         .log_internal_errors(false)

@@ -1,14 +1,14 @@
-//! A file of lines that many processes write at once, kept in pieces: `x.log`, `x.log.1` to `x.log.9`.
+//! A file of lines that many processes write at once, kept in pieces: `current`, `current.1` to `current.9`.
 //!
 //! No writer keeps it open. A line is one `write(2)` at the end of the file that the name leads to now, so that lines
 //! of several writers never mix, and no writer has to learn of a rotation:
 //!
 //! ```text
-//!  open, append ── full? ── lock ── still full? ── x.log.8 ► .9 … x.log ► x.log.1 ── open anew
-//!       └─────────── no ────────────────────────────────────────────────────────────────┴──► write
+//!  open, append ── full? ── lock ── still full? ── current.8 ► .9 … current ► current.1 ── open anew
+//!       └─────────── no ─────────────────────────────────────────────────────────────────────┴──► write
 //! ```
 //!
-//! The lock (`.x.log.lock`) is for rotating only and not waited for: a writer that finds it taken appends to the piece
+//! The lock (`.current.lock`) is for rotating only and not waited for: a writer that finds it taken appends to the piece
 //! that is there, which becomes longer by the lines of that moment. Only at twice its length does a writer pause, and
 //! only one that may ([`Rotated::append`]): [`Rotated::append_now`] fails instead, for a pause would stop everything
 //! else on the thread of a runtime. A process that is stopped while it rotates costs lines, never space, and no writer
@@ -21,13 +21,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
+use rustix::fs::{renameat_with, RenameFlags, CWD};
 
 use crate::host::files::make_private;
 
-/// Bytes a piece, as the logs of Calico's own early releases had it.
-const LENGTH: u64 = 1_000_000;
-/// How many pieces there are, the one that is written among them.
-const PIECES: u32 = 10;
+/// Bytes a piece, and how many pieces there are, where nothing else is set.
+const BOUNDS: (u64, u32) = (1_000_000, 10);
+/// How many pieces the release before kept.
+const PIECES_BEFORE: u32 = 10;
 /// Between looks at something that others are about to change.
 const PAUSE: Duration = Duration::from_micros(500);
 /// How often the end of the file is looked at before a line there counts as cut off.
@@ -43,16 +44,25 @@ pub struct Rotated {
     path: PathBuf,
     length: u64,
     pieces: u32,
+    before: Option<PathBuf>,
 }
 
 impl Rotated {
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), length: LENGTH, pieces: PIECES }
+        Self { path: path.into(), length: BOUNDS.0, pieces: BOUNDS.1, before: None }
     }
 
     /// Other bounds than the usual ten pieces of a megabyte.
     pub fn bounded(self, length: u64, pieces: u32) -> Self {
         Self { length, pieces: pieces.max(2), ..self }
+    }
+
+    /// Goes on with the file of another name, and its pieces, instead of a new one.
+    ///
+    /// A program of the release before may still write there: to the file that it has open, wherever that is now, and
+    /// then to a new one of the old name. The next rotation goes on with that one.
+    pub fn succeeding(self, before: impl Into<PathBuf>) -> Self {
+        Self { before: Some(before.into()), ..self }
     }
 
     pub fn path(&self) -> &Path {
@@ -113,7 +123,8 @@ impl Rotated {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let folder = self.path.parent().unwrap_or(Path::new("/"));
                 make_private(folder)?;
-                options.open(&self.path)?
+                self.take_over();
+                options.create(true).open(&self.path)?
             }
             opened => opened?,
         };
@@ -123,16 +134,35 @@ impl Rotated {
         }
     }
 
-    /// Moves every piece on by one, unless another process does so or was quicker.
-    fn make_room(&self, line: &str) -> io::Result<()> {
+    /// Puts the file of the release before in the place of a missing one, and its pieces beside it. What cannot be moved
+    /// stays, for readers to find there.
+    fn take_over(&self) {
+        let Some(before) = self.before.as_deref() else { return };
+        // Each writer that misses the file tries this before it makes a new one: the old one is never left behind.
+        if !move_unless_there(before, &self.path) {
+            return;
+        }
+        let Ok(Some(_lock)) = self.lock() else { return };
+        // Should another process have rotated meanwhile, the older ones stay together where they are.
+        let pieces = (1..PIECES_BEFORE).map(|number| (piece(before, number), self.piece(number)));
+        pieces.take_while(|(from, to)| move_unless_there(from, to)).for_each(drop);
+    }
+
+    /// Its holder may rename pieces. None: another process has it.
+    fn lock(&self) -> io::Result<Option<File>> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let lock = self.path.with_file_name(format!(".{name}.lock"));
-        let lock = careful().write(true).mode(0o600).open(lock)?;
+        let lock = careful().create(true).write(true).mode(0o600).open(lock)?;
         match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => Ok(Some(lock)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Moves every piece on by one, unless another process does so or was quicker.
+    fn make_room(&self, line: &str) -> io::Result<()> {
+        let Some(_lock) = self.lock()? else { return Ok(()) };
         match fs::metadata(&self.path) {
             Ok(meta) if self.is_full(meta.len(), line) => self.shift(),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -148,20 +178,36 @@ impl Rotated {
         for number in (1..free).rev() {
             fs::rename(self.piece(number), self.piece(number + 1))?;
         }
-        fs::rename(&self.path, self.piece(1))
+        fs::rename(&self.path, self.piece(1))?;
+        // Of a configuration that kept more.
+        (self.pieces..).take_while(|number| fs::remove_file(self.piece(*number)).is_ok()).for_each(drop);
+        Ok(())
     }
 
     fn piece(&self, number: u32) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{number}"));
-        name.into()
+        piece(&self.path, number)
     }
 }
 
-/// Made where it is missing, and never something else's place or a pipe without a reader.
+fn piece(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file())
+}
+
+/// Whatever of that name there is at that moment is moved, and replaces nothing.
+fn move_unless_there(from: &Path, to: &Path) -> bool {
+    is_file(from) && renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).is_ok()
+}
+
+/// Never something else's place or a pipe without a reader.
 fn careful() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
+    options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits());
     options
 }
 
@@ -209,6 +255,20 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         assert_eq!(mode(log.path.parent().unwrap()), 0o700);
         assert_eq!(mode(&log.path) & 0o027, 0, "others may read it");
+    }
+
+    #[test]
+    fn pieces_beyond_a_lower_number_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Rotated::new(folder.path().join("x.log")).bounded(1, 6);
+        for line in ["a", "b", "c", "d", "e"] {
+            log.append(line).unwrap();
+        }
+        let fewer = log.clone().bounded(1, 3);
+        fewer.append("f").unwrap();
+        let pieces: Vec<bool> = (1..6).map(|number| log.piece(number).exists()).collect();
+        assert_eq!(pieces, [true, true, false, false, false]);
+        assert_eq!((read(&log.path), read(&log.piece(2))), ("f\n".into(), "d\n".into()));
     }
 
     #[test]

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::sleep;
 
 use super::bindings::{is_docker_id, Binding, BindingError, Bindings};
 use super::create::Bound;
@@ -27,6 +29,8 @@ use crate::workload::{Docker, DockerError, DockerHost};
 
 /// The form of what the proxy's lock guards: the bindings.
 const FORM: u32 = 1;
+/// How often the way to the socket is looked at.
+const REACH: Duration = Duration::from_secs(5);
 
 /// Why there is no wiring.
 #[derive(Debug, thiserror::Error)]
@@ -125,9 +129,21 @@ impl Wiring {
         Ok(Arc::new(wiring))
     }
 
-    /// Starts what was refused while something was away, and forgets what is gone, until it is dropped.
+    /// Starts what was refused while something was away, forgets what is gone, and keeps its socket within reach, until it
+    /// is dropped.
     pub async fn keep(&self) {
-        restarts::keep(&self.config, &self.docker, &self.bindings, &self.lives).await;
+        let starts = restarts::keep(&self.config, &self.docker, &self.bindings, &self.lives);
+        tokio::join!(starts, self.stay_in_reach());
+    }
+
+    /// An executor of the release before closes the folder of the socket.
+    async fn stay_in_reach(&self) {
+        loop {
+            sleep(REACH).await;
+            if let Err(error) = trust::passage(&self.config) {
+                tracing::warn!("{}", chain(&error));
+            }
+        }
     }
 
     /// No container is bound: there is nothing to look for in an answer.

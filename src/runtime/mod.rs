@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Docker calls it for every step of every such container, so it starts in about a millisecond and
-//! links no async runtime. What it did at `create` and `start` stands in `calico-runc.log`. Nothing from the task is
+//! links no async runtime. What it did at `create` and `start` stands in its log. Nothing from the task is
 //! trusted here: the configuration's place comes from Docker's environment, the namespace from a folder that only root
 //! can write.
 
@@ -31,7 +31,7 @@ use std::time::Instant;
 
 use crate::config::{self, Config, ConfigError, DEFAULT_PATH};
 use crate::error;
-use crate::logging::Log;
+use crate::logging::{Component, Log};
 
 pub use argv::{Call, Subcommand};
 pub use oci::{edit, EditedSpec, OciError};
@@ -127,7 +127,7 @@ fn run(call: &Call) -> Result<PathBuf, RuntimeError> {
         Err(error) => format!("refused: {}", error::chain(error)),
     };
     let line = format!("{verb} {} after {:.1?}: {done}", call.id().unwrap_or("-"), began.elapsed());
-    Log::new(&config.paths.log, "calico-runc.log").say(&line);
+    Log::of(Component::Runtime, &config).say(&line);
     result.map(|_| config.runtime.path)
 }
 

@@ -38,12 +38,12 @@ async fn a_life_is_told_step_by_step() {
     let world = World::new().await;
     let task = world.running(&app("/web", "sleep 1000", calico())).await;
     let address = task.addresses()[0].clone();
-    let launched = trail(&world, "audit/tasks.log");
+    let launched = trail(&world, "audit/tasks/current");
     task.kill().await;
     world.nothing_left().await;
 
     let [launch] = launched.as_slice() else { panic!("{launched:?}") };
-    let lines = trail(&world, "audit/tasks.log");
+    let lines = trail(&world, "audit/tasks/current");
     let [first, teardown] = of(&lines, &task.id).try_into().unwrap();
     assert_eq!(first, launch);
     for (line, event, outcome) in [(launch, "launch", "running"), (teardown, "teardown", "killed")] {
@@ -65,7 +65,7 @@ async fn a_life_is_told_step_by_step() {
     steps.extend(names(teardown));
     assert_eq!(steps, Step::ALL.iter().map(|step| step.name()).collect::<Vec<_>>());
 
-    let addresses = trail(&world, "audit/addresses.log");
+    let addresses = trail(&world, "audit/current");
     let [given, returned] = of(&addresses, &task.id).try_into().unwrap();
     assert_eq!((&given["event"], &returned["event"]), (&json!("given"), &json!("returned")));
     for line in [given, returned] {
@@ -78,7 +78,7 @@ async fn a_life_is_told_step_by_step() {
     // The runtime's share, by Docker's id.
     let containers = world.containers().await;
     let id = containers[0]["Id"].as_str().unwrap();
-    let runtime = text(&world, "calico-runc.log");
+    let runtime = text(&world, "runtime/current");
     let [create, start] = runtime.lines().collect::<Vec<_>>().try_into().unwrap();
     assert!(create.contains(&format!(" create {id} after ")) && create.contains(": into "), "{create}");
     assert!(
@@ -113,7 +113,7 @@ async fn every_address_given_is_returned() {
     assert!(world.gc().status.success());
     world.nothing_left().await;
 
-    let addresses = trail(&world, "audit/addresses.log");
+    let addresses = trail(&world, "audit/current");
     let mut open: BTreeMap<&str, &str> = BTreeMap::new();
     for line in &addresses {
         let (address, task) = (line["address"].as_str().unwrap(), line["task"].as_str().unwrap());
@@ -128,7 +128,7 @@ async fn every_address_given_is_returned() {
     assert_eq!([&finished, &failed, &killed, &lost].map(|task| count(&task.id)), [2; 4]);
     assert_eq!(count(&outside.id), 0);
 
-    let lines = trail(&world, "audit/tasks.log");
+    let lines = trail(&world, "audit/tasks/current");
     let told = |task: &str| -> Vec<(Value, Value)> {
         of(&lines, task).iter().map(|line| (line["outcome"].clone(), line["code"].clone())).collect()
     };
@@ -145,7 +145,7 @@ async fn every_address_given_is_returned() {
     assert_eq!(told(&lost.id), [running(), pair("orphaned", Value::Null)]);
 
     // The cleaner tells each thing it took away.
-    let cleaned = text(&world, "gc.log");
+    let cleaned = text(&world, "gc/current");
     assert!(cleaned.lines().all(|line| line.contains(&lost.id)), "{cleaned}");
     for thing in ["interface removed", "endpoint removed", "given back", "nothing is left"] {
         assert_eq!(cleaned.lines().filter(|line| line.contains(thing)).count(), 1, "{thing}: {cleaned}");
@@ -175,14 +175,14 @@ async fn a_task_without_a_record_is_told_as_the_cleaners_work() {
     world.stack.docker.request("POST", &path, b"").await.unwrap();
     let deadline = std::time::Instant::now() + crate::world::LIMIT;
     while world.endpoints().await.len() > 1 {
-        assert!(std::time::Instant::now() < deadline, "{}", text(&world, "gc.log"));
+        assert!(std::time::Instant::now() < deadline, "{}", text(&world, "gc/current"));
         assert!(world.gc().status.success());
     }
 
-    let addresses = trail(&world, "audit/addresses.log");
+    let addresses = trail(&world, "audit/current");
     let told: Vec<_> = of(&addresses, &task.id).iter().map(|line| (&line["event"], &line["by"])).collect();
     assert_eq!(told, [(&json!("given"), &json!("executor")), (&json!("returned"), &json!("gc"))]);
-    let cleaned = text(&world, "gc.log");
+    let cleaned = text(&world, "gc/current");
     assert!(cleaned.contains(&format!("{}: {address} given back", task.id)), "{cleaned}");
     let figures = std::fs::read_to_string(figures).unwrap();
     let free = (1 << (32 - world.stack.pools[0].prefix_len())) - 1;
@@ -213,7 +213,7 @@ async fn a_full_log_disk_harms_no_task() {
     world.nothing_left().await;
     let told = task.log().lines().filter(|line| line.contains("cannot write")).count();
     assert_eq!(told, 1, "{}", task.log());
-    assert!(trail(&world, "audit/tasks.log").is_empty());
+    assert!(trail(&world, "audit/tasks/current").is_empty());
 }
 
 /// The trail holds what has been done: a cleaner that comes by in vain, again and again, must not push that out.
@@ -231,7 +231,11 @@ async fn an_outage_does_not_fill_the_trail() {
     world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
     assert!(world.gc().status.success());
     world.nothing_left().await;
-    let lines = trail(&world, "audit/tasks.log");
+    let cleaned = text(&world, "gc/current");
+    for wait in ["Calico: cannot be queried: ", &format!("{id}: left for the next cleaner: ")] {
+        assert_eq!(cleaned.matches(wait).count(), 1, "{wait}: {cleaned}");
+    }
+    let lines = trail(&world, "audit/tasks/current");
     let [_, stopped, released] = of(&lines, &id).try_into().unwrap();
     assert!(stopped["errors"][0].as_str().unwrap().starts_with("address: "), "{stopped}");
     assert_eq!((&stopped["addresses"], &released["errors"]), (&Value::Null, &Value::Null));

@@ -39,7 +39,7 @@ async fn is_destroyed(task: &Task<'_>) {
 }
 
 fn teardowns(world: &World, task: &str) -> Vec<(Value, Value, Value)> {
-    let lines = trail(world, "audit/tasks.log");
+    let lines = trail(world, "audit/tasks/current");
     let lines = of(&lines, task).into_iter().filter(|line| line["event"] == "teardown");
     lines.map(|line| (line["outcome"].clone(), line["code"].clone(), line["by"].clone())).collect()
 }

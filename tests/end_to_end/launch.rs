@@ -134,7 +134,7 @@ async fn a_docker_that_remaps_users_is_refused_before_anything_is_claimed() {
     let message = task.fails().await;
     assert!(message.contains("CM-DOCKER") && message.contains("userns-remap"), "{message}");
     task.executor_exit().await;
-    let audit = std::fs::read_to_string(world.config.paths.log.join("audit/addresses.log")).unwrap();
+    let audit = std::fs::read_to_string(world.config.paths.log.join("audit/current")).unwrap();
     assert!(audit.contains(&first.id) && !audit.contains(&task.id), "{audit}");
     // A task that wants nothing of Calico runs.
     let plain = world.launch(&app("/plain", "true", json!({}))).await;

@@ -172,7 +172,7 @@ async fn a_secret_that_others_can_read_is_no_secret() {
         let task = world.launch(&app).await;
         let message = task.fails().await;
         assert!(message.contains("CM-UNSAFE") && message.contains(says), "{message}");
-        let trail = std::fs::read_to_string(world.config.paths.log.join("audit/tasks.log")).unwrap();
+        let trail = std::fs::read_to_string(world.config.paths.log.join("audit/tasks/current")).unwrap();
         let told = |line: &&str| line.contains(&task.id) && line.contains(r#""event":"launch""#);
         let told: Vec<_> = trail.lines().filter(told).collect();
         assert!(told.len() == 1 && told[0].contains("CM-UNSAFE"), "{trail}");

@@ -327,7 +327,7 @@ async fn a_dead_node_gives_back_all_that_is_ours() {
     for identity in gone.iter().chain([&borrower]) {
         assert_eq!(keys_of(&dump, identity), Vec::<&String>::new(), "{identity:?}");
     }
-    let trail = host(&world, "a").paths.log.join("audit/addresses.log");
+    let trail = host(&world, "a").paths.log.join("audit/current");
     let trail = std::fs::read_to_string(trail).unwrap();
     let told = trail.lines().filter(|line| line.contains("returned") && line.contains(r#""by":"gc""#));
     assert_eq!(told.count(), gone.len() + 1, "{trail}");

@@ -191,7 +191,7 @@ async fn an_address_that_something_else_holds_stays_with_its_holder() {
     }
     assert_eq!(world.dump().await, before, "nothing is written for a task whose address is gone");
     // Both are named, once: a cleaner comes by every half minute.
-    for log in ["audit/addresses.log", "gc.log"] {
+    for log in ["audit/current", "gc/current"] {
         let text = std::fs::read_to_string(config.paths.log.join(log)).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| line.to_lowercase().contains("conflict")).collect();
         let [line] = lines[..] else { panic!("{text}") };
@@ -247,7 +247,7 @@ async fn a_cleaner_writes_again_what_living_tasks_have_lost() {
     let now = world.dump().await;
     assert_eq!(keys(&now), keys(&before));
     assert_eq!(clean(&config, false).await.items, []);
-    let audit = std::fs::read_to_string(config.paths.log.join("audit/addresses.log")).unwrap();
+    let audit = std::fs::read_to_string(config.paths.log.join("audit/current")).unwrap();
     assert_eq!(audit.lines().filter(|line| line.contains("\"restored\"")).count(), 60);
 }
 

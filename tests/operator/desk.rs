@@ -82,7 +82,7 @@ impl Desk {
 
     /// Objects of the lines in the audit trail of changes.
     pub fn trail(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(self.dir().join("log/audit/changes.log")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.dir().join("log/audit/changes/current")).unwrap_or_default();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

@@ -267,7 +267,7 @@ async fn what_is_damaged_or_away_hides_nothing_else() {
     let (id, journal) = (task.id.clone(), world.config.paths.journal());
     let damaged = journal.join("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d.json");
     std::fs::write(&damaged, "{\"format\":7,\"owner\":{\"version\":\"9.9.9\"}}").unwrap();
-    let trail = world.config.paths.log.join("audit/tasks.log");
+    let trail = world.config.paths.log.join("audit/tasks/current");
     let whole = std::fs::read_to_string(&trail).unwrap();
     std::fs::write(&trail, format!("{{half\n{whole}\u{0}\n")).unwrap();
     let output = run(&world, &["list", "-o", "name"]);
@@ -277,9 +277,16 @@ async fn what_is_damaged_or_away_hides_nothing_else() {
         warnings.contains("5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d.json is left out: it has format 7"),
         "{warnings}"
     );
-    assert!(warnings.contains("2 lines of ") && warnings.contains("tasks.log cannot be read"), "{warnings}");
+    assert!(
+        warnings.contains("2 lines of ") && warnings.contains("tasks/current cannot be read"),
+        "{warnings}"
+    );
     std::fs::remove_file(&damaged).unwrap();
-    std::fs::write(&trail, whole).unwrap();
+    std::fs::remove_file(&trail).unwrap();
+    // As the release before has left it.
+    std::fs::write(world.config.paths.log.join("audit/tasks.log"), whole).unwrap();
+    let launch = &document(&world, &["show", "/web"])["launch"];
+    assert_eq!(launch["outcome"], "running", "{launch}");
 
     // The endpoint's record is nonsense, and then its datastore is away.
     let endpoint = document(&world, &["show", "/web"])["endpoint"]["name"].as_str().unwrap().to_owned();

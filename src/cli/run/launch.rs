@@ -9,7 +9,7 @@ use crate::cli::complaint;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::Out;
 use crate::mesos::messages::TaskInfo;
-use crate::task::cleaner::{sweep, Sweep};
+use crate::task::cleaner::sweep;
 
 use super::inventory::{RunInventory, SeenOnHost};
 use super::local_run::LocalRun;
@@ -159,9 +159,8 @@ impl Launch<'_> {
         if after.is_empty() {
             return after;
         }
-        match sweep(&self.place.config).await {
-            Ok(Sweep::Done { .. } | Sweep::Busy) => {}
-            Err(error) => self.print_error(&error),
+        if let Err(error) = sweep(&self.place.config).await {
+            self.print_error(&error);
         }
         inventory.remove_containers().await;
         inventory.look(tasks).await

@@ -21,7 +21,7 @@ use crate::task::network::{self, holds};
 use crate::task::record::journal::{self, Found, Journal, JournalEntry, JournalError, Peeked, Record};
 use crate::workload::HostProcess;
 
-use super::records;
+use super::records::{self, TakenDown};
 
 /// A cleaner that looks at a record holds its lock for a moment.
 const LOOKED_AT: Duration = Duration::from_secs(2);
@@ -104,18 +104,7 @@ pub async fn finish(config: &Config, container: &ContainerId) -> Result<(), Fail
 
 /// Takes down what is over.
 pub async fn take_down(config: &Config, over: Vec<PathBuf>) {
-    for record in records::take_down(config, over, None).await {
-        match record {
-            records::TakenDown::Swept(swept) if swept.report.complete() => {}
-            records::TakenDown::Swept(swept) => {
-                let errors = swept.report.errors.join("; ");
-                tracing::warn!("could not clean up after {}: {errors}", swept.task_id);
-            }
-            records::TakenDown::Unreadable(path, why) => {
-                tracing::warn!("{} is left alone: {why}", path.display());
-            }
-        }
-    }
+    records::take_down(config, over, None).await.iter().for_each(TakenDown::tell);
 }
 
 /// A dockerd that is killed while a start waits at the gate leaves the container's init behind, which nothing starts or

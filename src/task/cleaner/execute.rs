@@ -72,9 +72,7 @@ pub(super) async fn execute(
             records::TakenDown::Swept(swept) => {
                 ends.insert(swept.container.clone(), End::Reported(swept.report));
             }
-            records::TakenDown::Unreadable(path, why) => {
-                tracing::warn!("{} is left alone: {why}", path.display());
-            }
+            unreadable @ records::TakenDown::Unreadable(..) => unreadable.tell(),
         }
     }
     for container in &plan.finish {

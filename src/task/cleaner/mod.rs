@@ -22,6 +22,7 @@ mod records;
 mod restore;
 mod seen;
 mod survey;
+mod waits;
 
 use std::fs::File;
 use std::io;
@@ -32,6 +33,7 @@ use crate::config::Config;
 use crate::error::chain;
 use crate::host::files::make_private;
 use crate::host::lock::{try_take, LockError};
+use crate::host::trust;
 use crate::names::ContainerId;
 
 use crate::task::record::journal::JournalError;
@@ -46,6 +48,7 @@ pub use records::living_tasks;
 pub use seen::{Silent, Survey};
 pub use survey::SurveyError;
 
+use records::TakenDown;
 use seen::SeenRecord;
 
 /// The format of the journal folder, which the lock guards; each record has a format of its own.
@@ -69,21 +72,10 @@ pub enum GcError {
 
 /// One record that was found without an owner, and taken down.
 #[derive(Debug)]
-pub struct Swept {
-    pub task_id: String,
-    pub container: ContainerId,
-    pub report: Report,
-}
-
-/// What a sweep of the records came to.
-#[derive(Debug)]
-pub enum Sweep {
-    /// Another cleaner is at work on this host.
-    Busy,
-    Done {
-        swept: Vec<Swept>,
-        unreadable: Vec<(PathBuf, String)>,
-    },
+struct Swept {
+    task_id: String,
+    container: ContainerId,
+    report: Report,
 }
 
 /// What a cleaner has seen and done.
@@ -126,6 +118,9 @@ pub async fn clean_without(
     gone: Option<&GoneDocker>,
 ) -> Result<Option<Cleaned>, GcError> {
     let Some(_lock) = lock(&config.paths.state)? else { return Ok(None) };
+    if let (false, Err(error)) = (dry_run, trust::passage(config)) {
+        tracing::warn!("{}", chain(&error));
+    }
     let survey = Survey::take(config, gone).await.map_err(GcError::Survey)?;
     let plan = Plan::make(&survey, &Rules { orphans: config.gc.orphans, grace });
     let fates = match dry_run {
@@ -137,6 +132,9 @@ pub async fn clean_without(
     }
     let mut figures = figures(&survey, &plan);
     let items: Vec<(Item, Fate)> = plan.items.into_iter().zip(fates).collect();
+    if !dry_run {
+        waits::note(config, &survey, &items);
+    }
     let finished = |(item, fate): &&(Item, Fate)| {
         item.kind == ItemKind::Journal && matches!(fate, Fate::Done | Fate::Gone)
     };
@@ -170,40 +168,23 @@ fn figures(survey: &Survey, plan: &Plan) -> Figures {
     figures
 }
 
-/// Takes down every record without an owner.
-pub async fn sweep(config: &Config) -> Result<Sweep, GcError> {
-    let Some(_lock) = lock(&config.paths.state)? else { return Ok(Sweep::Busy) };
+/// Takes down every record without an owner, unless another cleaner is at work on this host. What became of each is
+/// logged.
+pub async fn sweep(config: &Config) -> Result<(), GcError> {
+    let Some(_lock) = lock(&config.paths.state)? else { return Ok(()) };
     let files = records::files(&config.paths.journal())?;
-    let (mut swept, mut unreadable) = (Vec::new(), Vec::new());
-    for record in records::take_down(config, files, None).await {
-        match record {
-            records::TakenDown::Swept(one) => swept.push(*one),
-            records::TakenDown::Unreadable(path, why) => unreadable.push((path, why)),
-        }
-    }
-    Ok(Sweep::Done { swept, unreadable })
+    records::take_down(config, files, None).await.iter().for_each(TakenDown::tell);
+    Ok(())
 }
 
 /// A starting executor's share; what goes wrong here does not affect its own task.
 pub async fn sweep_in_background(config: PathBuf) {
-    let config = match Config::load(&config) {
-        Ok(config) => config,
-        Err(error) => return tracing::warn!("{}", chain(&error)),
+    let swept = match Config::load(&config) {
+        Ok(config) => sweep(&config).await.map_err(|error| chain(&error)),
+        Err(error) => Err(chain(&error)),
     };
-    match sweep(&config).await {
-        Ok(Sweep::Busy) => {}
-        Ok(Sweep::Done { swept, unreadable }) => {
-            for Swept { task_id, report, .. } in swept {
-                match report.errors.as_slice() {
-                    [] => tracing::info!("cleaned up after {task_id} whose executor had died"),
-                    errors => tracing::warn!("could not clean up after {task_id}: {}", errors.join("; ")),
-                }
-            }
-            for (path, why) in unreadable {
-                tracing::warn!("{} is left alone: {why}", path.display());
-            }
-        }
-        Err(error) => tracing::warn!("{}", chain(&error)),
+    if let Err(error) = swept {
+        tracing::warn!("{error}");
     }
 }
 

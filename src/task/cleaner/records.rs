@@ -25,6 +25,22 @@ pub(super) enum TakenDown {
     Unreadable(PathBuf, String),
 }
 
+impl TakenDown {
+    /// A line for the log of a program that does this besides its own work.
+    pub(super) fn tell(&self) {
+        match self {
+            Self::Swept(swept) if swept.report.complete() => {
+                tracing::info!("cleaned up after {}, which had no owner any more", swept.task_id);
+            }
+            Self::Swept(swept) => {
+                let errors = swept.report.errors.join("; ");
+                tracing::warn!("could not clean up after {}: {errors}", swept.task_id);
+            }
+            Self::Unreadable(path, why) => tracing::warn!("{} is left alone: {why}", path.display()),
+        }
+    }
+}
+
 /// Takes down the orphans among these files, without their Docker where that is the `gone` one. Each is taken over
 /// only when its turn has come.
 pub(super) async fn take_down(

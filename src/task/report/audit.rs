@@ -1,9 +1,9 @@
 //! The audit trail: which task had which address from when to when, and what every launch and every teardown did.
 //!
-//! It is made of JSON lines below `<paths.log>/audit/`, in three files, because they answer different questions and grow
-//! at different speeds. `addresses.log` answers "whose was 192.168.17.70 at noon" with a few hundred bytes an address.
-//! `tasks.log` has two long lines a life, with the time of each step, and must not rotate the addresses away.
-//! `changes.log` holds what operators changed by commands. What a cleaner removes is also in `gc.log`, for people.
+//! It is made of JSON lines below `<paths.log>/audit/`, in three logs, because they answer different questions and grow
+//! at different speeds. The one of addresses answers "whose was 192.168.17.70 at noon" with a few hundred bytes an
+//! address. `tasks/` has two long lines a life, with the time of each step, and must not rotate the addresses away.
+//! `changes/` holds what operators changed by commands. What a cleaner removes is also in its own log, for people.
 //!
 //! The trail follows what has happened: a line is written after the datastore has confirmed. The journal names the
 //! addresses that are held, so that a cleaner reports those that went by a release whose answer was lost. An executor
@@ -16,18 +16,13 @@ use serde::Serialize;
 use serde_json::{json, Map, Value};
 
 use crate::config::Config;
-use crate::logging::{timestamp, Log};
+use crate::logging::{timestamp, Component, Log};
 
 use crate::task::channel::{Ending, Order, Outcome};
 use crate::task::network;
 use crate::task::record::journal::{Owner, Record};
 use crate::task::report::steps::{Step, Steps};
 use crate::task::teardown::Report;
-
-pub(super) const ADDRESSES: &str = "addresses.log";
-pub(super) const TASKS: &str = "tasks.log";
-const CHANGES: &str = "changes.log";
-const CLEANER: &str = "gc.log";
 
 /// Whose address or life it is. A cleaner that finds things without a record leaves open what it cannot know.
 #[derive(Serialize)]
@@ -163,7 +158,7 @@ pub(in crate::task) fn written_again(config: &Config, record: &Record, addresses
 
 /// The task lives with an address that the datastore gives to something else.
 pub(in crate::task) fn conflict(config: &Config, record: &Record, address: IpAddr, holder: &str) {
-    write(config, ADDRESSES, "conflict", Conflict { address, holder }, record);
+    write(config, Component::Addresses, "conflict", Conflict { address, holder }, record);
     let line = format!(
         "CONFLICT: it lives here with {address}, which Calico's datastore gives to {holder}; end one of the two"
     );
@@ -174,7 +169,7 @@ pub(in crate::task) fn conflict(config: &Config, record: &Record, address: IpAdd
 pub(in crate::task) fn runs(config: &Config, record: &Record, addresses: &[IpAddr], steps: &Steps) {
     let (ending, steps) = (word("running"), times(steps, |_| true));
     let life = Life { ending, addresses, steps, sandbox: sandbox(), ..Life::default() };
-    write(config, TASKS, "launch", life, record);
+    write(config, Component::Tasks, "launch", life, record);
 }
 
 /// The launch of a task that was never started; nothing about one that was.
@@ -184,13 +179,13 @@ pub(in crate::task) fn never_ran(config: &Config, record: &Record, outcome: &Out
     }
     let steps = times(steps, |_| true);
     let life = Life { ending: outcome.into(), steps, sandbox: sandbox(), ..Life::default() };
-    write(config, TASKS, "launch", life, record);
+    write(config, Component::Tasks, "launch", life, record);
 }
 
 /// A launch that ended before there was a record: nothing had been made, so that no teardown follows.
 pub(in crate::task) fn refused(config: &Config, order: &Order, outcome: &Outcome) {
     let life = Life { ending: outcome.into(), sandbox: sandbox(), ..Life::default() };
-    write_about(config, TASKS, "launch", life, order.into(), By::Executor);
+    write_about(config, Component::Tasks, "launch", life, order.into(), By::Executor);
 }
 
 /// The teardown is done, or left to the next cleaner. `ending` is what the task came to; a cleaner does not have it
@@ -212,7 +207,7 @@ pub(in crate::task) fn taken_down(
     let by_cleaner = By::this(record) == By::Gc;
     // In an outage a cleaner comes by every half minute: what it could not do would push out all that was done.
     if !by_cleaner || report.complete() || report.has_removed() {
-        write(config, TASKS, "teardown", life, record);
+        write(config, Component::Tasks, "teardown", life, record);
     }
     if by_cleaner {
         lines(report).iter().for_each(|line| cleaner_says(config, &record.identity.task_id, line));
@@ -233,7 +228,7 @@ pub fn changed(config: &Config, object: &str, before: Option<&Value>, after: Opt
         "pid": std::process::id(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    Log::new(&config.paths.log.join("audit"), CHANGES).write(&line.to_string());
+    Log::of(Component::Changes, config).write(&line.to_string());
 }
 
 /// The name of this process's user, or the number where /etc/passwd does not have it: the C library, which may know
@@ -251,10 +246,10 @@ fn user() -> String {
 
 /// A line of the cleaner's own log, about a task or other work.
 pub(in crate::task) fn cleaner_says(config: &Config, about: &str, line: &str) {
-    Log::new(&config.paths.log, CLEANER).say(&format!("{about}: {line}"));
+    Log::of(Component::Gc, config).say(&format!("{about}: {line}"));
 }
 
-/// What a cleaner took away, a thing a line.
+/// What a cleaner took away, a thing a line. What it could not is in `cleaner::waits`.
 fn lines(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     let mut removed = |there: bool, what: String| lines.extend(there.then_some(what));
@@ -266,7 +261,6 @@ fn lines(report: &Report) -> Vec<String> {
     removed(report.endpoint, "endpoint removed".to_owned());
     removed(!report.addresses.is_empty(), format!("{} given back", network::join(&report.addresses)));
     removed(report.complete(), "nothing is left".to_owned());
-    lines.extend(report.errors.iter().map(|error| format!("left for the next cleaner: {error}")));
     lines
 }
 
@@ -278,17 +272,17 @@ fn times(steps: &Steps, wanted: impl Fn(Step) -> bool) -> Map<String, Value> {
 
 fn write_addresses(config: &Config, event: &str, record: &Record, addresses: &[IpAddr], profiles: &[String]) {
     for address in addresses {
-        write(config, ADDRESSES, event, Address { address: *address, profiles }, record);
+        write(config, Component::Addresses, event, Address { address: *address, profiles }, record);
     }
 }
 
-fn write<T: Serialize>(config: &Config, file: &str, event: &str, about: T, record: &Record) {
-    write_about(config, file, event, about, record.into(), By::this(record));
+fn write<T: Serialize>(config: &Config, log: Component, event: &str, about: T, record: &Record) {
+    write_about(config, log, event, about, record.into(), By::this(record));
 }
 
 fn write_about<T: Serialize>(
     config: &Config,
-    file: &str,
+    log: Component,
     event: &str,
     about: T,
     subject: Subject<'_>,
@@ -305,5 +299,5 @@ fn write_about<T: Serialize>(
     };
     // Plain data with text keys: serialising cannot fail.
     let text = serde_json::to_string(&line).unwrap_or_default();
-    Log::new(&config.paths.log.join("audit"), file).write(&text);
+    Log::of(log, config).write(&text);
 }

@@ -1,25 +1,20 @@
 //! The audit trail, read back: what it holds of each task, put together.
 //!
-//! The lines of a task lie in two files and several pieces of each ([`audit`](super::audit)); the oldest pieces go, so
-//! that a life may begin in the middle. A line that cannot be read is counted and left out.
+//! The lines of a task lie in two logs and several pieces of each ([`audit`](super::audit)), some of them where the
+//! release before wrote them; the oldest pieces go, so that a life may begin in the middle. A line that cannot be read is counted and left out.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::logging::Component;
 use crate::names::ContainerId;
-
-use super::audit::{ADDRESSES, TASKS};
 use crate::task::channel::Ending;
 
 /// All tasks of which the trail holds something, and how far back it goes.
@@ -73,7 +68,7 @@ pub struct Part {
     pub sandbox: Option<PathBuf>,
 }
 
-/// A line of either file.
+/// A line of either log.
 #[derive(Deserialize)]
 struct Line {
     time: String,
@@ -137,10 +132,9 @@ impl Trail {
 
     /// The same with the lives of these containers alone: a full trail has twenty thousand.
     pub fn read_where(config: &Config, is_wanted: impl Fn(&ContainerId) -> bool) -> io::Result<Self> {
-        let folder = config.paths.log.join("audit");
         let mut trail = Self::default();
-        for name in [TASKS, ADDRESSES] {
-            for (path, piece) in pieces(&folder, name)? {
+        for log in [Component::Tasks, Component::Addresses] {
+            for (path, piece) in log.pieces(&config.paths.log)? {
                 trail.take_in(&path, BufReader::new(piece), &is_wanted)?;
             }
         }
@@ -202,9 +196,12 @@ impl Life {
         let tenure = &mut self.addresses[index];
         match line.event.as_str() {
             "given" => {
+                // Lines of the release before may stand behind later ones.
+                if tenure.returned.as_ref().is_some_and(|returned| *returned < line.time) {
+                    tenure.returned = None;
+                }
                 tenure.given.get_or_insert(line.time);
                 tenure.profiles = line.profiles;
-                tenure.returned = None;
             }
             "restored" => tenure.returned = None,
             // A cleaner may repeat the line.
@@ -248,43 +245,10 @@ impl From<Line> for Part {
     }
 }
 
-/// The pieces of a rotated file, the oldest first. The newest is opened first, and each file once: what is rotated
-/// meanwhile is neither missed nor read twice.
-fn pieces(folder: &Path, name: &str) -> io::Result<Vec<(PathBuf, File)>> {
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
-        entries => entries?,
-    };
-    let mut numbers: Vec<u32> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('.')?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    // One more than there was: the oldest moves on as well.
-    let last = numbers.last().map_or(1, |last| last + 1);
-    for path in [folder.join(name)]
-        .into_iter()
-        .chain((1..=last).map(|number| folder.join(format!("{name}.{number}"))))
-    {
-        let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            // A link is no piece.
-            Err(error) if error.raw_os_error() == Some(Errno::ELOOP as i32) => continue,
-            file => file?,
-        };
-        let meta = file.metadata()?;
-        if meta.is_file() && seen.insert((meta.dev(), meta.ino())) {
-            found.push((path, file));
-        }
-    }
-    found.reverse();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ONE: &str = "5f3cbe1e-77aa-4d1b-8b0e-0c1f2a3b4c5d";
@@ -293,10 +257,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.paths.log = dir.path().into();
-        let audit = dir.path().join("audit");
-        fs::create_dir(&audit).unwrap();
-        fs::write(audit.join(TASKS), tasks.concat()).unwrap();
-        fs::write(audit.join(ADDRESSES), addresses.concat()).unwrap();
+        for (log, lines) in [(Component::Tasks, tasks), (Component::Addresses, addresses)] {
+            let path = log.current(dir.path());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, lines.concat()).unwrap();
+        }
         (dir, config)
     }
 
@@ -354,23 +319,37 @@ mod tests {
             trail(&["{\n", "\n", "[]\n", &other_types, &good, &good[..30]], &["\u{0}\u{0}", "\n"]);
         let trail = Trail::read(&config).unwrap();
         assert_eq!(trail.lives.len(), 1);
-        let audit = config.paths.log.join("audit");
-        assert_eq!(trail.damaged, [(audit.join(TASKS), 4), (audit.join(ADDRESSES), 1)].into());
+        let path = |log: Component| log.current(&config.paths.log);
+        assert_eq!(trail.damaged, [(path(Component::Tasks), 4), (path(Component::Addresses), 1)].into());
     }
 
     #[test]
     fn pieces_are_read_in_their_order_and_each_file_once() {
         let (dir, config) = trail(&[&line(9, "teardown", r#""outcome":"killed""#)], &[]);
-        let audit = dir.path().join("audit");
-        fs::write(audit.join("tasks.log.1"), line(5, "launch", r#""outcome":"running""#)).unwrap();
-        fs::write(audit.join("tasks.log.2"), line(1, "launch", r#""outcome":"failed""#)).unwrap();
-        fs::hard_link(audit.join("tasks.log.2"), audit.join("tasks.log.3")).unwrap();
-        fs::write(audit.join("tasks.log.old"), "not a piece\n").unwrap();
+        let tasks = dir.path().join("audit/tasks");
+        fs::write(tasks.join("current.1"), line(5, "launch", r#""outcome":"running""#)).unwrap();
+        fs::write(tasks.join("current.2"), line(1, "launch", r#""outcome":"failed""#)).unwrap();
+        fs::hard_link(tasks.join("current.2"), tasks.join("current.3")).unwrap();
+        fs::write(tasks.join("current.old"), "not a piece\n").unwrap();
         let trail = Trail::read(&config).unwrap();
         assert!(trail.damaged.is_empty());
         let life = trail.lives.values().next().unwrap();
         assert_eq!(life.launch.as_ref().unwrap().ending.outcome, "running");
         assert_eq!((life.teardowns.len(), trail.since.unwrap()), (1, "2026-11-28T20:00:01.000Z".into()));
+    }
+
+    #[test]
+    fn an_upgrade_loses_no_story() {
+        let (dir, config) = trail(&[&line(9, "teardown", r#""outcome":"killed""#)], &[]);
+        let audit = dir.path().join("audit");
+        fs::write(audit.join("tasks.log"), line(5, "launch", r#""outcome":"running""#)).unwrap();
+        fs::write(audit.join("tasks.log.1"), line(1, "launch", r#""outcome":"failed""#)).unwrap();
+        fs::write(audit.join("addresses.log"), line(3, "given", r#""address":"10.0.0.1""#)).unwrap();
+        let trail = Trail::read(&config).unwrap();
+        let life = trail.lives.values().next().unwrap();
+        assert_eq!(life.launch.as_ref().unwrap().ending.outcome, "running");
+        assert_eq!((life.teardowns.len(), life.addresses.len()), (1, 1));
+        assert_eq!(trail.since.unwrap(), "2026-11-28T20:00:01.000Z");
     }
 
     #[test]
