@@ -94,7 +94,7 @@ impl Bytes {
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let divides = |(_, factor): &&(&str, u64)| self.0 > 0 && self.0 % factor == 0;
+        let divides = |(_, factor): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*factor);
         let (name, factor) = UNITS.iter().find(divides).unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / factor)
     }
