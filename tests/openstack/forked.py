@@ -12,6 +12,8 @@ sys.path.insert(0, str(kit_paths.MODULE.parent))
 import neutron_address_pairs  # noqa: E402
 from ansible.module_utils import basic  # noqa: E402
 
+pairs_to_write = neutron_address_pairs.pairs_to_write
+
 
 def main(arguments, environment, answer):
     """Runs the module with these arguments, as JSON; sends back what it printed and its exit code."""

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ def _start():
     return made
 
 
+# An interrupted run takes its servers and folders away too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 CLOUD = _start()
 # Nothing that the module or Ansible leaves reaches the home folder, and none of the user's clouds is found.
 HOME = tempfile.TemporaryDirectory(prefix="calico-mesos-openstack-home-")

@@ -10,6 +10,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import cloud  # noqa: E402
+from forked import pairs_to_write  # noqa: E402
 from kit import CLOUD, NETWORK, REAL, Started, host, results, run, run_as_program  # noqa: E402
 
 
@@ -94,6 +95,7 @@ class Pairs(unittest.TestCase):
         others = [
             {"ip_address": "192.0.0.0/8"},
             {"ip_address": "192.168.0.0/24"},
+            {"ip_address": "192.168.3.4/16"},
             {"ip_address": NETWORK, "mac_address": "00:00:5e:00:01:03"},
         ]
         CLOUD.update(port, allowed_address_pairs=others)
@@ -132,6 +134,40 @@ class Pairs(unittest.TestCase):
 
     def test_no_hosts_is_no_change(self):
         self.assertFalse(run()["changed"])
+
+
+class Decision(unittest.TestCase):
+    """The list that a port must get, for ports as they may come."""
+
+    def test_nothing_is_lost_nothing_is_twice_and_the_second_time_nothing_is_to_do(self):
+        seed = random.randrange(1 << 32)
+        chance = random.Random(seed)
+        networks = ["10.%d.0.0/16" % number for number in range(4)] + ["10.0.0.0/8", "10.1.2.0/24", "fd00::/64", "10.3.0.1/32"]
+        spellings = networks + ["10.1.9.9/16", "10.3.0.1", "fd00:0::1/64", "0.0.0.0/0"]
+        own = "fa:16:3e:00:00:01"
+        for _ in range(3000):
+            macs = [own, own.upper(), "00:00:5e:00:01:01"]
+            every = [{"ip_address": text, "mac_address": mac} for text in spellings for mac in macs]
+            before = chance.sample(every, chance.randrange(6))
+            port = {"mac_address": own, "allowed_address_pairs": before, "port_security_enabled": True}
+            wanted = chance.sample(networks, chance.randrange(1, 4))
+            with self.subTest(seed=seed, before=before, wanted=wanted):
+                self.check(port, wanted)
+
+    def check(self, port, wanted):
+        """Adds the networks to the port, and takes them away again."""
+        before = port["allowed_address_pairs"]
+        after = pairs_to_write(port, wanted, "present")
+        if after is None:
+            after = before
+        self.assertEqual(after[: len(before)], before)
+        keys = [(pair["ip_address"], pair["mac_address"]) for pair in after]
+        self.assertEqual(len(set(keys)), len(keys))
+        self.assertIsNone(pairs_to_write({**port, "allowed_address_pairs": after}, wanted, "present"))
+        left = pairs_to_write({**port, "allowed_address_pairs": after}, wanted, "absent")
+        left = after if left is None else left
+        foreign = [pair for pair in before if pair["ip_address"] not in wanted or pair["mac_address"].lower() != port["mac_address"]]
+        self.assertEqual(left, foreign)
 
 
 class Lookup(unittest.TestCase):
@@ -397,9 +433,9 @@ class Faults(unittest.TestCase):
         self.assertEqual(set(results(run(*hosts)).values()), {"added"})
 
     def test_a_neutron_without_the_extension(self):
-        port = CLOUD.fake.ports[self.port["id"]]
-        del port["allowed_address_pairs"]
-        self.assertRegex(run(host(self.port))["msg"], "no extension allowed-address-pairs; calico_mode")
+        for field, extension in (("revision_number", "revision-if-match"), ("allowed_address_pairs", "allowed-address-pairs")):
+            del CLOUD.fake.ports[self.port["id"]][field]
+            self.assertRegex(run(host(self.port))["msg"], "no extension %s; calico_mode" % extension)
 
 
 if __name__ == "__main__":

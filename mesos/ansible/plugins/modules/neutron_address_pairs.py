@@ -242,7 +242,9 @@ def pairs_to_write(port, networks, state):
     pairs = list(port["allowed_address_pairs"])
     wanted = [ipaddress.ip_network(network) for network in networks]
     if state == "absent":
-        kept = [pair for pair in pairs if not (pair_network(pair) in wanted and same_mac(pair, port))]
+        # Exactly what this module writes; the same network in another spelling was written by another client.
+        own = {str(network) for network in wanted}
+        kept = [pair for pair in pairs if pair.get("ip_address") not in own or not same_mac(pair, port)]
         return kept if len(kept) < len(pairs) else None
     if needs_no_pairs(port):
         return None
@@ -313,8 +315,9 @@ class Host:
                 % (self.name, len(with_mac), self.sought(), ", ".join(sorted(port["id"] for port in with_mac)))
             )
         self.port = with_mac[0]
-        if "allowed_address_pairs" not in self.port:
-            raise Problem("this Neutron has no extension allowed-address-pairs; %s" % OTHER_MODES)
+        for field, extension in (("allowed_address_pairs", "allowed-address-pairs"), ("revision_number", "revision-if-match")):
+            if field not in self.port:
+                raise Problem("this Neutron has no extension %s; %s" % (extension, OTHER_MODES))
 
 
 def error_of(response):
