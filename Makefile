@@ -13,6 +13,7 @@
 # make lint    clippy and documentation, warnings are errors
 # make licences  the licence of every crate, and of every module of the Consul and the Docker engine that are built
 # make build   the three programs, optimised, in target/bin/
+# make deb     the Debian package, in target/dist/; DEB_PROFILE=debug of unoptimised programs, in seconds
 # make setup   installs the programs that these need (see scripts/setup.sh)
 
 CARGO ?= cargo
@@ -22,7 +23,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build setup
+.PHONY: demo test soak test-docker test-docker-py test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -101,6 +102,10 @@ build:
 	@mkdir -p target/bin
 	@host=$$(rustc -vV | sed -n 's/^host: //p'); for name in calico-executor calico-runc calico-mesos; do \
 		install "target/$$host/release/$$name" target/bin/; done
+
+deb:
+	@scripts/setup.sh --package
+	@CARGO='$(CARGO)' scripts/deb.sh
 
 setup:
 	@scripts/setup.sh

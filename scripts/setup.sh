@@ -10,6 +10,7 @@
 #   scripts/setup.sh --docker-py            also installs docker-py's own tests: `make test-docker-py`
 #   scripts/setup.sh --openstack            also installs Ansible and openstacksdk: `make test-openstack`
 #   scripts/setup.sh --neutron              also installs Neutron and Keystone: `make test-neutron`
+#   scripts/setup.sh --package              only what `make deb` needs: debhelper, lintian
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
 # enables none. Root, cargo and (only when Consul must be built) go are needed beforehand.
@@ -19,13 +20,14 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false
-cluster_needed=false openstack_needed=
+cluster_needed=false openstack_needed= only_package=false
 case "${1:-}" in
     --check) only_check=true ;;
     --no-consul) consul_needed=false ;;
     --docker-engine) engine_needed=true ;;
     --peers) peers_needed=true ;;
     --cluster) cluster_needed=true ;;
+    --package) only_package=true consul_needed=false ;;
     --docker-py) docker_py_needed=true consul_needed=false ;;
     --openstack) openstack_needed=--light consul_needed=false ;;
     --neutron) openstack_needed=--real consul_needed=false ;;
@@ -103,6 +105,7 @@ missing_packages() {
         have systemd-nspawn || echo systemd-container
         have mmdebstrap || echo mmdebstrap
         have dpkg-scanpackages || echo dpkg-dev
+        have dh || echo debhelper
         have ssh || echo openssh-client
         have unshare || echo util-linux
     fi
@@ -169,6 +172,16 @@ fetch_static_busybox() {
     rm -rf "$scratch"
 }
 
+if $only_package; then
+    packages=()
+    have dh || packages+=(debhelper)
+    have lintian || packages+=(lintian)
+    if [ "${#packages[@]}" != 0 ]; then
+        [ "$(id -u)" = 0 ] || die "needs root to install ${packages[*]}: run it as root (sudo make ...)"
+        install_packages "${packages[@]}"
+    fi
+    exit 0
+fi
 check_beforehand
 mapfile -t packages < <(missing_packages | sort -u)
 if $only_check; then

@@ -88,22 +88,27 @@ fn the_units_are_systemds_and_hide_nothing_of_the_host() {
         "calico-mesos-gc.timer",
         "calico-mesos-proxy.service",
         "calico-mesos-proxy.socket",
+        "calico-node.service",
     ];
     for name in names {
         let text = shipped(&format!("mesos/{name}"));
         let settings = text.lines().filter_map(|line| line.split_once('='));
         let names: Vec<&str> = settings.map(|(name, _)| name).collect();
         assert!(!names.iter().any(|name| HIDES.contains(name)), "{names:?}");
-        // Where it is installed on a host; here any program does.
-        fs::write(folder.path().join(name), text.replace("/usr/local/bin/calico-mesos", "/bin/true"))
-            .unwrap();
+        // Where they are installed on a host; here any program does.
+        let text = text
+            .replace("/usr/bin/calico-mesos", "/bin/true")
+            .replace("/usr/lib/calico-mesos/calico-node", "/bin/true");
+        fs::write(folder.path().join(name), text).unwrap();
     }
+    // calico/node's needs one.
+    fs::write(folder.path().join("docker.service"), "[Service]\nExecStart=/bin/true\n").unwrap();
     let service = shipped("mesos/calico-mesos-gc.service");
-    assert!(service.contains("\nExecStart=/usr/local/bin/calico-mesos gc --quiet\n"), "{service}");
+    assert!(service.contains("\nExecStart=/usr/bin/calico-mesos gc --quiet\n"), "{service}");
     let timer = shipped("mesos/calico-mesos-gc.timer");
     assert!(timer.contains("\nOnUnitInactiveSec=30s\n"), "{timer}");
     let proxy = shipped("mesos/calico-mesos-proxy.service");
-    assert!(proxy.contains("\nExecStart=/usr/local/bin/calico-mesos proxy\n"), "{proxy}");
+    assert!(proxy.contains("\nExecStart=/usr/bin/calico-mesos proxy\n"), "{proxy}");
     // Docker waits for the proxy when the host starts.
     assert!(
         !proxy.lines().any(|line| line.starts_with("After=") || line.starts_with("Requires=")),

@@ -1,6 +1,7 @@
 //! The timer that runs the cleaner every half minute, on hosts with systemd.
 //!
-//! Only files are written and removed: what systemd does with them is the operator's to say, as with the agent.
+//! Only files are written and removed: what systemd does with them is the operator's to say, as with the agent. Where
+//! the package has brought the units, none are written over them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,14 +13,18 @@ use crate::config::DEFAULT_PATH;
 use crate::error::FileError;
 use crate::host::files;
 
-const FOLDER: &str = "/etc/systemd/system";
-const TIMER: &str = "calico-mesos-gc.timer";
+/// Where units that were installed by hand lie; they win over the package's.
+pub const FOLDER: &str = "/etc/systemd/system";
+/// Where the package's units lie.
+pub const PACKAGED: &str = "/lib/systemd/system";
+pub const TIMER: &str = "calico-mesos-gc.timer";
+pub const SERVICE: &str = "calico-mesos-gc.service";
 const UNITS: [(&str, &str); 2] = [
-    ("calico-mesos-gc.service", include_str!("../../../mesos/calico-mesos-gc.service")),
+    (SERVICE, include_str!("../../../mesos/calico-mesos-gc.service")),
     (TIMER, include_str!("../../../mesos/calico-mesos-gc.timer")),
 ];
 /// How the shipped unit calls this program.
-const COMMAND: &str = "ExecStart=/usr/local/bin/calico-mesos gc";
+const COMMAND: &str = "ExecStart=/usr/bin/calico-mesos gc";
 
 #[derive(Debug, Args)]
 pub struct TimerArgs {
@@ -51,10 +56,15 @@ pub struct Changed {
 /// Writes the units where they are missing or of another release.
 pub fn install(arguments: &TimerArgs, config: &Path) -> Result<Changed, TimerError> {
     let program = std::env::current_exe().map_err(TimerError::Here)?;
+    let line = command(&program, config);
+    if arguments.units == Path::new(FOLDER) && packaged(Path::new(PACKAGED), &line) && !written(FOLDER) {
+        let sentences = vec![format!("the package has brought the timer; to start it: systemctl enable --now {TIMER}")];
+        return Ok(Changed { sentences, any: false });
+    }
     let mut changed = Vec::new();
     for (name, text) in UNITS {
         let path = arguments.units.join(name);
-        let wanted = text.replace(COMMAND, &command(&program, config));
+        let wanted = text.replace(COMMAND, &line);
         match ours(&path)? {
             Some(there) if there == wanted => continue,
             _ if arguments.dry_run => {}
@@ -85,9 +95,18 @@ pub fn uninstall(arguments: &TimerArgs) -> Result<Changed, TimerError> {
     Ok(told(&changed, arguments.dry_run, ("to remove", "removed"), &how))
 }
 
-/// Has the timer been written where systemd looks for it?
+/// Does the timer lie where systemd looks for it?
 pub fn is_installed() -> bool {
-    Path::new(FOLDER).join(TIMER).exists()
+    written(FOLDER) || written(PACKAGED)
+}
+
+fn written(folder: &str) -> bool {
+    Path::new(folder).join(TIMER).exists()
+}
+
+/// Has a package brought the units, for the same command?
+fn packaged(folder: &Path, line: &str) -> bool {
+    fs::read_to_string(folder.join(SERVICE)).is_ok_and(|text| text.contains(&format!("\n{line} ")))
 }
 
 fn told(changed: &[PathBuf], dry_run: bool, words: (&str, &str), how: &str) -> Changed {
@@ -163,6 +182,17 @@ mod tests {
         assert!(uninstall(&arguments(folder.path(), false)).unwrap().any);
         assert!(!uninstall(&arguments(folder.path(), false)).unwrap().any);
         assert_eq!(count(), 0);
+    }
+
+    #[test]
+    fn the_packages_units_are_known_by_their_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |program: &str| command(Path::new(program), Path::new(DEFAULT_PATH));
+        assert!(!packaged(folder.path(), &line("/usr/bin/calico-mesos")));
+        fs::write(folder.path().join(SERVICE), UNITS[0].1).unwrap();
+        assert!(packaged(folder.path(), &line("/usr/bin/calico-mesos")));
+        assert!(!packaged(folder.path(), &line("/usr/local/bin/calico-mesos")));
+        assert!(!packaged(folder.path(), &command(Path::new("/usr/bin/calico-mesos"), Path::new("/x"))));
     }
 
     #[test]
