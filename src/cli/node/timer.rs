@@ -58,7 +58,8 @@ pub fn install(arguments: &TimerArgs, config: &Path) -> Result<Changed, TimerErr
     let program = std::env::current_exe().map_err(TimerError::Here)?;
     let line = command(&program, config);
     if arguments.units == Path::new(FOLDER) && packaged(Path::new(PACKAGED), &line) && !written(FOLDER) {
-        let sentences = vec![format!("the package has brought the timer; to start it: systemctl enable --now {TIMER}")];
+        let sentences =
+            vec![format!("the package has brought the timer; to start it: systemctl enable --now {TIMER}")];
         return Ok(Changed { sentences, any: false });
     }
     let mut changed = Vec::new();
