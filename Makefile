@@ -77,8 +77,8 @@ test-upgrade: setup
 		'mount -t tmpfs tmpfs /var/log && exec "$$@"' private-logs $(PRIVATE) $(CARGO) test --locked --test upgrade
 
 bench: setup
-	$(CARGO) bench --locked --bench launch --bench proxy --no-run
-	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --no-fail-fast --bench launch --bench proxy
+	$(CARGO) bench --locked --bench launch --bench proxy --bench ipam --no-run
+	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --no-fail-fast --bench launch --bench proxy --bench ipam
 
 SECONDS ?= 60
 fuzz:

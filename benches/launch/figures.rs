@@ -7,6 +7,11 @@ use std::time::Duration;
 pub struct Figure(Vec<f64>);
 
 impl Figure {
+    #[allow(dead_code, reason = "some benches only")]
+    pub fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     pub fn add(&mut self, took: Duration) {
         self.push(took.as_secs_f64() * 1000.0);
     }

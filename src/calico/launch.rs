@@ -1,5 +1,6 @@
 //! A launch: look, plan, write.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,7 @@ use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-use super::files::Hint;
+use super::hint::Hint;
 use super::overlap::{prefixes_beside, Lengths};
 use super::plan::{self, LaunchPlan, PlanRequest, PlanStep, Purpose};
 use super::restore::Kept;
@@ -102,7 +103,7 @@ impl Datastore {
     pub async fn prepare(&mut self, identity: &Identity, wanted: &Wanted) -> Result<Prepared, CalicoError> {
         let started = Instant::now();
         self.check_profiles(wanted)?;
-        let hint = files::read_hint(&self.hint_file, &identity.node);
+        let hint = Hint::read(&self.hint_file, &identity.node);
         let mut snapshot = Snapshot::default();
         let ranges = question(identity, wanted, &hint);
         self.look(&mut snapshot, &ranges).await?;
@@ -258,38 +259,16 @@ impl Datastore {
         }
     }
 
+    fn remember(&self, node: &str, hint: &Hint, snapshot: &Snapshot, plan: &LaunchPlan) {
+        let next = hint.after(node, snapshot, plan);
+        if next != *hint {
+            next.write(&self.hint_file, node);
+        }
+    }
+
     /// Names are checked before they become part of a key. Which ones a task may use has been decided before.
     fn check_profiles(&self, wanted: &Wanted) -> Result<(), CalicoError> {
         wanted.profiles.iter().try_for_each(|name| super::validate_profile_name(name))
-    }
-
-    /// The blocks that served this launch are the first to be looked at next time, without looking for blocks around
-    /// them as long as the pools stay as they are.
-    fn remember(&self, node: &str, hint: &Hint, snapshot: &Snapshot, plan: &LaunchPlan) {
-        let mut blocks: Vec<IpNet> = plan.drafts.keys().copied().collect();
-        let families: Vec<bool> = blocks.iter().map(|cidr| cidr.addr().is_ipv4()).collect();
-        blocks.extend(hint.blocks.iter().filter(|cidr| !families.contains(&cidr.addr().is_ipv4())));
-        let still_holds = hint.mark == plan.mark && hint.revision <= snapshot.revision;
-        let own = [Family::V4, Family::V6].map(|family| snapshot.affinities(node, family));
-        let own: Vec<IpNet> = own.into_iter().flatten().map(|(cidr, _)| cidr).collect();
-        let mut alone = plan.alone.clone();
-        alone.retain(|cidr| own.contains(cidr) || plan.drafts.contains_key(cidr));
-        if still_holds {
-            alone.extend(hint.alone.iter().filter(|cidr| own.contains(cidr)));
-        }
-        let news = blocks.iter().any(|cidr| !hint.blocks.contains(cidr));
-        let next = match (still_holds, plan.tidy) {
-            (true, _) => Hint { blocks, alone: alone.into_iter().collect(), ..hint.clone() },
-            (false, true) => {
-                let (mark, revision) = (plan.mark.clone(), snapshot.revision);
-                Hint { blocks, mark, revision, alone: alone.into_iter().collect() }
-            }
-            // Empty blocks to be given up under these pools have not been looked for yet.
-            (false, false) => Hint { blocks, ..hint.clone() },
-        };
-        if news || next.mark != hint.mark || next.alone.iter().any(|cidr| !hint.alone.contains(cidr)) {
-            files::write_hint(&self.hint_file, node, &next);
-        }
     }
 }
 
@@ -327,6 +306,10 @@ fn question(identity: &Identity, wanted: &Wanted, hint: &Hint) -> Vec<Range> {
     };
     let mut ranges = question.ranges();
     ranges.extend(given.into_iter().flat_map(prefixes_beside).map(Range::Names));
+    let families: BTreeSet<Family> = hint.full.iter().map(|full| full.family).collect();
+    let wanted =
+        families.into_iter().filter(|family| wanted.addresses.contains(&AddressRequest::Auto(*family)));
+    ranges.extend(wanted.map(|family| Range::Count(keys::blocks(family))));
     ranges
 }
 

@@ -21,6 +21,7 @@ mod block;
 mod clock;
 mod error;
 mod files;
+mod hint;
 mod inventory;
 mod keys;
 mod labels;

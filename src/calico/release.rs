@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::block::{self, Block};
+use super::hint::Hint;
 use super::model::to_json;
 use super::overlap::Lengths;
 use super::snapshot::{Question, SeenBlock, Snapshot};
@@ -55,7 +56,7 @@ impl Datastore {
         holding: &[IpNet],
     ) -> Result<Option<Released>, CalicoError> {
         let _lock = files::ipam_lock(&self.lock_file, IPAM_LOCK_RELEASE).await;
-        let hint = files::read_hint(&self.hint_file, &identity.node);
+        let hint = Hint::read(&self.hint_file, &identity.node);
         let question = Question {
             node: &identity.node,
             endpoint: identity.endpoint_key(),

@@ -22,6 +22,7 @@ pub(super) struct Snapshot {
     entries: BTreeMap<String, ReadKey>,
     asked: BTreeSet<String>,
     names: BTreeMap<String, Names>,
+    counts: BTreeMap<String, i64>,
 }
 
 /// The keys below a prefix: all that were created up to a revision.
@@ -73,8 +74,13 @@ impl Question<'_> {
 impl Snapshot {
     /// Takes in an answer; what it covers replaces what was known before.
     pub(super) fn absorb(&mut self, ranges: &[Range], answer: ReadAnswer) {
-        for (range, found) in ranges.iter().zip(answer.ranges) {
+        let found = answer.ranges.into_iter().zip(answer.counts);
+        for (range, (found, count)) in ranges.iter().zip(found) {
             match range {
+                Range::Count(prefix) => {
+                    self.counts.insert(prefix.clone(), count);
+                    continue;
+                }
                 Range::Key(key) => {
                     self.entries.remove(key);
                     self.asked.insert(key.clone());
@@ -117,6 +123,21 @@ impl Snapshot {
     /// The keys of all blocks of a family, when they were asked for.
     pub(super) fn blocks(&self, family: Family) -> Option<&BTreeSet<String>> {
         self.names.get(&keys::blocks(family)).map(|names| &names.keys)
+    }
+
+    /// How many blocks of a family there are, when that was asked for.
+    pub(super) fn block_count(&self, family: Family) -> Option<i64> {
+        self.counts.get(&keys::blocks(family)).copied()
+    }
+
+    /// The blocks of a family that have been read and can be understood, but those of a plan.
+    pub(super) fn blocks_beside<T>(&self, family: Family, plan: &BTreeMap<IpNet, T>) -> Vec<(IpNet, Block)> {
+        let prefix = keys::blocks(family);
+        let blocks = self.below(&prefix).filter_map(|entry| {
+            let cidr = keys::cidr_of_key(&entry.key).filter(|cidr| !plan.contains_key(cidr))?;
+            Some((cidr, Block::parse(&entry.value, &cidr).ok()?))
+        });
+        blocks.collect()
     }
 
     /// The answer with the newest word on all keys below a prefix, if there is one.

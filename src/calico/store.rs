@@ -406,6 +406,9 @@ fn gets(ranges: &[Range]) -> Vec<TxnOp> {
         Range::Names(prefix) => {
             TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix().with_keys_only()))
         }
+        Range::Count(prefix) => {
+            TxnOp::get(prefix.as_str(), Some(GetOptions::new().with_prefix().with_count_only()))
+        }
     };
     ranges.iter().map(get).collect()
 }
@@ -442,10 +445,11 @@ fn operation(change: &Change) -> TxnOp {
 fn answer(response: TxnResponse) -> ReadAnswer {
     let revision = response.header().map_or(0, |header| header.revision());
     let ranges = response.op_responses().into_iter().map(|operation| match operation {
-        TxnOpResponse::Get(mut get) => get.take_kvs().into_iter().map(entry).collect(),
-        _ => Vec::new(),
+        TxnOpResponse::Get(mut get) => (get.take_kvs().into_iter().map(entry).collect(), get.count()),
+        _ => (Vec::new(), 0),
     });
-    ReadAnswer { revision, ranges: ranges.collect() }
+    let (ranges, counts) = ranges.unzip();
+    ReadAnswer { revision, ranges, counts }
 }
 
 fn entry(found: etcd_client::KeyValue) -> ReadKey {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{json, Value};
 
 use super::block::Block;
-use super::files::Hint;
+use super::hint::Hint;
 use super::plan::{make, PlanRequest, PlanStep};
 use super::snapshot::{Question, SeenBlock};
 use super::txn::{Change, ReadKey};
@@ -153,11 +153,13 @@ fn answer(store: &Store, ranges: &[Range]) -> ReadAnswer {
         |(key, value): (&String, &Vec<u8>)| ReadKey { key: key.clone(), value: value.clone(), revision: 7 };
     let found = |range: &Range| match range {
         Range::Key(key) => store.get_key_value(key).map(entry).into_iter().collect(),
-        Range::Prefix(prefix) | Range::Names(prefix) => {
+        Range::Prefix(prefix) | Range::Names(prefix) | Range::Count(prefix) => {
             store.iter().filter(|(key, _)| key.starts_with(prefix.as_str())).map(entry).collect()
         }
     };
-    ReadAnswer { revision: 9, ranges: ranges.iter().map(found).collect() }
+    let ranges: Vec<Vec<ReadKey>> = ranges.iter().map(found).collect();
+    let counts = ranges.iter().map(|found| found.len() as i64).collect();
+    ReadAnswer { revision: 9, ranges, counts }
 }
 
 /// A launch and its release, as [`Datastore`] does them; `None` where it is refused.

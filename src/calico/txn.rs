@@ -15,6 +15,8 @@ pub(super) enum Range {
     Prefix(String),
     /// The keys below a prefix without their values.
     Names(String),
+    /// How many keys there are below a prefix.
+    Count(String),
 }
 
 /// What must still be so for a write to happen.
@@ -35,11 +37,12 @@ pub(super) enum Change {
     Delete { key: String },
 }
 
-/// Entries in the order of the requested ranges.
+/// Entries, and how many there are, in the order of the requested ranges.
 #[derive(Debug, Clone)]
 pub(super) struct ReadAnswer {
     pub revision: i64,
     pub ranges: Vec<Vec<ReadKey>>,
+    pub counts: Vec<i64>,
 }
 
 #[derive(Debug)]

@@ -184,3 +184,66 @@ async fn a_local_cluster_is_made_only_where_nothing_is() {
     let address = world.launch(&task("laptop"), &auto()).await.unwrap().addresses[0];
     assert!(address.to_string().starts_with("192.168."));
 }
+
+/// Every block of the pool belongs to another host: what was found out once is not looked for again.
+#[tokio::test]
+async fn a_host_that_borrows_needs_one_read_and_one_write() {
+    let mut world = World::new(&["a", "b"], &[("small", r#"{"cidr":"10.65.0.0/26","blockSize":28}"#)]).await;
+    // Sixteen addresses a block: the fifth of each four tasks claims the next one.
+    let mut tasks = Vec::new();
+    for _ in 0..49 {
+        tasks.push(task("b"));
+        world.launch(&tasks[tasks.len() - 1], &auto()).await.unwrap();
+    }
+    let requests = async |world: &World| {
+        let mut datastore = world.connect("a").await;
+        let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+        let address = datastore.commit(prepared, MAC, Terms::default()).await.unwrap().addresses[0];
+        (datastore.requests(), address)
+    };
+    let (first, _) = requests(&world).await;
+    assert!(first > 2, "the names of all blocks, and the blocks, are read once");
+    for _ in 0..5 {
+        assert_eq!(requests(&world).await.0, 2);
+    }
+    // A block that becomes free is claimed, and no address is borrowed any longer.
+    for identity in &tasks[..16] {
+        world.connect("b").await.release(identity).await.unwrap();
+    }
+    let freed =
+        world.dump().await.into_iter().find(|(key, value)| {
+            key.starts_with(&format!("{IPAM}/assignment/")) && !value.contains("handle_id")
+        });
+    let (key, _) = freed.expect("sixteen tasks had a block of their own");
+    let cidr = key.rsplit('/').next().unwrap().to_owned();
+    world.delete(&key).await;
+    world.delete(&format!("{IPAM}/host/b/ipv4/block/{cidr}")).await;
+    let (_, address) = requests(&world).await;
+    let claimed: ipnet::IpNet = cidr.replace('-', "/").parse().unwrap();
+    assert!(claimed.contains(&address), "{address} is not in {claimed}");
+    assert!(world.dump().await.contains_key(&format!("{IPAM}/host/a/ipv4/block/{cidr}")));
+}
+
+/// A full block is followed by one that is known to have room.
+#[tokio::test]
+async fn a_host_whose_blocks_are_nearly_full_reads_them_once() {
+    let world = World::new(&["a"], &[("small", r#"{"cidr":"10.65.0.0/24","blockSize":29}"#)]).await;
+    let mut tasks = Vec::new();
+    for _ in 0..160 {
+        tasks.push(task("a"));
+        world.launch(&tasks[tasks.len() - 1], &auto()).await.unwrap();
+    }
+    // One address comes back in each of the twenty blocks.
+    for identity in tasks.iter().step_by(8) {
+        world.connect("a").await.release(identity).await.unwrap();
+    }
+    let mut requests = Vec::new();
+    for _ in 0..20 {
+        let mut datastore = world.connect("a").await;
+        let prepared = datastore.prepare(&task("a"), &auto()).await.unwrap();
+        datastore.commit(prepared, MAC, Terms::default()).await.unwrap();
+        requests.push(datastore.requests());
+    }
+    let further: u64 = requests.iter().map(|count| count - 2).sum();
+    assert!(further <= 1, "{requests:?}");
+}

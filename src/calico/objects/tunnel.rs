@@ -8,7 +8,8 @@ use serde_json::{json, Value};
 
 use super::fresh::tunnel_of;
 use super::{fresh, Edited, Kind, NodeView, Object, TunnelMode};
-use crate::calico::files::{self, Hint};
+use crate::calico::files;
+use crate::calico::hint::Hint;
 use crate::calico::model::to_json;
 use crate::calico::plan::{self, PlanRequest, PlanStep, Purpose};
 use crate::calico::snapshot::{Question, Snapshot};

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::block::Block;
+use super::super::hint::Full;
 use super::super::overlap::{overlap, Occupied};
 use super::super::txn::Change;
 use super::super::{clock, keys, pool, CalicoError, Family};
@@ -209,10 +210,13 @@ impl Planner<'_> {
     /// The first block of the walk that nothing overlaps. Where blocks of another size leave no room for a whole one,
     /// the largest part of one that is left.
     fn try_new_block(&mut self, family: Family, pools: &[&Pool]) -> Found<Option<IpAddr>> {
-        let Some(existing) = self.view.blocks(family) else {
+        let Some(names) = self.view.blocks(family) else {
+            if self.is_still_full(family, pools) {
+                return Ok(None);
+            }
             return Err(Halt::More(vec![Range::Names(keys::blocks(family))]));
         };
-        let existing = existing.iter().filter_map(|key| keys::cidr_of_key(key));
+        let existing = names.iter().filter_map(|key| keys::cidr_of_key(key));
         let taken = Occupied::new(existing.chain(self.plan.drafts.keys().copied()));
         let open = |cidr: &IpNet| !pool::is_reserved(cidr, &self.reserved);
         let whole = |pool: &Pool| {
@@ -223,15 +227,36 @@ impl Planner<'_> {
             places.filter_map(|cidr| taken.gap(&cidr)).find(open)
         };
         let all = || pools.iter().copied();
-        let Some(cidr) = all().find_map(whole).or_else(|| all().find_map(part)) else { return Ok(None) };
+        let Some(cidr) = all().find_map(whole).or_else(|| all().find_map(part)) else {
+            let blocks = i64::try_from(names.len()).unwrap_or(i64::MAX);
+            self.plan.full.push(Full { family, pools: names_of(pools), blocks });
+            return Ok(None);
+        };
         let block = self.claim_alone(&cidr);
         Ok(self.take_free(&cidr, block, 0, pools, &Around::default()))
+    }
+
+    /// An earlier launch found no place for a block, and since then there are as many blocks as before.
+    fn is_still_full(&self, family: Family, pools: &[&Pool]) -> bool {
+        let Some(blocks) = self.view.block_count(family).filter(|_| self.trusts_hint) else { return false };
+        let names = names_of(pools);
+        let same = |full: &Full| (full.family, &full.pools, full.blocks) == (family, &names, blocks);
+        self.request.hint.full.iter().any(same)
     }
 
     /// Every block is claimed: one of ours whose affinity was lost, one that may be borrowed from, or,
     /// where borrowing is forbidden, an empty one of another host.
     fn try_any_block(&mut self, family: Family, pools: &[&Pool]) -> Found<Option<IpAddr>> {
-        let existing = self.view.blocks(family).cloned().unwrap_or_default();
+        let Some(existing) = self.view.blocks(family).cloned() else {
+            // The pools were full at an earlier launch: where that one found an address is the first place to look.
+            for cidr in self.request.hint.blocks.iter().filter(|cidr| reaches(pools, cidr)) {
+                let SeenBlock::There(block, revision) = self.block(cidr) else { continue };
+                if let Some(address) = self.try_claimed(cidr, *block, revision, pools)? {
+                    return Ok(Some(address));
+                }
+            }
+            return Err(Halt::More(vec![Range::Names(keys::blocks(family))]));
+        };
         let mut claimed: Vec<IpNet> = Vec::new();
         for pool in pools {
             let of_pool = existing.iter().filter_map(|key| keys::cidr_of_key(key));
@@ -317,6 +342,10 @@ fn of_family<'a>(named: &'a [Pool], family: Family, serving: &[&Pool]) -> Result
         });
     }
     Ok(pools)
+}
+
+fn names_of(pools: &[&Pool]) -> Vec<String> {
+    pools.iter().map(|pool| pool.name.clone()).collect()
 }
 
 fn reaches(pools: &[&Pool], cidr: &IpNet) -> bool {

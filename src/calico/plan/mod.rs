@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 
 use super::block::{self, Attribute, Block};
-use super::files::Hint;
+use super::hint::{Full, Hint};
 use super::model::{Affinity, Extra, IpamConfig};
 use super::overlap::Lengths;
 use super::pool::{self, Pool};
@@ -80,6 +80,8 @@ pub(super) struct LaunchPlan {
     pub mark: String,
     /// No empty block of this node is left in a pool that no longer serves the node.
     pub tidy: bool,
+    /// Pools in which no new block found a place.
+    pub full: Vec<Full>,
 }
 
 /// Why planning stops before the end.
