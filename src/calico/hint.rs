@@ -50,9 +50,9 @@ pub(super) struct Hint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Full {
     pub family: Family,
-    /// The names of the pools that were looked at.
+    /// The names of the pools.
     pub pools: Vec<String>,
-    /// All blocks of the family, in whatever pool.
+    /// The number of the family's blocks, in all pools.
     pub blocks: i64,
 }
 
