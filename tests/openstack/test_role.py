@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,23 @@ class Role(unittest.TestCase):
         networks = [NETWORK, "fd00:10::/64"]
         self.actions("present", calico_openstack_match_mac=False, calico_openstack_networks=networks)
         self.assertEqual(self.pairs(), [set(networks)] * 3)
+
+    def test_credentials_are_found_where_the_sdk_looks(self):
+        files = [str(COLLECTION / "roles/calico" / part / "main.yml") for part in ("defaults", "vars")]
+        show = {"ansible.builtin.debug": {"msg": "found: {{ calico_openstack_credentials }}"}}
+        named = {**show, "vars": {"calico_openstack_cloud": "here"}}
+        given = {**show, "vars": {"calico_openstack_auth": {"auth_url": CLOUD.keystone}}}
+        play = {"hosts": "worker0", "gather_facts": False, "vars_files": files, "tasks": [show, named, given]}
+        here = {"PWD": str(self.folder)}
+        for environment, file, expected in (
+            (here, False, ["False", "True", "True"]),
+            ({**here, "OS_CLOUD": "here"}, False, ["True"] * 3),
+            (here, True, ["True"] * 3),
+        ):
+            if file:
+                (self.folder / "clouds.yaml").write_text("{}")
+            output = "".join(self.playbook(json.dumps([play]), environment=environment))
+            self.assertEqual(re.findall("found: (True|False)", output), expected, output)
 
     def test_the_module_of_the_collection(self):
         place = self.folder / "collections/ansible_collections/calico_mesos"

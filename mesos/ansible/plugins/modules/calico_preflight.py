@@ -272,7 +272,7 @@ def iptables_leftovers(backend):
 def cloud(dmi="/sys/class/dmi/id"):
     """The cloud by the machine's own description; empty where it does not tell."""
     field = {name: (read(os.path.join(dmi, name)) or "").strip() for name in ("sys_vendor", "product_name", "chassis_asset_tag")}
-    if "openstack" in (field["sys_vendor"] + field["product_name"]).lower():
+    if "openstack" in " ".join(field.values()).lower():
         return "openstack"
     return "azure" if field["chassis_asset_tag"] == AZURE_TAG else ""
 
@@ -400,6 +400,11 @@ class Preflight:
             self.problems.append(
                 "calico_mode is %r, and this host's kernel %s has no VXLAN (module vxlan): install the module, or set calico_mode "
                 "to ipip or bgp" % (self.settings["mode"], release)
+            )
+        if on_openstack and self.settings["mode"] == "bgp" and not self.settings["openstack_credentials"]:
+            self.warnings.append(
+                "calico_mode is 'bgp' on OpenStack, and there are no credentials for Neutron: it drops what tasks send unless "
+                "the address pairs of this host's port allow calico_network, or its port security is off"
             )
         if self.settings["mode"] == "auto" and "no IPIP" in why:
             self.warnings.append("the kernel of this host has no IPIP: calico_mode auto chooses vxlan")
