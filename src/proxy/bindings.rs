@@ -9,8 +9,10 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::create::Bound;
 use crate::config::{Config, Paths};
@@ -173,6 +175,16 @@ impl Bindings {
             }
         }
         Ok(())
+    }
+
+    /// Notes a start that has come to nothing without its client's doing, as the runtime notes those that it refuses.
+    pub fn note_refused(&self, id: &str, why: &str) {
+        let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let line = json!({ "time": time, "why": why }).to_string();
+        let path = self.paths.refused_start(id);
+        if let Err(error) = files::replace(&path, |new| new.write_all(line.as_bytes())) {
+            tracing::warn!("cannot write {}: {error}; the container is not started again", path.display());
+        }
     }
 
     pub fn is_refused(&self, id: &str) -> bool {

@@ -10,7 +10,8 @@
 //!                                   wiring ──► bindings   each container, on the disk
 //!                                     │          ▲
 //!                                     ▼          │
-//! calico-runc ──► gate_socket ──────► lives ─────┘        a life for each start; restarts: the refused ones
+//! calico-runc ──► gate_socket ──────► lives ─────┘        a life for each start; restarts: the refused ones;
+//!                                                     looks: what Docker's list shows
 //! ```
 //!
 //! The whole API passes. A request is looked into only where `route` finds a call that has a meaning here; all others
@@ -31,6 +32,7 @@ mod gate_socket;
 pub mod json;
 mod listen;
 mod lives;
+mod looks;
 mod restarts;
 mod route;
 mod serve;

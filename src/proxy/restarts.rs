@@ -1,5 +1,5 @@
-//! What the proxy does by itself: it starts containers whose start was refused because something was away, and forgets
-//! containers that are gone.
+//! The starts that the proxy makes by itself: of containers whose start was refused because something was away. It also
+//! looks at Docker's list from time to time, see [`super::looks`].
 //!
 //! Docker tries a start by a restart policy once. A start that was refused because the proxy, etcd or Felix was away is
 //! noted beside the binding, and made again here, with growing pauses, if the container had run before and its policy
@@ -16,11 +16,11 @@ use tokio::time::{sleep, Instant};
 
 use super::bindings::{Binding, Bindings};
 use super::lives::Lives;
-use super::wiring::forget;
+use super::looks::Looks;
 use crate::config::Config;
 use crate::error::chain;
 use crate::limits::{DOCKER_INSPECT, START_WITHOUT_GATE};
-use crate::workload::{Docker, DockerError, DockerHost};
+use crate::workload::{Docker, DockerHost};
 
 /// How often notes are looked for: a look at a few files.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bi
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut counted: Option<Instant> = None;
     let (mut starting, mut starts) = (BTreeSet::new(), JoinSet::new());
+    let mut looks = Looks::default();
     loop {
         tokio::select! {
             Some(Ok(id)) = starts.join_next() => {
@@ -73,7 +74,7 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bi
         let Ok(docker) = Docker::connect_with(docker, config.docker.tls(), "").await else { continue };
         if counts {
             counted = Some(now);
-            look_at_containers(&docker, bindings, lives).await;
+            looks.look(&docker, bindings, lives).await;
         }
         for binding in turn {
             starting.insert(binding.id.clone());
@@ -82,26 +83,6 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bi
                 start_again(&docker, &bindings, &binding).await;
                 binding.id.clone()
             });
-        }
-    }
-}
-
-/// Forgets containers that are gone, and passes the health of the others on.
-async fn look_at_containers(docker: &Docker, bindings: &Bindings, lives: &Lives) {
-    // Before the list: what is bound meanwhile is not in it.
-    let known = bindings.all();
-    let Ok(listed) = docker.containers().await else { return };
-    for binding in known {
-        if let Some(container) = listed.iter().find(|container| container.id == binding.id) {
-            if let Some(healthy) = container.healthy {
-                lives.health(&binding.id, healthy);
-            }
-            continue;
-        }
-        // The list leaves out what it cannot understand.
-        if let Err(DockerError::NoContainer { .. }) = docker.inspect_once(&binding.id, DOCKER_INSPECT).await {
-            tracing::info!("{}: the container is gone", binding.bound.task_id);
-            forget(bindings, lives, &binding.id);
         }
     }
 }

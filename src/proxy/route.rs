@@ -26,9 +26,13 @@ pub(super) enum DockerRoute<'a> {
     },
     Kill {
         container: Cow<'a, str>,
+        /// By a signal that may mean anything to it; otherwise by SIGKILL.
+        signalled: bool,
     },
     Remove {
         container: Cow<'a, str>,
+        /// Also while it runs.
+        force: bool,
     },
     Inspect {
         container: Cow<'a, str>,
@@ -64,7 +68,10 @@ impl<'a> DockerRoute<'a> {
             Method::GET => named(&path, "/containers/", "/json")
                 .map_or(Self::Pass, |container| Self::Inspect { container }),
             Method::DELETE => {
-                named(&path, "/containers/", "").map_or(Self::Pass, |container| Self::Remove { container })
+                let force =
+                    parameter(uri.query().unwrap_or_default(), "force").is_some_and(|word| is_true(&word));
+                named(&path, "/containers/", "")
+                    .map_or(Self::Pass, |container| Self::Remove { container, force })
             }
             _ => Self::Pass,
         }
@@ -87,7 +94,10 @@ impl<'a> DockerRoute<'a> {
             return Self::Stop { container };
         }
         if let Some(container) = named(path, "/containers/", "/kill") {
-            return Self::Kill { container };
+            let signal = parameter(uri.query().unwrap_or_default(), "signal");
+            let signalled =
+                signal.is_some_and(|word| !matches!(word.to_uppercase().as_str(), "KILL" | "SIGKILL" | "9"));
+            return Self::Kill { container, signalled };
         }
         if let Some(container) = named(path, "/containers/", "/checkpoints") {
             return Self::Checkpoint { container };
@@ -180,6 +190,11 @@ fn parameter(query: &str, name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
+/// A flag as Docker reads it.
+fn is_true(word: &str) -> bool {
+    !matches!(word.trim().to_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -270,12 +285,20 @@ mod tests {
             let uri = path.parse().unwrap();
             assert_eq!(of("POST", &uri), DockerRoute::Start { container: text(container) }, "{path}");
         }
+        let kill = |signalled| DockerRoute::Kill { container: text("web"), signalled };
+        let remove = |force| DockerRoute::Remove { container: text("web"), force };
         let calls = [
             ("POST", "/v1.41/containers/web/restart", DockerRoute::Restart { container: text("web") }),
             ("POST", "/containers/web/stop?t=1", DockerRoute::Stop { container: text("web") }),
-            ("POST", "/containers/web/kill", DockerRoute::Kill { container: text("web") }),
+            ("POST", "/containers/web/kill", kill(false)),
+            ("POST", "/containers/web/kill?signal=SIGKILL", kill(false)),
+            ("POST", "/containers/web/kill?signal=kill", kill(false)),
+            ("POST", "/containers/web/kill?signal=HUP", kill(true)),
             ("POST", "/containers/web/checkpoints", DockerRoute::Checkpoint { container: text("web") }),
-            ("DELETE", "/containers/web?force=1", DockerRoute::Remove { container: text("web") }),
+            ("DELETE", "/containers/web?force=1", remove(true)),
+            ("DELETE", "/containers/web?v=1&force=true", remove(true)),
+            ("DELETE", "/containers/web?force=0", remove(false)),
+            ("DELETE", "/containers/web", remove(false)),
             ("GET", "/v1.44/containers/web/json", DockerRoute::Inspect { container: text("web") }),
             ("GET", "/containers/json?all=1", DockerRoute::List),
             ("POST", "/networks/n/connect", DockerRoute::Connect { network: text("n"), disconnect: false }),

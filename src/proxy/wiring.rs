@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::bindings::{is_docker_id, Binding, BindingError, Bindings};
 use super::create::Bound;
@@ -25,12 +25,15 @@ use crate::host::trust::{self, TrustError};
 use crate::limits::DOCKER_INSPECT;
 use crate::task::cleaner::adopted;
 use crate::task::record::journal::{Backing, Journal, JournalError, Peeked};
-use crate::workload::{Docker, DockerError, DockerHost};
+use crate::workload::{Docker, DockerError, DockerHost, Listed};
 
 /// The form of what the proxy's lock guards: the bindings.
 const FORM: u32 = 1;
 /// How often the way to the socket is looked at.
 const REACH: Duration = Duration::from_secs(5);
+
+/// Docker answers nothing about a container while a start of it waits for its network. Its list does not wait.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// Why there is no wiring.
 #[derive(Debug, thiserror::Error)]
@@ -166,7 +169,7 @@ impl Wiring {
         self.find(name).await.ok().flatten()
     }
 
-    /// The same; an error while Docker answers nothing about the container, as it does while that waits at the gate.
+    /// The same; an error while Docker does not answer.
     pub async fn find(&self, name: &str) -> Result<Option<String>, DockerError> {
         if self.is_empty() {
             return Ok(None);
@@ -176,10 +179,12 @@ impl Wiring {
             return Ok(bound(name));
         }
         // Docker has the last word on names.
-        match self.docker().await?.inspect_once(name, DOCKER_INSPECT).await {
-            Ok(seen) => Ok(bound(&seen.id)),
-            Err(DockerError::NoContainer { .. }) => Ok(None),
-            Err(error) => Err(error),
+        let docker = self.docker().await?;
+        match timeout(BUSY, docker.inspect_once(name, DOCKER_INSPECT)).await {
+            Ok(Ok(seen)) => Ok(bound(&seen.id)),
+            Ok(Err(DockerError::NoContainer { .. })) => Ok(None),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(named(&docker.containers().await?, name).and_then(bound)),
         }
     }
 
@@ -231,6 +236,11 @@ impl Wiring {
         self.bindings.strike(id);
     }
 
+    /// A client wants to stop or to remove it: a start whose network is not there yet need not wait for that.
+    pub fn give_up_start(&self, id: &str) {
+        self.lives.give_up_start(id);
+    }
+
     /// A client has stopped it, or killed it.
     pub fn stopped(&self, id: &str) {
         self.bindings.strike(id);
@@ -252,6 +262,17 @@ impl Wiring {
     async fn docker(&self) -> Result<Docker, DockerError> {
         Docker::connect_with(&self.docker, self.config.docker.tls(), "").await
     }
+}
+
+/// The id of the container that Docker understands by a name, or by the first digits of an id.
+fn named<'a>(listed: &'a [Listed], name: &str) -> Option<&'a str> {
+    let name = name.trim_start_matches('/');
+    let mut by_id = listed.iter().filter(|container| container.id.starts_with(name));
+    let found = match listed.iter().find(|container| container.name == name) {
+        Some(found) => found,
+        None => by_id.next().filter(|_| by_id.next().is_none())?,
+    };
+    Some(&found.id)
 }
 
 /// The container is gone, and with it all that it had.

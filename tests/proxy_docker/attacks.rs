@@ -53,7 +53,7 @@ async fn containers_that_start_at_once_share_a_range_of_ports() {
     let first = free_port().unwrap();
     let publish = format!("{first}-{}:80", first + 3);
     let run = |name: usize| {
-        let host = format!("unix://{}", lab.socket.display());
+        let host = format!("unix://{}", lab.socket().display());
         let name = format!("web{name}");
         let mut command = Command::new("docker");
         command.args(["-H", &host, "run", "-d", "--name", &name, "-e", "CALICO_IP=auto", "-p", &publish]);
@@ -76,7 +76,7 @@ async fn clients_that_start_one_container_at_once_start_it_once() {
     let lab = Lab::new().await;
     let id = lab.ok(&["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
     let through = |container: &str| {
-        let host = format!("unix://{}", lab.socket.display());
+        let host = format!("unix://{}", lab.socket().display());
         let mut command = Command::new("docker");
         command.args(["-H", &host, "start", container]).spawn().unwrap()
     };
@@ -96,8 +96,8 @@ async fn clients_that_start_one_container_at_once_start_it_once() {
 #[tokio::test]
 async fn many_containers_at_once_leave_neither_descriptors_nor_addresses() {
     let lab = Lab::new().await;
-    let open = || std::fs::read_dir(format!("/proc/{}/fd", lab.pid())).unwrap().count();
-    let host = format!("unix://{}", lab.socket.display());
+    let open = || std::fs::read_dir(format!("/proc/{}/fd", lab.proxy.pid())).unwrap().count();
+    let host = format!("unix://{}", lab.socket().display());
     let before = open();
     for _ in 0..2 {
         let runs: Vec<_> = (0..15)

@@ -26,7 +26,7 @@ async fn a_task_of_our_executor_is_wired_once() {
 #[tokio::test]
 async fn a_stock_executors_commands_give_its_task_an_address() {
     let lab = Lab::new().await;
-    let host = format!("unix://{}", lab.socket.display());
+    let host = format!("unix://{}", lab.socket().display());
     stock(&lab, &["-H", &host], None).await;
 }
 
@@ -34,7 +34,7 @@ async fn a_stock_executors_commands_give_its_task_an_address() {
 #[tokio::test]
 async fn a_stock_executor_that_honours_docker_host_gives_its_task_an_address() {
     let lab = Lab::new().await;
-    let host = format!("localhost:{}", lab.port);
+    let host = format!("localhost:{}", lab.proxy.port);
     stock(&lab, &[], Some(&host)).await;
 }
 

@@ -1,27 +1,25 @@
 //! A world with a proxy before its dockerd, and the docker command as its client.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, Output, Stdio};
+use std::time::Duration;
 
 use calico_mesos::rig::agent::AgentOptions;
-use calico_mesos::rig::daemons::{free_port, StackOptions};
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use calico_mesos::rig::daemons::StackOptions;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::kit::docker_proxy::{docker_at, DockerProxy};
 use crate::wait::eventually;
-use crate::world::{none, World, CLI};
+use crate::world::{none, World};
 
 /// How long what has ended is held here.
-pub const LINGER_SECONDS: u64 = 2;
+pub const LINGER: Duration = Duration::from_secs(2);
 
-/// The world, and the proxy that runs at the moment.
+/// The world, and its proxy. It ends before the world does.
 pub struct Lab {
+    pub proxy: DockerProxy,
     pub world: World,
-    pub socket: PathBuf,
-    /// On loopback.
-    pub port: u16,
-    proxy: Option<Child>,
 }
 
 impl Lab {
@@ -44,72 +42,55 @@ impl Lab {
     }
 
     async fn before(world: World) -> Self {
-        let (socket, port) = (world.stack.dir.join("proxy.sock"), free_port().unwrap());
-        world.configure("proxy.listen", &format!("\"127.0.0.1:{port}\""));
-        world.configure("proxy.socket", &format!("\"{}\"", socket.display()));
-        world.configure("proxy.docker", &format!("\"unix://{}\"", world.stack.docker.socket.display()));
-        world.configure("proxy.linger", &format!("\"{LINGER_SECONDS}s\""));
-        let mut lab = Self { world, socket, port, proxy: None };
+        let proxy = DockerProxy::configure(&world, LINGER);
+        let mut lab = Self { proxy, world };
         lab.start_proxy().await;
         lab
     }
 
     /// Starts the proxy, and waits until it answers.
     pub async fn start_proxy(&mut self) {
-        assert!(self.proxy.is_none(), "it runs");
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.world.stack.dir.join("proxy.log"))
-            .unwrap();
-        let mut command = Command::new(CLI);
-        command.arg("--config").arg(&self.world.stack.config).arg("proxy");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.proxy = Some(command.spawn().unwrap());
-        eventually("the proxy answers", async || match self.docker(&["version"]).status.success() {
-            true => Ok(()),
-            false => Err(self.log()),
-        })
-        .await;
+        self.proxy.start().await;
     }
 
     /// Ends the proxy by a signal.
     pub fn end_proxy(&mut self, signal: Signal) {
-        let mut proxy = self.proxy.take().expect("it does not run");
-        kill(Pid::from_raw(i32::try_from(proxy.id()).unwrap()), signal).unwrap();
-        proxy.wait().unwrap();
-    }
-
-    /// The proxy's process id.
-    pub fn pid(&self) -> u32 {
-        self.proxy.as_ref().expect("it does not run").id()
+        self.proxy.end(signal);
     }
 
     /// Begins a `docker start` at Docker's own socket, which is not waited for.
     pub fn start_directly(&self, container: &str) -> Child {
-        let host = format!("unix://{}", self.world.stack.docker.socket.display());
-        let mut command = Command::new("docker");
-        command.args(["-H", &host, "start", container]).stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(Stdio::null()).spawn().unwrap()
+        let mut command = docker_at(&self.world.stack.docker.socket, &["start", container]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Waits until the proxy has been asked for a network.
+    pub async fn prepares(&self) {
+        let journal = self.world.config.paths.journal();
+        eventually("a network is prepared", async || {
+            let records = std::fs::read_dir(&journal).map_or(0, Iterator::count);
+            (records > 0).then_some(()).ok_or(self.log())
+        })
+        .await;
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.world.stack.dir.join("proxy.log")).unwrap_or_default()
+        self.proxy.log()
+    }
+
+    /// The proxy's socket.
+    pub fn socket(&self) -> &Path {
+        &self.proxy.socket
     }
 
     /// The docker command through the proxy.
     pub fn docker(&self, arguments: &[&str]) -> Output {
-        self.docker_at(&self.socket, arguments)
+        self.proxy.docker(arguments)
     }
 
     /// The docker command at Docker's own socket.
     pub fn docker_directly(&self, arguments: &[&str]) -> Output {
-        self.docker_at(&self.world.stack.docker.socket, arguments)
-    }
-
-    fn docker_at(&self, socket: &std::path::Path, arguments: &[&str]) -> Output {
-        let host = format!("unix://{}", socket.display());
-        Command::new("docker").arg("-H").arg(host).args(arguments).stdin(Stdio::null()).output().unwrap()
+        docker_at(&self.world.stack.docker.socket, arguments).output().unwrap()
     }
 
     /// What it prints when it succeeds.
@@ -183,14 +164,5 @@ impl Lab {
             none(&left).map_err(|left| format!("{left}\n{}", self.log()))
         })
         .await;
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        if let Some(mut proxy) = self.proxy.take() {
-            let _ = proxy.kill();
-            let _ = proxy.wait();
-        }
     }
 }

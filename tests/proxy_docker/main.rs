@@ -16,6 +16,7 @@ mod outages;
 mod reading;
 mod seen;
 mod showing;
+mod steps;
 
 use std::path::PathBuf;
 use std::process::Child;

@@ -1,7 +1,7 @@
 //! The notes of refused starts: what is started again by the proxy itself, and what is not.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
 
@@ -22,21 +22,31 @@ async fn is_not_started_again(lab: &Lab) {
     assert_eq!(lab.inspect("web")["State"]["Running"], false, "{}", lab.log());
 }
 
-/// Docker answers nothing about a container while its start waits for the network: not by which name it is called.
+/// Docker answers nothing about a container while its start waits for the network, and keeps a stop waiting as long: the
+/// proxy gives the start up.
 #[tokio::test]
-async fn a_stop_during_prepare_wants_no_start_afterwards() {
+async fn a_stop_during_prepare_ends_the_start_and_wants_none_afterwards() {
     let mut lab = Lab::new().await;
-    let (_, note) = stopped(&lab, &[]).await;
-    lab.world.configure("launch.retry_for", "\"9s\"");
+    let (id, note) = stopped(&lab, &[]).await;
+    lab.world.configure("launch.retry_for", "\"100s\"");
     lab.world.stack.etcd.as_mut().unwrap().kill();
-    let mut start = lab.start_directly("web");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    lab.ok(&["stop", "-t", "0", "web"]);
-    assert!(!start.wait().unwrap().success());
-    assert!(!note.exists(), "{}", lab.log());
+    for call in [
+        &["stop", "-t", "0", "web"][..],
+        &["stop", "-t", "0", &id[..12]],
+        &["kill", "web"],
+        &["rm", "-f", "web"],
+    ] {
+        let mut start = lab.start_directly("web");
+        lab.prepares().await;
+        let begun = Instant::now();
+        // What does not run cannot be killed.
+        assert_eq!(lab.docker(call).status.success(), call[0] != "kill", "docker {call:?}: {}", lab.log());
+        assert!(!start.wait().unwrap().success(), "docker {call:?}");
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(20), "docker {call:?} took {took:?}: {}", lab.log());
+        assert!(!note.exists(), "docker {call:?} leaves the note: {}", lab.log());
+    }
     lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
-    is_not_started_again(&lab).await;
-    lab.ok(&["rm", "web"]);
     lab.nothing_left().await;
 }
 

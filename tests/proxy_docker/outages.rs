@@ -1,5 +1,6 @@
 //! The proxy, Docker and the datastore go away and come back.
 
+use calico_mesos::rig::daemons::StackOptions;
 use nix::sys::signal::Signal;
 
 use crate::kit::faults::{kill_dockerd, power_off};
@@ -118,11 +119,7 @@ async fn a_dockerd_that_is_killed_while_the_network_is_prepared_leaves_nothing()
     let id = lab.ok(&["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
     lab.world.stack.etcd.as_mut().unwrap().kill();
     let mut start = lab.start_directly(&id);
-    eventually("the proxy has been asked", async || {
-        let records = std::fs::read_dir(lab.world.config.paths.journal()).map_or(0, Iterator::count);
-        (records > 0).then_some(()).ok_or(lab.log())
-    })
-    .await;
+    lab.prepares().await;
     lab.world.stack.docker.end();
     start.wait().unwrap();
     lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
@@ -195,22 +192,46 @@ async fn a_proxy_without_the_datastore_serves_at_once() {
     lab.nothing_left().await;
 }
 
-/// At every step of a start, whatever is there when the proxy dies is taken over or taken down by the next one.
+/// With `live-restore` a dockerd that is killed leaves its containers running, and the next one goes on with them.
 #[tokio::test]
-async fn a_proxy_that_is_killed_during_a_start_leaves_nothing_behind() {
+async fn containers_of_a_live_restored_dockerd_keep_address_and_process() {
+    let live_restore = |stack: &mut StackOptions| {
+        stack.docker_configuration.insert("live-restore".into(), true.into());
+    };
+    let mut lab = Lab::with(live_restore).await;
+    lab.run(&["--name", "web", "--restart", "always", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    let pid = lab.inspect("web")["State"]["Pid"].clone();
+    kill_dockerd(&lab.world.stack.docker);
+    assert!(sh(&format!("busybox ping -c 1 -W 2 {address}")).contains(" 0% packet loss"));
+    lab.world.stack.docker.restart_dockerd().await.unwrap();
+    assert_eq!(lab.runs("web").await, address);
+    assert_eq!(lab.inspect("web")["State"]["Pid"], pid, "it was started again");
+    lab.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(lab.runs("web").await, address);
+    // One that ends while no dockerd runs, the next one starts again.
+    let pid = lab.inspect("web")["State"]["Pid"].to_string();
+    kill_dockerd(&lab.world.stack.docker);
+    sh(&format!("kill -9 {pid}"));
+    lab.world.stack.docker.restart_dockerd().await.unwrap();
+    assert_eq!(lab.runs("web").await, address);
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+/// Its first process is one among the host's, and no runtime tells its end while Docker is away.
+#[tokio::test]
+async fn the_end_of_a_container_in_the_hosts_pid_namespace_is_seen_without_docker() {
     let mut lab = Lab::new().await;
-    for after in [0, 5, 15, 30, 60, 100, 150] {
-        let id = lab.ok(&["create", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
-        let mut start = lab.start_directly(&id);
-        // Somewhere in the start: the docker command takes some 30 ms to ask.
-        tokio::time::sleep(std::time::Duration::from_millis(20 + after)).await;
-        lab.end_proxy(Signal::SIGKILL);
-        start.wait().unwrap();
-        lab.start_proxy().await;
-        // Either it runs and goes on, or it does not and can be started.
-        lab.ok(&["start", &id]);
-        lab.runs(&id).await;
-        lab.ok(&["rm", "-f", &id]);
-        lab.nothing_left().await;
-    }
+    lab.run(&["--name", "web", "--pid", "host", "busybox", "sleep", "1000"]);
+    lab.runs("web").await;
+    let pid = lab.inspect("web")["State"]["Pid"].to_string();
+    lab.world.stack.docker.kill();
+    sh(&format!("kill -9 {pid}"));
+    lab.given_back().await;
+    lab.world.stack.docker.restart().await.unwrap();
+    lab.ok(&["start", "web"]);
+    lab.runs("web").await;
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
 }

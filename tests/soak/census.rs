@@ -137,6 +137,7 @@ fn files(machine: &Machine, things: &mut Things) {
     let paths = &machine.world.config.paths;
     walk(&paths.run, things);
     walk(&paths.journal(), things);
+    walk(&paths.bindings(), things);
     // What a cleaner remembers of the last look at the whole cluster is no task's either.
     for folder in ["tasks", "containers", "docker", "addresses", "borrowed.json"] {
         things.remove(&format!("file {}", paths.run.join(folder).display()));

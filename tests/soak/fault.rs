@@ -2,12 +2,7 @@
 
 use calico_mesos::task::report::steps::Step;
 
-/// Who is struck, or at whose step: the task's executor, or whoever cleans up after a dead one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Actor {
-    Executor,
-    Cleaner,
-}
+use crate::kit::steps::Actor;
 
 /// Names each fault once; whoever goes through them all cannot forget a new one.
 macro_rules! faults {
@@ -70,11 +65,18 @@ faults! {
     TwoGcs = "two gcs",
     /// etcd comes back with what it held at an earlier step.
     RestoreEtcd = "restore etcd",
+    /// SIGKILL for the Docker API proxy, and another one a moment later.
+    KillProxy = "kill proxy",
+    /// The same with SIGTERM.
+    RestartProxy = "restart proxy",
 }
 
 impl Fault {
     /// Whether it means anything at this step of this actor.
     pub fn fits(self, step: Step, actor: Actor) -> bool {
+        if actor == Actor::Proxy {
+            return self.fits_proxy(step);
+        }
         let executor = actor == Actor::Executor;
         match self {
             Self::KillExecutor | Self::RestartAgent | Self::DestroyContainer | Self::LaunchTwice => executor,
@@ -85,7 +87,26 @@ impl Fault {
             Self::LoseAnswer | Self::LateWrite => step < Step::Released,
             Self::KillGc => !executor,
             Self::TwoGcs => is_way_back(step),
+            Self::KillProxy | Self::RestartProxy => false,
             _ => true,
+        }
+    }
+
+    /// The same for a container of the proxy's, which Docker starts.
+    fn fits_proxy(self, step: Step) -> bool {
+        match self {
+            Self::KillProxy
+            | Self::RestartProxy
+            | Self::KillDockerd
+            | Self::StopDockerd
+            | Self::KillContainerd
+            | Self::EndEtcd
+            | Self::RefuseEtcd
+            | Self::SilenceEtcd
+            | Self::EndConsul
+            | Self::Pause => step != Step::Started,
+            Self::KillWorkload => matches!(step, Step::Waiting | Step::Opened | Step::Running),
+            _ => false,
         }
     }
 }

@@ -9,22 +9,24 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::bystanders::Bystanders;
-use crate::fault::{is_way_back, Actor, Fault};
+use crate::fault::{is_way_back, Fault};
+use crate::kit::steps::Actor;
+use crate::kit::steps::Held;
 use crate::kit::wait::at_most;
 use crate::machine::{Given, Machine, Service};
 use crate::plan::{app_of, Plan, Work};
 use crate::processes;
+use crate::proxied;
 use crate::restored;
-use crate::steps::Held;
 use crate::strike::strike;
 use crate::world::task_info;
 
 /// How long a life may take to come to the step.
-const COMING: Duration = Duration::from_secs(30);
+pub const COMING: Duration = Duration::from_secs(30);
 /// After an owner's death nothing may be left.
-const CLEAN: Duration = Duration::from_secs(60);
+pub const CLEAN: Duration = Duration::from_secs(60);
 /// How long a life may take to end when it has been told to.
-const ENDING: Duration = Duration::from_secs(100);
+pub const ENDING: Duration = Duration::from_secs(100);
 /// Between two kills.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// How long a task may do what it likes once it has been struck.
@@ -53,6 +55,9 @@ pub struct Verdict {
 }
 
 pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Plan) -> Verdict {
+    if plan.actor == Actor::Proxy {
+        return proxied::live(machine, bystanders, plan).await;
+    }
     let problems = machine.world.agent.problems().len();
     let mut others = Vec::new();
     if let Some(way) = plan.companion {
@@ -67,7 +72,7 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
     let app = plan.app(&fixed(bystanders, plan.offset));
     let info = task_info(&app);
     let (step, actor) = match plan.actor {
-        Actor::Executor => (plan.step, Actor::Executor),
+        Actor::Executor | Actor::Proxy => (plan.step, Actor::Executor),
         Actor::Cleaner => (plan.dies, Actor::Executor),
     };
     let backs_up = plan.fault == Fault::RestoreEtcd;
@@ -135,7 +140,7 @@ pub async fn live(machine: &mut Machine, bystanders: &mut Bystanders, plan: &Pla
 }
 
 /// An address in the block of the bystander's.
-fn fixed(bystanders: &Bystanders, offset: u8) -> String {
+pub fn fixed(bystanders: &Bystanders, offset: u8) -> String {
     let address: std::net::Ipv4Addr = bystanders.addresses[0].parse().unwrap();
     let [a, b, c, d] = address.octets();
     let wanted = (d & 0xc0) + offset;
@@ -324,7 +329,7 @@ fn evidence(machine: &Machine, tasks: &[(String, Given)]) -> String {
     text
 }
 
-fn tail(text: &str, lines: usize) -> String {
+pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].iter().map(|line| format!("{line}\n")).collect()
 }

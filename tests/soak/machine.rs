@@ -1,26 +1,31 @@
-//! The machine that everything happens on: private daemons, the agent, a proxy before etcd, and a cleaner
-//! that runs as its timer would have it run.
+//! The machine that everything happens on: private daemons, the agent, a proxy before etcd, the Docker API proxy, and a
+//! cleaner that runs as its timer would have it run.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use calico_mesos::mesos::messages::{TaskInfo, TaskState};
 use calico_mesos::rig::agent::Launched;
+use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
+use crate::kit::docker_proxy::DockerProxy;
 use crate::kit::faults::{self, Freeze};
+use crate::kit::steps::Steps;
 use crate::proxy::Proxy;
-use crate::steps::Steps;
 use crate::world::{sh, tell_custom_executors, World, CLI};
 
 /// Between two runs of the cleaner.
 const TIMER: Duration = Duration::from_millis(700);
+/// How long the Docker API proxy holds what a container had.
+pub const LINGER: Duration = Duration::from_secs(1);
 /// How a Rust program exits that did not expect something.
 const PANIC: i32 = 101;
 /// How long dockerd may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 pub struct Machine {
+    pub docker_proxy: DockerProxy,
     pub world: World,
     pub proxy: Proxy,
     pub steps: Steps,
@@ -45,6 +50,7 @@ pub enum Service {
     FrozenConsul,
     Agent,
     Disk,
+    DockerProxy,
 }
 
 /// A task that the agent has been given.
@@ -93,8 +99,11 @@ impl Machine {
         let state = world.config.paths.state.display().to_string();
         // Small enough to be filled; its own, so that nobody else's disk is.
         sh(&format!("mkdir -p {state} && mount -t tmpfs -o size=256k,mode=700 soak {state}"));
+        let mut docker_proxy = DockerProxy::configure(&world, LINGER);
+        docker_proxy.start().await;
         let now = Instant::now();
         Self {
+            docker_proxy,
             world,
             proxy,
             steps,
@@ -143,6 +152,7 @@ impl Machine {
             Service::Consul => stack.consul.as_mut().unwrap().kill(),
             Service::FrozenConsul => stack.consul.as_ref().unwrap().freeze(),
             Service::Agent => self.world.agent.stop().await.unwrap(),
+            Service::DockerProxy => self.docker_proxy.kill(),
             Service::Disk => {
                 let file = self.world.config.paths.state.join("filler");
                 // It ends with an error, which is the purpose.
@@ -158,6 +168,7 @@ impl Machine {
             Service::Dockerd => stack.docker.shut_down(PATIENCE).await,
             Service::Etcd => stack.etcd.as_mut().unwrap().stop().await,
             Service::Consul => stack.consul.as_mut().unwrap().stop().await,
+            Service::DockerProxy => self.docker_proxy.end(Signal::SIGTERM),
             // The others know no gentle way.
             _ => {}
         }
@@ -183,6 +194,7 @@ impl Machine {
                 Service::Consul => stack.consul.as_mut().unwrap().restart().await.unwrap(),
                 Service::FrozenConsul => stack.consul.as_ref().unwrap().thaw(),
                 Service::Agent => self.world.agent.restart().await.unwrap(),
+                Service::DockerProxy => self.docker_proxy.start().await,
                 Service::Disk => {
                     let _ = std::fs::remove_file(self.world.config.paths.state.join("filler"));
                 }

@@ -2,8 +2,8 @@
 //! what is left.
 //!
 //! ```text
-//!  SEED ──► deck of faults, a seed a life ──► Plan: way in, network, workload, step, fault
-//!                                              │
+//!  SEED ──► deck of faults, a seed a life ──► Plan: way in (an executor's, or the Docker API proxy), network,
+//!                                              │    workload, step, fault
 //!  Steps: the step is reached, the life held up ──► strike ──► services back, the cleaner's timer ──► census
 //! ```
 //!
@@ -23,8 +23,8 @@ mod life;
 mod machine;
 mod plan;
 mod processes;
+mod proxied;
 mod restored;
-mod steps;
 mod strike;
 mod table;
 
@@ -41,7 +41,7 @@ use crate::plan::Plan;
 use crate::table::Table;
 
 /// What `cargo test` does: every fault comes up.
-const LIVES: usize = 20;
+const LIVES: usize = Fault::ALL.len();
 const SEED: u64 = 5;
 /// A smaller LIFE is the number of a life: seeds have more digits.
 const NUMBERS: u64 = 100_000;

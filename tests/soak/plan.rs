@@ -6,7 +6,8 @@ use calico_mesos::task::report::steps::Step;
 use fastrand::Rng;
 use serde_json::{json, Value};
 
-use crate::fault::{is_way_back, Actor, Fault};
+use crate::fault::{is_way_back, Fault};
+use crate::kit::steps::Actor;
 use crate::world::{app, with, EXECUTOR};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Way {
     DropIn,
     Command,
     CustomDocker,
+    /// The Docker API proxy: no executor.
+    Proxied,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +99,10 @@ impl Plan {
     pub fn of(seed: u64) -> Option<Self> {
         let fault = *Fault::ALL.get((seed % 100) as usize)?;
         let mut rng = Rng::with_seed(seed);
-        let moments: Vec<(Step, Actor)> = [Actor::Executor, Actor::Cleaner]
+        let moments: Vec<(Step, Actor)> = [Actor::Executor, Actor::Cleaner, Actor::Proxy]
             .into_iter()
             .flat_map(|actor| Step::ALL.iter().map(move |step| (*step, actor)))
-            .filter(|(step, actor)| *actor == Actor::Executor || is_way_back(*step))
+            .filter(|(step, actor)| *actor != Actor::Cleaner || is_way_back(*step))
             .filter(|(step, actor)| fault.fits(*step, *actor))
             .collect();
         let launch: Vec<Step> = Step::ALL.iter().copied().filter(|step| !is_way_back(*step)).collect();
@@ -134,6 +137,9 @@ impl Plan {
             offset: rng.u8(20..40),
             backup: None,
         };
+        if actor == Actor::Proxy {
+            (plan.way, plan.companion) = (Way::Proxied, None);
+        }
         if fault == Fault::RestoreEtcd {
             let last = if actor == Actor::Executor { step } else { plan.dies };
             let earlier: Vec<Step> =
@@ -144,19 +150,48 @@ impl Plan {
         Some(plan)
     }
 
-    /// The app as Marathon has it.
-    pub fn app(&self, fixed: &str) -> Value {
-        let line = match self.work {
+    /// What the workload does, for a shell.
+    fn line(&self) -> &'static str {
+        match self.work {
             Work::Sleeps => "exec sleep 1000",
             Work::Exits => "sleep 0.3; exit 0",
             Work::Fails => "sleep 0.3; exit 3",
-        };
-        let wanted = match self.address {
+        }
+    }
+
+    /// CALICO_IP.
+    fn wanted<'a>(&self, fixed: &'a str) -> &'a str {
+        match self.address {
             Address::Auto => "auto",
             Address::Fixed => fixed,
             Address::Dual => "auto,auto6",
+        }
+    }
+
+    /// What `docker run` is called with.
+    pub fn container(&self, name: &str, fixed: &str) -> Vec<String> {
+        let policy = match self.work {
+            Work::Sleeps => "always",
+            Work::Exits => "no",
+            Work::Fails => "on-failure:2",
         };
-        let mut env = json!({"CALICO_IP": wanted, "CALICO_PROFILE": "dev"});
+        let wanted = format!("CALICO_IP={}", self.wanted(fixed));
+        let mut words = vec!["run", "-d", "--name", name, "--restart", policy, "-e", &wanted];
+        words.extend(["-e", "CALICO_PROFILE=dev"]);
+        if self.services {
+            words.extend(["-e", "CALICO_SERVICE=soak", "-e", "SERVICE_PORT=80,https:443"]);
+        }
+        if self.ports {
+            words.extend(["-p", "80"]);
+        }
+        words.extend(["busybox", "sh", "-c", self.line()]);
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The app as Marathon has it.
+    pub fn app(&self, fixed: &str) -> Value {
+        let line = self.line();
+        let mut env = json!({"CALICO_IP": self.wanted(fixed), "CALICO_PROFILE": "dev"});
         if self.services {
             env = with(env, "SERVICE_PORT", "80,https:443");
         }
@@ -172,6 +207,7 @@ impl Plan {
             Way::DropIn => "drop-in",
             Way::Command => "command",
             Way::CustomDocker => "custom docker",
+            Way::Proxied => "proxy",
         };
         let address = match self.address {
             Address::Auto => "",
@@ -195,7 +231,7 @@ impl Plan {
     /// The step, and, when a cleaner is struck there, that at which the owner had died.
     pub fn moment(&self) -> String {
         match self.actor {
-            Actor::Executor => self.step.name().to_owned(),
+            Actor::Executor | Actor::Proxy => self.step.name().to_owned(),
             Actor::Cleaner => format!("{} by cleaner ({})", self.step.name(), self.dies.name()),
         }
     }

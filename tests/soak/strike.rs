@@ -8,15 +8,16 @@ use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::Signal;
 use tokio::time::{sleep, timeout};
 
-use crate::fault::{Actor, Fault};
+use crate::fault::Fault;
 use crate::kit::faults;
+use crate::kit::steps::Actor;
+use crate::kit::steps::Held;
 use crate::kit::wait::eventually;
 use crate::life::Lives;
 use crate::machine::{Machine, Service};
 use crate::plan::{Away, Manner, Plan, Work};
 use crate::processes;
 use crate::restored;
-use crate::steps::Held;
 use crate::world::{sh, task_info};
 
 /// How long a write may take to come.
@@ -24,69 +25,27 @@ const WRITE: Duration = Duration::from_secs(8);
 
 /// What was done, in words; `None` when there was nothing to do it to.
 pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held: Held) -> Option<String> {
+    let held = match strike_service(machine, plan, held).await {
+        Ok(words) => return Some(words),
+        Err(held) => held,
+    };
     let words = match plan.fault {
-        Fault::KillExecutor => {
-            processes::signal(held.pid, Signal::SIGKILL);
-            "".into()
-        }
-        Fault::KillWorkload => kill_workload(machine, plan, lives)?,
-        Fault::KillDockerd => {
-            let (service, how) = match plan.coin {
-                true => (Service::Dockerd, "alone"),
-                false => (Service::DockerdAndContainerd, "with containerd"),
-            };
-            machine.take(service).await;
-            return Some(outage(machine, plan, held, service, how).await);
-        }
-        Fault::StopDockerd => {
-            machine.take_gently(Service::Dockerd).await;
-            return Some(outage(machine, plan, held, Service::Dockerd, "stopped").await);
-        }
-        Fault::KillContainerd => {
-            machine.take(Service::Containerd).await;
-            return Some(outage(machine, plan, held, Service::Containerd, "killed").await);
-        }
-        Fault::EndEtcd => {
-            let service = end(machine, plan, Service::Etcd, Service::FrozenEtcd).await;
-            return Some(outage(machine, plan, held, service, plan.manner.name()).await);
-        }
-        Fault::RefuseEtcd => {
-            machine.take(Service::WayToEtcd).await;
-            return Some(outage(machine, plan, held, Service::WayToEtcd, "refused").await);
-        }
-        Fault::SilenceEtcd => {
-            machine.silence_etcd().await;
-            return Some(outage(machine, plan, held, Service::WayToEtcd, "silent").await);
+        Fault::KillWorkload => {
+            let executor = (plan.actor == Actor::Executor).then(|| lives.first.pid());
+            kill_workload(machine, &lives.first.id, executor)?
         }
         Fault::LoseAnswer => return lose_answer(machine, plan, lives, held).await,
         Fault::LateWrite => return late_write(machine, plan, lives, held).await,
-        Fault::EndConsul => {
-            let service = end(machine, plan, Service::Consul, Service::FrozenConsul).await;
-            return Some(outage(machine, plan, held, service, plan.manner.name()).await);
-        }
-        Fault::RestartAgent => {
-            machine.take(Service::Agent).await;
-            return Some(outage(machine, plan, held, Service::Agent, "stopped").await);
-        }
-        Fault::FillDisk => {
-            machine.take(Service::Disk).await;
-            return Some(outage(machine, plan, held, Service::Disk, "full").await);
-        }
         Fault::Reboot => {
             reboot(machine, held).await;
             "".into()
         }
-        Fault::Pause => return Some(pause(machine, plan, held).await),
         Fault::DestroyContainer => {
             kill_all(held.pid);
             "".into()
         }
         Fault::LaunchTwice => {
             launch_twice(machine, plan, lives, held).await;
-            "".into()
-        }
-        Fault::KillGc => {
-            processes::signal(held.pid, Signal::SIGKILL);
             "".into()
         }
         Fault::RestoreEtcd => {
@@ -108,8 +67,71 @@ pub async fn strike(machine: &mut Machine, plan: &Plan, lives: &mut Lives, held:
                 "the second waited".into()
             }
         }
+        // SIGKILL for the program that is held up.
+        _ => {
+            processes::signal(held.pid, Signal::SIGKILL);
+            "".into()
+        }
     };
     Some(words)
+}
+
+/// A fault of a service, or of the program that is held up, which does not depend on the way in; `Err` when the fault
+/// is another one.
+pub async fn strike_service(machine: &mut Machine, plan: &Plan, held: Held) -> Result<String, Held> {
+    let (service, how) = match plan.fault {
+        Fault::KillDockerd if plan.coin => {
+            machine.take(Service::Dockerd).await;
+            (Service::Dockerd, "alone")
+        }
+        Fault::KillDockerd => {
+            machine.take(Service::DockerdAndContainerd).await;
+            (Service::DockerdAndContainerd, "with containerd")
+        }
+        Fault::StopDockerd => {
+            machine.take_gently(Service::Dockerd).await;
+            (Service::Dockerd, "stopped")
+        }
+        Fault::KillContainerd => {
+            machine.take(Service::Containerd).await;
+            (Service::Containerd, "killed")
+        }
+        Fault::EndEtcd => {
+            let service = end(machine, plan, Service::Etcd, Service::FrozenEtcd).await;
+            (service, plan.manner.name())
+        }
+        Fault::RefuseEtcd => {
+            machine.take(Service::WayToEtcd).await;
+            (Service::WayToEtcd, "refused")
+        }
+        Fault::SilenceEtcd => {
+            machine.silence_etcd().await;
+            (Service::WayToEtcd, "silent")
+        }
+        Fault::EndConsul => {
+            let service = end(machine, plan, Service::Consul, Service::FrozenConsul).await;
+            (service, plan.manner.name())
+        }
+        Fault::RestartAgent => {
+            machine.take(Service::Agent).await;
+            (Service::Agent, "stopped")
+        }
+        Fault::FillDisk => {
+            machine.take(Service::Disk).await;
+            (Service::Disk, "full")
+        }
+        Fault::KillProxy => {
+            machine.take(Service::DockerProxy).await;
+            (Service::DockerProxy, "killed")
+        }
+        Fault::RestartProxy => {
+            machine.take_gently(Service::DockerProxy).await;
+            (Service::DockerProxy, "stopped")
+        }
+        Fault::Pause => return Ok(pause(machine, plan, held).await),
+        _ => return Err(held),
+    };
+    Ok(outage(machine, plan, held, service, how).await)
 }
 
 /// Which of the two has been taken away.
@@ -143,18 +165,19 @@ async fn outage(machine: &mut Machine, plan: &Plan, held: Held, service: Service
     }
 }
 
-fn kill_workload(machine: &Machine, plan: &Plan, lives: &Lives) -> Option<String> {
+/// Kills what lives in the task's namespace, or, where nothing does yet, what its executor has started.
+pub fn kill_workload(machine: &Machine, task: &str, executor: Option<i32>) -> Option<String> {
     // Executors that may have several tasks give them names of their own: the journal knows them.
     let paths = &machine.world.config.paths;
     let records = std::fs::read_dir(paths.journal()).into_iter().flatten().flatten();
     let mut records = records.filter_map(|entry| {
         serde_json::from_str::<Record>(&std::fs::read_to_string(entry.path()).ok()?).ok()
     });
-    let own = records.find(|record| record.identity.task_id == lives.first.id)?;
+    let own = records.find(|record| record.identity.task_id == task)?;
     let mut victims = processes::inside(&paths.task_run(&own.container).join("netns"));
-    if victims.is_empty() && plan.actor == Actor::Executor {
+    if let (true, Some(executor)) = (victims.is_empty(), executor) {
         // A command that has not got into its namespace yet.
-        victims = processes::children(lives.first.pid());
+        victims = processes::children(executor);
     }
     for pid in &victims {
         processes::signal(*pid, Signal::SIGKILL);
@@ -245,6 +268,7 @@ async fn launch_twice(machine: &mut Machine, plan: &Plan, lives: &mut Lives, hel
 /// All processes of agent and Docker die at once; what lies in memory is gone: links, rules, namespaces, mounts, /run.
 async fn reboot(machine: &mut Machine, held: Held) {
     machine.world.agent.stop().await.unwrap();
+    machine.docker_proxy.kill();
     for _ in 0..3 {
         for pid in processes::ids(machine) {
             processes::signal(pid, Signal::SIGKILL);
@@ -262,6 +286,7 @@ async fn reboot(machine: &mut Machine, held: Held) {
     sh("nft list tables | grep calico-mesos | while read t f n; do nft delete table $f $n; done");
     machine.world.stack.docker.restart().await.unwrap();
     machine.world.agent.restart().await.unwrap();
+    machine.docker_proxy.start().await;
 }
 
 /// Records of an earlier boot: this kernel's own is the same as before.

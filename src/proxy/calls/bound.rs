@@ -23,7 +23,11 @@ pub(super) enum CallKind {
     Start,
     Restart,
     Stop,
-    Remove,
+    /// A signal that may not be its end.
+    Signal,
+    Remove {
+        force: bool,
+    },
 }
 
 /// `POST /containers/create`.
@@ -64,8 +68,7 @@ pub(super) async fn create(
     if let Err(failure) = shared.wiring.bind(&id, bound).await {
         tracing::warn!("the container {id} cannot be bound: {failure}");
         remove(shared, &id, from).await;
-        shared.counts.refused(failure.code);
-        return answer::refused(StatusCode::INTERNAL_SERVER_ERROR, &failure);
+        return refuse_with(shared, StatusCode::INTERNAL_SERVER_ERROR, &failure);
     }
     if !warnings.is_empty() {
         let mut all = created["Warnings"].as_array().cloned().unwrap_or_default();
@@ -102,6 +105,8 @@ pub(super) async fn told(
     match (&found, &kind) {
         (Ok(None), _) => return forward::pass(shared, request, from).await,
         (Ok(Some(id)), CallKind::Start) => wiring.prepare_ahead(id),
+        // Docker keeps the call waiting as long as a start does.
+        (Ok(Some(id)), CallKind::Stop | CallKind::Remove { force: true }) => wiring.give_up_start(id),
         _ => {}
     }
     let answer = forward::pass(shared, request, from).await;
@@ -117,8 +122,8 @@ pub(super) async fn told(
     match kind {
         CallKind::Start | CallKind::Restart if !done => wiring.start_failed(&id),
         // 409: what does not run cannot be killed.
-        CallKind::Stop if done || status == StatusCode::CONFLICT => wiring.stopped(&id),
-        CallKind::Remove if done => wiring.removed(&id),
+        CallKind::Stop | CallKind::Signal if done || status == StatusCode::CONFLICT => wiring.stopped(&id),
+        CallKind::Remove { .. } if done => wiring.removed(&id),
         _ => {}
     }
     answer
@@ -153,9 +158,7 @@ pub(super) async fn network(
     };
     if let Some(container) = create::network_call(&body) {
         if shared.wiring.id_of(&container).await.is_some() {
-            let message = "the container has a network of Calico's, which is its only one; \
-                           make it anew without CALICO variables to connect it to others";
-            return answer::error(StatusCode::CONFLICT, message);
+            return refuse_with(shared, StatusCode::CONFLICT, &create::network_refused());
         }
     }
     unchanged(shared, head, body, from).await
@@ -232,8 +235,12 @@ async fn changed(wiring: &Wiring, body: &[u8]) -> Option<String> {
 }
 
 fn refuse(shared: &Arc<Shared>, failure: &Failure) -> ClientAnswer {
+    refuse_with(shared, StatusCode::BAD_REQUEST, failure)
+}
+
+fn refuse_with(shared: &Arc<Shared>, status: StatusCode, failure: &Failure) -> ClientAnswer {
     shared.counts.refused(failure.code);
-    answer::refused(StatusCode::BAD_REQUEST, failure)
+    answer::refused(status, failure)
 }
 
 type Sent = Request<Either<Incoming, Full<Bytes>>>;

@@ -40,11 +40,14 @@ pub(super) async fn answer(
         DockerRoute::Restart { container } => {
             bound::told(shared, request, &container, CallKind::Restart, from).await
         }
-        DockerRoute::Stop { container } | DockerRoute::Kill { container } => {
+        DockerRoute::Stop { container } | DockerRoute::Kill { container, signalled: false } => {
             bound::told(shared, request, &container, CallKind::Stop, from).await
         }
-        DockerRoute::Remove { container } => {
-            bound::told(shared, request, &container, CallKind::Remove, from).await
+        DockerRoute::Kill { container, signalled: true } => {
+            bound::told(shared, request, &container, CallKind::Signal, from).await
+        }
+        DockerRoute::Remove { container, force } => {
+            bound::told(shared, request, &container, CallKind::Remove { force }, from).await
         }
         DockerRoute::Inspect { .. } | DockerRoute::List => bound::shown(shared, request, from).await,
         DockerRoute::Connect { .. } => bound::network(shared, request, from).await,

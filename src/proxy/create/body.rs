@@ -182,3 +182,12 @@ pub fn network_call(body: &[u8]) -> Option<String> {
 pub fn checkpoint_refused() -> Failure {
     impossible("a checkpoint", "stop the container and start it again instead")
 }
+
+/// Refuses a Calico container a network beside its own, or to be without it.
+pub fn network_refused() -> Failure {
+    Failure::new(
+        Code::Unsupported,
+        "the container has a network of Calico's, which is its only one; \
+         make it anew without CALICO variables to connect it to others",
+    )
+}

@@ -32,7 +32,7 @@ use crate::names::service_name;
 use crate::task::request::calico::{CalicoRequest, CALICO_IP, CALICO_POOL, CALICO_PROFILE, SERVICE_PORT};
 use crate::task::request::MOST_LABELS;
 
-pub use body::{checkpoint_refused, network_call, refuse_service, RUNC};
+pub use body::{checkpoint_refused, network_call, network_refused, refuse_service, RUNC};
 pub use ports::{port, WantedPort};
 
 /// A container's label, or variable, with its name in Consul.

@@ -34,6 +34,8 @@ pub(super) enum Message {
     Ahead,
     /// A client's start has failed.
     NotStarted,
+    /// A client stops it.
+    Unwanted,
     /// An asker has gone.
     GaveUp,
     /// The container is over, as calico-runc says.
@@ -211,6 +213,7 @@ impl ContainerKeeper {
             (Message::Prepare(asker), Stage::AtRest | Stage::Held(..)) => self.begin(Some(asker)).await,
             (Message::Ahead, Stage::AtRest | Stage::Held(..)) => self.begin(None).await,
             (Message::NotStarted, Stage::Life(living)) if !living.asked => living.give_up(),
+            (Message::Unwanted, Stage::Life(living)) if !living.prepared => living.give_up(),
             (Message::GaveUp, Stage::Life(living)) => {
                 let waited = !living.askers.is_empty();
                 living.askers.retain(|asker| !asker.is_closed());
@@ -281,7 +284,7 @@ impl ContainerKeeper {
                 living.answer(&Ok(()));
             }
             LifeChange::Running { addresses, .. } => {
-                let sight = Sight { addresses: addresses.clone(), ports: living.ports.clone() };
+                let sight = Sight::new(addresses.clone(), living.ports.clone());
                 self.sights.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id.clone(), sight);
                 self.bindings.strike(&self.id);
                 self.note_run(addresses);

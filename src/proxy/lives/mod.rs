@@ -15,6 +15,7 @@ mod order;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,15 @@ pub type PrepareAnswer = Result<(), Failure>;
 pub struct Sight {
     pub addresses: Vec<IpAddr>,
     pub ports: Vec<Mapping>,
+    /// Differs from that of every other life.
+    pub run: u64,
+}
+
+impl Sight {
+    fn new(addresses: Vec<IpAddr>, ports: Vec<Mapping>) -> Self {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        Self { addresses, ports, run: RUNS.fetch_add(1, Ordering::Relaxed) }
+    }
 }
 
 type Sights = Arc<Mutex<BTreeMap<String, Sight>>>;
@@ -84,6 +94,11 @@ impl Lives {
         self.tell_known(id, Message::NotStarted);
     }
 
+    /// A client wants no start.
+    pub fn give_up_start(&self, id: &str) {
+        self.tell_known(id, Message::Unwanted);
+    }
+
     /// The container is over, as its runtime says.
     pub fn ended(&self, id: &str) {
         self.tell_known(id, Message::Ended);
@@ -119,7 +134,7 @@ impl Lives {
     ) -> Result<(), Failure> {
         let config = keeper::load(&self.config_path)?;
         let order = order::order(binding, &config, self.config_path.clone(), Vec::new())?;
-        let sight = Sight { addresses: addresses.clone(), ports: entry.record.ports.clone() };
+        let sight = Sight::new(addresses.clone(), entry.record.ports.clone());
         let living = Living::on(entry, order, addresses);
         self.sights.lock().unwrap_or_else(PoisonError::into_inner).insert(binding.id.clone(), sight);
         let sender = self.keep(&binding.id, Stage::Life(Box::new(living)));

@@ -1,5 +1,5 @@
-//! Where lives are held up: a thread of its own listens to their steps, so that nothing that the harness
-//! waits for can wait for the harness.
+//! Where lives are held up: a thread of its own listens to their steps (`paths.steps`), so that nothing that a test
+//! waits for can wait for the test.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -7,13 +7,23 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use calico_mesos::host::processes::command_line;
 use calico_mesos::task::report::steps::Step;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::sync::oneshot;
 
-use crate::fault::Actor;
+/// The program that comes to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// The task's own.
+    Executor,
+    /// What cleans up after a dead one.
+    Cleaner,
+    /// The Docker API proxy.
+    Proxy,
+}
 
-/// Somebody held up at a step, until this is dropped.
+/// A program held up at a step, until this is dropped.
 pub struct Held {
     pub pid: i32,
     _stream: UnixStream,
@@ -33,6 +43,7 @@ pub struct Steps {
 }
 
 impl Steps {
+    /// Listens as long as the test runs.
     pub fn listen(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
         let steps = Self::default();
@@ -65,7 +76,7 @@ impl Steps {
         let Ok(peer) = getsockopt(&stream, PeerCredentials) else { return };
         stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let mut line = String::new();
-        // Killed in the middle of its word: nobody is held up.
+        // Killed in the middle of its line: nothing is held up.
         if BufReader::new(&stream).read_line(&mut line).is_err() {
             return;
         }
@@ -76,15 +87,18 @@ impl Steps {
         let matches = |trap: &Trap| trap.task == task && trap.step.name() == step && trap.actor == actor;
         if trap.as_ref().is_some_and(matches) {
             let trap = trap.take().unwrap();
-            // Nobody waits any more: released at once.
+            // Where the test waits no more, it is released at once.
             let _ = trap.caught.send(Held { pid: peer.pid(), _stream: stream });
         }
     }
 }
 
 fn actor(pid: i32) -> Actor {
-    match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) if name.trim_end() == "calico-mesos" => Actor::Cleaner,
+    let words = command_line(pid).unwrap_or_default();
+    let is = |verb: &str| words.iter().any(|word| word == verb);
+    match words.first().map(|program| program.ends_with("calico-mesos")) {
+        Some(true) if is("proxy") => Actor::Proxy,
+        Some(true) => Actor::Cleaner,
         _ => Actor::Executor,
     }
 }
