@@ -8,6 +8,7 @@
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make test-docker-py  docker-py's own tests at dockerd's socket and through the proxy, compared; 10 minutes
 # make test-openstack  the Ansible module for Neutron's address pairs, against a stand-in; make test-neutron against real ones
+# make test-compose    docker compose v2 through the proxy (built once, about 3 minutes)
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
@@ -23,7 +24,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb setup
+.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -61,6 +62,11 @@ test-openstack:
 test-neutron:
 	@scripts/setup.sh --neutron
 	bin="$$(scripts/openstack.sh --real)" && cd tests/openstack && OPENSTACK=real $(OPENSTACK_TESTS)
+
+test-compose:
+	@scripts/setup.sh --compose
+	$(CARGO) test --locked --no-run --test proxy_docker
+	DOCKER_COMPOSE="$$(scripts/compose.sh)" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test proxy_docker compose -- --ignored --nocapture
 
 test-peers:
 	@scripts/setup.sh --peers

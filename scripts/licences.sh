@@ -1,6 +1,6 @@
 #!/bin/bash
-# Checks the licences of what is built here: every crate, and every Go module of the Consul and the
-# Docker engine that the tests use. One line for each that is not known to be open; exit code 1 then.
+# Checks the licences of what is built here: every crate, and every Go module of the Consul, the Docker
+# engine and the docker compose that the tests use. One line for each that is not known to be open; exit code 1 then.
 #
 # Needs no network. Crates say their licence in their manifests. Of a Go module the licence files are
 # read where Go has unpacked it; a peer whose modules were never fetched here is named and left out.
@@ -95,6 +95,7 @@ if command -v go >/dev/null; then
     check_modules docker-engine github.com/moby/moby/v2/cmd/dockerd github.com/moby/moby/v2/cmd/docker-proxy \
         github.com/containerd/containerd/v2/cmd/containerd github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
         github.com/opencontainers/runc
+    check_modules compose github.com/docker/compose/v2/cmd
 else
     echo "licences: Go modules are not looked at without Go"
 fi

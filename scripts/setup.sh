@@ -11,6 +11,7 @@
 #   scripts/setup.sh --openstack            also installs Ansible and openstacksdk: `make test-openstack`
 #   scripts/setup.sh --neutron              also installs Neutron and Keystone: `make test-neutron`
 #   scripts/setup.sh --package              only what `make deb` needs: debhelper, lintian
+#   scripts/setup.sh --compose              also builds docker compose: `make test-compose`
 #
 # It installs programs that are missing and nothing else, removes nothing, starts no service and
 # enables none. Root, cargo and (only when Consul must be built) go are needed beforehand.
@@ -20,7 +21,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 only_check=false consul_needed=true engine_needed=false peers_needed=false docker_py_needed=false
-cluster_needed=false openstack_needed= only_package=false
+cluster_needed=false openstack_needed= only_package=false compose_needed=false
 case "${1:-}" in
     --check) only_check=true ;;
     --no-consul) consul_needed=false ;;
@@ -31,6 +32,7 @@ case "${1:-}" in
     --docker-py) docker_py_needed=true consul_needed=false ;;
     --openstack) openstack_needed=--light consul_needed=false ;;
     --neutron) openstack_needed=--real consul_needed=false ;;
+    --compose) compose_needed=true consul_needed=false ;;
 esac
 
 say() { echo "setup: $*" >&2; }
@@ -59,6 +61,7 @@ check_beforehand() {
         die "cargo is $got, but $wanted or later is needed: rustup update"
     ! $consul_needed || "$here/consul.sh" --find >/dev/null || have go ||
         die "needs Consul, or Go to build it with: install one of them, then try again"
+    ! $compose_needed || have go || die "needs Go to build docker compose with: install it, then try again"
     ! $engine_needed || have go || die "needs Go to build a Docker engine with: install it, then try again"
 }
 
@@ -194,6 +197,7 @@ if [ "${#packages[@]}" != 0 ]; then install_packages "${packages[@]}"; fi
 static_busybox || fetch_static_busybox
 if $consul_needed; then "$here/consul.sh" >/dev/null; fi
 if $engine_needed; then "$here/docker-engine.sh" >/dev/null; fi
+if $compose_needed; then "$here/compose.sh" >/dev/null; fi
 if $docker_py_needed; then "$here/docker-py.sh" >/dev/null; fi
 if [ -n "$openstack_needed" ]; then "$here/openstack.sh" "$openstack_needed" >/dev/null; fi
 if $cluster_needed; then

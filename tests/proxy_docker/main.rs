@@ -6,6 +6,7 @@
 
 mod attacks;
 mod chaos;
+mod compose;
 mod executors;
 #[path = "../kit/mod.rs"]
 mod kit;
