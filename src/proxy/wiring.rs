@@ -30,7 +30,7 @@ use crate::workload::{Docker, DockerError, DockerHost, Listed};
 /// The form of what the proxy's lock guards: the bindings.
 const FORM: u32 = 1;
 /// How often the way to the socket is looked at.
-const REACH: Duration = Duration::from_secs(5);
+const REACH: Duration = Duration::from_secs(1);
 
 /// Docker answers nothing about a container while a start of it waits for its network. Its list does not wait.
 const BUSY: Duration = Duration::from_millis(500);
@@ -252,6 +252,10 @@ impl Wiring {
     }
 
     /// The ids of Docker's networks, by their names.
+    ///
+    /// Read for each answer, which costs the daemon 0.2 ms. A name may lead to another network than a moment ago, as after
+    /// compose's `down` and `up` at Docker's own socket, and nothing in an answer tells; with a stale id compose would
+    /// make its containers anew.
     pub async fn network_ids(&self) -> BTreeMap<String, String> {
         match self.docker().await {
             Ok(docker) => docker.network_ids().await.unwrap_or_default(),

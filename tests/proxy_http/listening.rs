@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -75,6 +75,32 @@ async fn the_socket_is_for_root_and_the_group_docker_and_a_stale_one_is_replaced
     proxy.signal(Signal::SIGTERM);
     assert!(proxy.ended_within(Duration::from_secs(3)).success());
     assert!(!path.exists());
+}
+
+/// An executor of the release before closes the folder at each start.
+#[test]
+fn the_folder_of_the_socket_that_an_executor_has_closed_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, log) = (folder.path().join("run"), folder.path().join("stderr"));
+    let section =
+        format!("listen = \"\"\nsocket = {:?}\ndocker = \"unix:///none.sock\"\n", run.join("docker.sock"));
+    let mut proxy = program(folder.path(), &section).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let is_open = || fs::metadata(&run).is_ok_and(|meta| meta.mode() & 0o777 == 0o711);
+    let begun = Instant::now();
+    let becomes_true = |what: &str, is_true: &dyn Fn() -> bool| {
+        while !is_true() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    let listens = || fs::read_to_string(&log).unwrap().contains("listening at ");
+    becomes_true("the proxy listens", &|| is_open() && listens());
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
+    becomes_true("the folder is open again", &is_open);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(proxy.id().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(proxy.wait().unwrap().success());
+    let told = fs::read_to_string(&log).unwrap();
+    assert_eq!(told.matches("is open again").count(), 1, "{told}");
 }
 
 #[tokio::test]

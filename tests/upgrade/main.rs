@@ -13,6 +13,7 @@ use kit::world;
 use std::time::Duration;
 
 use calico_mesos::mesos::messages::TaskState;
+use calico_mesos::task::report::trail::Trail;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use serde_json::{json, Value};
@@ -20,7 +21,7 @@ use serde_json::{json, Value};
 use crate::kit::wait::eventually;
 
 use installed::{Host, Release};
-use world::{app, calico, with, Task};
+use world::{app, calico, with, Task, World};
 
 /// A command under the custom executor.
 fn command(host: &Host, id: &str, cmd: &str) -> Value {
@@ -99,6 +100,21 @@ async fn go_over(before: Release, after: Release) {
     }
     world.nothing_left().await;
     host.gc();
+    if after == Release::This {
+        for task in [&killed, &lost, &next] {
+            has_whole_story(world, task);
+        }
+    }
+}
+
+/// Parts of it were written by the other release, at other places.
+fn has_whole_story(world: &World, task: &Task<'_>) {
+    let trail = Trail::read(&world.config).unwrap();
+    let life = trail.lives.values().find(|life| life.task == task.id).unwrap();
+    assert!(life.launch.is_some() && !life.teardowns.is_empty(), "{life:?}");
+    let returned = life.addresses.iter().all(|tenure| tenure.given.is_some() && tenure.returned.is_some());
+    assert!(returned && life.addresses.len() == 1, "{life:?}");
+    assert!(trail.damaged.is_empty(), "{:?}", trail.damaged);
 }
 
 #[tokio::test]
