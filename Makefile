@@ -15,6 +15,7 @@
 # make licences  the licence of every crate, and of every module of the Consul and the Docker engine that are built
 # make build   the three programs, optimised, in target/bin/
 # make deb     the Debian package, in target/dist/; DEB_PROFILE=debug of unoptimised programs, in seconds
+# make dist    what is released, in target/dist/: package, .tar.gz, SHA256SUMS; built twice and compared
 # make setup   installs the programs that these need (see scripts/setup.sh)
 
 CARGO ?= cargo
@@ -24,7 +25,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb setup
+.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb dist setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -112,6 +113,10 @@ build:
 deb:
 	@scripts/setup.sh --package
 	@CARGO='$(CARGO)' scripts/deb.sh
+
+dist:
+	@scripts/setup.sh --package
+	@CARGO='$(CARGO)' scripts/dist.sh
 
 setup:
 	@scripts/setup.sh

@@ -75,14 +75,13 @@ impl Docker {
         Ok(networks.into_iter().filter_map(|network| network.name.zip(network.id)).collect())
     }
 
-    /// The names of all containers with this runtime, stopped ones too: neither can be started,
-    /// stopped or removed without it.
-    pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<String>, DockerError> {
+    /// All containers with this runtime, stopped ones too: neither can be started, stopped or removed without it.
+    pub async fn users_of_runtime(&self, runtime: &str) -> Result<Vec<Listed>, DockerError> {
         let mut users = Vec::new();
         for container in self.containers().await? {
             // Gone in between: no longer a user of it.
             if self.runtime_of(&container.id).await?.is_some_and(|its| its == runtime) {
-                users.push(container.name);
+                users.push(container);
             }
         }
         Ok(users)

@@ -104,10 +104,10 @@ async fn calico_node_is_started_with_the_settings_and_stopped_when_no_task_lives
     let said = run(&start);
     assert!(said.code == 1 && said.stderr.contains("no unit calico-node.service"), "{said:?}");
     let text = fs::read_to_string(&env).unwrap();
-    for line in ["CALICO_IP=\"127.0.0.1\"", "CALICO_AS=\"64513\"", "CALICO_NODENAME=\"agent-1\""] {
+    for line in ["CALICO_IP=127.0.0.1", "CALICO_AS=64513", "CALICO_NODENAME=agent-1"] {
         assert!(text.lines().any(|there| there == line), "{text}");
     }
-    assert!(text.contains(&format!("ETCD_ENDPOINTS=\"{}\"", desk.world.etcd.endpoint)), "{text}");
+    assert!(text.contains(&format!("ETCD_ENDPOINTS={}", desk.world.etcd.endpoint)), "{text}");
     assert!(run("node stop").stderr.contains("no unit"));
 
     fs::write(systemd.join("unit"), "").unwrap();

@@ -11,12 +11,14 @@ mod advice;
 pub(super) mod agents;
 mod init;
 pub(super) mod launcher_folder;
+mod migrate;
 mod remove;
 mod service;
 mod show;
 mod stock_launcher;
 mod timer;
 mod trust;
+mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,12 +26,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{Config, DEFAULT_PATH};
-use crate::error::chain;
-use crate::names::RUNTIME;
-use crate::workload::{Docker, DockerHost};
+use crate::error::FileError;
+use crate::host::files;
+use crate::task::cleaner::living_tasks;
+use crate::workload::DockerHost;
 
 use super::output::Out;
-use super::runtime::{self, Done};
+use super::runtime::{self, Done, RuntimeSetupError};
 use super::session::Session;
 use super::{bgp, programs, Failed};
 
@@ -46,6 +49,8 @@ pub enum Verb {
     Install(Install),
     /// Undo `node install`; refused while an agent or a container still needs it.
     Uninstall(Uninstall),
+    /// Move a host with programs that were installed by hand over to these, while its tasks live on.
+    Migrate(migrate::Migrate),
     /// Register calico-runc with Docker as the runtime 'calico'.
     InstallRuntime(runtime::InstallArgs),
     /// Remove the runtime 'calico' from Docker.
@@ -89,6 +94,9 @@ pub struct Uninstall {
     /// The folder that `node install` made
     #[arg(long, default_value = DEFAULT_DIR)]
     dir: PathBuf,
+    /// Before these programs are removed: refuse while a task or a container needs them, and remove links to them
+    #[arg(long)]
+    with_programs: bool,
     #[command(flatten)]
     runtime: runtime::UninstallArgs,
 }
@@ -103,6 +111,8 @@ enum NodeError {
     AgentUses(i32, PathBuf),
     #[error("cannot resolve the folder {0}")]
     Folder(PathBuf, #[source] std::io::Error),
+    #[error("tasks still live here and need these programs: {}; end them first", .0.join(", "))]
+    TasksLive(Vec<String>),
 }
 
 /// Repeating any of them changes nothing and is no error.
@@ -113,6 +123,7 @@ pub async fn node(verb: Verb, file: Option<&Path>, out: &Out) -> Result<ExitCode
     match verb {
         Verb::Install(arguments) => install(&arguments, config, out),
         Verb::Uninstall(arguments) => uninstall(&arguments, config, out).await,
+        Verb::Migrate(arguments) => migrate::migrate(&arguments, config, out).await,
         Verb::InstallRuntime(arguments) => {
             let done = runtime::install(&arguments)?;
             tell(&done, out);
@@ -179,6 +190,9 @@ async fn uninstall(arguments: &Uninstall, config: &Path, out: &Out) -> Result<Ex
     if let Some(agent) = agents::running().iter().find(|agent| agent.launches_from(&dir)) {
         return Err(NodeError::AgentUses(agent.pid, dir).into());
     }
+    if arguments.with_programs {
+        refuse_users(&arguments.runtime.daemon_json, config).await?;
+    }
     let there = launcher_folder::remove_folder(&dir, true)?;
     let done = without_runtime(&arguments.runtime, config).await?;
     if !dry_run {
@@ -190,12 +204,41 @@ async fn uninstall(arguments: &Uninstall, config: &Path, out: &Out) -> Result<Ex
         (true, true) => format!("to remove: {}", dir.display()),
         (true, false) => format!("{} is removed", dir.display()),
     });
-    Ok(exit_code(dry_run && (done.changed || there)))
+    let links = if arguments.with_programs { links_to_us()? } else { Vec::new() };
+    for link in &links {
+        if !dry_run {
+            files::remove(link).map_err(FileError::on("remove", link))?;
+        }
+        out.line(format!("{}: {}", if dry_run { "to remove" } else { "removed" }, link.display()));
+    }
+    Ok(exit_code(dry_run && (done.changed || there || !links.is_empty())))
+}
+
+/// Also where Docker's configuration does not name the runtime any more.
+async fn refuse_users(daemon_json: &Path, config: &Path) -> Result<(), Failed> {
+    let containers = users::users(config, daemon_json)
+        .await
+        .map_err(|problem| RuntimeSetupError::Users(problem.into()))?;
+    if !containers.is_empty() {
+        return Err(RuntimeSetupError::InUse(containers).into());
+    }
+    // A configuration that cannot be read does not keep the programs here.
+    let tasks = living_tasks(&Config::load(config).unwrap_or_default())?;
+    match tasks.is_empty() {
+        true => Ok(()),
+        false => Err(NodeError::TasksLive(tasks).into()),
+    }
+}
+
+/// Links that `calicoctl install` and `node migrate` have left where programs are installed by hand.
+fn links_to_us() -> Result<Vec<PathBuf>, Failed> {
+    let own = std::env::current_exe().map_err(FileError::on("find", Path::new("/proc/self/exe")))?;
+    Ok(migrate::links_to_us(Path::new(migrate::BY_HAND), own.parent().unwrap_or(Path::new("/")))?)
 }
 
 async fn without_runtime(arguments: &runtime::UninstallArgs, config: &Path) -> Result<Done, Failed> {
     // Asked beforehand, because the question is asked over the network and the removal is not.
-    let users = users(config).await;
+    let users = users::users(config, &arguments.daemon_json).await;
     Ok(runtime::uninstall(arguments, || users.map_err(Into::into))?)
 }
 
@@ -230,15 +273,4 @@ fn tell(done: &Done, out: &Out) {
 fn docker_elsewhere(config: &Path) -> Option<DockerHost> {
     let address = std::env::var("DOCKER_HOST").ok().or_else(|| Config::docker_only(config).host)?;
     DockerHost::parse(&address).ok()
-}
-
-/// Containers of the daemon that `docker` would talk to here. No daemon: no containers that run.
-async fn users(config: &Path) -> Result<Vec<String>, String> {
-    let configured = Config::docker_only(config);
-    let tls = configured.tls();
-    let address = std::env::var("DOCKER_HOST").ok().or(configured.host);
-    let host = DockerHost::parse(address.as_deref().unwrap_or(DockerHost::DEFAULT))
-        .map_err(|error| chain(&error))?;
-    let docker = Docker::connect_with(&host, tls, "").await.map_err(|error| chain(&error))?;
-    docker.users_of_runtime(RUNTIME).await.map_err(|error| chain(&error))
 }

@@ -1,7 +1,7 @@
 //! `node start` and `node stop`: calico/node as a service of systemd.
 //!
 //! Calico's documentation gives the unit `calico-node.service`, which reads `/etc/calico/calico.env`. Only the settings
-//! in that file are ours to write; the unit, with the image that it runs, is the operator's.
+//! in that file are ours to write; the unit is the package's, which runs the image CALICO_IMAGE, or the operator's own.
 
 use std::fs;
 use std::io::{self, Write};
@@ -36,6 +36,9 @@ pub struct StartArguments {
     /// This node's AS number; otherwise that of `default-node-as`
     #[arg(long = "as", value_name = "AS", value_parser = calico::parse_as_number)]
     as_number: Option<u32>,
+    /// The image of calico/node, which must be on this host; read by the package's unit
+    #[arg(long, value_name = "IMAGE")]
+    image: Option<String>,
     #[command(flatten)]
     file: EnvFile,
     #[command(flatten)]
@@ -66,7 +69,7 @@ enum ServiceError {
     Systemctl(&'static str, #[source] io::Error),
     #[error("systemctl {0} {UNIT} failed: {1}")]
     Refused(&'static str, String),
-    #[error("systemd has no unit {UNIT}: install it as Calico's documentation describes (it reads {0}), then run this again")]
+    #[error("systemd has no unit {UNIT}: install the package of calico-mesos, or the unit as Calico's documentation describes (it reads {0}), then run this again")]
     NoUnit(PathBuf),
     #[error("systemd has no unit {UNIT}: stop calico/node in the way in which it was started")]
     NothingToStop,
@@ -172,20 +175,24 @@ fn wanted(arguments: &StartArguments, config: &Config) -> Result<Vec<(&'static s
         ("ETCD_KEY_FILE", file(&config.etcd.key_file)),
         ("CALICO_IP6", arguments.ip6.map(|address| address.to_string())),
         ("CALICO_AS", arguments.as_number.map(|number| number.to_string())),
+        ("CALICO_IMAGE", arguments.image.clone()),
     ];
     let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
     Ok(always.into_iter().chain(given).collect())
 }
 
 /// Sets these variables and leaves every other line as it is. A new file gets those that the unit expects.
+///
+/// Without quotes, which `docker run --env-file` would take for a part of the value. No value has what systemd would
+/// read in another way: a quote or a backslash.
 fn edited(text: &str, wanted: &[(&str, String)]) -> String {
     const NEW: &str =
         "# Read by calico-node.service; `calico-mesos node start` sets addresses, name and datastore.\n\
-                       CALICO_NETWORKING_BACKEND=bird\nCALICO_NO_DEFAULT_POOLS=\"\"\n";
+                       CALICO_NETWORKING_BACKEND=bird\nCALICO_NO_DEFAULT_POOLS=\n";
     let text = if text.is_empty() { NEW } else { text };
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for (name, value) in wanted {
-        let line = format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        let line = format!("{name}={value}");
         let is_its = |line: &&mut String| {
             line.trim_start().strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
         };
@@ -240,14 +247,13 @@ mod tests {
         let wanted = |ip: &str| [("CALICO_IP", ip.to_owned()), ("CALICO_NODENAME", "agent-1".to_owned())];
         let text = "# ours\nCALICO_IP=10.0.0.9\nCALICO_IP6=\"fd00::1\"\nFELIX_LOGSEVERITYSCREEN=info\n";
         let after = edited(text, &wanted("10.0.0.1"));
-        let expected =
-            "# ours\nCALICO_IP=\"10.0.0.1\"\nCALICO_IP6=\"fd00::1\"\nFELIX_LOGSEVERITYSCREEN=info\n\
-                        CALICO_NODENAME=\"agent-1\"\n";
+        let expected = "# ours\nCALICO_IP=10.0.0.1\nCALICO_IP6=\"fd00::1\"\nFELIX_LOGSEVERITYSCREEN=info\n\
+                        CALICO_NODENAME=agent-1\n";
         assert_eq!(after, expected);
         assert_eq!(edited(&after, &wanted("10.0.0.1")), after);
         // However it is quoted, the same value is no change.
-        let bare = after.replace("\"10.0.0.1\"", "10.0.0.1");
-        assert_eq!(edited(&bare, &wanted("10.0.0.1")), bare);
+        let quoted = after.replace("10.0.0.1", "\"10.0.0.1\"");
+        assert_eq!(edited(&quoted, &wanted("10.0.0.1")), quoted);
         assert!(edited("", &wanted("10.0.0.1")).contains("CALICO_NETWORKING_BACKEND=bird\n"));
     }
 }

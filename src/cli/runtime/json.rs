@@ -22,6 +22,13 @@ pub enum EditError {
     Default,
 }
 
+/// The program of the runtime, where there is one.
+pub fn registered(text: &str) -> Result<Option<String>, EditError> {
+    let root = parse(text)?;
+    let path = root.get("runtimes").and_then(|all| all.get(RUNTIME)?.get("path")?.as_str());
+    Ok(path.map(str::to_owned))
+}
+
 /// With the runtime in it; `None` when it is there already.
 pub fn add(text: &str, program: &Path) -> Result<Option<String>, EditError> {
     let mut root = parse(text)?;
@@ -145,6 +152,8 @@ mod tests {
     #[test]
     fn adding_the_runtime_twice_changes_nothing() {
         assert_eq!(add(&added("{}"), Path::new(OURS)), Ok(None));
+        assert_eq!(registered(&added("{}")), Ok(Some(OURS.to_owned())));
+        assert_eq!(registered("{}"), Ok(None));
         assert_eq!(remove("{}", false), Ok(None));
         assert_eq!(remove(r#"{"runtimes":{"other":{"path":"x"}}}"#, false), Ok(None));
     }

@@ -161,6 +161,13 @@ pub fn uninstall(
     Ok(done)
 }
 
+/// The program that the file names for the runtime.
+pub fn registered(daemon_json: &Path) -> Result<Option<PathBuf>, RuntimeSetupError> {
+    let file = resolved(daemon_json);
+    let path = json::registered(&read(&file)?).map_err(|source| edit(&file, source))?;
+    Ok(path.map(PathBuf::from))
+}
+
 /// The runtime's program: the one that was named, else the one next to this program.
 pub fn program(named: Option<&Path>) -> Result<PathBuf, RuntimeSetupError> {
     let program = match named {

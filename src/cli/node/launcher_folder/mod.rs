@@ -4,7 +4,7 @@
 //!  /usr/lib/calico-mesos/launcher/              the agent's --launcher_dir
 //!    .calico-mesos                              what this folder was made of
 //!    mesos-containerizer   ─► /usr/libexec/mesos/mesos-containerizer
-//!    mesos-docker-executor ─► /usr/local/bin/calico-executor
+//!    mesos-docker-executor ─► /usr/bin/calico-executor
 //!    mesos-fetcher         ─► /usr/libexec/mesos/mesos-fetcher      and so on
 //! ```
 //!
@@ -84,6 +84,10 @@ struct Found {
 }
 
 impl LauncherFolder {
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// `from`: the agent's own launcher folder; `executor`: the program that takes the stock one's place.
     pub fn of(dir: &Path, from: &Path, executor: &Path) -> Result<Self, LauncherFolderError> {
         let programs = names(from).map_err(file("read", from))?;
@@ -159,7 +163,12 @@ impl Found {
 
 /// The agent's own launcher folder, from which the one at `dir` was made, if there is one.
 pub fn source_of(dir: &Path) -> Result<Option<PathBuf>, LauncherFolderError> {
-    Ok(read_mark(dir)?.map(|mark| mark.from))
+    Ok(made_of(dir)?.map(|(from, _)| from))
+}
+
+/// The same, with the executor in it.
+pub fn made_of(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>, LauncherFolderError> {
+    Ok(read_mark(dir)?.map(|mark| (mark.from, mark.executor)))
 }
 
 /// Removes the launcher folder, with the folders that were made for it. Returns whether there was one; a dry
