@@ -117,17 +117,20 @@ class Join:
 
     def __init__(self, module, endpoints):
         self.module = module
-        self.env = dict(os.environ, ETCDCTL_API="3", **module.params["environment"])
+        self.env = {**os.environ, "ETCDCTL_API": "3", **module.params["environment"]}
         self.env["ETCDCTL_ENDPOINTS"] = ",".join(endpoints)
 
-    def etcdctl(self, *words):
-        out = subprocess.run(
+    def run(self, *words):
+        return subprocess.run(
             ["etcdctl", "--dial-timeout=3s", "--command-timeout=10s", "-w", "json"] + list(words),
             env=self.env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             check=False,
         )
+
+    def etcdctl(self, *words):
+        out = self.run(*words)
         if out.returncode != 0:
             why = out.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
             self.module.fail_json(msg="cannot run etcdctl %s: %s" % (" ".join(words), why[-1]))
@@ -142,20 +145,15 @@ class Join:
             if url in one.get("peerURLs", []) and one.get("name"):
                 # Its data are gone: it may not come back under the same identity.
                 self.etcdctl("member", "remove", "%x" % one["ID"])
-        if not any(url in one.get("peerURLs", []) for one in self.members()):
-            self.until(lambda: self.healthy(), "the cluster to take another member")
-            self.etcdctl("member", "add", name, "--peer-urls=%s" % url)
+        left = self.members()
+        self.env["ETCDCTL_ENDPOINTS"] = ",".join(client for one in left for client in one.get("clientURLs", []))
+        if not any(url in one.get("peerURLs", []) for one in left):
+            # Refused as long as the cluster would be without a majority.
+            self.until(
+                lambda: self.run("member", "add", name, "--peer-urls=%s" % url).returncode == 0,
+                "the cluster to take another member",
+            )
         return {one.get("name") or name: one["peerURLs"][0] for one in self.members()}
-
-    def healthy(self):
-        out = subprocess.run(
-            ["etcdctl", "--dial-timeout=3s", "--command-timeout=5s", "endpoint", "health"],
-            env=self.env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
-        return out.returncode == 0
 
     def until(self, done, what):
         end = time.monotonic() + self.module.params["timeout"]

@@ -174,12 +174,12 @@ def file_problems(settings, exists=os.path.exists):
         wanted += ["cert_file", "key_file"] if settings["is_member"] else []
     if settings["peer_url_scheme"] == "https" and settings["is_member"]:
         wanted += ["peer_ca_file", "peer_cert_file", "peer_key_file"]
-    for name in wanted if not settings["pki_dir"] else []:
-        if not exists(settings[name]):
-            problems.append(
-                "etcd_%s is %s, and this host has no such file: put it there, or set etcd_pki_dir to a folder of the playbook "
-                "etcd_ca" % (name, settings[name])
-            )
+    missing = ["%s (etcd_%s)" % (settings[name], name) for name in wanted if not exists(settings[name])]
+    if missing and not settings["pki_dir"]:
+        problems.append(
+            "etcd_url_scheme is %s, and this host does not have %s: put these files there, or set etcd_pki_dir to a folder of the "
+            "playbook etcd_ca" % (settings["url_scheme"], ", ".join(missing))
+        )
     return problems
 
 

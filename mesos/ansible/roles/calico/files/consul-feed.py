@@ -118,6 +118,11 @@ def feed(service, consul):
         )
 
 
+def complain(sentence):
+    """A line for the journal, which leaves out what has no such level."""
+    print("<4>consul-feed: " + sentence)
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as file:
         service = json.load(file)
@@ -128,10 +133,10 @@ def main():
         else:
             feed(service, consul)
     except urllib.error.HTTPError as error:
-        print("consul-feed: Consul at %s refuses: %s %s" % (service["consul"]["address"], error.code, error.read()[:200].decode(errors="replace")))
+        why = error.read()[:200].decode(errors="replace")
+        complain("Consul at %s refuses: %d %s" % (service["consul"]["address"], error.code, why))
     except OSError as error:
-        # The journal gets one line for each outage that the timer meets; there is nothing to repair here.
-        print("consul-feed: Consul at %s does not answer: %s" % (service["consul"]["address"], error))
+        complain("Consul at %s does not answer: %s" % (service["consul"]["address"], error))
 
 
 if __name__ == "__main__":
