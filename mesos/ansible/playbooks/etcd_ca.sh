@@ -27,7 +27,7 @@ certificate() { # FOLDER NAME CN ALT-NAMES
     made "$DIR/$1/$2.pem"
 }
 
-printf '%s\n' "$HOSTS" | while read -r host addresses; do
+printf '%s' "$HOSTS" | tr ';' '\n' | while read -r host user addresses; do
     [ -n "$host" ] || continue
     alt="DNS:localhost,IP:127.0.0.1,DNS:$host"
     for address in $addresses; do
@@ -38,8 +38,7 @@ printf '%s\n' "$HOSTS" | while read -r host addresses; do
     done
     certificate "$host" server "$host" "$alt"
     certificate "$host" peer "$host" "$alt"
-    # A certificate of a server, shown as a client, is that user of etcd as well: so these have a name of their own.
-    certificate "$host" client "$CLIENT" "DNS:$host"
+    certificate "$host" client "$user" "DNS:$host"
     certificate "$host" calico-mesos calico-mesos "DNS:$host"
     certificate "$host" calico-node calico-node "DNS:$host"
 done

@@ -51,8 +51,12 @@ options:
     type: str
     choices: [all, node]
     default: all
-  config:
-    description: Another configuration than /etc/calico-mesos/config.toml.
+  admin:
+    description: A user of etcd who may write pools, where executors have one with fewer rights; empty, that of config.toml.
+    type: str
+    default: ""
+  admin_password:
+    description: Its password.
     type: str
     default: ""
   timeout:
@@ -83,13 +87,18 @@ disabled:
   returned: always
 """
 
+import atexit
 import json
+import os
+import re
 import shutil
 import subprocess
+import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
 PROGRAM = "calico-mesos"
+CONFIG = "/etc/calico-mesos/config.toml"
 FOUND = 3
 
 
@@ -126,6 +135,20 @@ def pool_words(network, wish, there):
     return words
 
 
+def as_admin(text, username, password_file):
+    """config.toml with another user of etcd."""
+    lines, section = [], ""
+    for line in text.splitlines():
+        match = re.match(r"\s*\[(.*)\]", line)
+        section = match.group(1) if match else section
+        if section == "etcd" and re.match(r"\s*(username|password_file)\s*=", line):
+            continue
+        lines.append(line)
+        if match and section == "etcd":
+            lines += ["username = %s" % json.dumps(username), "password_file = %s" % json.dumps(password_file)]
+    return "\n".join(lines) + "\n"
+
+
 def peer_command(peer, peers_of):
     """The command for one BGP peer; one that is to be removed may be gone already."""
     begin = (["node"] if peers_of == "node" else []) + ["bgppeer"]
@@ -142,8 +165,18 @@ class Commands:
         self.changed = False
         self.results = []
         self.diff = []
-        config = module.params["config"]
-        self.begin = [PROGRAM] + (["--config", config] if config else [])
+        self.begin = [PROGRAM]
+        self.folder = None
+        if module.params["admin"] and module.params["admin_password"] and os.path.exists(CONFIG):
+            self.folder = tempfile.mkdtemp(prefix="calico-mesos-", dir="/run")
+            atexit.register(shutil.rmtree, self.folder, True)
+            config, password = os.path.join(self.folder, "config.toml"), os.path.join(self.folder, "password")
+            with open(CONFIG, encoding="utf-8") as file:
+                text = as_admin(file.read(), module.params["admin"], password)
+            for path, content in ((config, text), (password, module.params["admin_password"] + "\n")):
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                    file.write(content)
+            self.begin += ["--config", config]
 
     def run(self, words, gone_ok=False):
         words = self.begin + [str(word) for word in words]
@@ -221,7 +254,8 @@ def main():
             "prefix": {"type": "list", "elements": "str", "default": []},
             "peers": {"type": "list", "elements": "dict", "default": []},
             "peers_of": {"type": "str", "choices": ["all", "node"], "default": "all"},
-            "config": {"type": "str", "default": ""},
+            "admin": {"type": "str", "default": ""},
+            "admin_password": {"type": "str", "default": "", "no_log": True},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

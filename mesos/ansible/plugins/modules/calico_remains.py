@@ -21,6 +21,14 @@ options:
     description: Only look, and refuse where tasks live.
     type: bool
     default: false
+  admin:
+    description: A user of etcd who may remove nodes; empty, that of config.toml.
+    type: str
+    default: ""
+  admin_password:
+    description: Its password.
+    type: str
+    default: ""
   image:
     description: The name of calico/node's image, which is removed besides the one in calico.env.
     type: str
@@ -79,6 +87,20 @@ def setting(name, path="/etc/calico/calico.env"):
     return next((line.split("=", 1)[1].strip("\"'") for line in lines if line.startswith(name + "=")), "")
 
 
+def as_admin(text, username, password_file):
+    """config.toml with another user of etcd."""
+    lines, section = [], ""
+    for line in text.splitlines():
+        match = re.match(r"\s*\[(.*)\]", line)
+        section = match.group(1) if match else section
+        if section == "etcd" and re.match(r"\s*(username|password_file)\s*=", line):
+            continue
+        lines.append(line)
+        if match and section == "etcd":
+            lines += ["username = %s" % json.dumps(username), "password_file = %s" % json.dumps(password_file)]
+    return "\n".join(lines) + "\n"
+
+
 def without_calico(rules):
     """What iptables-save printed, without Felix's chains and the rules that lead to them; None where there are none."""
     lines = rules.splitlines()
@@ -135,7 +157,12 @@ class Remains:
         config = "/etc/calico-mesos/config.toml"
         with open(config, encoding="utf-8") as file:
             text = re.sub(r"(?m)^\s*name\s*=.*$", 'name = "on-its-way-out"', file.read())
-        other = "/etc/calico-mesos/on-its-way-out.toml"
+        other, password = "/etc/calico-mesos/on-its-way-out.toml", "/etc/calico-mesos/on-its-way-out"
+        if self.module.params["admin"] and self.module.params["admin_password"]:
+            text = as_admin(text, self.module.params["admin"], password)
+            if not self.module.check_mode:
+                with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                    file.write(self.module.params["admin_password"] + "\n")
         words = [PROGRAM, "--config", other, "node", "remove", name, "--yes"]
         if not self.module.check_mode:
             with open(other, "w", encoding="utf-8") as file:
@@ -147,8 +174,9 @@ class Remains:
             elif code != 0 and "no node" not in errors and "no such node" not in errors and "does not know" not in errors:
                 self.module.warn("the node %s stays in Calico's datastore: %s" % (name, errors or out))
         finally:
-            if os.path.exists(other):
-                os.unlink(other)
+            for path in (other, password):
+                if os.path.exists(path):
+                    os.unlink(path)
 
     def consul(self):
         feed = ["/usr/lib/calico-mesos/consul-feed", "/etc/calico-mesos/consul-service.json"]
@@ -197,7 +225,12 @@ class Remains:
 
 def main():
     module = AnsibleModule(
-        argument_spec={"look": {"type": "bool", "default": False}, "image": {"type": "str", "default": ""}},
+        argument_spec={
+            "look": {"type": "bool", "default": False},
+            "image": {"type": "str", "default": ""},
+            "admin": {"type": "str", "default": ""},
+            "admin_password": {"type": "str", "default": "", "no_log": True},
+        },
         supports_check_mode=True,
     )
     there = shutil.which(PROGRAM) is not None or os.path.exists("/etc/calico/calico.env")

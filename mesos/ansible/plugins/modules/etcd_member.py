@@ -10,7 +10,8 @@ module: etcd_member
 short_description: Makes a host a member of a new or of an existing etcd cluster
 description:
   - A host that has a member's data is left alone. In a new cluster it gets the list of all members. In an existing one it
-    is added, replacing a member of its name whose data are lost, and started; so call it for one host at a time.
+    is added, replacing a member of its name whose data are lost, and started; so call it for one host at a time. C(etcdctl) finds
+    the cluster by the task's environment.
 author: The authors of calico-mesos
 attributes:
   check_mode:
@@ -45,10 +46,6 @@ options:
     description: The file of settings that are read when a member is made.
     type: path
     required: true
-  environment:
-    description: The variables with which etcdctl speaks to the cluster.
-    type: dict
-    default: {}
   timeout:
     description: How many seconds a member may take to join an existing cluster.
     type: int
@@ -117,7 +114,7 @@ class Join:
 
     def __init__(self, module, endpoints):
         self.module = module
-        self.env = {**os.environ, "ETCDCTL_API": "3", **module.params["environment"]}
+        self.env = {**os.environ, "ETCDCTL_API": "3"}
         self.env["ETCDCTL_ENDPOINTS"] = ",".join(endpoints)
 
     def run(self, *words):
@@ -186,7 +183,6 @@ def main():
             "token": {"type": "str", "required": True, "no_log": False},
             "data_dir": {"type": "path", "required": True},
             "file": {"type": "path", "required": True},
-            "environment": {"type": "dict", "default": {}},
             "timeout": {"type": "int", "default": 90},
         },
         supports_check_mode=True,

@@ -88,9 +88,26 @@ def port_problems(settings):
     return problems
 
 
+def user_problems(settings):
+    """Sentences about etcd's users. etcdctl reads a password up to the first blank, and files of settings have quotes."""
+    if not settings["auth"]:
+        return []
+    problems = []
+    if not settings["has_root_password"]:
+        problems.append("etcd_auth is true, and etcd_root_password is empty: set it, from a vault")
+    if settings["incomplete_users"]:
+        problems.append("etcd_users has users without name or role: write {name: calico-mesos, role: calico-mesos}")
+    if settings["odd_passwords"]:
+        problems.append(
+            "etcd_users (and etcd_root_password) have passwords with a blank, quote, backslash, dollar or backtick (%s): choose "
+            "others" % ", ".join(settings["odd_passwords"])
+        )
+    return problems
+
+
 def variable_problems(settings):
     """Sentences about variables that make no sense on any host."""
-    problems = port_problems(settings)
+    problems = port_problems(settings) + user_problems(settings)
     for name in ("url_scheme", "peer_url_scheme"):
         if settings[name] not in SCHEMES:
             problems.append("etcd_%s is %r: set it to http or https" % (name, settings[name]))

@@ -142,7 +142,9 @@ def plan(unit, facts, since, is_newer=newer):
         why.append("asked for")
     elif active == "active" and since is not None:
         read = list(unit.get("files", []))
-        read += [path for path in [facts.get("FragmentPath")] + facts.get("DropInPaths", "").split() if path]
+        # A socket whose service runs cannot be restarted; its new file counts at the next boot.
+        if not unit["name"].endswith(".socket"):
+            read += [path for path in [facts.get("FragmentPath")] + facts.get("DropInPaths", "").split() if path]
         why += ["%s is younger than its start" % path for path in is_newer(read, since)]
     elif active == "activating" and unit.get("files"):
         # It has not come up: what it read is not known.
@@ -176,7 +178,7 @@ class Units:
     def fail(self, unit, verb, why):
         name = unit["name"]
         log = subprocess.run(
-            ["journalctl", "--no-pager", "-o", "cat", "-n", "15", "-u", name],
+            ["journalctl", "--no-pager", "-o", "cat", "-n", "6", "-u", name],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             check=False,
