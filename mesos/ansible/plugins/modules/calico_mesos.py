@@ -97,7 +97,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
-PROGRAM = "calico-mesos"
+# Of the package: one that was installed by hand may come first in PATH.
+PACKAGED = "/usr/bin/calico-mesos"
+PROGRAM = PACKAGED if os.path.exists(PACKAGED) else "calico-mesos"
 CONFIG = "/etc/calico-mesos/config.toml"
 FOUND = 3
 

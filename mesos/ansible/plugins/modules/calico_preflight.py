@@ -127,8 +127,20 @@ def variable_problems(settings):
         )
     if settings["mode"] == "bgp" and settings["cross_subnet"]:
         problems.append("calico_cross_subnet is true, which has no meaning with calico_mode bgp: set it to false")
+    if settings["log_file_size"] and log_bytes(settings["log_file_size"]) is None:
+        problems.append(
+            "calico_log_file_size is %r, which is not a size: set it to 64KB up to 1GB, such as 1MB" % settings["log_file_size"]
+        )
+    if settings["log_files"] and not 2 <= (number(settings["log_files"]) or 0) <= 100:
+        problems.append("calico_log_files is %r: set it to a number from 2 to 100" % settings["log_files"])
     problems += bgp_problems(settings)
     return problems + image_problems(settings)
+
+
+def log_bytes(text):
+    """A size such as 1MB in bytes."""
+    match = re.fullmatch(r"([0-9]+)(KB|MB|GB)", str(text))
+    return int(match.group(1)) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match.group(2)] if match else None
 
 
 def bgp_problems(settings):
@@ -383,6 +395,8 @@ class Preflight:
         self.docker()
         self.proxy()
         self.facts["package"] = package_facts()
+        by_hand = "/usr/local/bin/calico-mesos"
+        self.facts["by_hand"] = os.path.isfile(by_hand) and not os.path.islink(by_hand)
 
     def kernel(self):
         release = kernel_release()
@@ -424,6 +438,7 @@ class Preflight:
                 if (read("/proc/sys/" + name.replace(".", "/")) or "").split() != str(value).split()
             },
             iptables_backend=self.backend(),
+            log_bytes=log_bytes(self.settings["log_file_size"]),
         )
 
     def backend(self):
