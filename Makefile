@@ -54,7 +54,7 @@ test-docker-py:
 	$(CARGO) test --locked --no-run --test docker_py
 	DOCKER_PY="$$(scripts/docker-py.sh)" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test docker_py -- --nocapture
 
-OPENSTACK_TESTS := PYTHONDONTWRITEBYTECODE=1 $(PRIVATE) "$$bin/python" -W ignore::DeprecationWarning -m unittest test_module test_role
+OPENSTACK_TESTS := PYTHONDONTWRITEBYTECODE=1 $(PRIVATE) "$$bin/python" -W ignore::DeprecationWarning -m unittest test_module test_mode test_role
 test-openstack:
 	@scripts/setup.sh --openstack
 	bin="$$(scripts/openstack.sh)" && cd tests/openstack && $(OPENSTACK_TESTS)

@@ -142,7 +142,10 @@ class Role(unittest.TestCase):
         show = {"ansible.builtin.debug": {"msg": "found: {{ calico_openstack_credentials }}"}}
         named = {**show, "vars": {"calico_openstack_cloud": "here"}}
         given = {**show, "vars": {"calico_openstack_auth": {"auth_url": CLOUD.keystone}}}
-        play = {"hosts": "worker0", "gather_facts": False, "vars_files": files, "tasks": [show, named, given]}
+        machine = {"ansible.builtin.debug": {"msg": "machine: {{ calico_machine }}"}}
+        facts = {"facts_of_test": {"facts": {"product_name": "KVM", "chassis_asset_tag": "OpenStack Nova"}}}
+        tasks = [show, named, given, machine, facts, machine]
+        play = {"hosts": "worker0", "gather_facts": False, "vars_files": files, "tasks": tasks}
         here = {"PWD": str(self.folder)}
         for environment, file, expected in (
             (here, False, ["False", "True", "True"]),
@@ -153,6 +156,7 @@ class Role(unittest.TestCase):
                 (self.folder / "clouds.yaml").write_text("{}")
             output = "".join(self.playbook(json.dumps([play]), environment=environment))
             self.assertEqual(re.findall("found: (True|False)", output), expected, output)
+            self.assertEqual(re.findall('"machine: (.*)"', output), ["", "KVM OpenStack Nova"], output)
 
     def test_the_module_of_the_collection(self):
         place = self.folder / "collections/ansible_collections/calico_mesos"
