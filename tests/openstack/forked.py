@@ -20,8 +20,8 @@ def main(arguments, environment, answer):
     os.environ.clear()
     os.environ.update(environment)
     basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = arguments.encode(), "legacy"
-    # The last resort of logging: warnings of keystoneauth, which Ansible does not show.
-    logging.lastResort = None
+    # Warnings of keystoneauth go where Ansible does not show them.
+    logging.getLogger().addHandler(logging.NullHandler())
     output, code = io.StringIO(), None
     with contextlib.redirect_stdout(output):
         try:
