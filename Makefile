@@ -9,6 +9,7 @@
 # make test-docker-py  docker-py's own tests at dockerd's socket and through the proxy, compared; 10 minutes
 # make test-openstack  the Ansible module for Neutron's address pairs, against a stand-in; make test-neutron against real ones
 # make test-compose    docker compose v2 through the proxy (built once, about 3 minutes)
+# make test-package  the Debian package on real systemd hosts of its own: install, upgrade, move over, remove, purge
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
@@ -25,7 +26,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade bench fuzz lint licences build deb dist setup
+.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade test-package bench fuzz lint licences build deb dist setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -83,6 +84,12 @@ test-upgrade: setup
 	CALICO_MESOS_PREVIOUS="$$(scripts/previous.sh $(PREVIOUS))" $(OFFLINE) unshare --mount -- sh -c \
 		'mount -t tmpfs tmpfs /var/log && exec "$$@"' private-logs $(PRIVATE) $(CARGO) test --locked --test upgrade
 
+test-package:
+	@scripts/setup.sh --cluster
+	@scripts/setup.sh --package
+	$(CARGO) test --locked --no-run --test package
+	$(OFFLINE) $(CARGO) test --locked --test package -- --test-threads=1
+
 bench: setup
 	$(CARGO) bench --locked --bench launch --bench proxy --bench ipam --no-run
 	$(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --no-fail-fast --bench launch --bench proxy --bench ipam
@@ -97,7 +104,7 @@ fuzz:
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --test calico_peers --test upgrade --test docker_py -- -D warnings
+	$(CARGO) clippy --locked --test calico_peers --test upgrade --test package --test docker_py -- -D warnings
 	$(CARGO) clippy --locked --release --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 

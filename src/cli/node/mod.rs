@@ -22,6 +22,7 @@ mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -40,6 +41,8 @@ use launcher_folder::{LauncherFolder, DEFAULT_DIR};
 
 pub(super) use show::UnknownNode;
 
+/// How long the proxy takes for what it does when it holds a container's things no longer.
+const LINGERING: Duration = Duration::from_secs(5);
 /// A dry run found something.
 const FOUND: u8 = 3;
 
@@ -223,10 +226,18 @@ async fn refuse_users(daemon_json: &Path, config: &Path) -> Result<(), Failed> {
         return Err(RuntimeSetupError::InUse(containers).into());
     }
     // A configuration that cannot be read does not keep the programs here.
-    let tasks = living_tasks(&Config::load(config).unwrap_or_default())?;
-    match tasks.is_empty() {
-        true => Ok(()),
-        false => Err(NodeError::TasksLive(tasks).into()),
+    let config = Config::load(config).unwrap_or_default();
+    // The proxy holds what a container had for this long after its end.
+    let begun = Instant::now();
+    loop {
+        let tasks = living_tasks(&config)?;
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > config.proxy.linger + LINGERING {
+            return Err(NodeError::TasksLive(tasks).into());
+        }
+        tokio::time::sleep(LINGERING / 10).await;
     }
 }
 
