@@ -12,7 +12,8 @@
 //! A write touches profile, block, affinity, handle and endpoint in one transaction, so a crash leaves
 //! all of them or none, and every reader sees only states that Calico's own writers end with. Other
 //! writers are Calico's programs and our own on other hosts; etcd's revisions decide between them.
-//! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `overlap`, `plan` decide;
+//! Files: `keys`, `model`, `clock`, `labels`, `selector` are Calico's words; `block`, `pool`, `overlap`, `plan` decide,
+//! `policy` decides as Felix does about packets;
 //! `store` is etcd, and `members` finds a member of its cluster that answers; `launch`, `release`, `inventory`, `settle`,
 //! `query`, `usage`, `local` are what [`Datastore`] can do for tasks and their cleaners, `objects` what it can do for an
 //! operator.
@@ -33,6 +34,7 @@ mod objects;
 mod overlap;
 mod overview;
 mod plan;
+mod policy;
 mod pool;
 mod profile;
 mod query;
@@ -68,6 +70,10 @@ pub use objects::{EndpointFilter, EndpointRecord, EndpointRecords, EndpointState
 pub use objects::{IpamProblem, IpamReport, ProblemKind};
 pub use objects::{PolicyRecord, PolicyTier};
 pub use overview::Overview;
+pub use policy::{
+    AllowedFlow, Explanation, Flow, FlowEnd, FlowEndKind, FlowList, FlowWay, HostForward, MeantEnds,
+    MeantError, PolicyEndpoint, PolicyHost, PolicySide, PolicyStep, PolicyVerdict, PolicyWorld,
+};
 pub use profile::validate_name as validate_profile_name;
 pub use query::Endpoint;
 pub use release::Released;

@@ -8,6 +8,7 @@ mod damage;
 mod desk;
 mod deviations;
 mod endpoints;
+mod explain;
 mod front;
 mod init;
 #[path = "../kit/mod.rs"]

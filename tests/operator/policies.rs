@@ -28,7 +28,7 @@ async fn policies_come_in_felixs_order_with_what_they_select() {
     put(
         &mut desk,
         "globalnetworkpolicies/default.web-in",
-        json!({"selector": "app == 'web'", "order": 20, "ingress": [{"action": "Allow"}]}),
+        json!({"selector": "app == 'web'", "order": 20, "types": ["Ingress"], "ingress": [{"action": "Allow"}]}),
     )
     .await;
     put(
@@ -51,11 +51,11 @@ async fn policies_come_in_felixs_order_with_what_they_select() {
         rows,
         [
             vec!["TIER", "ORDER", "POLICY", "NAMESPACE", "TYPES", "ENDPOINTS"],
-            vec!["kube-admin", "-", "kube-admin.x", "Ingress", "-"],
+            vec!["kube-admin", "-", "kube-admin.x", "Ingress,Egress", "-"],
             vec!["default", "10", "members", "Ingress,Egress", "2"],
             vec!["default", "20", "web-in", "Ingress", "1"],
-            vec!["default", "-", "all", "default", "Ingress", "2"],
-            vec!["default", "-", "none", "other", "Ingress", "0"],
+            vec!["default", "-", "all", "default", "Ingress,Egress", "2"],
+            vec!["default", "-", "none", "other", "Ingress,Egress", "0"],
         ]
     );
     assert!(desk.done("policy show --detailed").contains("app == 'web'"));

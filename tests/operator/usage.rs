@@ -57,7 +57,7 @@ async fn lines_begin_with_the_name_that_was_called() {
 }
 
 /// Every verb that speaks to the datastore.
-const VERBS: [&str; 32] = [
+const VERBS: [&str; 33] = [
     "profile show",
     "profile add dev",
     "profile remove dev",
@@ -82,6 +82,7 @@ const VERBS: [&str; 32] = [
     "ipam check",
     "policy show",
     "policy show --detailed",
+    "policy explain web db --port tcp/80",
     "bgppeer show",
     "bgppeer add 10.0.0.1 as 1",
     "node bgppeer show",

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::txn::ReadKey;
-use super::super::{clock, keys, selector, CalicoError, Datastore};
+use super::super::{clock, keys, selector, CalicoError, Datastore, NamedPort};
 use super::profiles::ProfileError;
 use super::rules::labels_to_apply;
 use super::{Damaged, Edit, Edited, Kind};
@@ -38,6 +38,8 @@ pub struct EndpointRecord {
     pub app: Option<String>,
     /// Its own, without those of its profiles.
     pub labels: BTreeMap<String, String>,
+    /// Those that policies may name.
+    pub ports: Vec<NamedPort>,
 }
 
 /// Which endpoints to read; what is absent excludes none.
@@ -93,11 +95,12 @@ struct RawSpec {
     profiles: Option<Vec<String>>,
     interface_name: Option<String>,
     mac: Option<String>,
+    ports: Option<Vec<Value>>,
 }
 
 impl EndpointRecord {
     /// Reads a record; with it, why Felix ignores the endpoint or Calico's tools cannot edit it.
-    fn read(entry: &ReadKey) -> Result<(Self, Option<Damaged>), Damaged> {
+    pub(super) fn read(entry: &ReadKey) -> Result<(Self, Option<Damaged>), Damaged> {
         let damaged = |reason: String| Damaged { key: entry.key.clone(), reason };
         let raw: Raw = serde_json::from_slice(&entry.value).map_err(|error| damaged(error.to_string()))?;
         let (metadata, spec) = (raw.metadata.unwrap_or_default(), raw.spec.unwrap_or_default());
@@ -128,6 +131,7 @@ impl EndpointRecord {
             task_id: annotations.remove("mesos.apache.org/task-id"),
             app: annotations.remove("mesos.apache.org/app-id"),
             labels: texts(metadata.labels),
+            ports: spec.ports.into_iter().flatten().filter_map(|port| named_port(&port)).collect(),
         };
         let stored = text(metadata.name);
         let problem = match () {
@@ -200,13 +204,31 @@ impl EndpointRecord {
         &self,
         applied: &BTreeMap<String, BTreeMap<String, String>>,
     ) -> BTreeMap<String, String> {
-        let mut labels = BTreeMap::new();
-        for of_profile in self.profiles.iter().filter_map(|profile| applied.get(profile)) {
-            labels.extend(of_profile.clone());
-        }
-        labels.extend(self.labels.clone());
-        labels
+        inherited(self.labels.clone(), &self.profiles, applied)
     }
+}
+
+/// An endpoint's own labels and those that its profiles apply: its own win, then those of the first profile.
+pub(super) fn inherited(
+    own: BTreeMap<String, String>,
+    profiles: &[String],
+    applied: &BTreeMap<String, BTreeMap<String, String>>,
+) -> BTreeMap<String, String> {
+    let mut labels = own;
+    for (key, value) in profiles.iter().filter_map(|profile| applied.get(profile)).flatten() {
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    labels
+}
+
+/// A port of a record; none where it has no name, or is not one that Felix uses.
+pub(super) fn named_port(port: &Value) -> Option<NamedPort> {
+    let name = port.get("name")?.as_str().filter(|name| !name.is_empty())?;
+    let protocol = match port.get("protocol")? {
+        Value::String(name) => name.clone(),
+        number => number.to_string(),
+    };
+    Some(NamedPort { name: name.to_owned(), protocol, port: port.get("port")?.as_u64()?.try_into().ok()? })
 }
 
 fn texts(map: Texts) -> BTreeMap<String, String> {
@@ -256,14 +278,18 @@ impl Datastore {
             Some(_) => self.applied_labels().await?,
             None => BTreeMap::new(),
         };
+        // Parsed once for ten thousand endpoints; a command line's was checked as it was read.
+        let selector = filter.selector.as_deref().map(selector::parse);
         let mut list = EndpointRecords::default();
         for prefix in self.endpoint_prefixes(filter).await? {
             let visit = |entry: ReadKey| match EndpointRecord::read(&entry) {
                 Err(damaged) => list.damaged.push(damaged),
                 Ok((record, problem)) => {
-                    let selected = || {
-                        let selector = filter.selector.as_deref().unwrap_or_default();
-                        selector::selects(selector, &record.all_labels(&applied)).unwrap_or(false)
+                    let selected = || match &selector {
+                        None => true,
+                        Some(selector) => {
+                            selector.as_ref().is_ok_and(|own| own.selects(&record.all_labels(&applied)))
+                        }
                     };
                     if filter.passes(&record) && selected() {
                         list.damaged.extend(problem);

@@ -19,6 +19,7 @@ mod rules;
 mod start_up;
 mod states;
 mod tunnel;
+pub(super) mod world;
 
 use serde::de::DeserializeOwned;
 use serde_json::{json, Map, Value};

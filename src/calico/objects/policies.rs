@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{json, Value};
 
 use super::super::{selector, CalicoError, Datastore};
+use super::endpoints::inherited;
 use super::{Damaged, EndpointFilter, Kind, Object};
 
 const DEFAULT_TIER: &str = "default";
@@ -47,11 +48,13 @@ pub struct PolicyRecord {
     pub egress: usize,
     /// The whole record.
     pub record: Value,
+    pub(super) key: String,
+    /// What decides between policies of the same order, as Calico 3.32 has it; before, the namespace came first.
     stored: String,
 }
 
 impl PolicyRecord {
-    fn read(object: Object) -> Result<(String, Self), Damaged> {
+    pub(super) fn read(object: Object) -> Result<(String, Self), Damaged> {
         let damaged =
             |reason: String| Damaged { key: object.key().to_owned(), reason: format!("spec.{reason}") };
         let spec = |field: &str| {
@@ -83,11 +86,10 @@ impl PolicyRecord {
             tier if tier.is_empty() => DEFAULT_TIER.to_owned(),
             tier => tier,
         };
-        let types = match (types.is_empty(), ingress, egress) {
-            (false, ..) => types,
-            (true, _, 0) => vec!["Ingress".to_owned()],
-            (true, 0, _) => vec!["Egress".to_owned()],
-            (true, ..) => vec!["Ingress".to_owned(), "Egress".to_owned()],
+        // calicoctl writes the types that the rules suggest; Felix knows only what is written.
+        let types = match types.is_empty() {
+            false => types,
+            true => vec!["Ingress".to_owned(), "Egress".to_owned()],
         };
         let policy = Self {
             name: shown_name(&object, &tier),
@@ -99,8 +101,13 @@ impl PolicyRecord {
             hosts: None,
             ingress,
             egress,
-            stored: object.namespace.iter().map(|namespace| format!("{namespace}/")).collect::<String>()
-                + &object.name,
+            stored: format!(
+                "{}/{}/{}",
+                object.name,
+                object.namespace.as_deref().unwrap_or_default(),
+                object.kind.word()
+            ),
+            key: object.key().to_owned(),
             record: object.value,
         };
         Ok((tier, policy))
@@ -115,9 +122,10 @@ impl PolicyRecord {
         let flag = |path: &str| spec(path) == Some(&Value::Bool(true));
         let for_hosts_only = flag("/spec/doNotTrack") || flag("/spec/preDNAT");
         let namespace = self.namespace.as_ref();
+        let Ok(selector) = selector::parse(&self.selector) else { return };
         let selects = |labels: &&Labels| {
             namespace.is_none_or(|namespace| labels.get(NAMESPACE_LABEL) == Some(namespace))
-                && selector::selects(&self.selector, labels).unwrap_or(false)
+                && selector.selects(labels)
         };
         let of_hosts = hosts.iter().filter(selects).count();
         let of_endpoints = if for_hosts_only { 0 } else { endpoints.iter().filter(selects).count() };
@@ -154,7 +162,7 @@ fn by_order(one: Option<f64>, other: Option<f64>) -> Ordering {
 }
 
 impl PolicyTier {
-    fn read(object: &Object) -> Result<Self, Damaged> {
+    pub(super) fn read(object: &Object) -> Result<Self, Damaged> {
         let damaged =
             |reason: String| Damaged { key: object.key().to_owned(), reason: format!("spec.{reason}") };
         let action = object.value.pointer("/spec/defaultAction").and_then(Value::as_str);
@@ -180,7 +188,7 @@ impl PolicyTier {
 }
 
 /// Tiers and policies into Felix's order.
-fn sorted(tiers: Vec<PolicyTier>, policies: Vec<(String, PolicyRecord)>) -> Vec<PolicyTier> {
+pub(super) fn sorted(tiers: Vec<PolicyTier>, policies: Vec<(String, PolicyRecord)>) -> Vec<PolicyTier> {
     let mut all: BTreeMap<String, PolicyTier> =
         tiers.into_iter().map(|tier| (tier.name.clone(), tier)).collect();
     for (tier, policy) in policies {
@@ -200,8 +208,23 @@ fn sorted(tiers: Vec<PolicyTier>, policies: Vec<(String, PolicyRecord)>) -> Vec<
 }
 
 impl Datastore {
-    /// All tiers in order with all their policies in order. Records that cannot be read come beside them.
+    /// All tiers in order with all their policies in order, and what each selects. Records that cannot be read come
+    /// beside them.
     pub async fn policies(&mut self) -> Result<(Vec<PolicyTier>, Vec<Damaged>), CalicoError> {
+        let (mut tiers, mut damaged) = self.tiers().await?;
+        if tiers.iter().any(|tier| !tier.policies.is_empty()) {
+            let (endpoints, problems) = self.labels_of_endpoints().await?;
+            damaged.extend(problems);
+            let (hosts, problems) = self.labels_of_hosts().await?;
+            damaged.extend(problems);
+            let policies = tiers.iter_mut().flat_map(|tier| &mut tier.policies);
+            policies.for_each(|policy| policy.count(&endpoints, &hosts));
+        }
+        Ok((tiers, damaged))
+    }
+
+    /// The same without what they select.
+    pub(super) async fn tiers(&mut self) -> Result<(Vec<PolicyTier>, Vec<Damaged>), CalicoError> {
         let (mut tiers, mut policies, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
         let objects = self.objects(Kind::Tier).await?;
         damaged.extend(objects.damaged);
@@ -221,13 +244,6 @@ impl Datastore {
                 }
             }
         }
-        if !policies.is_empty() {
-            let (endpoints, problems) = self.labels_of_endpoints().await?;
-            damaged.extend(problems);
-            let (hosts, problems) = self.labels_of_hosts().await?;
-            damaged.extend(problems);
-            policies.iter_mut().for_each(|(_, policy)| policy.count(&endpoints, &hosts));
-        }
         Ok((sorted(tiers, policies), damaged))
     }
 
@@ -244,13 +260,7 @@ impl Datastore {
         let labels = |host: &Object| {
             let profiles = host.value.pointer("/spec/profiles").cloned().unwrap_or_else(|| json!([]));
             let profiles: Vec<String> = serde_json::from_value(profiles).unwrap_or_default();
-            let mut labels = Labels::new();
-            profiles
-                .iter()
-                .filter_map(|profile| applied.get(profile))
-                .for_each(|own| labels.extend(own.clone()));
-            labels.extend(host.labels());
-            labels
+            inherited(host.labels(), &profiles, &applied)
         };
         Ok((objects.found.iter().map(labels).collect(), objects.damaged))
     }
@@ -295,7 +305,7 @@ mod tests {
                 ("gone", list(&["gone.x"])),
             ]
         );
-        assert_eq!(sorted[0].policies[0].types, ["Egress"]);
+        assert_eq!(sorted[0].policies[0].types, ["Ingress", "Egress"]);
     }
 
     #[test]

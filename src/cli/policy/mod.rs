@@ -1,4 +1,8 @@
-//! `policy show`: tiers and policies in the order in which Felix applies them. Writing is the real calicoctl's.
+//! `policy …`: tiers and policies in the order in which Felix applies them, and what they do with a packet. Writing is
+//! the real calicoctl's.
+
+mod explain;
+mod page;
 
 use std::process::ExitCode;
 
@@ -7,9 +11,9 @@ use serde_json::{json, Value};
 
 use crate::calico::{PolicyRecord, PolicyTier};
 
-use super::output::{Listing, Output, Row};
-use super::session::Session;
-use super::Failed;
+use crate::cli::output::{Listing, Output, Row};
+use crate::cli::session::Session;
+use crate::cli::Failed;
 
 const NOT_KNOWN: &str = "-";
 
@@ -17,6 +21,9 @@ const NOT_KNOWN: &str = "-";
 pub enum PolicyVerb {
     /// List tiers and policies in the order in which Felix applies them, and how many endpoints each selects.
     Show(PolicyShow),
+    /// Tell step by step which tier, policy and rule lets a packet through or stops it; exit code 0 allowed, 2 denied,
+    /// 1 cannot tell.
+    Explain(explain::PolicyExplain),
 }
 
 #[derive(Debug, Args)]
@@ -30,7 +37,13 @@ pub struct PolicyShow {
 
 /// Runs the verb.
 pub async fn policy(verb: &PolicyVerb, session: &Session) -> Result<ExitCode, Failed> {
-    let PolicyVerb::Show(arguments) = verb;
+    match verb {
+        PolicyVerb::Show(arguments) => show(arguments, session).await,
+        PolicyVerb::Explain(arguments) => explain::explain(arguments, session).await,
+    }
+}
+
+async fn show(arguments: &PolicyShow, session: &Session) -> Result<ExitCode, Failed> {
     let (tiers, damaged) = session.datastore().await?.policies().await?;
     session.warn_of(&damaged);
     for tier in tiers.iter().filter(|tier| !tier.exists) {
