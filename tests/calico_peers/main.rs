@@ -21,6 +21,7 @@ mod records;
 mod sharing;
 mod status;
 mod stories;
+mod verdicts;
 mod waits;
 
 use kit::{datastore, netlab, world};
