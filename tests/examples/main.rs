@@ -26,7 +26,7 @@ use crate::kit::wait::eventually;
 use world::{sh, task_info, Task, World, EXECUTOR};
 
 /// Where the files have the executor; ours is where cargo has put it.
-const INSTALLED: &str = "/usr/local/bin/calico-executor";
+const INSTALLED: &str = "/usr/bin/calico-executor";
 /// An address of this host, which every world has.
 const HOST: &str = "10.99.0.11";
 

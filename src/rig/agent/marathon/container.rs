@@ -19,7 +19,7 @@ pub(super) fn read(top: Fields<'_>) -> Result<(AppDocker, Vec<Volume>), AppError
         top.error(
             "container",
             "is missing: an app without one is run by a custom executor, which executor in the app definition or \
-             --executor names (such as --executor /usr/local/bin/calico-executor)",
+             --executor names (such as --executor /usr/bin/calico-executor)",
         )
     })
 }

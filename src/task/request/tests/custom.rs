@@ -16,7 +16,7 @@ fn variable(name: &str, value: &str) -> Variable {
     Variable { name: name.into(), value: Some(value.into()), ..Default::default() }
 }
 
-/// What Marathon makes of `"executor": "/usr/local/bin/calico-executor"` and an environment.
+/// What Marathon makes of `"executor": "/usr/bin/calico-executor"` and an environment.
 fn executor(variables: &[(&str, &str)]) -> ExecutorInfo {
     let variables = variables.iter().map(|(name, value)| variable(name, value)).collect();
     ExecutorInfo {
