@@ -73,8 +73,9 @@ build() {
 
 scratch=$root/target/dist-build
 rm -rf "$scratch"
+# Names of different lengths, so that a path that is left in the bytes shows.
 for round in first the-second; do
-    say "building $version ($profile), the $round time"
+    say "building $version ($profile), the ${round#the-} time of two"
     begin=$SECONDS
     build "$scratch/$round"
     say "took $((SECONDS - begin)) s"
