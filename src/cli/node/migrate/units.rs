@@ -17,13 +17,13 @@ const UNITS: [&str; 4] = [SERVICE, TIMER, PROXY, "calico-mesos-proxy.socket"];
 /// No unit of ours in the package starts it: its timer does.
 const STATIC: &str = SERVICE;
 
-/// Where units lie, and which program they shall call.
+/// Where units lie, and the program that they call before and after.
 #[derive(Debug)]
 pub struct UnitFolders<'a> {
     /// Those that were installed by hand.
     pub by_hand: &'a Path,
     pub packaged: &'a Path,
-    /// The program that they call, and the one that they shall call.
+    /// The program that units installed by hand call, and the one that takes its place.
     pub old: PathBuf,
     pub new: PathBuf,
 }
