@@ -33,4 +33,4 @@ pub use error::NetError;
 pub use filters::{filters, Filters};
 pub use link::{assign, delete_link, exists, has_host_route, mtu, purposes, task_with_route};
 pub use netns::Namespace;
-pub use veth::{create_veth, delete_veth, enable_ipv6, existing_veth, hardware_address, Veth};
+pub use veth::{create_veth, delete_veth, enable_ipv6, existing_veth, hardware_address, move_link, Veth};

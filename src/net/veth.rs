@@ -106,6 +106,15 @@ pub async fn existing_veth(
     complete(&here, namespace, host, container, None).await
 }
 
+/// Moves a link from one namespace to another: what was set up in the first one, filters, rules and queues among it, stays
+/// behind. Its pair and its hardware address remain.
+pub async fn move_link(from: &Namespace, link: &str, to: &Namespace) -> Result<(), NetError> {
+    let inside = Netlink::inside(from).await?;
+    let found = find(&inside, link).await?.ok_or_else(|| NetError::NoLink(link.to_owned()))?;
+    let moved = LinkUnspec::new_with_index(found.index).setns_by_fd(to.file().as_raw_fd()).build();
+    inside.handle().link().set(moved).execute().await.map_err(|source| failed("move", link, source))
+}
+
 /// The hardware address of a link in the namespace; none where there is no such link.
 pub async fn hardware_address(namespace: &Namespace, link: &str) -> Result<Option<String>, NetError> {
     let found = find(&Netlink::inside(namespace).await?, link).await?;

@@ -27,6 +27,7 @@ mod browser;
 mod calls;
 mod counts;
 pub mod create;
+mod creates;
 mod forward;
 mod gate_socket;
 pub mod json;

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, Instant};
 
 use super::bindings::{Binding, Bindings};
+use super::creates::LeftCreates;
 use super::lives::Lives;
 use super::looks::Looks;
 use crate::config::Config;
@@ -33,7 +34,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 8;
 
 /// Goes on until it is dropped.
-pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bindings>, lives: &Lives) {
+pub(super) async fn keep(
+    config: &Config,
+    docker: &DockerHost,
+    bindings: &Arc<Bindings>,
+    lives: &Lives,
+    left: &mut LeftCreates,
+) {
     let mut due: BTreeMap<String, (Instant, Duration)> = BTreeMap::new();
     let mut counted: Option<Instant> = None;
     let (mut starting, mut starts) = (BTreeSet::new(), JoinSet::new());
@@ -48,7 +55,7 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bi
             }
             () = sleep(LOOK) => {}
         }
-        if bindings.is_empty() {
+        if bindings.is_empty() && left.is_empty() {
             continue;
         }
         let refused = bindings.refused();
@@ -75,6 +82,7 @@ pub(super) async fn keep(config: &Config, docker: &DockerHost, bindings: &Arc<Bi
         if counts {
             counted = Some(now);
             looks.look(&docker, bindings, lives).await;
+            left.take_away(&docker, config, bindings).await;
         }
         for binding in turn {
             starting.insert(binding.id.clone());

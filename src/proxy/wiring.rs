@@ -10,10 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::bindings::{is_docker_id, Binding, BindingError, Bindings};
 use super::create::Bound;
+use super::creates::LeftCreates;
 use super::gate_socket::GateSocket;
 use super::lives::{Lives, Sight};
 use super::restarts;
@@ -61,6 +63,7 @@ pub struct Wiring {
     config: Config,
     docker: DockerHost,
     bindings: Arc<Bindings>,
+    left: Mutex<LeftCreates>,
     lives: Arc<Lives>,
     _gate: GateSocket,
     /// One proxy a host and configuration.
@@ -109,6 +112,7 @@ impl Wiring {
             tracing::warn!("{} is left alone, and its container cannot start: {why}", path.display());
         }
         let bindings = Arc::new(bindings);
+        let left = Mutex::new(LeftCreates::read(config));
         let lives = Arc::new(Lives::new(config_path.to_owned(), config, bindings.clone()));
         let (living, over) = adopted::take_over(config).await?;
         for taken in living {
@@ -128,14 +132,15 @@ impl Wiring {
         let cleaned = config.clone();
         // Clients and Docker's runtime do not wait for it.
         tokio::spawn(async move { adopted::take_down(&cleaned, over).await });
-        let wiring = Self { config: config.clone(), docker, bindings, lives, _gate: gate, _lock: lock };
+        let wiring = Self { config: config.clone(), docker, bindings, left, lives, _gate: gate, _lock: lock };
         Ok(Arc::new(wiring))
     }
 
     /// Starts what was refused while something was away, forgets what is gone, and keeps its socket within reach, until it
     /// is dropped.
     pub async fn keep(&self) {
-        let starts = restarts::keep(&self.config, &self.docker, &self.bindings, &self.lives);
+        let mut left = self.left.lock().await;
+        let starts = restarts::keep(&self.config, &self.docker, &self.bindings, &self.lives, &mut left);
         tokio::join!(starts, self.stay_in_reach());
     }
 

@@ -46,7 +46,7 @@ pub enum RuntimeError {
     #[error("'{0}' is not a container id")]
     InvalidId(String),
     #[error(
-        "no network namespace was prepared for this container; the runtime 'calico' serves only containers that calico-mesos starts"
+        "no network namespace was prepared for this container; the runtime 'calico' serves only containers that calico-mesos starts; if calico-mesos proxy died while it made this one, remove it and make it anew"
     )]
     NotPrepared,
     #[error("{} must belong to root and be writable by root only", .0.display())]

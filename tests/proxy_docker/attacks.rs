@@ -130,3 +130,28 @@ async fn many_containers_at_once_leave_neither_descriptors_nor_addresses() {
     })
     .await;
 }
+
+/// What a container sets up in its namespace is gone at its next start, unless others share the namespace.
+#[tokio::test]
+async fn rules_of_a_container_do_not_outlive_it() {
+    let lab = Lab::new().await;
+    lab.run(&["--name", "web", "--cap-add", "NET_ADMIN", "busybox", "sleep", "1000"]);
+    let address = lab.runs("web").await;
+    let inside = |script: &str| {
+        let pid = lab.inspect("web")["State"]["Pid"].to_string();
+        sh(&format!("nsenter --net=/proc/{pid}/ns/net sh -c '{script}' 2>&1"))
+    };
+    let drops =
+        "nft \"add table ip t; add chain ip t in { type filter hook input priority 0; policy drop; }\"";
+    let queue = "tc qdisc add dev eth0 root tbf rate 1kbit burst 1500 latency 1s";
+    let set = inside(&format!("{drops} && {queue} && ip rule add from all lookup 77"));
+    assert_eq!(set, "");
+    let seen = "nft list ruleset; tc qdisc show dev eth0 | grep tbf; ip rule | grep 77";
+    assert!(inside(seen).contains("policy drop") && !answers(&address));
+    lab.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(lab.runs("web").await, address);
+    assert!(answers(&address), "{}\n{}", inside("ip addr; ip route"), lab.log());
+    assert_eq!(inside(seen), "");
+    lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}

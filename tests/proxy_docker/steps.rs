@@ -3,7 +3,8 @@
 use calico_mesos::task::report::steps::Step;
 use nix::sys::signal::Signal;
 
-use crate::kit::faults::kill_dockerd;
+use crate::kit::docker_proxy::docker_at;
+use crate::kit::faults::{kill_dockerd, Freeze};
 use crate::kit::steps::{Actor, Held, Steps};
 use crate::lab::Lab;
 use crate::wait::eventually;
@@ -156,5 +157,45 @@ async fn a_docker_that_is_killed_whole_while_a_start_waits_at_the_gate_can_start
     .await;
     lab.runs("web").await;
     lab.ok(&["rm", "-f", "web"]);
+    lab.nothing_left().await;
+}
+
+/// Docker goes on with a create whose proxy has died, and its client has heard of no container.
+#[tokio::test]
+async fn a_proxy_that_is_killed_during_a_create_leaves_no_container_that_cannot_start() {
+    let mut lab = Lab::new().await;
+    // Of others, and as alike as can be.
+    let plain = lab.ok(&["create", "--network", "none", "-e", "X=1", "busybox", "sleep", "1000"]);
+    let bound = lab.ok(&["create", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
+    lab.world.stack.docker.freeze();
+    let words = ["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"];
+    let mut client = docker_at(lab.socket(), &words).env("DOCKER_API_VERSION", "1.41").spawn().unwrap();
+    let notes = lab.world.config.paths.bindings();
+    eventually("the create is noted", async || {
+        let mut files = std::fs::read_dir(&notes).unwrap().flatten();
+        files.any(|file| file.file_name().to_string_lossy().ends_with(".creating"))
+    })
+    .await;
+    lab.end_proxy(Signal::SIGKILL);
+    lab.world.stack.docker.thaw();
+    assert!(!client.wait().unwrap().success());
+    let there = || lab.docker_directly(&["ps", "-aq", "--no-trunc"]).stdout;
+    let made = eventually("Docker makes it all the same", async || {
+        let all = String::from_utf8(there()).unwrap();
+        (all.lines().count() == 3).then_some(all).ok_or(lab.log())
+    })
+    .await;
+    let web = lab.docker_directly(&["start", "web"]);
+    assert!(String::from_utf8_lossy(&web.stderr).contains("remove it and make it anew"), "{made}: {web:?}");
+    lab.start_proxy().await;
+    eventually("it is removed", async || {
+        let all = lab.ok(&["ps", "-aq", "--no-trunc"]);
+        (all.lines().count() == 2).then_some(()).ok_or(format!("{all}\n{}", lab.log()))
+    })
+    .await;
+    lab.ok(&words);
+    lab.ok(&["start", "web"]);
+    lab.runs("web").await;
+    lab.ok(&["rm", "-f", "web", &plain, &bound]);
     lab.nothing_left().await;
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::error::{chain, Failure};
 use crate::proxy::answer::{self, ClientAnswer};
 use crate::proxy::create::{self, CalicoCreation, Creation};
+use crate::proxy::creates;
 use crate::proxy::forward::{self, whole, Connection};
 use crate::proxy::show::{self, Shown};
 use crate::proxy::wiring::Wiring;
@@ -49,6 +50,11 @@ pub(super) async fn create(
     };
     let Creation::Calico(creation) = creation else { return unchanged(shared, head, body, from).await };
     let CalicoCreation { body, bound, warnings } = *creation;
+    // Gone when the container is bound.
+    let _note = match creates::note(&shared.config, name, &body) {
+        Ok(note) => note,
+        Err(failure) => return refuse_with(shared, StatusCode::INTERNAL_SERVER_ERROR, &failure),
+    };
     let response = match send(shared, forward::with_body(head, body.into()), from).await {
         Ok(response) => response,
         Err(answer) => return answer,

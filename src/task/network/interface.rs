@@ -55,7 +55,8 @@ pub(in crate::task) async fn make_interface(
 }
 
 /// The interface that the life before has left, with nothing living behind it, and with the hardware address that its
-/// endpoint has.
+/// endpoint has; in a new namespace, without the rules that the life before has made in its own, unless other
+/// containers live in that.
 pub(in crate::task) async fn renew_interface(
     config: &Config,
     container: &ContainerId,
@@ -69,10 +70,16 @@ pub(in crate::task) async fn renew_interface(
         )
     };
     let started = Instant::now();
-    let namespace = Namespace::open(&namespace(config, container)).map_err(failure)?;
+    let path = namespace(config, container);
+    let mut namespace = Namespace::open(&path).map_err(failure)?;
     // Other containers that clients have put there keep it.
     let leftover = |pid| HostProcess::is_in(pid, docker_id);
     namespace.kill_some(LEFTOVERS, leftover).await.map_err(failure)?;
+    if namespace.processes().is_empty() {
+        let new = Namespace::create(&path).await.map_err(failure)?;
+        net::move_link(&namespace, ENDPOINT, &new).await.map_err(failure)?;
+        namespace = new;
+    }
     let veth =
         net::existing_veth(&namespace, &container.interface(), ENDPOINT, mac).await.map_err(failure)?;
     Ok(Interface { namespace, veth, took: started.elapsed() })
