@@ -10,7 +10,7 @@ use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
 
-use super::{Config, Docker, Logs, DEFAULT_PATH};
+use super::{Config, Docker, Logs, Proxy, DEFAULT_PATH};
 use crate::error::redacted;
 use crate::host::trust::{self, TrustError};
 use crate::names;
@@ -219,6 +219,11 @@ impl Config {
             })
         };
         read().unwrap_or_default()
+    }
+
+    /// Where the Docker API proxy is; the defaults where the file or the section cannot be read.
+    pub fn proxy_only(path: &Path) -> Proxy {
+        section(path, "proxy").and_then(|table| table.try_into().ok()).unwrap_or_default()
     }
 
     /// The section `[log]` in the same way: it counts before anything is known of a task.

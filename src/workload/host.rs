@@ -1,10 +1,13 @@
 //! Where Docker listens: the forms that DOCKER_HOST, config.toml and `--docker_socket` come in.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::error::redacted;
+use crate::limits::DOCKER_LISTENER;
 
 /// The port that `tcp://host` means, as for the docker CLI.
 const DEFAULT_PORT: u16 = 2375;
@@ -30,6 +33,17 @@ pub struct InvalidDockerHost {
 impl DockerHost {
     /// What `docker` itself connects to when no address is configured.
     pub const DEFAULT: &'static str = "unix:///var/run/docker.sock";
+
+    /// Whether a program listens at a socket or at a port of loopback; at once, since neither leaves this host.
+    pub fn listens(&self) -> bool {
+        match self {
+            Self::Unix(path) => UnixStream::connect(path).is_ok(),
+            Self::Tcp { host, port } => {
+                let ip = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                TcpStream::connect_timeout(&(ip, *port).into(), DOCKER_LISTENER).is_ok()
+            }
+        }
+    }
 
     /// Accepts `unix:///path`, an absolute path, `tcp://host[:port]`, `http://host[:port]` and `host:port`.
     pub fn parse(text: &str) -> Result<Self, InvalidDockerHost> {
