@@ -7,6 +7,7 @@
 #                      by default the newest tag, without tags the commit at which this branch left main
 # make test-docker  those that need Docker, on a current engine in place of the installed one (built once, about 10 minutes)
 # make test-docker-py  docker-py's own tests at dockerd's socket and through the proxy, compared; 10 minutes
+# make test-ansible  the collection in mesos/ansible: what its modules decide, its style, bad input to a play; no host is changed
 # make test-openstack  the Ansible module for Neutron's address pairs, against a stand-in; make test-neutron against real ones
 # make test-compose    docker compose v2 through the proxy (built once, about 3 minutes)
 # make test-package  the Debian package on real systemd hosts of its own: install, upgrade, move over, remove, purge
@@ -26,7 +27,7 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-compose test-openstack test-neutron test-peers test-upgrade test-package bench fuzz lint licences build deb dist setup
+.PHONY: demo test soak test-docker test-docker-py test-compose test-ansible test-openstack test-neutron test-peers test-upgrade test-package bench fuzz lint licences build deb dist setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -55,6 +56,9 @@ test-docker-py:
 	$(CARGO) test --locked --no-run --test docker_py
 	DOCKER_PY="$$(scripts/docker-py.sh)" $(OFFLINE) $(PRIVATE) $(CARGO) test --locked --test docker_py -- --nocapture
 
+test-ansible:
+	@scripts/setup.sh --cluster
+	bin="$$(scripts/cluster/ansible.sh)" && "$$bin/python" -m unittest discover --start-directory tests/ansible
 OPENSTACK_TESTS := PYTHONDONTWRITEBYTECODE=1 $(PRIVATE) "$$bin/python" -W ignore::DeprecationWarning -m unittest test_module test_mode test_role
 test-openstack:
 	@scripts/setup.sh --openstack
