@@ -59,6 +59,7 @@ test-docker-py:
 test-ansible:
 	@scripts/setup.sh --cluster
 	bin="$$(scripts/cluster/ansible.sh)" && "$$bin/python" -m unittest discover --start-directory tests/ansible
+
 OPENSTACK_TESTS := PYTHONDONTWRITEBYTECODE=1 $(PRIVATE) "$$bin/python" -W ignore::DeprecationWarning -m unittest test_module test_mode test_role
 test-openstack:
 	@scripts/setup.sh --openstack
