@@ -50,6 +50,7 @@
 //! | all | a cleaner's removal of what no journal names | 10 s | `ORPHANS` | the next cleaner |
 //! | all | one question of `calico-mesos run` about what is left | 10 s | `RUN_LOOK` | reported as unknown |
 //! | all | one question of `calico-mesos status` | 5 s | `STATUS_LOOK` | reported as a problem |
+//! | all | one part of `calico-mesos diags` | 15 s | `DIAGS_PART` | a line in its `errors.txt`; the rest goes on |
 //! | all | one question of `calico-mesos task show` | 5 s | `TASK_LOOK` | reported in its place |
 //! | client | send the head of a request to the proxy, from its first byte on | 10 s | `PROXY_HEAD` | the connection is closed |
 //! | client | take the proxy's answer and stop an upload | 1 s | `PROXY_DRAIN` | the connection is closed |
@@ -147,6 +148,8 @@ pub const CUSTOM_BEFORE_UPDATE: Duration = Duration::from_secs(1);
 /// What no record names can wait; tasks that end meanwhile cannot.
 pub const ORPHANS: Duration = Duration::from_secs(10);
 pub const STATUS_LOOK: Duration = Duration::from_secs(5);
+/// The slowest is `status`, whose questions wait for services that hang.
+pub const DIAGS_PART: Duration = Duration::from_secs(15);
 pub const TASK_LOOK: Duration = Duration::from_secs(5);
 /// A person waits for it at the keyboard.
 pub const ETCD_COMPLETION: Duration = Duration::from_millis(200);

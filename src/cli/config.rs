@@ -27,6 +27,12 @@ pub fn config(verb: &ConfigVerb, file: Option<&Path>, out: &Out) -> Result<ExitC
 }
 
 fn show(session: &Session, format: Format) -> Result<ExitCode, Failed> {
+    settings(session).print(format, &session.out);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Every value with its origin.
+pub(super) fn settings(session: &Session) -> Listing {
     let row = |setting: crate::config::Setting| Row {
         name: setting.key.clone(),
         cells: vec![setting.key.clone(), shown(&setting.value), setting.origin.clone()],
@@ -35,9 +41,7 @@ fn show(session: &Session, format: Format) -> Result<ExitCode, Failed> {
     };
     let rows =
         session.config.settings(session.file.as_deref(), &session.origin).into_iter().map(row).collect();
-    let list = Listing { rows, ..Listing::plain(&["KEY", "VALUE", "FROM"]) };
-    list.print(format, &session.out);
-    Ok(ExitCode::SUCCESS)
+    Listing { rows, ..Listing::plain(&["KEY", "VALUE", "FROM"]) }
 }
 
 /// For people: lists with commas, `-` where nothing is set.
@@ -52,7 +56,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// Looks at the file as an executor does, and at what only a person's shell has.
-fn check(file: Option<&Path>, format: Format, out: &Out) -> Result<ExitCode, Failed> {
+pub(super) fn check(file: Option<&Path>, format: Format, out: &Out) -> Result<ExitCode, Failed> {
     let path = file.unwrap_or(Path::new(DEFAULT_PATH));
     let problems = match Config::of_shell(file) {
         Ok(_) => Vec::new(),

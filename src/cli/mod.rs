@@ -10,6 +10,7 @@ mod calicoctl;
 mod change;
 mod complete;
 mod config;
+mod diags;
 mod endpoint;
 mod explain;
 mod follow;
@@ -60,6 +61,8 @@ struct Cli {
 enum Verb {
     /// Show how this host does, part by part; exit code 0 fine, 1 warnings only, 2 a problem.
     Status(status::StatusArguments),
+    /// Write what explains this host's state into an archive, without secrets.
+    Diags(diags::DiagsArguments),
     /// List the Calico tasks of this host, show one, run a tool in its network, print its output.
     #[command(subcommand)]
     Task(task::TaskVerb),
@@ -148,6 +151,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Verb::Gc(arguments) => gc::gc(arguments, host, &out).await,
             Verb::Proxy => proxy::proxy(host).await,
             Verb::Explain(arguments) => Ok(explain::explain(&arguments, &out)),
+            Verb::Diags(arguments) => diags::diags(&arguments, file, &out).await,
             Verb::Status(arguments) => status::status(arguments, &session()?).await,
             Verb::Completion(arguments) => complete::completion(&arguments, &command(), &out),
             Verb::Man(arguments) => complete::man(&arguments, command(), &out),

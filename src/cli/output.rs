@@ -76,6 +76,12 @@ impl Out {
         (Self { sink: Arc::new(Mutex::new(sink)), ..self.clone() }, bytes)
     }
 
+    /// Collects what is printed, as in a file.
+    pub fn in_memory() -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        (Self::to(Collected(Arc::clone(&bytes)), false), bytes)
+    }
+
     /// Whether a person looks at it.
     pub fn is_terminal(&self) -> bool {
         self.terminal

@@ -22,6 +22,7 @@ mod credentials;
 mod docker;
 mod error;
 mod exec;
+mod facts;
 mod frames;
 mod host;
 mod image;

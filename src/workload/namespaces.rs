@@ -5,13 +5,10 @@
 //! up. `--userns=host` for one container would help, and would take away what the administrator has set.
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::Method;
 use serde_json::Value;
 
-use super::docker::{status_error, Docker};
+use super::docker::Docker;
 use super::error::DockerError;
-use super::inspect::daemon_words;
 use crate::limits::DOCKER_INFO;
 
 /// Why containers of a daemon have a user namespace of their own.
@@ -31,20 +28,7 @@ impl Docker {
 
     /// What the daemon says of itself. `doing`: what is asked for, for messages.
     pub(super) async fn info(&self, doing: &'static str) -> Result<Bytes, DockerError> {
-        let ask = async {
-            let answer = self.transport.ask(Method::GET, "/info", &[]).await;
-            let answer = answer.map_err(|error| self.send_error(doing, error))?;
-            let status = answer.status();
-            let bytes = answer.into_body().collect().await.map_err(|error| self.away(error))?.to_bytes();
-            match status.is_success() {
-                true => Ok(bytes),
-                false => Err(status_error(doing, status.as_u16(), daemon_words(&bytes))),
-            }
-        };
-        match tokio::time::timeout(DOCKER_INFO, ask).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.slow(doing, DOCKER_INFO)),
-        }
+        self.get("/info", doing, DOCKER_INFO).await
     }
 }
 

@@ -7,6 +7,7 @@ mod completion;
 mod damage;
 mod desk;
 mod deviations;
+mod diags;
 mod endpoints;
 mod explain;
 mod front;

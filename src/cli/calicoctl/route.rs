@@ -90,6 +90,8 @@ pub(super) fn route(words: Vec<OsString>, is_calicoctl: bool) -> CommandRoute {
         ["profile", _, "rule", "update", ..] => CommandRoute::Retired(RULE_UPDATE.to_owned()),
         ["diags", "--upload", ..] => CommandRoute::Retired(UPLOAD.to_owned()),
         ["checksystem", "--fix", ..] => CommandRoute::Retired(FIX.to_owned()),
+        // Under our own name it is our own.
+        ["diags", ..] if !is_calicoctl => ours(&[], rest),
         ["diags" | "checksystem", ..] => delegate(&[&["node".into()], rest].concat()),
         ["node", option, ..] if option.starts_with("--") && *option != "--help" => {
             match text.iter().any(|word| word.starts_with("--node-image")) {

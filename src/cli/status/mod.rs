@@ -11,6 +11,7 @@ mod read;
 mod verdict;
 
 use std::process::ExitCode;
+use std::sync::PoisonError;
 
 use clap::Args;
 use serde_json::{json, Value};
@@ -24,6 +25,8 @@ use super::Failed;
 use bird::{Bird, BirdPeer};
 use draft::{span, Grade, StatusCheck};
 use facts::HostFacts;
+
+pub(super) use read::docker_host;
 
 /// Where the verdicts begin: behind `warn  datastore  `.
 const MARGIN: usize = 17;
@@ -65,6 +68,17 @@ async fn once(arguments: &StatusArguments, session: &Session, out: &Out) -> Exit
         Grade::Warn => ExitCode::from(1),
         Grade::Fail => ExitCode::from(2),
     }
+}
+
+/// The same for an archive: what people read, in all its parts, and the document for programs.
+pub(super) async fn texts(session: &Session) -> (String, Value) {
+    let facts = read::facts(session).await;
+    let checks = verdict::all(&facts);
+    let (out, bytes) = Out::in_memory();
+    classic(&facts, &out);
+    print(&facts, &checks, &out);
+    let bytes = std::mem::take(&mut *bytes.lock().unwrap_or_else(PoisonError::into_inner));
+    (String::from_utf8_lossy(&bytes).into_owned(), document(&facts, &checks))
 }
 
 fn graded(checks: &[StatusCheck], grade: Grade) -> usize {

@@ -237,12 +237,21 @@ pub fn age(pid: i32) -> Option<Duration> {
     Some(Duration::from_secs_f64((uptime - begun).max(0.0)))
 }
 
-async fn docker(config: &Config, agents: &[AgentFacts]) -> Result<DockerFacts, String> {
-    let of_agent = || agents.iter().find_map(|facts| facts.agent.docker_socket.clone());
+/// The daemon that the commands of this shell mean.
+pub fn docker_host<'a>(
+    config: &Config,
+    mut agents: impl Iterator<Item = &'a agents::FoundAgent>,
+) -> Result<DockerHost, String> {
     let variable = std::env::var("DOCKER_HOST").ok().filter(|value| !value.is_empty());
-    let address = variable.or_else(|| config.docker.host.clone()).or_else(of_agent);
+    let address = variable
+        .or_else(|| config.docker.host.clone())
+        .or_else(|| agents.find_map(|agent| agent.docker_socket.clone()));
     let host = DockerHost::parse(address.as_deref().unwrap_or(DockerHost::DEFAULT));
-    let host = host.map_err(|error| chain(&error))?;
+    host.map_err(|error| chain(&error))
+}
+
+async fn docker(config: &Config, agents: &[AgentFacts]) -> Result<DockerFacts, String> {
+    let host = docker_host(config, agents.iter().map(|facts| &facts.agent))?;
     let ask = async {
         let docker =
             Docker::connect_with(&host, config.docker.tls(), "").await.map_err(|error| chain(&error))?;

@@ -97,6 +97,8 @@ fn classic_words_become_ours() {
     assert_eq!(routed("node --ip=10.0.0.1 --as=64512"), parse("node start --ip=10.0.0.1 --as=64512"));
     assert_eq!(routed("node --help"), parse("node --help"));
     assert_eq!(routed("diags"), delegated("node diags"));
+    assert_eq!(route(words("diags x.tar.gz"), false), parse("diags x.tar.gz"));
+    assert_eq!(route(words("node diags"), false), delegated("node diags"));
     assert_eq!(routed("checksystem"), delegated("node checksystem"));
     assert_eq!(routed("help pool"), parse("pool --help"));
     assert_eq!(routed("help get"), delegated("get --help"));
