@@ -6,6 +6,7 @@
 #   host.sh cut NAME         takes its power away; host.sh boot NAME starts it again
 #   host.sh up NAME          makes it (lab.sh does this)
 #   host.sh down NAME        an orderly halt; its disk is removed
+#   host.sh agent NAME slave|agent PROGRAM   installs a Mesos agent, see agent.sh
 #
 # Its disk is the image with a folder of its own laid over it, $LAB/hosts/NAME/upper; its console is beside that.
 set -eu
@@ -138,5 +139,6 @@ case $1 in
         stopped || die "$name does not halt, see $host/console"
         rm -rf --one-file-system "$host"
         ;;
+    agent) LAB=$lab "$here/agent.sh" "${@:2}" ;;
     *) usage ;;
 esac

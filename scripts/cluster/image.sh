@@ -16,6 +16,8 @@ made=$cache/host-$(cd "$here" && cat image.sh image/* | sha256sum | head -c 8)
 packages=systemd,systemd-sysv,dbus,iproute2,python3,python3-apt,procps,kmod,ca-certificates,openssh-server
 packages+=,docker.io,iptables,nftables,ipset,conntrack,bind9-dnsutils,curl,iputils-ping
 at_hand="etcd-server etcd-client"
+# Not for hosts: node-image.sh takes the programs of calico/node's log out of it.
+at_hand+=" runit"
 
 say() { echo "host image: $*" >&2; }
 die() {

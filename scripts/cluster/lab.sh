@@ -5,7 +5,7 @@
 #   lab.sh net DIR CMD...  runs a command at the switch (10.77.0.1), from where ssh reaches the hosts: ansible-playbook, curl
 #   lab.sh down DIR        stops everything and removes DIR; also what a crash has left. Nothing is left then
 #
-#   LAB=DIR host.sh in h1 CMD...   runs a command in a host, as root (see host.sh: reboot, cut, boot)
+#   LAB=DIR host.sh in h1 CMD...   runs a command in a host, as root (see host.sh: reboot, cut, boot, agent)
 #
 # DIR must lie on a real file system (ext4, xfs: overlays are made on it). In it: ansible.cfg and ssh.cfg (key, no host key
 # checks), key, hosts/NAME/console. `ANSIBLE_CONFIG=DIR/ansible.cfg lab.sh net DIR ansible-playbook -i INVENTORY ...` works
