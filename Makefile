@@ -11,6 +11,9 @@
 # make test-openstack  the Ansible module for Neutron's address pairs, against a stand-in; make test-neutron against real ones
 # make test-compose    docker compose v2 through the proxy (built once, about 3 minutes)
 # make test-package  the Debian package on real systemd hosts of its own: install, upgrade, move over, remove, purge
+# make test-cluster  the user's page on three systemd hosts: roles, package, app, reboot, everything taken away; 5 minutes.
+#                    make test-cluster-all: upgrades, an interrupted playbook, another pool, a host removed, too
+# make test-cluster-calico CALICO_PEERS=<folder>   the page with the real calico/node (folder: see scripts/cluster/node-image.sh)
 # make bench   the speed goals, one line each
 # make fuzz    every parser against what a fuzzer finds, SECONDS=60 each; needs Rust's nightly and cargo-fuzz
 # make lint    clippy and documentation, warnings are errors
@@ -27,7 +30,8 @@ PRIVATE := unshare --net -- sh -c 'ip link set lo up && exec "$$@"' private-netw
 OFFLINE := CARGO_NET_OFFLINE=true
 DOCKER_TESTS := --test docker --test runtime --test end_to_end --test conformance --test examples --test dev --test cli --test proxy_docker
 
-.PHONY: demo test soak test-docker test-docker-py test-compose test-ansible test-openstack test-neutron test-peers test-upgrade test-package bench fuzz lint licences build deb dist setup
+.PHONY: cluster-made demo test soak test-docker test-docker-py test-compose test-ansible test-openstack test-neutron test-peers test-cluster \
+	test-cluster-all test-cluster-calico test-upgrade test-package bench fuzz lint licences build deb dist setup
 
 # It sets up and builds by itself: it looks at the machine first, and prints beforehand how long that takes.
 demo:
@@ -82,6 +86,29 @@ test-peers:
 	$(CARGO) bench --locked --bench felix --no-run
 	CALICO_PEERS='$(CALICO_PEERS)' $(OFFLINE) $(PRIVATE) $(CARGO) bench --locked --bench felix
 
+# The hosts have networks of their own. Unoptimised programs: what is tested is how they are installed and run.
+CLUSTER_DIST := target/cluster/dist
+CLUSTER_TEST = CALICO_MESOS_PACKAGE="$$(ls $(CLUSTER_DIST)/*.deb)" $(OFFLINE) $(CARGO) test --locked --test cluster
+cluster-made:
+	@scripts/setup.sh --cluster
+	@scripts/setup.sh --package
+	$(CARGO) test --locked --no-run --test cluster
+	@rm -rf $(CLUSTER_DIST)
+	@CARGO='$(CARGO)' DEB_PROFILE=debug DEB_DIST=$(CLUSTER_DIST) scripts/deb.sh
+
+test-cluster: cluster-made
+	$(CLUSTER_TEST)
+
+# The same programs under a later version: an upgrade for dpkg, systemd and the role.
+test-cluster-all: test-cluster
+	@host=$$(rustc -vV | sed -n 's/^host: //p') && DEB_PROGRAMS="$${CARGO_TARGET_DIR:-target}/$$host/debug" DEB_PROFILE=debug \
+		DEB_VERSION=99.0.0 DEB_DIST=$(CLUSTER_DIST)/next scripts/deb.sh
+	CALICO_MESOS_NEXT_PACKAGE="$$(ls $(CLUSTER_DIST)/next/*.deb)" $(CLUSTER_TEST) -- later
+
+test-cluster-calico: cluster-made
+	@test -n '$(CALICO_PEERS)' || { echo "make test-cluster-calico needs CALICO_PEERS=<folder>: see scripts/cluster/node-image.sh" >&2; exit 1; }
+	CALICO_PEERS='$(CALICO_PEERS)' $(CLUSTER_TEST)
+
 # /var/log is covered: programs that run under the other release's configuration write to the usual place.
 test-upgrade: setup
 	@CARGO='$(CARGO)' scripts/previous.sh $(PREVIOUS) > /dev/null
@@ -109,7 +136,7 @@ fuzz:
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --test calico_peers --test upgrade --test package --test docker_py -- -D warnings
+	$(CARGO) clippy --locked --test calico_peers --test upgrade --test package --test docker_py --test cluster -- -D warnings
 	$(CARGO) clippy --locked --release --lib --bins -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
 

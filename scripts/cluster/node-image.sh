@@ -118,7 +118,8 @@ calico() {
     tar -C "$root" -xf "$base"
     # Debian's is a link, and Calico's a folder.
     rm -rf "$root/etc/service"
-    cp -a --no-preserve=ownership "$folder/filesystem/." "$root/"
+    # /sbin is a link in Debian.
+    tar -C "$folder/filesystem" -c . | tar -C "$root" --no-same-owner --keep-directory-symlink -x
     mkdir -p "$root/etc/calico/confd/config"
     cp -a --no-preserve=ownership "$folder/confd/conf.d" "$folder/confd/templates" "$root/etc/calico/confd/"
     install -m 755 "$folder/calico-node" "$root/bin/calico-node"
