@@ -61,6 +61,12 @@ spelling() {
     }
 }
 
+# What svlogd was killed over, `.u`, it neither counts nor removes afterwards; `current` that may be executed it goes on with.
+bound() {
+    for file in "$1"/@*.u; do [ ! -e "$file" ] || mv "$file" "${file%u}s"; done
+    [ ! -e "$1/current" ] || chmod u+x "$1/current"
+}
+
 run() {
     log_size=${CALICO_LOG_FILE_SIZE:-1000000} log_files=${CALICO_LOG_FILES:-10}
     check
@@ -86,6 +92,7 @@ run() {
     # The run scripts of its logs append bounds of their own, which win, to svlogd's `config` at each start.
     printf 's%s\nn%s\n' "$log_size" "$log_files" >"$run/svlogd"
     for part in felix bird bird6 confd node-services; do
+        bound "/var/log/calico/$part"
         set -- "$@" --volume "$run/svlogd:/var/log/calico/$part/config:ro"
     done
     if [ -d /lib/modules ]; then set -- "$@" --volume /lib/modules:/lib/modules:ro; fi

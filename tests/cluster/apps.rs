@@ -16,6 +16,8 @@ pub struct Running {
     pub host: String,
     pub name: String,
     pub container: String,
+    /// Its process on the host.
+    pub executor: i64,
     /// The one that the agent was told of.
     pub address: String,
 }
@@ -44,6 +46,7 @@ pub fn launch(lab: &Lab, host: &str, name: &str, file: &Path) -> Result<Running,
         host: host.to_owned(),
         name: name.to_owned(),
         container: format!("mesos-{}", text(&state["container"])),
+        executor: state["executor"].as_i64().unwrap_or_default(),
         address: text(&state["addresses"][0]),
     })
 }

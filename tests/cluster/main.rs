@@ -72,6 +72,7 @@ fn page(checks: &mut Checks, cluster: &Cluster) -> Result<(), Ended> {
     let mut tasks = checks.phase("the page's app", |checks| Ok(vec![page::app(checks, cluster)?]))?;
     tasks.extend(checks.phase("other apps", |checks| page::other_apps(checks, cluster))?);
     checks.phase("logs", |checks| page_end::logs(checks, cluster))?;
+    checks.phase("an executor killed", |checks| page_end::executor_killed(checks, cluster))?;
     checks.phase("a host reboots", |checks| page_end::reboot(checks, cluster, &tasks))?;
     checks.phase("everything taken away", |checks| page_end::purge(checks, cluster, &tasks))
 }

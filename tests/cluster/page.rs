@@ -306,8 +306,11 @@ pub fn other_apps(checks: &mut Checks, cluster: &Cluster) -> Result<Vec<Running>
     );
     checks.holds("its own host reaches it", web.is_reached_from(lab, "h3"));
     let other = launch_app(lab, "h2", "other", json!({"CALICO_IP": "auto", "CALICO_PROFILE": "shop"}))?;
-    let text =
-        format!("docker exec {} wget -q -T 5 -O - http://{}:3000/index.html", other.container, web.address);
+    // Debian's static busybox has no wget that works without the libraries of its libc.
+    let text = format!(
+        "docker exec {} sh -c \"printf 'GET /index.html HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {} 3000\"",
+        other.container, web.address
+    );
     let look = || {
         let output = lab.try_sh("h2", &text);
         output.text.contains("hello").then_some(()).ok_or(output.text)

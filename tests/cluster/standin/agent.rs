@@ -70,7 +70,9 @@ impl Flags {
         let slaves = work_dir.join("meta/slaves");
         let (file, now) = (slaves.join("latest/attributes"), self.get("attributes").unwrap_or_default());
         let may_have_more = self.get("reconfiguration_policy") == Some("additive");
-        let split = |text: &str| text.split(';').filter(|one| !one.is_empty()).map(str::to_owned).collect::<BTreeSet<_>>();
+        let split = |text: &str| {
+            text.split(';').filter(|one| !one.is_empty()).map(str::to_owned).collect::<BTreeSet<_>>()
+        };
         if let Ok(before) = fs::read_to_string(&file) {
             let (before, now) = (split(&before), split(now));
             if before != now && !(may_have_more && before.is_subset(&now)) {

@@ -282,6 +282,15 @@ def executors(facts, agent):
     return names
 
 
+def any_executor():
+    """Does an executor of an agent of this host live, in whatever cgroup?"""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        variables = (read_bytes("/proc/%s/environ" % pid) or "").split("\0")
+        if any(text.startswith("MESOS_SLAVE_PID=") for text in variables):
+            return True
+    return False
+
+
 def mesos_version(agent):
     """(1, 11) of the installed agent; None where it does not tell."""
     program = next((shutil.which(name) for name in PROGRAMS if shutil.which(name)), None)
@@ -447,9 +456,25 @@ class Agent:
         all_units.pop(self.unit, None)
         self.write({path: json.dumps(all_units, indent=2, sort_keys=True) + "\n" if all_units else None})
 
-    def restart(self, flags):
+    def keep_attribute(self, flags):
+        """Mesos recovers no agent with fewer attributes than it has run with, so ours stays as long as it has executors."""
+        for flag in ("attributes", "reconfiguration_policy"):
+            flags.pop(flag, None)
+        self.module.warn(
+            "%s has executors, and Mesos starts it with no attribute less than before: its attributes stay. Take ours away when "
+            "it is drained, and with it %s" % (self.unit, self.checkpoint())
+        )
+
+    def checkpoint(self):
+        """What an agent recovers from; without it, it registers as a new one."""
+        return os.path.join(self.present("work_dir") or "/tmp/mesos", "meta/slaves/latest")
+
+    def restart(self, flags, as_new=False):
         """Restarts it and reads its flags back."""
         subprocess.run(["systemctl", "daemon-reload"], check=False)
+        if as_new and os.path.islink(self.checkpoint()):
+            subprocess.run(["systemctl", "stop", self.unit], check=False)
+            os.unlink(self.checkpoint())
         out = subprocess.run(
             ["systemctl", "restart", self.unit], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )
@@ -510,6 +535,10 @@ def main():
         module.exit_json(changed=False, unit="", kept_in="", restarted=False)
     agent = Agent(module, unit, facts)
     flags = agent.remembered() if module.params["state"] == "absent" else agent.wanted()
+    loses_attribute = module.params["state"] == "absent" and "attributes" in agent.stale(flags)
+    if loses_attribute and any_executor():
+        agent.keep_attribute(flags)
+        loses_attribute = False
     problem = agent.restart_problem(flags)
     problems = agent.problems + ([problem] if problem else [])
     if problems:
@@ -531,7 +560,7 @@ def main():
                 agent.remember(changes)
             agent.write(files)
         if restart:
-            agent.restart(flags)
+            agent.restart(flags, as_new=loses_attribute)
         if module.params["state"] == "absent" and agent.remembered():
             agent.forget()
     if stale and not restart:
