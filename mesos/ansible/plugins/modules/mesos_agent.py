@@ -429,6 +429,9 @@ class Agent:
             if text is None:
                 if os.path.exists(path):
                     os.unlink(path)
+                    folder = os.path.dirname(path)
+                    if folder.endswith(".service.d") and not os.listdir(folder):
+                        os.rmdir(folder)
                 continue
             os.makedirs(os.path.dirname(path), exist_ok=True)
             mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else 0o644
