@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,8 @@ impl Binding {
 pub struct Bindings {
     paths: Paths,
     known: RwLock<BTreeMap<String, Arc<Binding>>>,
+    /// How often each container's note was struck.
+    strikes: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Bindings {
@@ -102,7 +104,8 @@ impl Bindings {
                 Err(why) => unreadable.push((path, why)),
             }
         }
-        let bindings = Self { paths: config.paths.clone(), known: RwLock::new(known) };
+        let bindings =
+            Self { paths: config.paths.clone(), known: RwLock::new(known), strikes: Mutex::default() };
         bindings.strike_those_of_none(&folder).map_err(failed("read", &folder))?;
         Ok((bindings, unreadable))
     }
@@ -155,7 +158,8 @@ impl Bindings {
     /// The container is gone, and the note of its refused start with it.
     pub fn remove(&self, id: &str) -> Result<(), BindingError> {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(id);
-        self.strike(id);
+        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        self.remove_note(id);
         let path = self.paths.binding(id);
         remove(&path).map_err(failed("remove", &path))
     }
@@ -193,6 +197,24 @@ impl Bindings {
 
     /// That start is not to be made any more.
     pub fn strike(&self, id: &str) {
+        *self.strikes.lock().unwrap_or_else(PoisonError::into_inner).entry(id.to_owned()).or_default() += 1;
+        self.remove_note(id);
+    }
+
+    /// For a start that the proxy is about to make by itself; see [`Bindings::strike_again`].
+    pub fn strikes(&self, id: &str) -> u64 {
+        self.strikes.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied().unwrap_or_default()
+    }
+
+    /// The start was refused, and its runtime has noted that: the note does not stand if a client has struck the one
+    /// before in the meantime.
+    pub fn strike_again(&self, id: &str, strikes_before: u64) {
+        if self.strikes(id) != strikes_before {
+            self.remove_note(id);
+        }
+    }
+
+    fn remove_note(&self, id: &str) {
         let path = self.paths.refused_start(id);
         if let Err(error) = remove(&path) {
             tracing::warn!("cannot remove {}: {error}", path.display());
@@ -261,6 +283,23 @@ mod tests {
         again.remove(&id).unwrap();
         assert_eq!(fs::read_dir(config.paths.bindings()).unwrap().count(), 0);
         again.remove(&id).unwrap();
+    }
+
+    #[test]
+    fn a_note_that_is_written_after_its_strike_does_not_stand() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, id) = (config(folder.path()), "ab".repeat(32));
+        let (bindings, _) = Bindings::open(&config).unwrap();
+        bindings.put(binding(&id)).unwrap();
+        let before = bindings.strikes(&id);
+        bindings.note_refused(&id, "etcd is away");
+        bindings.strike_again(&id, before);
+        assert!(bindings.is_refused(&id), "no client has struck it");
+        // A client stops the container while the proxy starts it, and the refusal is noted behind that.
+        bindings.strike(&id);
+        bindings.note_refused(&id, "etcd is away");
+        bindings.strike_again(&id, before);
+        assert!(!bindings.is_refused(&id));
     }
 
     #[test]

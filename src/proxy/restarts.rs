@@ -105,6 +105,7 @@ async fn start_again(docker: &Docker, bindings: &Bindings, binding: &Binding) {
     if seen.running || !binding.ran || matches!(policy, "" | "no") {
         return bindings.strike(&binding.id);
     }
+    let strikes = bindings.strikes(&binding.id);
     if !bindings.is_refused(&binding.id) {
         return;
     }
@@ -114,6 +115,9 @@ async fn start_again(docker: &Docker, bindings: &Bindings, binding: &Binding) {
             tracing::info!("{name}: started again, by its restart policy {policy}");
             bindings.strike(&binding.id);
         }
-        Err(error) => tracing::warn!("{name}: cannot be started again yet: {}", chain(&error)),
+        Err(error) => {
+            tracing::warn!("{name}: cannot be started again yet: {}", chain(&error));
+            bindings.strike_again(&binding.id, strikes);
+        }
     }
 }
