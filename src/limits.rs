@@ -54,6 +54,7 @@
 //! | all | one question of `calico-mesos task show` | 5 s | `TASK_LOOK` | reported in its place |
 //! | client | send the head of a request to the proxy, from its first byte on | 10 s | `PROXY_HEAD` | the connection is closed |
 //! | client | take the proxy's answer and stop an upload | 1 s | `PROXY_DRAIN` | the connection is closed |
+//! | Docker | find a container by its name, for the proxy | 500 ms | `PROXY_NAME` | looked for in the list |
 //! | Docker | tell the proxy whether to read a body (`100-continue`) | 1 s | `PROXY_CONTINUE` | the client is asked for it |
 //! | all | the connections of a proxy that ends | 1 s | `PROXY_END` | they are cut |
 //! | etcd | names that a shell completes | 200 ms | `ETCD_COMPLETION` | nothing is completed |
@@ -163,6 +164,8 @@ pub const PROXY_HEAD: Duration = Duration::from_secs(10);
 pub const PROXY_DRAIN: Duration = Duration::from_secs(1);
 /// A client's own patience is as long.
 pub const PROXY_CONTINUE: Duration = Duration::from_secs(1);
+/// Docker answers nothing about a container while a start of it waits for its network. Its list does not wait.
+pub const PROXY_NAME: Duration = Duration::from_millis(500);
 pub const PROXY_END: Duration = Duration::from_secs(1);
 /// As many as a busy host has streams; each may take two descriptors.
 pub const PROXY_CONNECTIONS: usize = 4096;
@@ -183,8 +186,9 @@ mod tests {
 
     const CALLS: [&str; 3] = ["timeout(", "inspect_once(", "elapsed() > "];
     /// Time limits of no call to an outside service: what is waited for is a process, a pipe or a pause.
-    const OTHERS: [&str; 10] = [
+    const OTHERS: [&str; 11] = [
         "calico::settle PAUSE",
+        "cli::node::mod LINGERING",
         "cli::run::hook PATIENCE",
         "net::lock LIMIT",
         "runtime::start REAP_LIMIT",

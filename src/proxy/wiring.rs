@@ -24,7 +24,7 @@ use crate::error::{chain, Code, Failure};
 use crate::host::files::make_private;
 use crate::host::lock::{try_take, LockError};
 use crate::host::trust::{self, TrustError};
-use crate::limits::DOCKER_INSPECT;
+use crate::limits::{DOCKER_INSPECT, PROXY_NAME};
 use crate::task::cleaner::adopted;
 use crate::task::record::journal::{Backing, Journal, JournalError, Peeked};
 use crate::workload::{Docker, DockerError, DockerHost, Listed};
@@ -33,9 +33,6 @@ use crate::workload::{Docker, DockerError, DockerHost, Listed};
 const FORM: u32 = 1;
 /// How often the way to the socket is looked at.
 const REACH: Duration = Duration::from_secs(1);
-
-/// Docker answers nothing about a container while a start of it waits for its network. Its list does not wait.
-const BUSY: Duration = Duration::from_millis(500);
 
 /// Why there is no wiring.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +182,7 @@ impl Wiring {
         }
         // Docker has the last word on names.
         let docker = self.docker().await?;
-        match timeout(BUSY, docker.inspect_once(name, DOCKER_INSPECT)).await {
+        match timeout(PROXY_NAME, docker.inspect_once(name, DOCKER_INSPECT)).await {
             Ok(Ok(seen)) => Ok(bound(&seen.id)),
             Ok(Err(DockerError::NoContainer { .. })) => Ok(None),
             Ok(Err(error)) => Err(error),
