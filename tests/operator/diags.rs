@@ -227,6 +227,7 @@ fn complete(files: &BTreeMap<String, String>) {
     has("status/status.json", "\"schema\": 1");
     has("config/shown.txt", "consul.token_file");
     has("config/shown.json", "/token\"");
+    has("config/shown.json", "\"key\": \"etcd.key_file\"");
     has("config/check.txt", "no mistakes");
     for name in [
         "logs/runtime.log",
@@ -243,7 +244,7 @@ fn complete(files: &BTreeMap<String, String>) {
     ] {
         has(name, "stays\n");
     }
-    has("felix/calico.env", "CALICO_IP=10.0.0.1\nETCD_PASSWORD=[masked]\nETCD_KEY_FILE=/");
+    has("felix/settings.txt", "CALICO_IP=10.0.0.1\nETCD_PASSWORD=[masked]\nETCD_KEY_FILE=/");
     has("network/links.txt", "lo");
     has("network/routes-v4.txt", "# ip -4 route show table all");
     has("kernel/sysctls.txt", "net.ipv4.ip_forward = ");
@@ -254,7 +255,11 @@ fn complete(files: &BTreeMap<String, String>) {
     has("docker/containers.json", "DB_PASSWORD");
     has("docker/containers.json", "\"Runtime\": \"calico\"");
     has("docker/info.json", "/usr/bin/calico-runc");
-    let agent = files.iter().find(|(name, _)| name.starts_with("processes/mesos-agent-")).unwrap().1;
+    // The machine may have agents of others as well.
+    let is_planted = |(name, text): &(&String, &String)| {
+        name.starts_with("processes/mesos-agent-") && text.contains("--launcher_dir=/x")
+    };
+    let agent = files.iter().find(is_planted).unwrap().1;
     for words in ["--credential=/", "--launcher_dir=/x", "--secret [masked]", "MESOS_WORK_DIR=/w"] {
         assert!(agent.contains(words), "{words}: {agent}");
     }

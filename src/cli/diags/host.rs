@@ -127,7 +127,7 @@ pub fn logs(config: &Config, bag: &Bag) {
 pub fn felix(config: &Config, settings: &Path, bag: &Bag) {
     folder("felix/endpoint-status", &config.paths.endpoint_status, bag);
     for (name, path) in [
-        ("felix/calico.env", settings),
+        ("felix/settings.txt", settings),
         ("felix/mtu", &config.paths.mtu_file),
         ("felix/nodename", &config.paths.nodename_file),
     ] {

@@ -147,11 +147,21 @@ fn masked_value(value: &mut Value) {
         Value::Array(list) => list.iter_mut().for_each(masked_value),
         Value::Object(map) => {
             let name = ["name", "Name", "key", "Key"].iter().find_map(|key| map.get(*key)?.as_str());
-            let pair = name.is_some_and(is_secret);
+            // Of a pair of name and value, the name stays and decides over the value.
+            let pair = name.filter(|_| map.keys().any(|key| key.eq_ignore_ascii_case("value")));
+            let pair = pair.map(str::to_owned);
             for (key, value) in map.iter_mut() {
                 if is_environment(key) {
                     without_values(value);
-                } else if pair && key.eq_ignore_ascii_case("value") || is_secret(key) {
+                } else if let Some(name) = pair
+                    .as_deref()
+                    .filter(|_| key.eq_ignore_ascii_case("value"))
+                    .filter(|name| is_secret(name))
+                {
+                    hide(name, value);
+                } else if pair.as_deref().is_some_and(is_setting) && key.eq_ignore_ascii_case("key") {
+                    // The name itself, of which a setting's document says what it is.
+                } else if is_secret(key) {
                     hide(key, value);
                 } else {
                     masked_value(value);
@@ -160,6 +170,13 @@ fn masked_value(value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// `etcd.key_file` or `DB_PASSWORD`, not what a key itself looks like.
+fn is_setting(name: &str) -> bool {
+    name.len() <= 40
+        && name.contains(['.', '_'])
+        && name.chars().all(|c| c.is_ascii_alphabetic() || "._".contains(c))
 }
 
 /// A whole secret. What lies below such a name is one as well.

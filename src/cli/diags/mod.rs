@@ -28,7 +28,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use futures_util::future::join_all;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::config::{Config, Origin, DEFAULT_PATH};
@@ -157,8 +157,6 @@ async fn host_status(session: &Session, bag: Bag) {
 /// As `config show` and `config check` print it: files that hold secrets are named, and not read.
 fn shown_config(session: &Session, bag: &Bag) {
     let settings = config::settings(session);
-    let of_row = |row: &super::output::Row| (row.name.clone(), row.json.clone());
-    let values: Map<String, Value> = settings.rows.iter().map(of_row).collect();
     let print = |name: &str, print: &dyn Fn(&Out)| {
         let (out, bytes) = Out::in_memory();
         print(&out);
@@ -166,13 +164,8 @@ fn shown_config(session: &Session, bag: &Bag) {
         bag.add(name, String::from_utf8_lossy(&bytes));
     };
     print("config/shown.txt", &|out| settings.print(Format::Table, out));
-    let without_key = |(key, mut value): (String, Value)| {
-        // The name stands in front already.
-        value.as_object_mut().and_then(|map| map.shift_remove("key"));
-        (key, value)
-    };
-    let values: Map<String, Value> = values.into_iter().map(without_key).collect();
-    bag.add("config/shown.json", Value::from(values).to_string());
+    let values: Value = settings.rows.iter().map(|row| row.json.clone()).collect();
+    bag.add("config/shown.json", values.to_string());
     print("config/check.txt", &|out| {
         if let Err(error) = config::check(session.file.as_deref(), Format::Table, out) {
             out.line(crate::error::chain(error.as_ref()));

@@ -69,6 +69,8 @@ fn what_helps_stays() {
     assert_eq!(masked("a\nb\n"), "a\nb\n");
     let json = "{\"a\":1,\"password_file\":\"/etc/x/password\",\"token\":null,\"ok\":true}";
     assert_eq!(masked(&format!("x\n{json}")), format!("x\n{json}"));
+    let pair = "{\"key\":\"etcd.key_file\",\"value\":null,\"origin\":\"default\"}";
+    assert_eq!(masked(&format!("x\n{pair}")), format!("x\n{pair}"));
     let env = masked("{\"Env\":[\"CALICO_IP=1.2.3.4\"]}");
     assert!(env.contains("CALICO_IP="), "{env}");
 }
