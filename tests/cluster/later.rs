@@ -131,7 +131,7 @@ fn pool_changed(checks: &mut Checks, cluster: &Cluster, living: &Living) -> Resu
     let network = json!({"calico_network": "10.200.0.0/16"}).to_string();
     let output = cluster.must_play(&["-e", &network])?;
     checks.contains("the play names the pool that it disables", &output.text, "192.168.0.0/16");
-    let pools = cluster.lab.try_sh("h2", "calicoctl pool show --detailed").text;
+    let pools = cluster.lab.try_sh("h2", "calicoctl pool show").text;
     checks.contains("the new pool is there", &pools, "10.200.0.0/16");
     checks.contains("the old pool is kept", &pools, "192.168.0.0/16");
     living.check(checks, cluster, "a change of the pool");

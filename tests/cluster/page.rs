@@ -285,11 +285,14 @@ pub fn app(checks: &mut Checks, cluster: &Cluster) -> Result<Running, Ended> {
     for host in HOSTS {
         dns(checks, lab, host, &app);
     }
-    let ping = || {
-        let output = lab.try_sh("h3", &format!("ping -c 1 -W 2 {}", app.address));
-        output.ok.then_some(()).ok_or(output.text)
-    };
-    checks.holds("another host reaches the app at its address", eventually(SOON, ping));
+    if cluster.given.peers.is_none() {
+        // Felix lets into a profile what has that profile, and other hosts have none.
+        let ping = || {
+            let output = lab.try_sh("h3", &format!("ping -c 1 -W 2 {}", app.address));
+            output.ok.then_some(()).ok_or(output.text)
+        };
+        checks.holds("another host reaches the app at its address", eventually(SOON, ping));
+    }
     commands(checks, lab, &app);
     Ok(app)
 }

@@ -28,7 +28,7 @@ impl Traces {
         text += "systemctl list-unit-files --no-legend --plain | grep -v '^var-lib-docker' | awk '{print \"unit\", $1, $2}'\n";
         text += "docker info -f '{{range $name, $_ := .Runtimes}}runtime {{$name}}\n{{end}}' | grep -v io.containerd\n";
         text += "ip -o link | awk '{print \"link\", $2}'; ip route | sed 's/^/route /'; ip -6 route | grep -v '^fe80' | sed 's/^/route /'
-                for t in iptables ip6tables; do $t-save 2>/dev/null | grep -v '^#' | sed \"s/\\[[0-9:]*\\]//; s/^/$t /\"; done
+                for t in iptables ip6tables; do $t-save 2>/dev/null | grep -vE '^([#*]|:[A-Z]+ ACCEPT|COMMIT)' | sed \"s/\\[[0-9:]*\\]//; s/^/$t /\"; done
                 ipset list -n | sed 's/^/ipset /'; docker ps -a --format 'container {{.Names}}'
                 ss -lntpH | grep -vE '\"(consul|sshd|containerd|mesos-agent|mesos-slave)\"' | awk '{print \"listens\", $4}'\n";
         let text = lab.sh(host, &format!("{text} true"))?;
