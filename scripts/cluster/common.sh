@@ -1,4 +1,4 @@
-# What lab.sh and host.sh share. To be sourced; `lab` is the lab's folder.
+# What the scripts of this folder share. To be sourced; `lab` is the lab's folder.
 # shellcheck shell=bash
 prefix=${LAB_PREFIX:-lab}
 cgroups=/sys/fs/cgroup
@@ -74,4 +74,14 @@ remove_cgroups() {
 empty() {
     [ ! -d "$1" ] || find "$1" -depth -type d -exec rmdir {} + 2>/dev/null
     [ ! -d "$1" ]
+}
+
+# The mirror of Debian that this machine itself installs from; nothing where it does not say: mmdebstrap has one of its own.
+mirror() {
+    local found
+    found=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -1)
+    # Before the first `apt-get update` it names none.
+    [ -n "$found" ] || found=$(sed -n 's/^URIs: *\([^ ]*\).*/\1/p; s/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) .*/\2/p' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | head -1)
+    echo "$found"
 }

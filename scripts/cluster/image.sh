@@ -11,6 +11,7 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/sbin:/sbin
+. "$here/common.sh"
 made=$cache/host-$(cd "$here" && cat image.sh image/* | sha256sum | head -c 8)
 # No Consul: scripts/consul.sh has it, and host.sh binds it into each host.
 packages=systemd,systemd-sysv,dbus,iproute2,python3,python3-apt,procps,kmod,ca-certificates,openssh-server
@@ -23,11 +24,6 @@ say() { echo "host image: $*" >&2; }
 die() {
     say "$*"
     exit 1
-}
-
-# The mirror that the machine itself installs from.
-mirror() {
-    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -1
 }
 
 # What a machine image must not share with its copies, and what systemd-nspawn gets in the way of.
@@ -65,7 +61,8 @@ repository() {
 }
 
 build() {
-    local scratch=$1 hook
+    local scratch=$1 hook source
+    source=$(mirror)
     # shellcheck disable=SC2016 # mmdebstrap's shell expands $1
     hook='chroot "$1" apt-get -qq -y --no-install-recommends --download-only install '"$at_hand && mkdir \"\$1/kept\" && "
     # shellcheck disable=SC2016
@@ -73,7 +70,7 @@ build() {
     mmdebstrap --quiet --mode=root --variant=minbase --aptopt='Apt::Install-Recommends "false"' \
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" --customize-hook="$hook" \
-        bookworm "$scratch/root" "$(mirror)" >&2 9>&-
+        bookworm "$scratch/root" ${source:+"$source"} >&2 9>&-
     mv "$scratch/root/kept/"*.deb "$scratch/root/var/cache/apt/archives/"
     rmdir "$scratch/root/kept"
     adapt "$scratch/root"

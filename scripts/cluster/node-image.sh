@@ -15,6 +15,7 @@ set -eu
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/calico-mesos
 PATH=$PATH:/usr/sbin:/sbin
+. "$here/common.sh"
 scratch=$(mktemp -d)
 trap 'rm -rf --one-file-system "$scratch"' EXIT
 
@@ -94,15 +95,16 @@ standin() {
 
 # Debian with what calico/node's scripts and Felix call; under the hash of this list.
 node_base() {
-    local packages=runit,bird,iptables,ipset,conntrack,iproute2,kmod,procps,net-tools,nftables,bash,ca-certificates made
+    local packages=runit,bird,iptables,ipset,conntrack,iproute2,kmod,procps,net-tools,nftables,bash,ca-certificates made source
     made=$cache/node-base-$(echo "$packages" | sha256sum | head -c 8).tar
     if [ ! -e "$made" ]; then
         command -v mmdebstrap >/dev/null || die "needs mmdebstrap: scripts/setup.sh --cluster"
+        source=$(mirror)
         echo "node image: installing Debian 12 with BIRD and runit (about a minute, once; kept in $made)" >&2
         mmdebstrap --quiet --mode=root --variant=minbase --aptopt='Apt::Install-Recommends "false"' \
             --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
             --dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" bookworm "$made.new.tar" \
-            "$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -1)" >&2
+            ${source:+"$source"} >&2
         mv "$made.new.tar" "$made"
     fi
     echo "$made"
