@@ -212,14 +212,14 @@ fn edited(text: &str, wanted: &[(&str, String)]) -> String {
 }
 
 fn is_installed() -> bool {
-    succeeds(&["cat", UNIT])
+    systemctl_succeeds(&["cat", UNIT])
 }
 
 fn is_active() -> bool {
-    succeeds(&["is-active", "--quiet", UNIT])
+    systemctl_succeeds(&["is-active", "--quiet", UNIT])
 }
 
-fn succeeds(arguments: &[&str]) -> bool {
+pub(super) fn systemctl_succeeds(arguments: &[&str]) -> bool {
     Command::new("systemctl").args(arguments).output().is_ok_and(|output| output.status.success())
 }
 

@@ -1,7 +1,6 @@
 //! Which containers have the runtime `calico`: without its program Docker can neither stop nor remove them.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -13,15 +12,14 @@ use crate::workload::{Docker, DockerHost, Listed};
 
 /// Where Docker keeps its containers, unless its configuration names another folder.
 const DATA_ROOT: &str = "/var/lib/docker";
-/// What [`DockerHost::DEFAULT`] names.
-const SOCKET: &str = "/var/run/docker.sock";
 
 /// The names of such containers of the daemon that `docker` would talk to here, stopped ones too.
 ///
 /// `daemon_json`: the configuration of the daemon of this host. Where that one does not run its files are read: its
 /// containers may outlive it, and are there again when it starts.
 pub async fn users(config: &Path, daemon_json: &Path) -> Result<Vec<String>, String> {
-    if address(config) == DockerHost::DEFAULT && UnixStream::connect(SOCKET).is_err() {
+    let address = address(config);
+    if address == DockerHost::DEFAULT && !Docker::listens(&parse(&address)?).await {
         return Ok(on_disk(&data_root(daemon_json)));
     }
     Ok(containers(config).await?.into_iter().map(|container| container.name).collect())
@@ -29,10 +27,14 @@ pub async fn users(config: &Path, daemon_json: &Path) -> Result<Vec<String>, Str
 
 /// Such containers, as their daemon lists them.
 pub async fn containers(config: &Path) -> Result<Vec<Listed>, String> {
-    let host = DockerHost::parse(&address(config)).map_err(|error| chain(&error))?;
+    let host = parse(&address(config))?;
     let tls = Config::docker_only(config).tls();
     let docker = Docker::connect_with(&host, tls, "").await.map_err(|error| chain(&error))?;
     docker.users_of_runtime(RUNTIME).await.map_err(|error| chain(&error))
+}
+
+fn parse(address: &str) -> Result<DockerHost, String> {
+    DockerHost::parse(address).map_err(|error| chain(&error))
 }
 
 fn address(config: &Path) -> String {

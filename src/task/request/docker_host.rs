@@ -137,6 +137,7 @@ mod tests {
             ("tcp://127.0.0.1:2375".into(), Source::Config)
         );
     }
+
     #[test]
     fn a_proxy_that_does_not_run_is_gone_around() {
         let dir = tempfile::tempdir().unwrap();

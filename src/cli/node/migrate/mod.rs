@@ -11,7 +11,7 @@ mod programs;
 mod units;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::SystemTime;
 
 use clap::Args;
@@ -23,7 +23,7 @@ use crate::workload::{ContainerState, Listed};
 use super::super::output::Out;
 use super::super::{programs as beside_us, runtime, Failed};
 use super::launcher_folder::{self, LauncherFolder, LauncherFolderError, DEFAULT_DIR};
-use super::{agents, exit_code, timer, trust, users};
+use super::{agents, exit_code, service, timer, trust, users};
 
 use units::{UnitFolders, UnitStep, PROXY};
 
@@ -228,8 +228,7 @@ impl<'a> Plan<'a> {
             self.arguments.units == Path::new(timer::FOLDER) && Path::new("/run/systemd/system").exists();
         let mut sentences = Vec::new();
         let mut call = |words: &[&str]| {
-            let done =
-                Command::new("systemctl").args(words).output().is_ok_and(|output| output.status.success());
+            let done = service::systemctl_succeeds(words);
             let line = format!("systemctl {}", words.join(" "));
             sentences.push(if done {
                 format!("done: {line}")
