@@ -145,6 +145,14 @@ impl Lab {
         .await
     }
 
+    /// Starts a container that is there, with an address, and removes it: nothing of it is left.
+    pub async fn starts_and_goes(&self, container: &str) {
+        self.ok(&["start", container]);
+        self.runs(container).await;
+        self.ok(&["rm", "-f", container]);
+        self.nothing_left().await;
+    }
+
     /// Waits until the datastore has no address of any container.
     pub async fn given_back(&self) {
         eventually("all addresses are given back", async || match self.world.task_keys().await {

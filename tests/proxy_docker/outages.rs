@@ -125,10 +125,7 @@ async fn a_dockerd_that_is_killed_while_the_network_is_prepared_leaves_nothing()
     lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
     lab.world.stack.docker.restart().await.unwrap();
     lab.given_back().await;
-    lab.ok(&["start", "web"]);
-    lab.runs("web").await;
-    lab.ok(&["rm", "-f", "web"]);
-    lab.nothing_left().await;
+    lab.starts_and_goes("web").await;
 }
 
 /// A client hears of it; a restart by Docker's own manager is made up for.
@@ -186,10 +183,7 @@ async fn a_proxy_without_the_datastore_serves_at_once() {
     let took = begun.elapsed();
     assert!(took < std::time::Duration::from_secs(10), "{took:?}: {}", lab.log());
     lab.world.stack.etcd.as_mut().unwrap().restart().await.unwrap();
-    lab.ok(&["start", "web"]);
-    lab.runs("web").await;
-    lab.ok(&["rm", "-f", "web"]);
-    lab.nothing_left().await;
+    lab.starts_and_goes("web").await;
 }
 
 /// With `live-restore` a dockerd that is killed leaves its containers running, and the next one goes on with them.
@@ -230,8 +224,5 @@ async fn the_end_of_a_container_in_the_hosts_pid_namespace_is_seen_without_docke
     sh(&format!("kill -9 {pid}"));
     lab.given_back().await;
     lab.world.stack.docker.restart().await.unwrap();
-    lab.ok(&["start", "web"]);
-    lab.runs("web").await;
-    lab.ok(&["rm", "-f", "web"]);
-    lab.nothing_left().await;
+    lab.starts_and_goes("web").await;
 }

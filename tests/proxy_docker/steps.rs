@@ -42,6 +42,13 @@ async fn come(lab: &Lab, held: tokio::sync::oneshot::Receiver<Held>, step: Step)
     limit.unwrap_or_else(|_| panic!("no life comes to {}:\n{}", step.name(), lab.log())).unwrap()
 }
 
+/// Kills the proxy when its life has come to the step.
+async fn kill_proxy_at(lab: &mut Lab, held: tokio::sync::oneshot::Receiver<Held>, step: Step) {
+    let held = come(lab, held, step).await;
+    lab.end_proxy(Signal::SIGKILL);
+    drop(held);
+}
+
 /// Whatever is there when the proxy dies is taken over or taken down by the next one, and the container can be started.
 #[tokio::test]
 async fn a_proxy_that_is_killed_at_any_step_of_a_start_leaves_nothing_behind() {
@@ -52,17 +59,12 @@ async fn a_proxy_that_is_killed_at_any_step_of_a_start_leaves_nothing_behind() {
         let id = lab.ok(&["create", "--name", "web", "-e", "CALICO_IP=auto", "busybox", "sleep", "1000"]);
         let held = steps.set("web", step, Actor::Proxy);
         let mut start = lab.start_directly(&id);
-        let held = come(&lab, held, step).await;
-        lab.end_proxy(Signal::SIGKILL);
-        drop(held);
+        kill_proxy_at(&mut lab, held, step).await;
         // A start that has passed the gate succeeds without the proxy.
         let started = start.wait().unwrap().success();
         assert_eq!(started, step >= Step::Opened, "{}", step.name());
         lab.start_proxy().await;
-        lab.ok(&["start", "web"]);
-        lab.runs("web").await;
-        lab.ok(&["rm", "-f", "web"]);
-        lab.nothing_left().await;
+        lab.starts_and_goes("web").await;
     }
 }
 
@@ -76,15 +78,10 @@ async fn a_proxy_that_is_killed_at_any_step_of_an_end_leaves_nothing_behind() {
         lab.runs("web").await;
         let held = steps.set("web", step, Actor::Proxy);
         assert!(lab.docker_directly(&["kill", "web"]).status.success());
-        let held = come(&lab, held, step).await;
-        lab.end_proxy(Signal::SIGKILL);
-        drop(held);
+        kill_proxy_at(&mut lab, held, step).await;
         lab.start_proxy().await;
         lab.given_back().await;
-        lab.ok(&["start", "web"]);
-        lab.runs("web").await;
-        lab.ok(&["rm", "-f", "web"]);
-        lab.nothing_left().await;
+        lab.starts_and_goes("web").await;
     }
 }
 
@@ -103,9 +100,7 @@ async fn a_proxy_that_is_killed_at_any_step_of_a_restart_leaves_nothing_behind()
         let held = steps.set("web", step, Actor::Proxy);
         lab.ok(&["kill", "web"]);
         let mut start = lab.start_directly("web");
-        let held = come(&lab, held, step).await;
-        lab.end_proxy(Signal::SIGKILL);
-        drop(held);
+        kill_proxy_at(&mut lab, held, step).await;
         let started = start.wait().unwrap().success();
         assert_eq!(started, step >= Step::Opened, "{}", step.name());
         lab.start_proxy().await;
