@@ -28,7 +28,7 @@ die() {
 command -v dh >/dev/null || die "needs debhelper: scripts/setup.sh --package"
 case $profile in
 release) flags=--release compression="-Zxz" ;;
-# Three quarters of the time otherwise go into compressing symbols nobody downloads.
+# Three quarters of the time otherwise go into compressing symbols that a test does not need.
 debug) flags='' compression="-Zgzip -z1" ;;
 *) die "DEB_PROFILE is release or debug, not '$profile'" ;;
 esac

@@ -102,7 +102,7 @@ async fn fill(world: &mut World) {
     for index in 0..BLOCKS {
         let first = u32::from(std::net::Ipv4Addr::new(10, 64, 0, 0)) + 64 * index as u32;
         let cidr = format!("{}/26", std::net::Ipv4Addr::from(first));
-        // Far from where a host's search begins, so that nobody is lucky.
+        // Far from where a host's search begins: no host finds one of its blocks at once.
         let (node, used) = match index {
             800 => ("own".to_owned(), 10),
             900..920 => ("full".to_owned(), 64 - LEFT),

@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 
 /// Names of all that is generated begin with this.
 pub const PREFIX: &str = "gen-";
-/// The ports at which somebody listens, by TCP and UDP.
+/// The ports with a listener, by TCP and UDP.
 pub const PORTS: [u16; 4] = [53, 80, 443, 5432];
 
 /// What the records are about.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  WORK_DIR/lab/flags.json    its command line and environment, as it was started
-//!  WORK_DIR/lab/NAME.json     an app definition that somebody has put there: it is launched
+//!  WORK_DIR/lab/NAME.json     an app definition that a test has put there: it is launched
 //!  WORK_DIR/lab/NAME.state    what became of it, a JSON object with task, state, container, executor, message
 //!  WORK_DIR/lab/NAME.kill     kills its task
 //! ```

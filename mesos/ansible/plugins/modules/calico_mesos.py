@@ -105,7 +105,7 @@ FOUND = 3
 
 
 def pools_to_disable(pools, network, prefixes):
-    """Pools of ours that give out addresses beside the wanted one. Those that somebody else made are left alone."""
+    """Pools of ours that give out addresses beside the wanted one. Pools of other origin are left alone."""
     is_v6 = ":" in network
     return [
         pool
